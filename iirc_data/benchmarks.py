@@ -1,0 +1,239 @@
+"""A benchmark: which classes exist, which task introduces them, how samples are split and sampled.
+
+One JSON file in ``manifests/`` is one benchmark; a user's own file serves wherever a name does.
+"""
+
+import difflib
+import json
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from iirc_data.definitions import IIRC_SETUP, Setup
+from iirc_data.errors import BenchmarkError
+
+SCHEMA_VERSION = 1
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+ClassName = Annotated[str, Field(min_length=1)]
+Tasks = list[list[str]]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SplitSettings(_Frozen):
+    """How the training images of a class are divided, in the dataset's own order.
+
+    Attributes:
+        intask_valid_ratio: Share that goes first, to in-task validation.
+        posttask_valid_ratio: Share that goes next, to post-task validation.
+    """
+
+    intask_valid_ratio: Fraction = 0.1
+    posttask_valid_ratio: Fraction = 0.1
+
+    @model_validator(mode="after")
+    def _leaves_training_samples(self) -> Self:
+        if self.intask_valid_ratio + self.posttask_valid_ratio >= 1.0:
+            raise ValueError("intask_valid_ratio + posttask_valid_ratio must leave samples to train on")
+        return self
+
+
+class SamplingSettings(_Frozen):
+    """How many samples of a leaf class its superclass and it itself show in training.
+
+    The defaults are those of the published ``Dataset`` constructor; the published benchmarks
+    use 0.4, 0.8 and 8.
+
+    Attributes:
+        superclass_data_pct: Share of each subclass's samples shown under the superclass.
+        subclass_data_pct: Share of a subclass's samples shown under the subclass.
+        superclass_sampling_size_cap: Number of subclasses after which a superclass shows no
+            more samples: beyond it, ``superclass_data_pct`` is scaled by cap / subclasses.
+    """
+
+    superclass_data_pct: Fraction = 0.6
+    subclass_data_pct: Fraction = 0.6
+    superclass_sampling_size_cap: Annotated[int, Field(ge=1)] = 100
+
+
+class Benchmark(_Frozen):
+    """A benchmark definition, as read from ``manifests/<name>.json``.
+
+    Attributes:
+        schema_version: Version of this format; 1.
+        name: Name of the benchmark.
+        dataset: Name of the dataset whose shards it is made for; informative.
+        setup: ``"IIRC"`` or ``"CIL"``.
+        description: One or two sentences for people.
+        attribution: Where the definition comes from, if not from here.
+        transforms: Preset of augmentation and normalisation, ``"cifar"`` or ``"imagenet"``.
+        superclasses: Superclass name to the names of its subclasses.
+        other_classes: Leaf classes without superclass.
+        readable_names: Class name to a name for people, where the two differ.
+        splits: See :class:`SplitSettings`.
+        sampling: See :class:`SamplingSettings`.
+        schedules: For each schedule its tasks, for each task the classes that it introduces.
+    """
+
+    schema_version: Literal[1] = 1
+    name: Annotated[str, Field(min_length=1)]
+    dataset: str
+    setup: Setup = IIRC_SETUP
+    description: str = ""
+    attribution: str = ""
+    transforms: Literal["cifar", "imagenet"] = "cifar"
+    superclasses: dict[ClassName, Annotated[list[ClassName], Field(min_length=1)]] = {}
+    other_classes: list[ClassName] = []
+    readable_names: dict[str, str] = {}
+    splits: SplitSettings = SplitSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    schedules: Annotated[
+        list[Annotated[list[Annotated[list[ClassName], Field(min_length=1)]], Field(min_length=1)]],
+        Field(min_length=1),
+    ]
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        leaves = self.leaf_classes
+        for name, count in Counter(leaves).items():
+            if count > 1:
+                raise ValueError(f"class {name!r} is listed {count} times: it may have one superclass")
+        if both := sorted(set(leaves) & set(self.superclasses)):
+            raise ValueError(f"{both} are both superclass and leaf class")
+        if self.setup != IIRC_SETUP and self.superclasses:
+            raise ValueError("superclasses need setup 'IIRC'")
+        known = set(leaves) | set(self.superclasses)
+        for number, schedule in enumerate(self.schedules):
+            scheduled = [name for task in schedule for name in task]
+            if unknown := sorted(set(scheduled) - known):
+                raise ValueError(f"schedule {number} names unknown classes {unknown[:5]}")
+            if repeated := sorted(n for n, c in Counter(scheduled).items() if c > 1):
+                raise ValueError(f"schedule {number} introduces {repeated[:5]} more than once")
+        return self
+
+    @property
+    def leaf_classes(self) -> list[str]:
+        """Leaf classes in the benchmark's order: subclasses by superclass, then the others."""
+        subclasses = [name for names in self.superclasses.values() for name in names]
+        return subclasses + self.other_classes
+
+    @cached_property
+    def superclass_of(self) -> dict[str, str]:
+        """Subclass name to the name of its superclass."""
+        return {sub: sup for sup, subs in self.superclasses.items() for sub in subs}
+
+    def tasks(self, schedule: int = 0, *, joint: bool = False) -> Tasks:
+        """Return the tasks of one schedule.
+
+        Args:
+            schedule: Number of the schedule (published as ``tasks_configuration_id``).
+            joint: Give all classes of the schedule in a single task.
+
+        Returns:
+            For each task, the names of the classes that it introduces.
+
+        Raises:
+            BenchmarkError: There is no such schedule.
+        """
+        if not 0 <= schedule < len(self.schedules):
+            raise BenchmarkError(
+                f"benchmark {self.name!r} has schedules 0 to {len(self.schedules) - 1}, got {schedule}"
+            )
+        tasks = self.schedules[schedule]
+        if joint:
+            return [[name for task in tasks for name in task]]
+        return [list(task) for task in tasks]
+
+    def class_names_to_idx(self, schedule: int = 0) -> dict[str, int]:
+        """Return each scheduled class's index: its position in order of appearance."""
+        return class_order(self.tasks(schedule))
+
+    def labels_of(self, leaf_class: str) -> tuple[str, ...]:
+        """Return a leaf class's label combination: ``(superclass, leaf)`` or ``(leaf,)``."""
+        superclass = self.superclass_of.get(leaf_class)
+        return (leaf_class,) if superclass is None else (superclass, leaf_class)
+
+
+def class_order(tasks: Tasks) -> dict[str, int]:
+    """Return class name to class index, in order of appearance over ``tasks``."""
+    return {name: index for index, name in enumerate(name for task in tasks for name in task)}
+
+
+def manifests_folder() -> Path:
+    """Return the folder of the benchmark definitions that come with the package."""
+    inside_wheel = Path(__file__).parent / "manifests"
+    return inside_wheel if inside_wheel.is_dir() else Path(__file__).parents[1] / "manifests"
+
+
+def benchmark_names() -> list[str]:
+    """Return the names of the benchmarks that come with the package, sorted."""
+    return sorted(path.stem for path in manifests_folder().glob("*.json"))
+
+
+def load_benchmark(name_or_path: str | Path) -> Benchmark:
+    """Load a benchmark by name, or from a user's own JSON file.
+
+    Args:
+        name_or_path: A name out of :func:`benchmark_names`, or the path of a ``.json`` file.
+
+    Returns:
+        The validated benchmark.
+
+    Raises:
+        BenchmarkError: No such benchmark or file, or its content is wrong; the message names
+            the field.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".json":
+        path = manifests_folder() / f"{name_or_path}.json"
+        if str(name_or_path) not in benchmark_names():
+            close = difflib.get_close_matches(str(name_or_path), benchmark_names(), n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise BenchmarkError(
+                f"no benchmark is named {str(name_or_path)!r}{hint} "
+                f"Known: {', '.join(benchmark_names())}; or give the path of a .json file"
+            )
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise BenchmarkError(f"cannot read benchmark file {path}: {error.strerror}") from error
+    return parse_benchmark(text, str(path))
+
+
+def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
+    """Parse a benchmark definition.
+
+    Args:
+        text: JSON.
+        where: What to call the text in an error.
+
+    Returns:
+        The validated benchmark.
+
+    Raises:
+        BenchmarkError: The text is no JSON or not a valid benchmark.
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{where} is not valid JSON: {error}") from error
+    version = content.get("schema_version", 1) if isinstance(content, dict) else 1
+    if isinstance(version, int) and version > SCHEMA_VERSION:
+        raise BenchmarkError(
+            f"{where} has schema_version {version}, this release reads up to {SCHEMA_VERSION}: "
+            "upgrade iirc-pipeline"
+        )
+    try:
+        return Benchmark.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'benchmark'}: {problem['msg']}"
+            for problem in error.errors()[:5]
+        )
+        raise BenchmarkError(f"{where} is not a valid benchmark: {problems}") from error

@@ -1,0 +1,30 @@
+"""Names that every layer shares; the published ones keep their published values."""
+
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from PIL import Image
+
+PYTORCH = "PyTorch"
+TENSORFLOW = "Tensorflow"
+
+CIL_SETUP: Literal["CIL"] = "CIL"
+"""Class-incremental learning: every sample has one label."""
+IIRC_SETUP: Literal["IIRC"] = "IIRC"
+"""Incremental implicitly-refined classification: a sample may have a superclass and a subclass."""
+
+NO_LABEL_PLACEHOLDER = "None"
+"""Stands for the second label where a sample shows only one."""
+NO_LABEL = -1
+"""The same, where labels are class indices."""
+
+TRAIN = "train"
+INTASK_VALID = "intask_valid"
+POSTTASK_VALID = "posttask_valid"
+TEST = "test"
+
+Setup: TypeAlias = Literal["IIRC", "CIL"]
+SplitName: TypeAlias = Literal["train", "intask_valid", "posttask_valid", "test"]
+Labels: TypeAlias = tuple[str, ...]
+DatasetStructType: TypeAlias = list[tuple[Image.Image, Labels]] | list[tuple[str, Labels]]
+PathLike: TypeAlias = str | Path

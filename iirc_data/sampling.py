@@ -1,0 +1,98 @@
+"""Superclass and subclass sampling: which samples each class shows when its task comes."""
+
+import warnings
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.benchmarks import SamplingSettings
+from iirc_data.definitions import NO_LABEL
+
+
+def rows_by_value(values: NDArray[Any]) -> dict[int, NDArray[np.int64]]:
+    """Group row numbers by value.
+
+    Args:
+        values: Integers (N,).
+
+    Returns:
+        Each value that occurs, ascending, with its rows, int64 ascending.
+    """
+    if not len(values):
+        return {}
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    groups = np.split(order.astype(np.int64, copy=False), starts[1:])
+    return dict(zip(ordered[starts].tolist(), groups, strict=True))
+
+
+def rows_by_combination(labels: NDArray[np.int32]) -> dict[tuple[int, int], NDArray[np.int64]]:
+    """Group row numbers by label combination.
+
+    Args:
+        labels: int32 (N, 2), see :func:`sample_rows_by_class`.
+
+    Returns:
+        Each pair of labels that occurs, with its rows, int64 ascending.
+    """
+    n_labels = int(labels.max(initial=0)) + 2
+    codes = labels[:, 0].astype(np.int64) * n_labels + (labels[:, 1] + 1)
+    return {
+        (code // n_labels, code % n_labels - 1): rows for code, rows in rows_by_value(codes).items()
+    }
+
+
+def sample_rows_by_class(
+    labels: NDArray[np.int32], settings: SamplingSettings | None
+) -> dict[int, list[NDArray[np.int64]]]:
+    """Return which samples each class shows.
+
+    Samples are grouped by label combination, as published. Of the n samples of a combination
+    (superclass, subclass), in dataset order, the superclass shows the first ``int(p * n)``,
+    where p is ``superclass_data_pct``, times cap / subclasses where the superclass has more
+    subclasses than ``superclass_sampling_size_cap``; the subclass shows the last
+    ``int(subclass_data_pct * n)``. A sample with one label is always shown.
+
+    Where a subclass's share rounds to 0, the published code takes every sample (its slice
+    ``[-0:]``); here it takes none, with a warning.
+
+    Args:
+        labels: int32 (N, 2): superclass and subclass, or the only label and ``NO_LABEL``.
+        settings: Shares and cap, or None to show every sample under all its labels (test mode,
+            class-incremental setup).
+
+    Returns:
+        For each class its samples' positions: one int64 ascending array per combination.
+    """
+    combinations = rows_by_combination(labels)
+    shown: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
+    n_subclasses = Counter(first for first, second in combinations if second != NO_LABEL)
+    for (first, second), rows in combinations.items():
+        if second == NO_LABEL:
+            shown[first].append(rows)
+        elif settings is None:
+            shown[first].append(rows)
+            shown[second].append(rows)
+        else:
+            n_superclass = int(_superclass_share(n_subclasses[first], settings) * len(rows))
+            n_subclass = int(settings.subclass_data_pct * len(rows))
+            if n_subclass == 0:
+                warnings.warn(
+                    f"class index {second} shows no training sample: int("
+                    f"{settings.subclass_data_pct} * {len(rows)}) is 0 (subclass_data_pct)",
+                    stacklevel=2,
+                )
+            shown[first].append(rows[:n_superclass])
+            shown[second].append(rows[len(rows) - n_subclass :])
+    return dict(shown)
+
+
+def _superclass_share(n_subclasses: int, settings: SamplingSettings) -> float:
+    cap = settings.superclass_sampling_size_cap
+    if n_subclasses > cap:
+        # in the published order of operations, for int(p * n) depends on the last bit
+        return cap / n_subclasses * settings.superclass_data_pct
+    return settings.superclass_data_pct

@@ -1,0 +1,126 @@
+"""The manifest: what a shard folder holds, with digests that name the data."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from iirc_data.errors import ShardError
+from iirc_data.files import canonical_json, write_json
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Shard(BaseModel):
+    """One tar of images of one class.
+
+    Attributes:
+        path: Path relative to the shard folder, with forward slashes.
+        class_name: The leaf class (``"class"`` in JSON).
+        samples: Number of images.
+        bytes: Size of the tar.
+        sha256: Digest of the tar.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    path: str
+    class_name: str = Field(alias="class")
+    samples: Annotated[int, Field(ge=1)]
+    bytes: Annotated[int, Field(ge=1)]
+    sha256: Sha256
+
+    @field_validator("path")
+    @classmethod
+    def _stays_inside(cls, path: str) -> str:
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path:
+            raise ValueError(f"{path!r} leaves the shard folder")
+        return path
+
+
+class Manifest(BaseModel):
+    """The content of ``manifest.json``.
+
+    Attributes:
+        schema_version: Version of this format; 1.
+        dataset: Name of the dataset; not part of the digest.
+        image_formats: Member extensions that occur, sorted.
+        classes: Leaf classes, sorted; a sample table's ``class_id`` indexes this list.
+        splits: For each split its shards, in the order of the sample table.
+        table_sha256: Digest of the sample table's columns.
+        digest: Digest of all the above but the name. Two labs with the same digest have the
+            same data.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    dataset: str
+    image_formats: list[str]
+    classes: list[str]
+    splits: dict[str, list[Shard]]
+    table_sha256: Sha256
+    digest: Sha256 | Literal[""] = ""
+
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """All shards, split after split; a sample table's ``shard`` indexes this list."""
+        return [shard for shards in self.splits.values() for shard in shards]
+
+    def split_rows(self, split: str) -> range:
+        """Return the sample ids of one split.
+
+        Raises:
+            ShardError: There is no such split.
+        """
+        first = 0
+        for name, shards in self.splits.items():
+            rows = range(first, first + sum(shard.samples for shard in shards))
+            if name == split:
+                return rows
+            first = rows.stop
+        raise ShardError(f"dataset {self.dataset!r} has no split {split!r}, only {list(self.splits)}")
+
+    def compute_digest(self) -> str:
+        """Return the digest that names this data."""
+        content = self.model_dump(by_alias=True, exclude={"dataset", "digest"})
+        return hashlib.sha256(canonical_json(content)).hexdigest()
+
+    def save(self, root: Path) -> None:
+        """Write ``manifest.json`` into a shard folder, atomically."""
+        write_json(root / MANIFEST_NAME, self.model_dump(by_alias=True))
+
+
+def load_manifest(text: bytes | str, where: str) -> Manifest:
+    """Parse and check a manifest.
+
+    Args:
+        text: Content of a ``manifest.json``.
+        where: What to call it in an error.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ShardError: The text is no manifest, is of a newer schema, or its digest does not fit.
+    """
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "manifest"
+        if field == "schema_version":
+            raise ShardError(
+                f"{where} has schema_version {first['input']!r}, this release reads "
+                f"{SCHEMA_VERSION}: upgrade iirc-pipeline"
+            ) from error
+        raise ShardError(f"{where} is not a valid manifest: {field}: {first['msg']}") from error
+    if manifest.digest != manifest.compute_digest():
+        raise ShardError(f"{where} was altered: its content does not fit its digest")
+    return manifest

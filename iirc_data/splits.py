@@ -1,0 +1,35 @@
+"""Dividing a dataset's training images into train, in-task and post-task validation."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.benchmarks import SplitSettings
+from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TRAIN, SplitName
+from iirc_data.sampling import rows_by_value
+
+
+def split_training_samples(
+    class_ids: NDArray[np.int32], settings: SplitSettings
+) -> dict[SplitName, NDArray[np.int64]]:
+    """Divide training samples class by class, in dataset order.
+
+    Of a class's n samples the first ``int(intask_valid_ratio * n)`` are in-task validation, the
+    next ``int(posttask_valid_ratio * n)`` post-task validation, the rest training: the rule of
+    the published loaders.
+
+    Args:
+        class_ids: int32 (N,), leaf class of each sample, in dataset order.
+        settings: The two ratios.
+
+    Returns:
+        For each of the three splits the positions of its samples, int64, ascending.
+    """
+    parts: dict[SplitName, list[NDArray[np.int64]]] = {INTASK_VALID: [], POSTTASK_VALID: [], TRAIN: []}
+    for rows in rows_by_value(class_ids).values():
+        n_intask = int(settings.intask_valid_ratio * len(rows))
+        n_valid = n_intask + int(settings.posttask_valid_ratio * len(rows))
+        parts[INTASK_VALID].append(rows[:n_intask])
+        parts[POSTTASK_VALID].append(rows[n_intask:n_valid])
+        parts[TRAIN].append(rows[n_valid:])
+    empty = [np.empty(0, np.int64)]
+    return {name: np.sort(np.concatenate(rows or empty)) for name, rows in parts.items()}

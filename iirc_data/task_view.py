@@ -1,0 +1,329 @@
+"""Task views: which samples, under which labels, a task shows."""
+
+import hashlib
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
+from iirc_data.definitions import CIL_SETUP, NO_LABEL, POSTTASK_VALID, TEST, Setup, SplitName
+from iirc_data.errors import BenchmarkError
+from iirc_data.files import canonical_json
+from iirc_data.sampling import rows_by_value, sample_rows_by_class
+from iirc_data.shards.manifest import Manifest
+from iirc_data.shards.table import SampleTable
+from iirc_data.splits import split_training_samples
+
+TRAINING_FOLDER = "train"
+TEST_FOLDERS = ("test", "val")
+
+
+@dataclass(frozen=True, eq=False)
+class TaskView:
+    """The samples and labels that one task, or several together, show.
+
+    Attributes:
+        class_names: All scheduled classes in order of appearance; an index into it is a class
+            index.
+        task_ids: The tasks whose samples are shown.
+        seen_up_to: Latest task whose classes count as seen.
+        n_seen_classes: Number of classes of the tasks 0 to ``seen_up_to``.
+        sample_ids: int64 (N,), ascending, without repetition.
+        labels: int32 (N, 2), class indices of the visible labels, superclass before subclass;
+            -1 for none. The first is always a class.
+    """
+
+    class_names: tuple[str, ...]
+    task_ids: tuple[int, ...]
+    seen_up_to: int
+    n_seen_classes: int
+    sample_ids: NDArray[np.int64]
+    labels: NDArray[np.int32]
+
+    def __post_init__(self) -> None:
+        self.sample_ids.flags.writeable = False
+        self.labels.flags.writeable = False
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+    @property
+    def seen_class_names(self) -> tuple[str, ...]:
+        """Names of the classes seen so far, in order of their indices."""
+        return self.class_names[: self.n_seen_classes]
+
+    def positions_of_class(self, class_index: int) -> NDArray[np.int64]:
+        """Return the positions in this view, ascending, of the samples that show a class."""
+        return np.flatnonzero((self.labels == class_index).any(axis=1))
+
+    def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> Self:
+        """Return the view of some of this view's samples.
+
+        Args:
+            positions: Positions in this view, in the order wanted.
+        """
+        chosen = np.asarray(positions, np.int64)
+        return replace(self, sample_ids=self.sample_ids[chosen], labels=self.labels[chosen])
+
+    def digest(self) -> str:
+        """Return a SHA-256 that is equal exactly where samples and labels are equal."""
+        head = [self.class_names, self.task_ids, self.seen_up_to, self.n_seen_classes]
+        digest = hashlib.sha256(canonical_json(head))
+        digest.update(np.ascontiguousarray(self.sample_ids, "<i8").data)
+        digest.update(np.ascontiguousarray(self.labels, "<i4").data)
+        return digest.hexdigest()
+
+
+class TaskSequence:
+    """The tasks of one split: gives the view of any of them.
+
+    Args:
+        sample_ids: int64 (N,), ids of the split's samples, ascending.
+        labels: int32 (N, 2), class indices of each sample's full label combination: superclass
+            and subclass, or the only label and -1. Indices from ``len(class_names)`` on stand
+            for classes that no task names.
+        tasks: For each task the names of the classes that it introduces.
+        setup: ``"IIRC"`` or ``"CIL"``.
+        sampling: Shares of superclasses and subclasses; None shows every sample (test mode).
+        complete_information: Show all labels seen so far, not only the current task's.
+
+    Raises:
+        BenchmarkError: A sample has two labels in the class-incremental setup.
+    """
+
+    def __init__(
+        self,
+        sample_ids: NDArray[np.int64],
+        labels: NDArray[np.int32],
+        tasks: Sequence[Sequence[str]],
+        *,
+        setup: Setup,
+        sampling: SamplingSettings | None,
+        complete_information: bool,
+    ) -> None:
+        if setup == CIL_SETUP and (labels[:, 1] != NO_LABEL).any():
+            raise BenchmarkError(
+                "a sample has two labels, but the class-incremental setup ('CIL') knows one: "
+                "use setup 'IIRC'"
+            )
+        self.tasks = [list(task) for task in tasks]
+        self.class_names_to_idx = class_order(self.tasks)
+        self.complete_information = complete_information
+        self._sample_ids = sample_ids
+        self._labels = labels
+        self._rows_by_class = sample_rows_by_class(labels, None if setup == CIL_SETUP else sampling)
+        self._task_ends = np.cumsum([0, *map(len, self.tasks)]).tolist()
+
+    @classmethod
+    def from_table(
+        cls,
+        benchmark: Benchmark,
+        manifest: Manifest,
+        table: SampleTable,
+        split: SplitName,
+        *,
+        schedule: int = 0,
+        joint: bool = False,
+        complete_information: bool | None = None,
+        samples_per_class: int | None = None,
+    ) -> Self:
+        """Make the tasks of one split of a sharded dataset.
+
+        Args:
+            benchmark: The benchmark.
+            manifest: The dataset's manifest.
+            table: The dataset's sample table.
+            split: ``"train"``, ``"intask_valid"``, ``"posttask_valid"`` or ``"test"``. Test and
+                post-task validation show every sample.
+            schedule: Number of the benchmark's schedule.
+            joint: Put all classes into one task.
+            complete_information: Show all labels seen so far; by default only where every sample
+                is shown.
+            samples_per_class: Use only the first so many images of each leaf class of the split
+                (for quick experiments).
+
+        Raises:
+            BenchmarkError: The dataset lacks classes of the benchmark, or a split.
+        """
+        test_mode = split in (TEST, POSTTASK_VALID)
+        tasks = benchmark.tasks(schedule, joint=joint)
+        check_classes(benchmark, manifest, tasks)
+        sample_ids = split_sample_ids(benchmark, manifest, table, split, samples_per_class)
+        combinations = label_combinations(benchmark, manifest.classes, class_order(tasks))
+        return cls(
+            sample_ids,
+            combinations[table.class_id[sample_ids]],
+            tasks,
+            setup=benchmark.setup,
+            sampling=None if test_mode else benchmark.sampling,
+            complete_information=test_mode if complete_information is None else complete_information,
+        )
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def view(self, task_ids: int | Iterable[int], seen_up_to: int | None = None) -> TaskView:
+        """Return what one task shows, or several together.
+
+        With incomplete information a sample shows its labels among the given tasks' classes;
+        with complete information, those among the classes of tasks 0 to ``seen_up_to``.
+
+        Args:
+            task_ids: The task, or several.
+            seen_up_to: Latest task seen so far; by default the latest of ``task_ids``.
+
+        Raises:
+            BenchmarkError: There is no such task, or ``seen_up_to`` is before a given task.
+        """
+        chosen = (task_ids,) if isinstance(task_ids, int) else tuple(task_ids)
+        latest = max(chosen, default=-1)
+        seen_up_to = latest if seen_up_to is None else seen_up_to
+        if not chosen or min(chosen) < 0 or not latest <= seen_up_to < len(self.tasks):
+            raise BenchmarkError(
+                f"tasks {chosen} seen up to {seen_up_to}: expected tasks among 0 to "
+                f"{len(self.tasks) - 1}, none after the latest seen"
+            )
+        visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last stands for "no label"
+        if self.complete_information:
+            visible[: self._task_ends[seen_up_to + 1]] = True
+        for task in chosen:
+            visible[self._task_ends[task] : self._task_ends[task + 1]] = True
+        rows = self.rows(chosen)
+        return TaskView(
+            class_names=tuple(self.class_names_to_idx),
+            task_ids=chosen,
+            seen_up_to=seen_up_to,
+            n_seen_classes=self._task_ends[seen_up_to + 1],
+            sample_ids=self._sample_ids[rows],
+            labels=visible_labels(self._labels[rows], visible),
+        )
+
+    def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:
+        """Return the rows (positions among the split's samples) that tasks show, ascending."""
+        shown = [
+            rows
+            for task in task_ids
+            for index in range(self._task_ends[task], self._task_ends[task + 1])
+            for rows in self._rows_by_class.get(index, [])
+        ]
+        marked = np.zeros(len(self._sample_ids), dtype=bool)
+        for rows in shown:
+            marked[rows] = True
+        return np.flatnonzero(marked)
+
+    @property
+    def _n_labels(self) -> int:
+        return max(len(self.class_names_to_idx), int(self._labels.max(initial=-1)) + 1)
+
+
+def visible_labels(
+    labels: NDArray[np.int32], visible: NDArray[np.bool_]
+) -> NDArray[np.int32]:
+    """Hide labels, moving what stays to the front.
+
+    Args:
+        labels: int32 (N, 2), class indices, -1 for none.
+        visible: bool (classes + 1,), whether a class's label shows; the last entry, for -1, is
+            False.
+
+    Returns:
+        int32 (N, 2).
+    """
+    shown = np.where(visible[labels], labels, np.int32(NO_LABEL))
+    only_second = shown[:, 0] == NO_LABEL
+    shown[only_second] = shown[only_second][:, ::-1]
+    return shown
+
+
+def split_sample_ids(
+    benchmark: Benchmark,
+    manifest: Manifest,
+    table: SampleTable,
+    split: SplitName,
+    samples_per_class: int | None = None,
+) -> NDArray[np.int64]:
+    """Return the ids, int64 ascending, of the samples of the benchmark's classes in a split.
+
+    Raises:
+        BenchmarkError: The dataset lacks the split's folder.
+    """
+    candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
+    folder = next((name for name in candidates if name in manifest.splits), None)
+    if folder is None:
+        raise BenchmarkError(
+            f"dataset {manifest.dataset!r} has the splits {list(manifest.splits)}; "
+            f"{split!r} needs {' or '.join(candidates)}"
+        )
+    in_folder = manifest.split_rows(folder)
+    rows = np.arange(in_folder.start, in_folder.stop, dtype=np.int64)
+    leaves = np.isin(manifest.classes, benchmark.leaf_classes)
+    rows = rows[leaves[table.class_id[rows]]]
+    if split != TEST:
+        rows = rows[split_training_samples(table.class_id[rows], benchmark.splits)[split]]
+    if samples_per_class is not None:
+        rows = rows[_first_of_each(table.class_id[rows], samples_per_class)]
+    return rows
+
+
+def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
+    groups = [rows[:n] for rows in rows_by_value(class_ids).values()]
+    return np.sort(np.concatenate(groups)) if groups else np.empty(0, np.int64)
+
+
+def label_combinations(
+    benchmark: Benchmark, leaf_classes: Sequence[str], class_names_to_idx: dict[str, int]
+) -> NDArray[np.int32]:
+    """Return each leaf class's label combination as class indices.
+
+    Args:
+        benchmark: Gives the superclasses.
+        leaf_classes: Names of leaf classes, as in a manifest.
+        class_names_to_idx: Indices of the scheduled classes; classes that are not scheduled get
+            indices after them.
+
+    Returns:
+        int32 (leaf classes, 2): superclass and leaf, or leaf and -1.
+    """
+    indices = dict(class_names_to_idx)
+    combinations = np.full((len(leaf_classes), 2), NO_LABEL, np.int32)
+    for row, name in enumerate(leaf_classes):
+        for column, label in enumerate(benchmark.labels_of(name)):
+            combinations[row, column] = indices.setdefault(label, len(indices))
+    return combinations
+
+
+def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequence[str]]) -> None:
+    """Check that a dataset has what a schedule needs.
+
+    A superclass's sampling counts all of its subclasses, so those must be there too, scheduled
+    or not.
+
+    Raises:
+        BenchmarkError: Classes are missing; the message names them.
+    """
+    scheduled = {name for task in tasks for name in task}
+    needed = {
+        leaf for leaf in benchmark.leaf_classes if not scheduled.isdisjoint(benchmark.labels_of(leaf))
+    }
+    if missing := sorted(needed - set(manifest.classes)):
+        raise BenchmarkError(
+            f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
+            f"{manifest.dataset!r} does not have: {', '.join(missing[:5])}"
+            f"{', …' if len(missing) > 5 else ''}"
+        )
+    order = class_order([list(task) for task in tasks])
+    early = [
+        leaf
+        for leaf, superclass in benchmark.superclass_of.items()
+        if leaf in order and superclass in order and order[leaf] < order[superclass]
+    ]
+    if early:
+        warnings.warn(
+            f"benchmark {benchmark.name!r} schedules subclasses before their superclass: "
+            f"{', '.join(early[:5])}",
+            stacklevel=2,
+        )
