@@ -40,7 +40,9 @@ class SplitSettings(_Frozen):
     @model_validator(mode="after")
     def _leaves_training_samples(self) -> Self:
         if self.intask_valid_ratio + self.posttask_valid_ratio >= 1.0:
-            raise ValueError("intask_valid_ratio + posttask_valid_ratio must leave samples to train on")
+            raise ValueError(
+                "intask_valid_ratio + posttask_valid_ratio must leave samples to train on"
+            )
         return self
 
 
@@ -103,7 +105,9 @@ class Benchmark(_Frozen):
         leaves = self.leaf_classes
         for name, count in Counter(leaves).items():
             if count > 1:
-                raise ValueError(f"class {name!r} is listed {count} times: it may have one superclass")
+                raise ValueError(
+                    f"class {name!r} is listed {count} times: it may have one superclass"
+                )
         if both := sorted(set(leaves) & set(self.superclasses)):
             raise ValueError(f"{both} are both superclass and leaf class")
         if self.setup != IIRC_SETUP and self.superclasses:
@@ -143,7 +147,8 @@ class Benchmark(_Frozen):
         """
         if not 0 <= schedule < len(self.schedules):
             raise BenchmarkError(
-                f"benchmark {self.name!r} has schedules 0 to {len(self.schedules) - 1}, got {schedule}"
+                f"benchmark {self.name!r} has schedules 0 to {len(self.schedules) - 1}, "
+                f"got {schedule}"
             )
         tasks = self.schedules[schedule]
         if joint:

@@ -1,16 +1,16 @@
 """Names that every layer shares; the published ones keep their published values."""
 
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from PIL import Image
 
 PYTORCH = "PyTorch"
 TENSORFLOW = "Tensorflow"
 
-CIL_SETUP: Literal["CIL"] = "CIL"
+CIL_SETUP: Final = "CIL"
 """Class-incremental learning: every sample has one label."""
-IIRC_SETUP: Literal["IIRC"] = "IIRC"
+IIRC_SETUP: Final = "IIRC"
 """Incremental implicitly-refined classification: a sample may have a superclass and a subclass."""
 
 NO_LABEL_PLACEHOLDER = "None"
@@ -18,10 +18,10 @@ NO_LABEL_PLACEHOLDER = "None"
 NO_LABEL = -1
 """The same, where labels are class indices."""
 
-TRAIN = "train"
-INTASK_VALID = "intask_valid"
-POSTTASK_VALID = "posttask_valid"
-TEST = "test"
+TRAIN: Final = "train"
+INTASK_VALID: Final = "intask_valid"
+POSTTASK_VALID: Final = "posttask_valid"
+TEST: Final = "test"
 
 Setup: TypeAlias = Literal["IIRC", "CIL"]
 SplitName: TypeAlias = Literal["train", "intask_valid", "posttask_valid", "test"]

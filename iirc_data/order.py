@@ -20,7 +20,9 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.i
     """
     if not shuffle:
         return np.arange(n, dtype=np.int64)
-    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, epoch, _ORDER_STREAM])))
+    generator = np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([seed, epoch, _ORDER_STREAM]))
+    )
     return generator.permutation(n)
 
 

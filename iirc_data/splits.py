@@ -24,7 +24,11 @@ def split_training_samples(
     Returns:
         For each of the three splits the positions of its samples, int64, ascending.
     """
-    parts: dict[SplitName, list[NDArray[np.int64]]] = {INTASK_VALID: [], POSTTASK_VALID: [], TRAIN: []}
+    parts: dict[SplitName, list[NDArray[np.int64]]] = {
+        INTASK_VALID: [],
+        POSTTASK_VALID: [],
+        TRAIN: [],
+    }
     for rows in rows_by_value(class_ids).values():
         n_intask = int(settings.intask_valid_ratio * len(rows))
         n_valid = n_intask + int(settings.posttask_valid_ratio * len(rows))

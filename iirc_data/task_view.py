@@ -160,7 +160,9 @@ class TaskSequence:
             tasks,
             setup=benchmark.setup,
             sampling=None if test_mode else benchmark.sampling,
-            complete_information=test_mode if complete_information is None else complete_information,
+            complete_information=test_mode
+            if complete_information is None
+            else complete_information,
         )
 
     def __len__(self) -> int:
@@ -220,9 +222,7 @@ class TaskSequence:
         return max(len(self.class_names_to_idx), int(self._labels.max(initial=-1)) + 1)
 
 
-def visible_labels(
-    labels: NDArray[np.int32], visible: NDArray[np.bool_]
-) -> NDArray[np.int32]:
+def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Hide labels, moving what stays to the front.
 
     Args:
@@ -307,7 +307,9 @@ def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequ
     """
     scheduled = {name for task in tasks for name in task}
     needed = {
-        leaf for leaf in benchmark.leaf_classes if not scheduled.isdisjoint(benchmark.labels_of(leaf))
+        leaf
+        for leaf in benchmark.leaf_classes
+        if not scheduled.isdisjoint(benchmark.labels_of(leaf))
     }
     if missing := sorted(needed - set(manifest.classes)):
         raise BenchmarkError(

@@ -85,7 +85,9 @@ class Manifest(BaseModel):
             if name == split:
                 return rows
             first = rows.stop
-        raise ShardError(f"dataset {self.dataset!r} has no split {split!r}, only {list(self.splits)}")
+        raise ShardError(
+            f"dataset {self.dataset!r} has no split {split!r}, only {list(self.splits)}"
+        )
 
     def compute_digest(self) -> str:
         """Return the digest that names this data."""

@@ -54,7 +54,9 @@ class ShardStore:
         manifest = load_manifest(text, str(root / MANIFEST_NAME))
         table = SampleTable.load(root / TABLE_NAME, str(root / TABLE_NAME))
         if table.digest() != manifest.table_sha256:
-            raise ShardError(f"{root / TABLE_NAME} does not fit its manifest: copy the folder again")
+            raise ShardError(
+                f"{root / TABLE_NAME} does not fit its manifest: copy the folder again"
+            )
         return cls(root, manifest, table)
 
     def __len__(self) -> int:

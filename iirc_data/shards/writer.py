@@ -4,7 +4,7 @@ import hashlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -71,7 +71,9 @@ def write_shards(
         ShardError: ``out`` holds a dataset already.
     """
     if (out / MANIFEST_NAME).exists():
-        raise ShardError(f"{out} already holds a finished dataset: give another folder or remove it")
+        raise ShardError(
+            f"{out} already holds a finished dataset: give another folder or remove it"
+        )
     found = source.classes()
     classes = sorted({name for names in found.values() for name in names})
     jobs = [(split, name) for split, names in sorted(found.items()) for name in names]
@@ -120,26 +122,28 @@ def write_class(
     while sample is not None:
         path = f"{split}/{class_name}-{len(shards):06d}.tar"
         first_row, data_size = len(rows), 0
-        with _hashing_file(out / path) as file:
-            with TarWriter(file, encoder=False, mtime=0, user="", group="") as tar:
-                while sample is not None and (
-                    data_size == 0 or data_size + len(sample.data) <= max_shard_size
-                ):
-                    key = escape_key(sample.key)
-                    if key in origins:
-                        raise SourceError(
-                            f"{sample.origin} and {origins[key]} share the key {sample.key!r}: "
-                            "rename one"
-                        )
-                    origins[key] = sample.origin
-                    height, width, mode = read_image_header(sample)
-                    tar.write({"__key__": key, sample.extension: sample.data})
-                    size = len(sample.data)
-                    offset = tar.tarstream.offset - -(-size // _TAR_BLOCK) * _TAR_BLOCK
-                    rows.append((len(shards), offset, size, height, width, mode))
-                    formats.add(sample.extension)
-                    data_size += size
-                    sample = next(samples, None)
+        with (
+            _hashing_file(out / path) as file,
+            TarWriter(file, encoder=False, mtime=0, user="", group="") as tar,
+        ):
+            while sample is not None and (
+                data_size == 0 or data_size + len(sample.data) <= max_shard_size
+            ):
+                key = escape_key(sample.key)
+                if key in origins:
+                    raise SourceError(
+                        f"{sample.origin} and {origins[key]} share the key {sample.key!r}: "
+                        "rename one"
+                    )
+                origins[key] = sample.origin
+                height, width, mode = read_image_header(sample)
+                tar.write({"__key__": key, sample.extension: sample.data})
+                size = len(sample.data)
+                offset = tar.tarstream.offset - -(-size // _TAR_BLOCK) * _TAR_BLOCK
+                rows.append((len(shards), offset, size, height, width, mode))
+                formats.add(sample.extension)
+                data_size += size
+                sample = next(samples, None)
         shards.append(
             Shard(
                 path=path,
@@ -229,6 +233,10 @@ def _hashing_file(path: Path) -> Iterator[_HashingFile]:
 def _executor(workers: int) -> Iterator[Executor]:
     if workers < 1:
         raise ShardError(f"workers must be at least 1, got {workers}")
+    if workers == 1:
+        with ThreadPoolExecutor(1) as executor:
+            yield executor
+        return
     # spawned, not forked: a forked child may inherit another thread's held lock
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as executor:
         yield executor

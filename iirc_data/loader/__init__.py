@@ -1,0 +1,17 @@
+"""Loaders: task views and replayed memories to batches, through DALI or Pillow."""
+
+from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets
+from iirc_data.loader.engine import Engine
+from iirc_data.loader.loader import EngineName, Loader, Normalization, make_engine, make_loader
+
+__all__ = [
+    "Batch",
+    "Engine",
+    "EngineName",
+    "Loader",
+    "Normalization",
+    "ReplaySource",
+    "indicator_targets",
+    "make_engine",
+    "make_loader",
+]

@@ -1,0 +1,73 @@
+"""What a loader gives, and what it asks of a replay buffer."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iirc_data.definitions import NO_LABEL
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images with their visible labels.
+
+    Attributes:
+        images: (N, 3, H, W) in channels-last memory format, on the training device: float32
+            normalised, or uint8 where asked for.
+        targets: float32 (N, classes seen so far), 1 where a label is visible.
+        in_buffer: bool (N,), whether a sample was replayed.
+        sample_ids: int64 (N,), on the CPU: row of the sample table, or ``-1 - slot`` for a
+            replayed sample.
+    """
+
+    images: torch.Tensor
+    targets: torch.Tensor
+    in_buffer: torch.Tensor
+    sample_ids: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.sample_ids)
+
+
+class ReplaySource(Protocol):
+    """What a loader needs of a replay buffer: memories, numbered by slot."""
+
+    def __len__(self) -> int:
+        """Return the number of memories."""
+
+    @property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (memories, 2): class indices of a memory's labels, -1 for none."""
+
+    @property
+    def heights(self) -> NDArray[np.int32]:
+        """int32 (memories,), pixels."""
+
+    @property
+    def widths(self) -> NDArray[np.int32]:
+        """int32 (memories,), pixels."""
+
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return one memory's encoded image, an RGB or grayscale JPEG or PNG, uint8 (bytes,)."""
+
+    def name(self, slot: int) -> str:
+        """Return what to call a memory in an error."""
+
+
+def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor:
+    """Encode labels as indicator vectors.
+
+    Args:
+        labels: int32 (N, 2), class indices, -1 for none.
+        n_classes: Number of classes; greater indices are left out.
+
+    Returns:
+        float32 (N, n_classes).
+    """
+    targets = np.zeros((len(labels), n_classes), np.float32)
+    rows, columns = np.nonzero((labels != NO_LABEL) & (labels < n_classes))
+    targets[rows, labels[rows, columns]] = 1.0
+    return torch.from_numpy(targets)

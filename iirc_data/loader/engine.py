@@ -1,0 +1,86 @@
+"""What an engine does: turn encoded images and augmentation parameters into pixels."""
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from iirc_data.augment import Augmentation
+from iirc_data.errors import LoaderError
+
+
+@dataclass(frozen=True)
+class DecodeRequest:
+    """One batch of work for an engine.
+
+    Attributes:
+        encoded: For each image its bytes, uint8 (bytes,): RGB or grayscale, JPEG or PNG.
+        augmentation: What to do to the images.
+        names: What to call the images in an error.
+    """
+
+    encoded: list[NDArray[np.uint8]]
+    augmentation: Augmentation
+    names: Callable[[int], str]
+
+
+class Engine(Protocol):
+    """Decodes and augments; keeps what it can ready ahead of the caller."""
+
+    def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
+        """Yield for each request its images, uint8 (N, H, W, 3).
+
+        Raises:
+            LoaderError: An image cannot be decoded, or the images of a batch differ in size.
+        """
+
+    def close(self) -> None:
+        """Release threads and memory."""
+
+
+def default_threads() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode(encoded: NDArray[np.uint8], name: str) -> Image.Image:
+    """Decode one image to RGB with Pillow, without turning it by its EXIF orientation.
+
+    Raises:
+        LoaderError: The image is damaged.
+    """
+    try:
+        return Image.open(io.BytesIO(encoded.data)).convert("RGB")
+    except Exception as error:  # Pillow raises many types on broken data
+        raise LoaderError(
+            f"cannot decode {name}: {error}; the image is damaged, make the shards anew"
+        ) from error
+
+
+def as_plain_rgb(encoded: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Re-encode an image of a rare pixel format (CMYK, palette, 16 bit, …) as an RGB PNG.
+
+    Decoders differ in how they convert these; this gives Pillow's conversion everywhere.
+    """
+    return encode_rgb_png(decode(encoded, name))
+
+
+def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:
+    """Encode an image as an RGB PNG, uint8 (bytes,)."""
+    file = io.BytesIO()
+    image.convert("RGB").save(file, format="PNG", compress_level=1)
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+def sizes_differ(requested: DecodeRequest, sizes: set[tuple[int, int]]) -> LoaderError:
+    """Return the error for a batch of images that cannot be stacked."""
+    return LoaderError(
+        f"images of one batch differ in size ({sorted(sizes)[:3]} pixels, first image "
+        f"{requested.names(0)}): choose a transform that crops or resizes to one size"
+    )

@@ -1,0 +1,237 @@
+"""The loader: one view's samples, mixed with replayed ones, as batches in a fixed order."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from iirc_data.augment import Transform, TransformPreset, uniform
+from iirc_data.errors import LoaderError
+from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets
+from iirc_data.loader.engine import DecodeRequest, Engine, as_plain_rgb
+from iirc_data.loader.torch import TorchEngine
+from iirc_data.order import batch_bounds, epoch_order
+from iirc_data.shards.store import ShardStore
+from iirc_data.task_view import TaskView
+
+EngineName: TypeAlias = Literal["auto", "dali", "torch"]
+
+
+def make_engine(
+    name: EngineName = "auto", device: torch.device | str = "cpu", threads: int | None = None
+) -> Engine:
+    """Make an engine; one engine may serve many loaders, one after another.
+
+    Args:
+        name: ``"dali"``, ``"torch"``, or ``"auto"``: DALI where it is installed.
+        device: Where images are wanted.
+        threads: Number of decoding threads; by default one per processor.
+
+    Raises:
+        LoaderError: DALI was asked for and is not installed, or the name is unknown.
+    """
+    device = torch.device(device)
+    if name not in ("auto", "dali", "torch"):
+        raise LoaderError(f"unknown loader engine {name!r}: choose auto, dali or torch")
+    if name != "torch":
+        with suppress(ImportError):
+            from iirc_data.loader.dali import DaliEngine
+
+            return DaliEngine(device, threads)
+    if name == "dali":
+        raise LoaderError(
+            "DALI is not installed: pip install nvidia-dali-cuda130, or engine='torch'"
+        )
+    return TorchEngine(threads)
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Turns uint8 pixels into network input.
+
+    Attributes:
+        mean: Mean of each colour channel, of values in [0, 1].
+        std: Standard deviation of each colour channel.
+    """
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Normalise uint8 (N, 3, H, W) to float32 of the same shape and memory format."""
+        mean = torch.tensor(self.mean, device=images.device).mul_(255.0).view(3, 1, 1)
+        scale = torch.tensor(self.std, device=images.device).mul_(255.0).reciprocal_().view(3, 1, 1)
+        return images.to(torch.float32).sub_(mean).mul_(scale)
+
+
+class Loader:
+    """Iterates over batches; see :func:`make_loader`."""
+
+    def __init__(
+        self,
+        view: TaskView,
+        store: ShardStore,
+        *,
+        replay: ReplaySource | None,
+        transform: Transform,
+        normalization: Normalization | None,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        rank: int,
+        world_size: int,
+        device: torch.device,
+        engine: Engine,
+    ) -> None:
+        self._view = view
+        self._store = store
+        self._replay = replay
+        self._transform = transform
+        self._normalization = normalization
+        self._shuffle = shuffle
+        self._seed = seed
+        self._device = device
+        self._engine = engine
+        self._epoch = 0
+        n_replayed = 0 if replay is None else len(replay)
+        self._n = len(view) + n_replayed
+        self._bounds = batch_bounds(self._n, batch_size, rank, world_size)
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return len(self._bounds)
+
+    @property
+    def n_samples(self) -> int:
+        """Number of samples of an epoch, replayed ones included, over all ranks."""
+        return self._n
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration shows."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = epoch_order(self._n, seed=self._seed, epoch=self._epoch, shuffle=self._shuffle)
+        epoch = self._epoch
+        requests = (self._request(order, epoch, *bounds) for bounds in self._bounds)
+        for (start, stop), pixels in zip(self._bounds, self._engine.images(requests), strict=True):
+            yield self._batch(order[start:stop], pixels)
+
+    def _request(
+        self, order: NDArray[np.int64], epoch: int, start: int, stop: int
+    ) -> DecodeRequest:
+        chosen = order[start:stop]
+        random = uniform(self._seed, epoch, start, stop, self._transform.n_random)
+        heights, widths = self._sizes(chosen)
+        return DecodeRequest(
+            encoded=[self._read(number) for number in chosen.tolist()],
+            augmentation=self._transform.parameters(heights, widths, random),
+            names=lambda position: self._name(int(chosen[position])),
+        )
+
+    def _sizes(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        n_view = len(self._view)
+        rows = self._view.sample_ids[chosen[chosen < n_view]]
+        table = self._store.table
+        sizes = np.empty((2, len(chosen)), np.int32)
+        sizes[:, chosen < n_view] = table.height[rows], table.width[rows]
+        if self._replay is not None:
+            slots = chosen[chosen >= n_view] - n_view
+            sizes[:, chosen >= n_view] = self._replay.heights[slots], self._replay.widths[slots]
+        return sizes[0], sizes[1]
+
+    def _read(self, number: int) -> NDArray[np.uint8]:
+        if self._replay is not None and number >= len(self._view):
+            return self._replay.read(number - len(self._view))
+        sample_id = int(self._view.sample_ids[number])
+        encoded = self._store.read(sample_id)
+        if self._store.is_plain_rgb_or_gray(sample_id):
+            return encoded
+        return as_plain_rgb(encoded, self._store.name(sample_id))
+
+    def _name(self, number: int) -> str:
+        if self._replay is not None and number >= len(self._view):
+            return self._replay.name(number - len(self._view))
+        return self._store.name(int(self._view.sample_ids[number]))
+
+    def _batch(self, chosen: NDArray[np.int64], pixels: torch.Tensor) -> Batch:
+        n_view = len(self._view)
+        replayed = chosen >= n_view
+        labels = np.empty((len(chosen), 2), np.int32)
+        sample_ids = n_view - chosen - 1
+        labels[~replayed] = self._view.labels[chosen[~replayed]]
+        sample_ids[~replayed] = self._view.sample_ids[chosen[~replayed]]
+        if self._replay is not None:
+            labels[replayed] = self._replay.labels[chosen[replayed] - n_view]
+        images = pixels.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        targets = indicator_targets(labels, self._view.n_seen_classes)
+        return Batch(
+            images=images if self._normalization is None else self._normalization(images),
+            targets=targets.to(self._device, non_blocking=True),
+            in_buffer=torch.from_numpy(replayed).to(self._device, non_blocking=True),
+            sample_ids=torch.from_numpy(sample_ids),
+        )
+
+
+def make_loader(
+    view: TaskView,
+    store: ShardStore,
+    replay: ReplaySource | None = None,
+    *,
+    transforms: TransformPreset,
+    train: bool,
+    batch_size: int = 128,
+    shuffle: bool | None = None,
+    normalize: bool = True,
+    seed: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    device: torch.device | str = "cpu",
+    engine: Engine | EngineName = "auto",
+) -> Loader:
+    """Make a loader: whatever reads images, reads them through one.
+
+    An epoch shows every sample of the view and every memory of ``replay`` once, in one exact
+    permutation of both together.
+
+    Args:
+        view: Samples and labels to show; its order is kept where nothing is shuffled.
+        store: The shards that hold the samples.
+        replay: Memories to mix in.
+        transforms: How images are shown, for example ``TRANSFORM_PRESETS["cifar"]``.
+        train: Augment as for training; otherwise as for evaluation.
+        batch_size: Samples per batch and rank.
+        shuffle: Draw a new order each epoch; by default where ``train``.
+        normalize: Give float32 normalised by the preset's mean and std; otherwise uint8.
+        seed: Seed of order and augmentation.
+        rank: This process's number in distributed training.
+        world_size: Number of processes in distributed training.
+        device: Where batches are wanted.
+        engine: ``"auto"``, ``"dali"``, ``"torch"``, or an engine made by :func:`make_engine`.
+
+    Returns:
+        An iterable of :class:`~iirc_data.loader.batch.Batch`, with ``len`` and ``set_epoch``.
+
+    Raises:
+        LoaderError: The engine is unknown or not installed.
+        ValueError: A number is out of range.
+    """
+    device = torch.device(device)
+    return Loader(
+        view,
+        store,
+        replay=replay,
+        transform=transforms.train if train else transforms.evaluate,
+        normalization=Normalization(transforms.mean, transforms.std) if normalize else None,
+        batch_size=batch_size,
+        shuffle=train if shuffle is None else shuffle,
+        seed=seed,
+        rank=rank,
+        world_size=world_size,
+        device=device,
+        engine=make_engine(engine, device) if isinstance(engine, str) else engine,
+    )

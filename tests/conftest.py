@@ -1,0 +1,90 @@
+"""A tiny two-level image dataset, sharded once, and the real images where they are at hand."""
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iirc_data.benchmarks import Benchmark, SamplingSettings, SplitSettings
+from iirc_data.shards import ShardStore, write_shards
+from iirc_data.sources import open_folder
+
+SHARED = Path(os.environ.get("IIRC_SHARED", Path(__file__).parents[2] / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared_file():
+    """Return a function that gives a file of the shared test data, or skips the test."""
+
+    def get(name: str) -> Path:
+        path = SHARED / name
+        if not path.exists():
+            pytest.skip(f"{path} is not at hand (set IIRC_SHARED to the folder that holds it)")
+        return path
+
+    return get
+
+
+def noise_image(seed: int, height: int = 32, width: int = 32, mode: str = "RGB") -> Image.Image:
+    """Return smooth noise: JPEG keeps it, and no two seeds look alike."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
+
+
+def encode(image: Image.Image, image_format: str = "JPEG") -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=image_format)
+    return file.getvalue()
+
+
+def write_image_folder(root: Path, counts: dict[str, dict[str, int]], **image: int | str) -> Path:
+    """Write ``root/split/class/*.jpg`` with the given number of images per split and class."""
+    seed = 0
+    for split, classes in counts.items():
+        for class_name, n in classes.items():
+            folder = root / split / class_name
+            folder.mkdir(parents=True)
+            for number in range(n):
+                (folder / f"{number:04d}.jpg").write_bytes(encode(noise_image(seed, **image)))
+                seed += 1
+    return root
+
+
+TINY_TREE = {
+    "train": {"bear": 20, "bus": 20, "cat": 25, "dog": 30, "truck": 20, "tulip": 15},
+    "test": {"bear": 5, "bus": 4, "cat": 5, "dog": 6, "truck": 5, "tulip": 3},
+}
+
+
+@pytest.fixture(scope="session")
+def tiny_benchmark() -> Benchmark:
+    """Two superclasses, a lone class; a superclass that is scheduled with other things."""
+    return Benchmark(
+        name="tiny",
+        dataset="tiny",
+        superclasses={"animal": ["bear", "cat", "dog"], "vehicle": ["bus", "truck"]},
+        other_classes=["tulip"],
+        splits=SplitSettings(intask_valid_ratio=0.1, posttask_valid_ratio=0.1),
+        sampling=SamplingSettings(
+            superclass_data_pct=0.5, subclass_data_pct=0.8, superclass_sampling_size_cap=2
+        ),
+        schedules=[
+            [["animal", "vehicle"], ["dog", "bus"], ["tulip", "cat"], ["bear", "truck"]],
+            [["vehicle"], ["animal", "tulip", "truck"], ["bear", "cat"], ["dog", "bus"]],
+        ],
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image_folder(tmp_path_factory.mktemp("tiny") / "images", TINY_TREE)
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> ShardStore:
+    out = tmp_path_factory.mktemp("tiny-shards")
+    write_shards(open_folder(tiny_folder), out)
+    return ShardStore.open(out)
