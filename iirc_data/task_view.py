@@ -32,6 +32,7 @@ class TaskView:
         task_ids: The tasks whose samples are shown.
         seen_up_to: Latest task whose classes count as seen.
         n_seen_classes: Number of classes of the tasks 0 to ``seen_up_to``.
+        task_classes: Indices of the classes that the tasks ``task_ids`` introduce, ascending.
         sample_ids: int64 (N,), ascending, without repetition.
         labels: int32 (N, 2), class indices of the visible labels, superclass before subclass;
             -1 for none. The first is always a class.
@@ -41,6 +42,7 @@ class TaskView:
     task_ids: tuple[int, ...]
     seen_up_to: int
     n_seen_classes: int
+    task_classes: tuple[int, ...]
     sample_ids: NDArray[np.int64]
     labels: NDArray[np.int32]
 
@@ -50,6 +52,11 @@ class TaskView:
 
     def __len__(self) -> int:
         return len(self.sample_ids)
+
+    @property
+    def task_class_names(self) -> tuple[str, ...]:
+        """Names of the classes that the view's tasks introduce, in order of their indices."""
+        return tuple(self.class_names[index] for index in self.task_classes)
 
     @property
     def seen_class_names(self) -> tuple[str, ...]:
@@ -192,14 +199,14 @@ class TaskSequence:
         visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last stands for "no label"
         if self.complete_information:
             visible[: self._task_ends[seen_up_to + 1]] = True
-        for task in chosen:
-            visible[self._task_ends[task] : self._task_ends[task + 1]] = True
+        visible[self._classes_of(chosen)] = True
         rows = self.rows(chosen)
         return TaskView(
             class_names=tuple(self.class_names_to_idx),
             task_ids=chosen,
             seen_up_to=seen_up_to,
             n_seen_classes=self._task_ends[seen_up_to + 1],
+            task_classes=tuple(sorted(set(self._classes_of(chosen)))),
             sample_ids=self._sample_ids[rows],
             labels=visible_labels(self._labels[rows], visible),
         )
@@ -208,14 +215,17 @@ class TaskSequence:
         """Return the rows (positions among the split's samples) that tasks show, ascending."""
         shown = [
             rows
-            for task in task_ids
-            for index in range(self._task_ends[task], self._task_ends[task + 1])
+            for index in self._classes_of(task_ids)
             for rows in self._rows_by_class.get(index, [])
         ]
         marked = np.zeros(len(self._sample_ids), dtype=bool)
         for rows in shown:
             marked[rows] = True
         return np.flatnonzero(marked)
+
+    def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
+        ends = self._task_ends
+        return [index for task in task_ids for index in range(ends[task], ends[task + 1])]
 
     @property
     def _n_labels(self) -> int:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
+from iirc_data.shards.store import ShardStore
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,23 @@ def decode(encoded: NDArray[np.uint8], name: str) -> Image.Image:
         ) from error
 
 
-def as_plain_rgb(encoded: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
-    """Re-encode an image of a rare pixel format (CMYK, palette, 16 bit, …) as an RGB PNG.
+def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
+    """Read an encoded image that every decoder turns into the same RGB pixels.
 
-    Decoders differ in how they convert these; this gives Pillow's conversion everywhere.
+    Decoders differ in how they convert rare pixel formats (CMYK, palette, 16 bit, …): such an
+    image is given as an RGB PNG, converted as Pillow does.
+
+    Args:
+        store: The shards.
+        sample_id: Row of the sample table.
+
+    Returns:
+        uint8 (bytes,).
     """
-    return encode_rgb_png(decode(encoded, name))
+    encoded = store.read(sample_id)
+    if store.is_plain_rgb_or_gray(sample_id):
+        return encoded
+    return encode_rgb_png(decode(encoded, store.name(sample_id)))
 
 
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:

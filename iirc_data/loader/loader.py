@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from iirc_data.augment import Transform, TransformPreset, uniform
 from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets
-from iirc_data.loader.engine import DecodeRequest, Engine, as_plain_rgb
+from iirc_data.loader.engine import DecodeRequest, Engine, read_plain
 from iirc_data.loader.torch import TorchEngine
 from iirc_data.order import batch_bounds, epoch_order
 from iirc_data.shards.store import ShardStore
@@ -147,11 +147,7 @@ class Loader:
     def _read(self, number: int) -> NDArray[np.uint8]:
         if self._replay is not None and number >= len(self._view):
             return self._replay.read(number - len(self._view))
-        sample_id = int(self._view.sample_ids[number])
-        encoded = self._store.read(sample_id)
-        if self._store.is_plain_rgb_or_gray(sample_id):
-            return encoded
-        return as_plain_rgb(encoded, self._store.name(sample_id))
+        return read_plain(self._store, int(self._view.sample_ids[number]))
 
     def _name(self, number: int) -> str:
         if self._replay is not None and number >= len(self._view):

@@ -1,0 +1,6 @@
+"""The replay buffer: which samples of earlier classes are kept, and where."""
+
+from iirc_train.buffer.buffer import BufferBase
+from iirc_train.buffer.store import BufferStore, Memory
+
+__all__ = ["BufferBase", "BufferStore", "Memory"]

@@ -1,0 +1,369 @@
+"""The replay buffer: keeps samples of earlier classes and offers them for replay."""
+
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from iirc_data.definitions import NO_LABEL, PathLike
+from iirc_data.errors import BufferStorageError
+from iirc_data.loader.engine import encode_rgb_png
+from iirc_train.buffer.selection import herding
+from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
+from iirc_train.config import BufferConfig
+
+TransformFunction = Callable[[Image.Image], torch.Tensor]
+
+
+class BufferBase(Dataset[tuple[Any, str, str]], ABC):
+    """A buffer that saves memories of the current task, to replay them during later tasks.
+
+    Memories are numbered by slot: class after class in the order in which they came, within a
+    class the most important first.
+
+    Args:
+        config: ``n_memories_per_class``, ``total_n_mems`` and ``max_mems_pool_per_class``; see
+            :class:`~iirc_train.config.BufferConfig`.
+        buffer_dir: Folder for the Zarr hierarchy; None keeps it in memory.
+        map_size: Ignored; Zarr needs no size beforehand. Accepted for code written for the
+            published package.
+        essential_transforms_fn: Applied to an image that is asked for by index, when
+            augmentations are disabled or no other function is given.
+        augmentation_transforms_fn: Applied to an image that is asked for by index.
+
+    Raises:
+        ConfigurationError: The configuration is wrong.
+        BufferStorageError: ``buffer_dir`` holds something else.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | BaseModel,
+        buffer_dir: PathLike | None = None,
+        map_size: float = 1e9,
+        essential_transforms_fn: TransformFunction | None = None,
+        augmentation_transforms_fn: TransformFunction | None = None,
+    ) -> None:
+        self.config = BufferConfig.from_any(config)
+        self.store = BufferStore(None if buffer_dir is None else Path(buffer_dir))
+        self.essential_transforms_fn = essential_transforms_fn
+        self.augmentation_transforms_fn = augmentation_transforms_fn
+        self._apply_augmentations = True
+        self.generation = 0
+        self._counts: dict[str, int] = {}
+        self._classes: dict[str, ClassMemories] = {}
+        self._added: dict[str, list[Memory]] | None = None
+
+    @property
+    def n_memories_per_class(self) -> dict[str, int]:
+        """Number of memories of each class, in the order in which classes came."""
+        return dict(self._counts)
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def __getitem__(self, index: int) -> tuple[Any, str, str]:
+        """Return a memory: its image, transformed, and its labels."""
+        memories, number = self._locate(index)
+        image = Image.open(io.BytesIO(memories.encoded(number).data)).convert("RGB")
+        transform = self.essential_transforms_fn
+        if self._apply_augmentations and self.augmentation_transforms_fn is not None:
+            transform = self.augmentation_transforms_fn
+        return (image if transform is None else transform(image), *memories.label_pair(number))
+
+    def get_image_indices_by_class(self, class_name: str) -> NDArray[np.int64]:
+        """Return the slots of the memories of a class, int64, most important first.
+
+        Raises:
+            BufferStorageError: The buffer has no such class.
+        """
+        first = 0
+        for name, count in self._counts.items():
+            if name == class_name:
+                return np.arange(first, first + count)
+            first += count
+        raise BufferStorageError(
+            f"the buffer has no class {class_name!r}, only {list(self._counts)}"
+        )
+
+    def replay_source(self, class_names_to_idx: Mapping[str, int]) -> "ReplaySnapshot":
+        """Return the memories as they are now, for a loader.
+
+        Args:
+            class_names_to_idx: Index of each class.
+        """
+        return ReplaySnapshot(
+            [(name, self._memories(name), count) for name, count in self._counts.items()],
+            class_names_to_idx,
+        )
+
+    def begin_adding_samples(self) -> None:
+        """Begin a transaction: what is added or removed counts once it has ended."""
+        self._added = {}
+
+    def add_sample(
+        self, class_label: str, image: Image.Image, labels: tuple[str, str], rank: int = 0
+    ) -> None:
+        """Add an image, encoded losslessly as PNG.
+
+        Args:
+            class_label: The class under which the image is kept.
+            image: The image; converted to RGB.
+            labels: All labels, ``NO_LABEL_PLACEHOLDER`` for none.
+            rank: Process that adds it; informative.
+
+        Raises:
+            BufferStorageError: No transaction was begun, or the class was added before.
+        """
+        self.add_memory(class_label, _encoded_memory(image, labels))
+
+    def add_memory(self, class_label: str, memory: Memory) -> None:
+        """Add an encoded image as it is; see :meth:`add_sample`."""
+        if self._added is None:
+            raise BufferStorageError("call begin_adding_samples() before adding samples")
+        if class_label in self._counts:
+            raise BufferStorageError(
+                f"class {class_label!r} is in the buffer already: a class's memories are chosen once"
+            )
+        self._added.setdefault(class_label, []).append(memory)
+
+    def remove_samples(self, class_label: str, n: int) -> None:
+        """Remove the n least important memories of a class.
+
+        Raises:
+            BufferStorageError: The buffer has no such class.
+        """
+        if class_label not in self._counts:
+            raise BufferStorageError(f"the buffer has no class {class_label!r}")
+        self._counts[class_label] = max(0, self._counts[class_label] - n)
+
+    def end_adding_samples(self) -> None:
+        """End the transaction: write the new classes and the new generation."""
+        for class_label, memories in (self._added or {}).items():
+            self.store.write_class(class_label, memories, number=len(self._counts))
+            self._counts[class_label] = len(memories)
+        self._added = None
+        self.generation = self.store.commit(self._counts)
+
+    def reset_database(self) -> None:
+        """Forget what was read from storage; the published code needed this after each epoch."""
+        self._classes.clear()
+
+    begin_adding_samples_to_lmdb = begin_adding_samples
+    end_adding_samples_to_lmdb = end_adding_samples
+    reset_lmdb_database = reset_database
+
+    def update_buffer_new_task(
+        self, new_task_data: Any, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Add memories of a new task's classes; with a fixed total size, shrink older ones first.
+
+        With ``total_n_mems`` each seen class keeps ⌈total / seen classes⌉ memories.
+
+        Args:
+            new_task_data: The task's data: any dataset with ``cur_task``,
+                ``get_image_indices_by_cla``, ``disable_augmentations`` and indexing.
+            dist_args: Accepted for code written for the published package.
+            **kwargs: What the choice of memories needs; see ``_choose``.
+        """
+        new_classes = list(new_task_data.cur_task)
+        n = self._memories_per_class(len(self._counts) + len(new_classes))
+        for class_label, count in self._counts.items():
+            self.remove_samples(class_label, count - min(count, n))
+        self.begin_adding_samples()
+        for class_label in new_classes if n else []:
+            for index in self._choose(new_task_data, class_label, n, **kwargs).tolist():
+                self.add_memory(class_label, _memory(new_task_data, index))
+        self.end_adding_samples()
+
+    @abstractmethod
+    def _choose(
+        self, task_data: Any, class_label: str, n: int, **kwargs: Any
+    ) -> NDArray[np.int64]:
+        """Return the indices, in the task's data, of a class's memories, most important first."""
+
+    @contextmanager
+    def disable_augmentations(self) -> Iterator[None]:
+        """A context in which only the essential transform is applied."""
+        before, self._apply_augmentations = self._apply_augmentations, False
+        try:
+            yield
+        finally:
+            self._apply_augmentations = before
+
+    def buffer_state_dict(self) -> dict[str, Any]:
+        """Return the buffer's state as plain values: the generation, and what it counts."""
+        return {"generation": self.generation, "counts": dict(self._counts)}
+
+    def load_buffer_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go back to an earlier state; whatever storage holds beyond it is removed.
+
+        Raises:
+            BufferStorageError: Storage lacks the generation, or it counts other memories.
+        """
+        generation = int(state_dict["generation"])
+        counts = self.store.counts(generation) if generation else {}
+        if counts != state_dict["counts"]:
+            raise BufferStorageError(
+                f"the checkpoint's buffer counts {state_dict['counts']}, the stored one {counts}: "
+                "they belong to different runs"
+            )
+        if generation:
+            self.store.collect(generation)
+        else:
+            self.store.clear()
+        self.generation, self._counts, self._added = generation, counts, None
+        self._classes.clear()
+
+    def _memories_per_class(self, n_seen_classes: int) -> int:
+        if self.config.n_memories_per_class >= 0:
+            return self.config.n_memories_per_class
+        return -(-self.config.total_n_mems // max(n_seen_classes, 1))
+
+    def _memories(self, class_name: str) -> ClassMemories:
+        if class_name not in self._classes:
+            number = list(self._counts).index(class_name)
+            self._classes[class_name] = self.store.read_class(number)
+        return self._classes[class_name]
+
+    def _locate(self, index: int) -> tuple[ClassMemories, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"memory {index} of {len(self)}")
+        for class_name, count in self._counts.items():
+            if index < count:
+                break
+            index -= count
+        return self._memories(class_name), index
+
+
+class RandomBuffer(BufferBase):
+    """Keeps samples chosen at random."""
+
+    def _choose(
+        self, task_data: Any, class_label: str, n: int, **kwargs: Any
+    ) -> NDArray[np.int64]:
+        indices = task_data.get_image_indices_by_cla(class_label, num_samples=n, shuffle=True)
+        return np.asarray(indices, np.int64)
+
+
+class HerdingBuffer(BufferBase):
+    """Keeps the samples that herding chooses by the method's latents."""
+
+    def _choose(
+        self, task_data: Any, class_label: str, n: int, **kwargs: Any
+    ) -> NDArray[np.int64]:
+        pool = self.config.max_mems_pool_per_class
+        indices = np.asarray(
+            task_data.get_image_indices_by_cla(class_label, num_samples=pool, shuffle=pool != -1),
+            np.int64,
+        )
+        if not len(indices):
+            return indices
+        latents = class_latents(kwargs["method"], task_data, indices, kwargs["batch_size"])
+        return indices[herding(latents, n)]
+
+
+@torch.no_grad()
+def class_latents(
+    method: Any, task_data: Any, indices: NDArray[np.int64], batch_size: int
+) -> torch.Tensor:
+    """Return the latents of some of a task's samples, not augmented.
+
+    Args:
+        method: Gives ``forward_net``; put into evaluation mode while it runs.
+        task_data: The task's data.
+        indices: int64 (N,), indices in it.
+        batch_size: Samples per batch; the result does not depend on it.
+
+    Returns:
+        float32 (N, D), on the CPU, in the order of ``indices``.
+    """
+    was_training = method.training
+    method.eval()
+    try:
+        with task_data.disable_augmentations():
+            return torch.cat(
+                [
+                    method.forward_net(images)[1].float().cpu()
+                    for images in _image_batches(task_data, indices, batch_size, method.device)
+                ]
+            )
+    finally:
+        method.train(was_training)
+
+
+def _image_batches(
+    task_data: Any, indices: NDArray[np.int64], batch_size: int, device: torch.device
+) -> Iterator[torch.Tensor]:
+    if hasattr(task_data, "loader"):  # images come decoded in batches, on the device
+        for batch in task_data.loader(indices, batch_size):
+            yield batch.images
+    else:
+        for images, *_ in DataLoader(Subset(task_data, indices.tolist()), batch_size):
+            yield images.to(device)
+
+
+def _memory(task_data: Any, index: int) -> Memory:
+    if hasattr(task_data, "encoded"):  # bytes are kept as the dataset has them
+        encoded, (height, width) = task_data.encoded(index)
+        return Memory(bytes(encoded.data), task_data.get_labels(index), height, width)
+    image, first, second = task_data.get_item(index)
+    return _encoded_memory(image, (first, second))
+
+
+def _encoded_memory(image: Image.Image, labels: tuple[str, str]) -> Memory:
+    return Memory(encode_rgb_png(image).tobytes(), labels, image.height, image.width)
+
+
+class ReplaySnapshot:
+    """The memories of a buffer at one moment, as a loader reads them.
+
+    See :class:`iirc_data.loader.ReplaySource`.
+
+    Args:
+        classes: Class name, its memories, and how many of them count.
+        class_names_to_idx: Index of each class.
+    """
+
+    def __init__(
+        self,
+        classes: list[tuple[str, ClassMemories, int]],
+        class_names_to_idx: Mapping[str, int],
+    ) -> None:
+        self._classes = classes
+        self._ends = np.cumsum([0, *(count for _, _, count in classes)])
+        labels, sizes = [np.empty((0, 2), np.int32)], [np.empty((0, 2), np.int32)]
+        for _, memories, count in classes:
+            indices = [class_names_to_idx[name] for name in memories.label_names]
+            to_index = np.array([*indices, NO_LABEL], np.int32)
+            labels.append(to_index[memories.labels[:count]])
+            sizes.append(memories.sizes[:count])
+        self.labels = np.concatenate(labels)
+        self.heights, self.widths = np.concatenate(sizes).T
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def read(self, slot: int) -> NDArray[np.uint8]:
+        """Return one memory's encoded image, uint8 (bytes,)."""
+        _, memories, number = self._locate(slot)
+        return memories.encoded(number)
+
+    def name(self, slot: int) -> str:
+        """Return what to call a memory in an error."""
+        class_name, _, number = self._locate(slot)
+        return f"replay buffer:{class_name}/{number}"
+
+    def _locate(self, slot: int) -> tuple[str, ClassMemories, int]:
+        block = int(np.searchsorted(self._ends, slot, side="right")) - 1
+        class_name, memories, _ = self._classes[block]
+        return class_name, memories, int(slot - self._ends[block])

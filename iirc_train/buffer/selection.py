@@ -1,0 +1,47 @@
+"""Which samples of a class are kept: pure functions."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+
+def herding(latents: torch.Tensor, n: int) -> NDArray[np.int64]:
+    """Choose exemplars whose running mean follows the class mean, most important first.
+
+    Rebuffi et al., "iCaRL: Incremental classifier and representation learning" (CVPR 2017),
+    algorithm 4; latents are scaled to unit length first.
+
+    Args:
+        latents: float (N, D), one row per sample of the class.
+        n: Number of exemplars; at most N are chosen.
+
+    Returns:
+        int64 (min(n, N),), row numbers in the order of their choice, none twice.
+    """
+    features = F.normalize(latents.detach().double().cpu(), dim=1)
+    mean = features.mean(dim=0)
+    total = torch.zeros_like(mean)
+    left = torch.ones(len(features), dtype=torch.bool)
+    chosen: list[int] = []
+    for number in range(1, min(n, len(features)) + 1):
+        distance = torch.linalg.vector_norm(mean - (total + features) / number, dim=1)
+        index = int(distance.masked_fill(~left, torch.inf).argmin())
+        chosen.append(index)
+        left[index] = False
+        total += features[index]
+    return np.array(chosen, np.int64)
+
+
+def random_choice(n_samples: int, n: int, seed: int) -> NDArray[np.int64]:
+    """Choose samples at random, none twice.
+
+    Args:
+        n_samples: Number of samples to choose from.
+        n: Number of samples to choose; at most ``n_samples`` are.
+        seed: Seed of the choice.
+
+    Returns:
+        int64 (min(n, n_samples),), row numbers.
+    """
+    return np.random.default_rng(seed).permutation(n_samples)[:n]

@@ -1,0 +1,210 @@
+"""Where memories are kept: a Zarr v3 hierarchy, in memory or on disk.
+
+Layout, readable with plain ``zarr``::
+
+    classes/000000        attributes: class_name, label_names
+        data              uint8 (bytes,), the encoded images one after another
+        offsets           int64 (memories + 1,), where each image starts and ends
+        labels            int32 (memories, 2), indices into label_names, -1 for none
+        sizes             int32 (memories, 2), height and width in pixels
+    generations/000001    attributes: counts (class name to number of memories that count)
+
+A class's group never changes once written; a generation says how many memories of each class
+count, most important first. So a reader of a generation is never disturbed by a writer, and
+shrinking a class writes a few bytes.
+"""
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.storage import LocalStore, MemoryStore
+
+from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER
+from iirc_data.errors import BufferStorageError
+
+FORMAT = "iirc-replay-buffer"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One image to remember.
+
+    Attributes:
+        data: The encoded image (RGB or grayscale, JPEG or PNG).
+        labels: The labels that were visible when it was chosen, ``NO_LABEL_PLACEHOLDER`` for none.
+        height: Pixels.
+        width: Pixels.
+    """
+
+    data: bytes
+    labels: tuple[str, str]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class ClassMemories:
+    """The memories of one class, most important first.
+
+    Attributes:
+        label_names: Names that occur as labels.
+        data: uint8 (bytes,), encoded images one after another.
+        offsets: int64 (memories + 1,).
+        labels: int32 (memories, 2), indices into ``label_names``, -1 for none.
+        sizes: int32 (memories, 2), height and width in pixels.
+    """
+
+    label_names: list[str]
+    data: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.int32]
+    sizes: NDArray[np.int32]
+
+    def encoded(self, number: int) -> NDArray[np.uint8]:
+        """Return one encoded image, uint8 (bytes,)."""
+        return self.data[self.offsets[number] : self.offsets[number + 1]]
+
+    def label_pair(self, number: int) -> tuple[str, str]:
+        """Return one memory's labels, ``NO_LABEL_PLACEHOLDER`` for none."""
+        names = [*self.label_names, NO_LABEL_PLACEHOLDER]  # -1 is the last
+        first, second = self.labels[number].tolist()
+        return names[first], names[second]
+
+
+class BufferStore:
+    """Class groups and generations of a replay buffer.
+
+    Args:
+        path: Folder of the Zarr hierarchy, made if missing; None keeps it in memory.
+
+    Raises:
+        BufferStorageError: The folder holds something else, or a newer version.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        storage = MemoryStore() if path is None else LocalStore(path)
+        try:
+            self._root = zarr.open_group(storage, mode="a", zarr_format=3)
+        except Exception as error:  # zarr raises many types on a damaged hierarchy
+            raise BufferStorageError(f"{path} is not a readable replay buffer: {error}") from error
+        attributes = self._root.attrs
+        if "format" not in attributes:
+            if any(True for _ in self._root.members()):
+                raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
+            attributes.update({"format": FORMAT, "version": VERSION})
+        elif attributes["format"] != FORMAT or attributes["version"] != VERSION:
+            raise BufferStorageError(
+                f"{path} is {attributes['format']!r} version {attributes.get('version')!r}, "
+                f"expected {FORMAT!r} version {VERSION}"
+            )
+
+    def write_class(self, class_name: str, memories: Sequence[Memory], number: int) -> None:
+        """Write a class's memories, most important first.
+
+        Args:
+            class_name: The class.
+            memories: Its memories; their order is kept.
+            number: Number of the group; a group of this number that no generation names is
+                replaced.
+        """
+        label_names = sorted({name for m in memories for name in m.labels} - {NO_LABEL_PLACEHOLDER})
+        codes = {name: index for index, name in enumerate(label_names)}
+        labels = [[codes.get(name, NO_LABEL) for name in memory.labels] for memory in memories]
+        sizes = [[memory.height, memory.width] for memory in memories]
+        arrays: dict[str, NDArray[Any]] = {
+            "data": np.frombuffer(b"".join(memory.data for memory in memories), np.uint8),
+            "offsets": np.cumsum([0, *(len(memory.data) for memory in memories)], dtype=np.int64),
+            "labels": np.array(labels, np.int32).reshape(-1, 2),
+            "sizes": np.array(sizes, np.int32).reshape(-1, 2),
+        }
+        group = self._root.create_group(f"classes/{number:06d}", overwrite=True)
+        group.attrs.update({"class_name": class_name, "label_names": label_names})
+        for name, array in arrays.items():
+            # images are compressed already: one plain chunk is read in one go
+            group.create_array(
+                name, data=array, chunks=tuple(max(n, 1) for n in array.shape), compressors=None
+            )
+
+    def read_class(self, number: int) -> ClassMemories:
+        """Read a class's memories in one go.
+
+        Raises:
+            BufferStorageError: The group is missing or damaged.
+        """
+        name = f"classes/{number:06d}"
+        try:
+            group = self._root[name]
+            if not isinstance(group, zarr.Group):
+                raise KeyError(name)
+            arrays: dict[str, Any] = {
+                key: np.asarray(group[key][:])  # type: ignore[index]
+                for key in ("data", "offsets", "labels", "sizes")
+            }
+            label_names: Any = group.attrs["label_names"]
+            return ClassMemories(label_names=list(label_names), **arrays)
+        except Exception as error:  # zarr raises many types on a damaged hierarchy
+            raise BufferStorageError(f"cannot read {self.path}/{name}: {error}") from error
+
+    def commit(self, counts: Mapping[str, int]) -> int:
+        """Write a generation.
+
+        Args:
+            counts: For each class, in the order of the class groups, how many memories count.
+
+        Returns:
+            The generation's number.
+        """
+        generation = max(self.generations(), default=0) + 1
+        group = self._root.create_group(f"generations/{generation:06d}")
+        group.attrs["counts"] = dict(counts)
+        return generation
+
+    def counts(self, generation: int) -> dict[str, int]:
+        """Return how many memories of each class a generation counts, in group order.
+
+        Raises:
+            BufferStorageError: There is no such generation.
+        """
+        try:
+            counts: Any = self._root[f"generations/{generation:06d}"].attrs["counts"]
+        except KeyError as error:
+            raise BufferStorageError(
+                f"replay buffer {self.path} has no generation {generation}, "
+                f"only {sorted(self.generations())}"
+            ) from error
+        return {str(name): int(count) for name, count in counts.items()}
+
+    def generations(self) -> set[int]:
+        """Return the numbers of the generations that exist."""
+        return {int(name) for name in self._member_names("generations")}
+
+    def collect(self, generation: int) -> None:
+        """Remove every other generation, and the class groups that this one does not name."""
+        n_classes = len(self.counts(generation))
+        for name in self._member_names("generations"):
+            if int(name) != generation:
+                del self._root[f"generations/{name}"]
+        for name in self._member_names("classes"):
+            if int(name) >= n_classes:
+                del self._root[f"classes/{name}"]
+
+    def clear(self) -> None:
+        """Remove all memories."""
+        for name in ("generations", "classes"):
+            if name in self._root:
+                del self._root[name]
+        if self.path is not None:
+            for leftover in ("generations", "classes"):
+                shutil.rmtree(self.path / leftover, ignore_errors=True)
+
+    def _member_names(self, name: str) -> Iterable[str]:
+        group = self._root.get(name)
+        return list(group.group_keys()) if isinstance(group, zarr.Group) else []

@@ -1,0 +1,91 @@
+"""ResNets for 32 x 32 images.
+
+He et al., "Deep residual learning for image recognition" (CVPR 2016), section 4.2, with
+projection shortcuts (option B) as in the published IIRC code.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from iirc_data.errors import ConfigurationError
+
+WIDTHS = (16, 32, 64)
+
+
+class ResNetCIFAR(nn.Module):
+    """A ResNet for images of CIFAR's size.
+
+    Args:
+        num_classes: Outputs.
+        num_layers: 20, 32, 44, 56, 110, … : 6 n + 2.
+        relu_last_hidden: End with a ReLU, so that the latent is not negative.
+
+    Raises:
+        ConfigurationError: ``num_layers`` is not of the form 6 n + 2.
+    """
+
+    def __init__(
+        self, num_classes: int = 10, num_layers: int = 20, relu_last_hidden: bool = False
+    ) -> None:
+        super().__init__()
+        blocks, rest = divmod(num_layers - 2, 6)
+        if rest or blocks < 1:
+            raise ConfigurationError(
+                f"ResNetCIFAR has 6 n + 2 layers (20, 32, 44, 56, 110, …), got {num_layers}"
+            )
+        self.model = _Layers(blocks, num_classes, relu_last_hidden)
+
+    def forward(self, input_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return output (N, num_classes) and latent (N, 64) of images (N, 3, H, W)."""
+        latent = self.model(input_)
+        return self.model.output_layer(latent), latent
+
+
+class _Layers(nn.Module):
+    def __init__(self, blocks: int, num_classes: int, relu_last_hidden: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(WIDTHS[0])
+        stages = []
+        for stage, width in enumerate(WIDTHS):
+            for number in range(blocks):
+                first = number == 0 and stage > 0
+                last = number == blocks - 1 and stage == len(WIDTHS) - 1
+                stages.append(
+                    _Block(
+                        WIDTHS[stage - 1] if first else width,
+                        width,
+                        stride=2 if first else 1,
+                        relu=relu_last_hidden or not last,
+                    )
+                )
+        self.blocks = nn.Sequential(*stages)
+        self.output_layer = nn.Linear(WIDTHS[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        hidden = self.blocks(F.relu(self.norm(self.conv(images))))
+        return hidden.mean(dim=(2, 3))
+
+
+class _Block(nn.Module):
+    def __init__(self, width_in: int, width: int, stride: int, relu: bool) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(width)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or width_in != width:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            )
+        self.relu = relu
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        out = F.relu(self.norm1(self.conv1(hidden)))
+        out = self.norm2(self.conv2(out)) + self.shortcut(hidden)
+        return F.relu(out) if self.relu else out
