@@ -1,4 +1,4 @@
-"""The metrics of the IIRC paper (Abdelsalam et al., 2021, section 4): predictions, targets → numbers.
+"""The metrics of the IIRC paper (Abdelsalam et al., 2021, section 4).
 
 Each takes boolean indicator tensors (N, classes) and returns the mean over samples, in [0, 1].
 """

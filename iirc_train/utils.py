@@ -46,7 +46,12 @@ def get_optimizer(
         raise ConfigurationError(f"unknown optimizer {optimizer_type!r}: choose momentum or adam")
     if reduce_lr_on_plateau:
         return optimizer, ReduceLROnPlateau(
-            optimizer, mode="max", factor=lr_gamma, patience=10, threshold=1e-3, threshold_mode="abs"
+            optimizer,
+            mode="max",
+            factor=lr_gamma,
+            patience=10,
+            threshold=1e-3,
+            threshold_mode="abs",
         )
     if lr_schedule:
         return optimizer, MultiStepLR(optimizer, milestones=list(lr_schedule), gamma=lr_gamma)

@@ -26,15 +26,19 @@ DATA_ROOMS = [
 ]
 TRAIN_ROOMS = [
     "config",
+    "utils",
     "models",
     "buffer",
     "methods",
     "metrics",
-    "checkpoint",
+    "task_data",
+    "run_directory",
+    "progress",
     "engine",
     "report",
     "demo",
     "cli",
+    "__main__",
 ]
 
 

@@ -132,7 +132,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             raise BufferStorageError("call begin_adding_samples() before adding samples")
         if class_label in self._counts:
             raise BufferStorageError(
-                f"class {class_label!r} is in the buffer already: a class's memories are chosen once"
+                f"class {class_label!r} is in the buffer already: its memories are chosen once"
             )
         self._added.setdefault(class_label, []).append(memory)
 
@@ -186,9 +186,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self.end_adding_samples()
 
     @abstractmethod
-    def _choose(
-        self, task_data: Any, class_label: str, n: int, **kwargs: Any
-    ) -> NDArray[np.int64]:
+    def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
         """Return the indices, in the task's data, of a class's memories, most important first."""
 
     @contextmanager
@@ -238,19 +236,16 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
     def _locate(self, index: int) -> tuple[ClassMemories, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"memory {index} of {len(self)}")
-        for class_name, count in self._counts.items():
-            if index < count:
-                break
-            index -= count
-        return self._memories(class_name), index
+        ends = np.cumsum(list(self._counts.values()))
+        block = int(np.searchsorted(ends, index, side="right"))
+        class_name = list(self._counts)[block]
+        return self._memories(class_name), index - int(ends[block]) + self._counts[class_name]
 
 
 class RandomBuffer(BufferBase):
     """Keeps samples chosen at random."""
 
-    def _choose(
-        self, task_data: Any, class_label: str, n: int, **kwargs: Any
-    ) -> NDArray[np.int64]:
+    def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
         indices = task_data.get_image_indices_by_cla(class_label, num_samples=n, shuffle=True)
         return np.asarray(indices, np.int64)
 
@@ -258,9 +253,7 @@ class RandomBuffer(BufferBase):
 class HerdingBuffer(BufferBase):
     """Keeps the samples that herding chooses by the method's latents."""
 
-    def _choose(
-        self, task_data: Any, class_label: str, n: int, **kwargs: Any
-    ) -> NDArray[np.int64]:
+    def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
         pool = self.config.max_mems_pool_per_class
         indices = np.asarray(
             task_data.get_image_indices_by_cla(class_label, num_samples=pool, shuffle=pool != -1),

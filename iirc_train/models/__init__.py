@@ -1,4 +1,4 @@
-"""Networks. Each returns ``(output, latent)`` and keeps its last layer in ``model.output_layer``."""
+"""Networks: each returns ``(output, latent)``, its last layer is ``model.output_layer``."""
 
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR

@@ -1,0 +1,17 @@
+"""The entry point of the command ``iirc``; ``python -m iirc_train`` is the same."""
+
+import os
+
+
+def main() -> None:
+    """Run the command."""
+    # Training and decoding share the processors: threads that spin while they wait for each
+    # other would starve the rest. Read once, when torch loads its threading library.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from iirc_train.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

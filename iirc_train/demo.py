@@ -1,0 +1,61 @@
+"""The demonstration: a drawn dataset, two methods, both curves side by side, in minutes."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from iirc_data.shards import ShardStore, write_shards
+from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.sources.drawn import DrawnSource
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import run_experiment
+from iirc_train.report.plots import plot_comparison
+from iirc_train.report.results import RunResults, read_results
+from iirc_train.report.tables import comparison_table, task_table
+
+DEMO_METHODS = {
+    "finetune": {"method": "finetune", "n_memories_per_class": 0},
+    "icarl_cnn": {"method": "icarl_cnn", "n_memories_per_class": 20},
+}
+
+
+def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
+    """Generate images, shard them, train two methods through four tasks, show both.
+
+    Args:
+        output: Folder for shards, runs and plot.
+        seed: Seed of everything random.
+        console: Where progress and tables are shown.
+
+    Returns:
+        The results of ``finetune`` without replay and of ``icarl_cnn`` with 20 memories per
+        class.
+
+    Raises:
+        IIRCError: ``output`` holds a demonstration already.
+    """
+    shards = output / "shards"
+    if not (shards / MANIFEST_NAME).exists():
+        write_shards(DrawnSource(), shards)
+    store = ShardStore.open(shards)
+    console.print(f"{len(store):,} drawn images in {len(store.manifest.shards)} shards: {shards}")
+    results = []
+    for name, settings in DEMO_METHODS.items():
+        config = ExperimentConfig(
+            benchmark="demo",
+            data=str(shards),
+            seed=seed,
+            epochs_per_task=12,
+            batch_size=32,
+            n_layers=8,
+            lr=0.5,
+            lr_schedule=[8],
+            **settings,
+        )
+        results.append(read_results(run_experiment(config, output / name, console), name))
+    for result in results:
+        console.print(task_table(result))
+    console.print(comparison_table(results))
+    plot_comparison(results, output / "demo.png")
+    console.print(f"plot: {output / 'demo.png'}", highlight=False)
+    return results

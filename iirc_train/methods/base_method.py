@@ -1,0 +1,281 @@
+"""What all methods share; a method adds its loss, its head growth, and little else."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel
+from torch import nn, optim
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from iirc_data.loader import Batch
+from iirc_train.config import MethodConfig
+from iirc_train.models import ResNet, ResNetCIFAR
+from iirc_train.utils import get_optimizer
+
+
+class BaseMethod(nn.Module, ABC):
+    """A lifelong learning method.
+
+    A method learns task after task::
+
+        method.prepare_model_for_new_task(task_data)
+        for each epoch:
+            for each batch:
+                predictions, loss = method.training_step(batch)
+            method.consolidate_epoch_knowledge(val_metric)
+        method.consolidate_task_knowledge()
+        predictions = method(images)
+
+    Args:
+        n_cla_per_tsk: Number of classes of each task.
+        class_names_to_idx: Index of each class, in order of appearance.
+        config: The method's settings, typed or a plain mapping; see
+            :class:`~iirc_train.config.MethodConfig`.
+        net: The network: any module that returns ``(output, latent)`` for images and has its
+            last layer at ``net.model.output_layer``. By default a ResNet for the dataset.
+
+    Attributes:
+        net: The network.
+        old_net: The network as it was before the current task, for methods that distil from it.
+        seen_classes: Names of the classes of the tasks so far, in order of their indices.
+        cur_task_id: Number of the current task; -1 before the first.
+    """
+
+    replay_in_batches: bool = True
+    """Whether replayed samples are mixed into the method's training batches."""
+
+    def __init__(
+        self,
+        n_cla_per_tsk: Sequence[int],
+        class_names_to_idx: Mapping[str, int],
+        config: Mapping[str, Any] | BaseModel,
+        net: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_cla_per_tsk = [int(n) for n in n_cla_per_tsk]
+        self.class_names_to_idx = dict(class_names_to_idx)
+        self.config = MethodConfig.from_any(config)
+        self.net = self._make_network() if net is None else net
+        self.old_net: nn.Module | None
+        self.register_module("old_net", None)
+        self.seen_classes: list[str] = []
+        self.cur_task_id = -1
+        self.opt: optim.Optimizer
+        self.scheduler: LRScheduler | ReduceLROnPlateau
+        self.reset_optimizer_and_scheduler()
+
+    def _make_network(self) -> nn.Module:
+        n_classes = sum(self.n_cla_per_tsk)
+        network = ResNet if "imagenet" in self.config.dataset else ResNetCIFAR
+        return network(num_classes=n_classes, num_layers=self.config.n_layers)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's parameters are."""
+        return next(self.net.parameters()).device
+
+    @property
+    def n_old_classes(self) -> int:
+        """Number of classes of the tasks before the current one."""
+        return sum(self.n_cla_per_tsk[: self.cur_task_id])
+
+    @property
+    def n_seen_classes(self) -> int:
+        """Number of classes of the tasks up to the current one."""
+        return sum(self.n_cla_per_tsk[: self.cur_task_id + 1])
+
+    # ------------------------------------------------------------------ the life of a task
+
+    def prepare_model_for_new_task(
+        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Begin a task: its classes count as seen, optimizer and scheduler start anew.
+
+        Args:
+            task_data: The task's data; by default the task after the last one begins.
+            dist_args: Accepted for code written for the published package.
+            **kwargs: What ``_prepare_model_for_new_task`` needs.
+        """
+        before = self.cur_task_id
+        self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
+        names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
+        self.seen_classes = names[: self.n_seen_classes]
+        self._prepare_model_for_new_task(task_data, dist_args, **kwargs)
+        self.reset_optimizer_and_scheduler()
+
+    def _prepare_model_for_new_task(
+        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Do what the method needs at the start of a task."""
+
+    def training_step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Learn from one batch; never waits for the device.
+
+        Args:
+            batch: Images and targets.
+
+        Returns:
+            Predictions, bool (N, classes seen), and the loss, a scalar; both of the network
+            before the update.
+        """
+        return self._step(batch.images, batch.targets, batch.in_buffer, train=True)
+
+    def observe(
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor | None = None,
+        train: bool = True,
+    ) -> tuple[torch.Tensor, float]:
+        """Learn from one batch, or only compute its loss.
+
+        Args:
+            x: Images (N, 3, H, W).
+            y: Indicator targets (N, classes seen).
+            in_buffer: bool (N,), which samples were replayed; by default none.
+            train: Update the network.
+
+        Returns:
+            Predictions, bool (N, classes seen), and the loss; both of the network before the
+            update.
+        """
+        if in_buffer is None:
+            in_buffer = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        predictions, loss = self._step(x, y.float(), in_buffer, train=train)
+        return predictions, float(loss)
+
+    def _step(
+        self, x: torch.Tensor, y: torch.Tensor, in_buffer: torch.Tensor, *, train: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.set_grad_enabled(train):
+            output, latent = self.forward_net(x)
+            output = output[:, : self.n_seen_classes]
+            loss = self._loss(output, latent, x, y, in_buffer)
+        if train:
+            self.opt.zero_grad()
+            loss.backward()
+            self.opt.step()
+        return self._predict(output), loss.detach()
+
+    @abstractmethod
+    def _loss(
+        self,
+        output: torch.Tensor,
+        latent: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the loss of a batch.
+
+        Args:
+            output: Logits (N, classes seen).
+            latent: Latents (N, D).
+            x: Images (N, 3, H, W).
+            y: Indicator targets, float32 (N, classes seen).
+            in_buffer: bool (N,), which samples were replayed.
+        """
+
+    def consolidate_epoch_knowledge(self, val_metric: float | None = None, **kwargs: Any) -> None:
+        """End an epoch: the scheduler takes a step.
+
+        Args:
+            val_metric: In-task validation pw-JS, for ``reduce_lr_on_plateau``.
+            **kwargs: What ``_consolidate_epoch_knowledge`` needs.
+        """
+        self.step_scheduler(val_metric)
+        self._consolidate_epoch_knowledge(val_metric, **kwargs)
+
+    def _consolidate_epoch_knowledge(self, val_metric: float | None = None, **kwargs: Any) -> None:
+        """Do what the method needs at the end of an epoch."""
+
+    def consolidate_task_knowledge(self, **kwargs: Any) -> None:
+        """End a task, after the buffer was updated."""
+
+    # ------------------------------------------------------------------ inference
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Predict.
+
+        Args:
+            x: Images (N, 3, H, W).
+
+        Returns:
+            bool (N, classes seen).
+        """
+        output, _ = self.forward_net(x)
+        return self._predict(output[:, : self.n_seen_classes])
+
+    def _predict(self, output: torch.Tensor) -> torch.Tensor:
+        return output > 0.0
+
+    def forward_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the network's output (N, classes) and latent (N, D) for images."""
+        output, latent = self.net(x)
+        return output, latent
+
+    # ------------------------------------------------------------------ shared parts
+
+    def _bce(
+        self, logits: torch.Tensor, targets: torch.Tensor, in_buffer: torch.Tensor
+    ) -> torch.Tensor:
+        """Return binary cross-entropy at the temperature, replayed samples weighted.
+
+        Args:
+            logits: (N, classes seen).
+            targets: In [0, 1], (N, classes seen).
+            in_buffer: bool (N,), which samples count ``memory_strength`` times.
+
+        Returns:
+            Mean over samples and classes.
+        """
+        logits = logits / self.config.temperature
+        weight = torch.where(in_buffer, self.config.memory_strength, 1.0).unsqueeze(1)
+        return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training or evaluation mode; the teacher stays in evaluation mode."""
+        super().train(mode)
+        if self.old_net is not None:
+            self.old_net.eval()
+        return self
+
+    # ------------------------------------------------------------------ optimizer
+
+    def reset_optimizer_and_scheduler(
+        self, optimizable_parameters: Iterable[nn.Parameter] | None = None
+    ) -> None:
+        """Make optimizer and scheduler anew.
+
+        Args:
+            optimizable_parameters: Parameters to optimize; by default all of the network's.
+        """
+        config = self.config
+        self.opt, self.scheduler = get_optimizer(
+            self.net.parameters() if optimizable_parameters is None else optimizable_parameters,
+            config.optimizer,
+            config.lr,
+            config.lr_gamma,
+            config.lr_schedule,
+            config.reduce_lr_on_plateau,
+            config.weight_decay,
+        )
+
+    def get_last_lr(self) -> list[float]:
+        """Return the current learning rate of each parameter group."""
+        return [float(group["lr"]) for group in self.opt.param_groups]
+
+    def step_scheduler(self, val_metric: float | None = None) -> None:
+        """Take a step with the scheduler.
+
+        Args:
+            val_metric: The metric that ``reduce_lr_on_plateau`` watches.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if val_metric is not None:
+                self.scheduler.step(val_metric)
+        else:
+            self.scheduler.step()

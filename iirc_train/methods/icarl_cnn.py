@@ -1,0 +1,42 @@
+"""iCaRL-CNN: iCaRL that classifies with its output layer instead of the nearest class mean."""
+
+from typing import Any
+
+import torch
+
+from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.utils import copy_freeze
+
+Buffer = HerdingBuffer
+
+
+class Model(BaseMethod):
+    """Distils the outputs for earlier classes from the network as it was before the task.
+
+    Rebuffi et al., "iCaRL: Incremental classifier and representation learning" (CVPR 2017),
+    algorithm 3: for classes of earlier tasks the targets are the sigmoid outputs of the old
+    network, for the current task's classes the labels.
+    """
+
+    def _prepare_model_for_new_task(
+        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        if self.cur_task_id > 0:
+            self.old_net = copy_freeze(self.net)
+
+    def _loss(
+        self,
+        output: torch.Tensor,
+        latent: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+    ) -> torch.Tensor:
+        if self.old_net is not None:
+            y = y.clone()
+            with torch.no_grad():
+                old_output, _ = self.old_net(x)
+                old_output = old_output[:, : self.n_old_classes] / self.config.temperature
+                y[:, : self.n_old_classes] = old_output.sigmoid()
+        return self._bce(output, y, in_buffer)
