@@ -37,7 +37,7 @@ class _Settings(BaseModel):
         """
         for name in values:
             if name not in cls.model_fields:
-                close = difflib.get_close_matches(name, cls.model_fields, n=1)
+                close = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise ConfigurationError(f"there is no setting {name!r}{hint}")
         try:

@@ -1,0 +1,290 @@
+"""The replay buffer: a contract that every kind and every backend keeps, and what goes wrong."""
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from PIL import Image
+
+from iirc_data.augment import TRANSFORM_PRESETS
+from iirc_data.definitions import NO_LABEL_PLACEHOLDER, TRAIN
+from iirc_data.errors import BufferStorageError
+from iirc_data.loader import make_engine
+from iirc_data.task_view import TaskSequence
+from iirc_train.buffer.buffer import HerdingBuffer, RandomBuffer, class_latents
+from iirc_train.buffer.selection import herding
+from iirc_train.buffer.store import BufferStore
+from iirc_train.task_data import TaskData
+from tests.conftest import noise_image
+
+
+class FlatMethod(torch.nn.Module):
+    """A method whose latents are the images' mean colours."""
+
+    device = torch.device("cpu")
+
+    def forward_net(self, images):
+        return images, images.mean(dim=(2, 3))
+
+
+@pytest.fixture(scope="module")
+def tasks(tiny_benchmark, tiny_store) -> list[TaskData]:
+    sequence = TaskSequence.from_table(tiny_benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
+    engine, device = make_engine("torch"), torch.device("cpu")
+    return [
+        TaskData(sequence.view(t), tiny_store, TRANSFORM_PRESETS["cifar"], engine, device, seed=0)
+        for t in range(len(sequence))
+    ]
+
+
+def update(buffer, task):
+    buffer.update_buffer_new_task(task, method=FlatMethod(), batch_size=4)
+
+
+class ReplayContract:
+    """What every buffer promises."""
+
+    @pytest.fixture(params=["memory", "disk"])
+    def buffer_dir(self, request, tmp_path):
+        return None if request.param == "memory" else tmp_path / "buffer.zarr"
+
+    def make(self, buffer_dir, **config):
+        raise NotImplementedError
+
+    def test_keeps_as_many_memories_per_class_as_asked(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=5)
+        for number, task in enumerate(tasks):
+            update(buffer, task)
+            seen = [name for t in tasks[: number + 1] for name in t.cur_task]
+            assert buffer.n_memories_per_class == dict.fromkeys(seen, 5)
+            assert len(buffer) == 5 * len(seen)
+
+    def test_shares_a_fixed_total_and_drops_the_least_important(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=15)
+        update(buffer, tasks[0])
+        before = [buffer[i] for i in buffer.get_image_indices_by_class("animal")]
+        assert buffer.n_memories_per_class == {"animal": 8, "vehicle": 8}
+        update(buffer, tasks[1])
+        assert buffer.n_memories_per_class == {"animal": 4, "vehicle": 4, "dog": 4, "bus": 4}
+        after = [buffer[i] for i in buffer.get_image_indices_by_class("animal")]
+        for (image, *labels), (kept, *kept_labels) in zip(before, after, strict=False):
+            assert np.array_equal(np.asarray(image), np.asarray(kept))
+            assert labels == kept_labels
+
+    def test_no_memories_asked_for_keeps_none(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=0)
+        update(buffer, tasks[0])
+        assert len(buffer) == 0
+
+    def test_bytes_and_labels_are_those_of_the_task(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=3)
+        update(buffer, tasks[1])
+        source = buffer.replay_source({"animal": 0, "vehicle": 1, "dog": 2, "bus": 3})
+        originals = {bytes(tasks[1].encoded(i)[0]) for i in range(len(tasks[1]))}
+        assert len(source) == 6
+        assert {bytes(source.read(slot)) for slot in range(6)} <= originals
+        assert source.labels.tolist() == [[2, -1]] * 3 + [[3, -1]] * 3
+        assert (source.heights == 32).all() and (source.widths == 32).all()
+        assert source.name(4) == "replay buffer:bus/1"
+        image, first, second = buffer[4]
+        assert (first, second) == ("bus", NO_LABEL_PLACEHOLDER)
+        assert image.size == (32, 32)
+
+    def test_a_snapshot_stays_as_it_was_taken(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=12)
+        update(buffer, tasks[0])
+        source = buffer.replay_source({"animal": 0, "vehicle": 1})
+        before = [bytes(source.read(slot)) for slot in range(len(source))]
+        update(buffer, tasks[1])
+        assert len(source) == 12
+        assert [bytes(source.read(slot)) for slot in range(len(source))] == before
+
+    def test_samples_of_any_dataset_can_be_added_one_by_one(self, buffer_dir):
+        buffer = self.make(buffer_dir, n_memories_per_class=2)
+        image = noise_image(0)
+        buffer.begin_adding_samples()
+        buffer.add_sample("dog", image, ("animal", "dog"))
+        buffer.end_adding_samples()
+        found, first, second = buffer[0]
+        assert np.array_equal(np.asarray(found), np.asarray(image))
+        assert (first, second) == ("animal", "dog")
+        assert buffer.replay_source({"animal": 0, "dog": 7}).labels.tolist() == [[0, 7]]
+
+    def test_transforms_follow_the_augmentation_context(self, buffer_dir):
+        buffer = self.make(
+            buffer_dir,
+            n_memories_per_class=1,
+            essential_transforms_fn=lambda image: "essential",
+            augmentation_transforms_fn=lambda image: "augmented",
+        )
+        buffer.begin_adding_samples()
+        buffer.add_sample("dog", noise_image(0), ("dog", NO_LABEL_PLACEHOLDER))
+        buffer.end_adding_samples()
+        assert buffer[0][0] == "augmented"
+        with buffer.disable_augmentations():
+            assert buffer[0][0] == "essential"
+        assert buffer[0][0] == "augmented"
+
+    def test_adding_out_of_turn_is_refused(self, buffer_dir):
+        buffer = self.make(buffer_dir, n_memories_per_class=1)
+        with pytest.raises(BufferStorageError, match="begin_adding_samples"):
+            buffer.add_sample("dog", noise_image(0), ("dog", NO_LABEL_PLACEHOLDER))
+        with pytest.raises(BufferStorageError, match="no class 'cat'"):
+            buffer.remove_samples("cat", 1)
+        with pytest.raises(BufferStorageError, match="no class 'cat'"):
+            buffer.get_image_indices_by_class("cat")
+        with pytest.raises(IndexError):
+            buffer[0]
+
+    def test_a_state_can_be_gone_back_to(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=8)
+        update(buffer, tasks[0])
+        state = buffer.buffer_state_dict()
+        expected = [np.asarray(buffer[i][0]) for i in range(len(buffer))]
+        update(buffer, tasks[1])
+        update(buffer, tasks[2])
+        buffer.load_buffer_state_dict(state)
+        assert buffer.buffer_state_dict() == state
+        assert all(
+            np.array_equal(np.asarray(buffer[i][0]), image) for i, image in enumerate(expected)
+        )
+        assert buffer.store.generations() == {state["generation"]}
+        update(buffer, tasks[1])  # and go on from there
+        assert buffer.n_memories_per_class == {"animal": 2, "vehicle": 2, "dog": 2, "bus": 2}
+
+
+class TestRandomBuffer(ReplayContract):
+    def make(self, buffer_dir, **config):
+        functions = {key: config.pop(key) for key in list(config) if key.endswith("_fn")}
+        return RandomBuffer(config, buffer_dir=buffer_dir, **functions)
+
+    def test_the_choice_repeats_by_seed(self, buffer_dir, tasks):
+        buffers = [self.make(None, n_memories_per_class=4) for _ in range(2)]
+        for buffer in buffers:
+            update(buffer, tasks[0])
+        assert all(
+            np.array_equal(np.asarray(buffers[0][i][0]), np.asarray(buffers[1][i][0]))
+            for i in range(8)
+        )
+
+
+class TestHerdingBuffer(ReplayContract):
+    def make(self, buffer_dir, **config):
+        functions = {key: config.pop(key) for key in list(config) if key.endswith("_fn")}
+        return HerdingBuffer(config, buffer_dir=buffer_dir, **functions)
+
+    def test_memories_are_those_that_herding_chooses_in_order(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=4)
+        update(buffer, tasks[1])
+        indices = tasks[1].get_image_indices_by_cla("dog", shuffle=False)
+        latents = class_latents(FlatMethod(), tasks[1], indices, batch_size=3)
+        expected = indices[herding(latents, 4)]
+        source = buffer.replay_source({"animal": 0, "vehicle": 1, "dog": 2, "bus": 3})
+        assert [bytes(source.read(slot)) for slot in range(4)] == [
+            bytes(tasks[1].encoded(int(index))[0]) for index in expected
+        ]
+
+    def test_a_pool_bounds_what_herding_chooses_from(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=4, max_mems_pool_per_class=6)
+        update(buffer, tasks[1])
+        pool = tasks[1].get_image_indices_by_cla("dog", num_samples=6)
+        assert len(pool) == 6
+        source = buffer.replay_source({"animal": 0, "vehicle": 1, "dog": 2, "bus": 3})
+        allowed = {bytes(tasks[1].encoded(int(index))[0]) for index in pool}
+        assert {bytes(source.read(slot)) for slot in range(4)} <= allowed
+
+
+def test_latents_do_not_depend_on_the_batch_size_or_on_augmentation(tasks):
+    indices = tasks[0].get_image_indices_by_cla("animal", shuffle=False)
+    each = [class_latents(FlatMethod(), tasks[0], indices, size) for size in (1, 7, 100)]
+    torch.testing.assert_close(each[0], each[1])
+    torch.testing.assert_close(each[0], each[2])
+
+
+class PlainTask:
+    """A dataset of the published kind: nothing but the published attributes."""
+
+    cur_task, cur_task_id, seen_classes = ["a", "b"], 0, ["a", "b"]
+
+    def __init__(self):
+        self.images = [noise_image(seed) for seed in range(8)]
+
+    def __len__(self):
+        return 8
+
+    def get_item(self, index):
+        return self.images[index], "ab"[index % 2], NO_LABEL_PLACEHOLDER
+
+    def __getitem__(self, index):
+        image, *labels = self.get_item(index)
+        return torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1).float(), *labels
+
+    def get_image_indices_by_cla(self, cla, num_samples=-1, shuffle=True):
+        indices = np.arange("ab".index(cla), 8, 2)
+        return indices if num_samples == -1 else indices[:num_samples]
+
+    def disable_augmentations(self):
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+@pytest.mark.parametrize("kind", [RandomBuffer, HerdingBuffer])
+def test_any_dataset_with_the_published_attributes_serves(kind):
+    buffer = kind({"n_memories_per_class": 2})
+    task = PlainTask()
+    update(buffer, task)
+    assert buffer.n_memories_per_class == {"a": 2, "b": 2}
+    pixels = [np.asarray(image).tobytes() for image in task.images]
+    assert all(np.asarray(buffer[i][0]).tobytes() in pixels for i in range(4))
+
+
+def test_the_hierarchy_on_disk_opens_with_plain_zarr(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    root = zarr.open_group(tmp_path / "buffer.zarr", mode="r")
+    assert root.metadata.zarr_format == 3
+    group = root["classes/000001"]
+    assert group.attrs["class_name"] == "vehicle"
+    start, stop = group["offsets"][1:3]
+    encoded = group["data"][start:stop].tobytes()
+    import io
+
+    opened = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    assert np.array_equal(opened, np.asarray(buffer[4][0]))
+    assert root[f"generations/{buffer.generation:06d}"].attrs["counts"] == {
+        "animal": 3,
+        "vehicle": 3,
+    }
+
+
+def test_a_buffer_on_disk_is_opened_again_by_its_state(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    again = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    again.load_buffer_state_dict(buffer.buffer_state_dict())
+    assert len(again) == 4
+    assert np.array_equal(np.asarray(buffer[3][0]), np.asarray(again[3][0]))
+
+
+def test_a_state_of_another_buffer_is_refused(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    with pytest.raises(BufferStorageError, match="no generation 9"):
+        buffer.load_buffer_state_dict({"generation": 9, "counts": {}})
+    with pytest.raises(BufferStorageError, match="different runs"):
+        buffer.load_buffer_state_dict({"generation": 1, "counts": {"animal": 7}})
+
+
+def test_a_folder_that_is_no_buffer_is_refused(tmp_path):
+    zarr.open_group(tmp_path / "other.zarr", mode="w").create_group("weights")
+    with pytest.raises(BufferStorageError, match="no replay buffer"):
+        BufferStore(tmp_path / "other.zarr")
+
+
+def test_a_damaged_class_is_named(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    (tmp_path / "buffer.zarr" / "classes" / "000000" / "offsets" / "zarr.json").unlink()
+    with pytest.raises(BufferStorageError, match="classes/000000"):
+        buffer[0]

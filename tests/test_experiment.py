@@ -1,0 +1,194 @@
+"""Whole runs on the tiny benchmark: the engine, the run's folder, the command."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+from iirc_data.errors import ConfigurationError
+from iirc_train import cli
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import Experiment, run_experiment
+from iirc_train.report.plots import plot_comparison
+from iirc_train.report.results import read_results
+from iirc_train.report.tables import comparison_table, task_table
+from iirc_train.run_directory import read_metrics
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_benchmark, tiny_store, tmp_path_factory) -> dict[str, object]:
+    path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
+    path.write_text(tiny_benchmark.model_dump_json())
+    return {
+        "benchmark": str(path),
+        "data": str(tiny_store.root),
+        "method": "icarl_cnn",
+        "n_layers": 8,
+        "n_memories_per_class": 3,
+        "epochs_per_task": 1,
+        "batch_size": 16,
+        "lr": 0.1,
+        "device": "cpu",
+    }
+
+
+@pytest.fixture(scope="module")
+def run(settings, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "run"
+    return run_experiment(ExperimentConfig.parse(settings), output, QUIET)
+
+
+def test_every_seen_task_and_all_seen_classes_are_evaluated_after_each_task(run):
+    records = [r for r in read_metrics(run) if r["kind"] == "evaluation"]
+    found = {(record["after_task"], record["task"]) for record in records}
+    expected = {(t, k) for t in range(4) for k in range(t + 1)} | {(t, "all") for t in range(4)}
+    assert found == expected
+    together = {r["after_task"]: r["n_samples"] for r in records if r["task"] == "all"}
+    assert together == {0: 25, 1: 25, 2: 28, 3: 28}  # each sample once, though two tasks show it
+
+
+def test_the_first_task_trains_twice_as_long(run):
+    epochs = [r for r in read_metrics(run) if r["kind"] == "epoch" and r["split"] == "train"]
+    assert [record["task"] for record in epochs] == [0, 0, 1, 2, 3]
+    assert all(math.isfinite(record["loss"]) for record in epochs)
+
+
+def test_the_configuration_is_kept_with_the_run(run, settings):
+    kept = yaml.safe_load((run / "config.yaml").read_text())
+    assert ExperimentConfig.parse(kept) == ExperimentConfig.parse(settings)
+
+
+@pytest.mark.parametrize("change", [{}, {"buffer": "disk"}, {"engine": "torch"}])
+def test_the_same_run_again_gives_the_same_metrics(run, settings, tmp_path, change):
+    config = ExperimentConfig.parse(settings | change)
+    again = run_experiment(config, tmp_path / "again", QUIET)
+    assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    assert (again / "buffer.zarr").exists() == (change == {"buffer": "disk"})
+
+
+def test_another_seed_gives_another_run(run, settings, tmp_path):
+    config = ExperimentConfig.parse(settings | {"seed": 1})
+    other = run_experiment(config, tmp_path / "other", QUIET)
+    assert (other / "metrics.jsonl").read_bytes() != (run / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_learns_what_it_trains_on(settings, tmp_path):
+    config = ExperimentConfig.parse(
+        settings | {"method": "finetune", "epochs_per_task": 4, "optimizer": "adam", "lr": 0.01}
+    )
+    run = run_experiment(config, tmp_path / "run", QUIET)
+    losses = [
+        record["loss"]
+        for record in read_metrics(run)
+        if record["kind"] == "epoch" and record["split"] == "train" and record["task"] == 0
+    ]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_memories_of_earlier_tasks_are_replayed(settings):
+    experiment = Experiment(ExperimentConfig.parse(settings))
+    seen = []
+    step = experiment.method.training_step
+
+    def spy(batch):
+        seen.append((experiment.method.cur_task_id, int(batch.in_buffer.sum())))
+        return step(batch)
+
+    experiment.method.training_step = spy
+    from iirc_train.progress import TrainingProgress
+
+    class Discard:
+        def add_metrics(self, **record):
+            json.dumps(record)
+
+        add_timing = add_metrics
+
+    for task in range(3):
+        experiment.learn_task(task, Discard(), TrainingProgress(QUIET, "t", 4))
+    replayed = {task: sum(n for t, n in seen if t == task) for task in range(3)}
+    assert replayed == {0: 0, 1: 6, 2: 12}
+
+
+def test_a_folder_with_a_run_is_not_overwritten(run, settings):
+    before = (run / "metrics.jsonl").read_bytes()
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        run_experiment(ExperimentConfig.parse(settings), run, QUIET)
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is there")
+def test_a_device_that_is_not_there_is_refused(settings):
+    with pytest.raises(ConfigurationError, match="cuda"):
+        Experiment(ExperimentConfig.parse(settings | {"device": "cuda"}))
+
+
+def test_tables_and_plot_show_the_run(run, tmp_path):
+    results = read_results(run, "tiny run")
+    console = Console(record=True, width=120, quiet=False, file=(tmp_path / "out").open("w"))
+    console.print(task_table(results))
+    console.print(comparison_table([results]))
+    text = console.export_text()
+    assert "tiny run" in text and f"{results.all_seen[-1]:.3f}" in text
+    plot_comparison([results], tmp_path / "plot.svg")
+    assert "<svg" in (tmp_path / "plot.svg").read_text()
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=str(tmp_path)):
+        read_results(tmp_path)
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_train_command_trains_and_prints_the_table(settings, tmp_path, run):
+    flags = [
+        item for name, value in settings.items() for item in (f"--{name.replace('_', '-')}", value)
+    ]
+    result = command("train", "--output", tmp_path / "run", *flags)
+    assert result.exit_code == 0, result.output
+    assert "all seen" in result.output
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+
+
+def test_train_help_shows_every_setting():
+    runner = CliRunner(env={"COLUMNS": "200"})
+    shown = runner.invoke(cli.app, ["train", "--help"]).output
+    for name, field in ExperimentConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in shown
+        assert field.description is not None and field.description[:20] in shown
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--benchmark", "iirc_cifar01"], "did you mean 'iirc_cifar10'"),
+        (["--data", "/nowhere"], "/nowhere is not a finished shard folder"),
+        (["--method", "icarl"], "there is no method 'icarl'"),
+        (["--lr", "-1"], "lr"),
+        (["--samples-per-class", "many"], "samples_per_class"),
+    ],
+)
+def test_wrong_input_is_one_line_and_leaves_nothing(settings, tmp_path, capsys, flags, message):
+    given = {f"--{name.replace('_', '-')}": str(value) for name, value in settings.items()}
+    given |= dict([flags])
+    arguments = ["train", "--output", str(tmp_path / "run")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "sys.argv", ["iirc", *arguments, *(x for item in given.items() for x in item)]
+        )
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+    assert exit_.value.code == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()

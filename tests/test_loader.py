@@ -1,0 +1,373 @@
+"""Loaders: order, augmentation, both engines, replay, and what goes wrong."""
+
+import gc
+import io
+import itertools
+import threading
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from iirc_data.augment import (
+    TRANSFORM_PRESETS,
+    RandomResizedCropFlip,
+    TransformPreset,
+    Unchanged,
+    uniform,
+)
+from iirc_data.definitions import TEST, TRAIN
+from iirc_data.errors import LoaderError
+from iirc_data.loader import make_engine, make_loader
+from iirc_data.order import batch_bounds, epoch_order
+from iirc_data.shards import ShardStore, write_shards
+from iirc_data.sources import open_folder
+from iirc_data.task_view import TaskSequence, TaskView
+from tests.conftest import encode, noise_image, write_image_folder
+
+try:
+    import nvidia.dali  # noqa: F401
+
+    ENGINES = ["dali", "torch"]
+except ImportError:
+    ENGINES = ["torch"]
+
+needs_dali = pytest.mark.skipif("dali" not in ENGINES, reason="DALI is not installed")
+CIFAR, IMAGENET = TRANSFORM_PRESETS["cifar"], TRANSFORM_PRESETS["imagenet"]
+RAW = TransformPreset(Unchanged(), Unchanged(), CIFAR.mean, CIFAR.std)
+
+
+class Memories:
+    """A replay source out of arrays."""
+
+    def __init__(self, images, labels):
+        self.encoded = [np.frombuffer(encode(image, "PNG"), np.uint8) for image in images]
+        self.labels = np.array(labels, np.int32)
+        self.heights = np.array([image.height for image in images], np.int32)
+        self.widths = np.array([image.width for image in images], np.int32)
+
+    def __len__(self):
+        return len(self.encoded)
+
+    def read(self, slot):
+        return self.encoded[slot]
+
+    def name(self, slot):
+        return f"memory {slot}"
+
+
+@pytest.fixture(scope="module")
+def view(tiny_benchmark, tiny_store) -> TaskView:
+    sequence = TaskSequence.from_table(tiny_benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
+    return sequence.view(1)
+
+
+@pytest.fixture(scope="module")
+def photographs(shared_file, tmp_path_factory) -> ShardStore:
+    """The first real photographs of many sizes."""
+    import tarfile
+
+    root = tmp_path_factory.mktemp("photographs")
+    with tarfile.open(shared_file("data/imagenet_sample_500.tar")) as archive:
+        members = [member for member in archive if member.isfile()][:24]
+        for member in members:
+            path = root / "images" / "train" / "photo" / member.name.rsplit("/", 1)[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(archive.extractfile(member).read())
+    write_shards(open_folder(root / "images"), root / "shards")
+    return ShardStore.open(root / "shards")
+
+
+def everything(store: ShardStore) -> TaskView:
+    """A view of all samples of a store, as one class."""
+    n = len(store)
+    labels = np.tile(np.array([0, -1], np.int32), (n, 1))
+    return TaskView(("photo",), (0,), 0, 1, (0,), np.arange(n, dtype=np.int64), labels)
+
+
+def batches(view, store, **options):
+    return list(make_loader(view, store, **{"transforms": CIFAR, "batch_size": 8} | options))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, engine):
+    memories = Memories([noise_image(900 + i) for i in range(5)], [[0, -1]] * 5)
+    found = batches(view, tiny_store, replay=memories, train=True, engine=engine)
+    ids = torch.cat([batch.sample_ids for batch in found])
+    in_buffer = torch.cat([batch.in_buffer for batch in found])
+    assert sorted(ids[~in_buffer].tolist()) == view.sample_ids.tolist()
+    assert sorted(ids[in_buffer].tolist()) == [-5, -4, -3, -2, -1]
+    assert any(0 < int(batch.in_buffer.sum()) < len(batch) for batch in found)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_batches_keep_the_contract(view, tiny_store, engine):
+    memories = Memories([noise_image(1)] * 3, [[0, 1]] * 3)
+    loader = make_loader(
+        view, tiny_store, memories, transforms=CIFAR, train=True, batch_size=10, engine=engine
+    )
+    found = list(loader)
+    assert len(found) == len(loader)
+    for batch in found:
+        assert batch.images.shape[1:] == (3, 32, 32)
+        assert batch.images.dtype == torch.float32
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.targets.shape == (len(batch), view.n_seen_classes)
+        assert batch.targets.dtype == torch.float32
+        assert batch.in_buffer.dtype == torch.bool
+        assert batch.sample_ids.dtype == torch.int64
+        assert (batch.targets[batch.in_buffer].nonzero()[:, 1].reshape(-1, 2) < 2).all()
+    position = {int(i): p for p, i in enumerate(view.sample_ids)}
+    for batch in found:
+        for sample_id, target in zip(batch.sample_ids.tolist(), batch.targets, strict=True):
+            if sample_id >= 0:
+                expected = view.labels[position[sample_id]]
+                assert target.nonzero().flatten().tolist() == sorted(expected[expected >= 0])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_pixels_are_pillows_and_come_in_the_order_of_the_view(tiny_store, engine):
+    view = everything(tiny_store).subset([7, 3, 11, 0])
+    (batch,) = batches(
+        view, tiny_store, transforms=RAW, train=False, normalize=False, engine=engine
+    )
+    assert batch.sample_ids.tolist() == [7, 3, 11, 0]
+    for image, sample_id in zip(batch.images, batch.sample_ids.tolist(), strict=True):
+        decoded = Image.open(io.BytesIO(tiny_store.read(sample_id).tobytes())).convert("RGB")
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(decoded))
+
+
+def test_normalisation_is_torchvisions(tiny_store):
+    from torchvision.transforms.v2 import functional
+
+    view = everything(tiny_store).subset([0, 1])
+    (raw,) = batches(view, tiny_store, train=False, normalize=False, engine="torch")
+    (batch,) = batches(view, tiny_store, train=False, engine="torch")
+    expected = functional.normalize(raw.images.float() / 255, list(CIFAR.mean), list(CIFAR.std))
+    torch.testing.assert_close(batch.images, expected, atol=1e-5, rtol=1e-5)
+
+
+@needs_dali
+def test_engines_are_equal_where_nothing_is_resized(view, tiny_store):
+    options = {"train": True, "normalize": False, "seed": 5}
+    for ours, other in zip(
+        batches(view, tiny_store, engine="dali", **options),
+        batches(view, tiny_store, engine="torch", **options),
+        strict=True,
+    ):
+        assert torch.equal(ours.sample_ids, other.sample_ids)
+        assert torch.equal(ours.images, other.images)
+
+
+@needs_dali
+@pytest.mark.parametrize("train", [True, False])
+def test_engines_agree_on_resized_photographs(photographs, train):
+    options = {"train": train, "normalize": False, "transforms": IMAGENET, "seed": 3}
+    view = everything(photographs)
+    for ours, other in zip(
+        batches(view, photographs, engine="dali", **options),
+        batches(view, photographs, engine="torch", **options),
+        strict=True,
+    ):
+        assert torch.equal(ours.sample_ids, other.sample_ids)
+        difference = (ours.images.float() - other.images.float()).abs()
+        assert difference.mean() < 0.5
+        assert difference.amax() < 16
+
+
+def test_evaluation_of_photographs_is_torchvisions(photographs):
+    from torchvision.transforms.v2 import functional
+
+    view = everything(photographs)
+    found = batches(
+        view, photographs, transforms=IMAGENET, train=False, normalize=False, engine="torch"
+    )
+    images = torch.cat([batch.images for batch in found])
+    for number in range(8):
+        original = Image.open(io.BytesIO(photographs.read(number).tobytes())).convert("RGB")
+        resized = functional.resize(original, 256)
+        expected = np.asarray(functional.center_crop(resized, 224))
+        assert np.array_equal(images[number].permute(1, 2, 0).numpy(), expected)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rare_pixel_formats_come_as_pillow_converts_them(tmp_path, engine):
+    folder = tmp_path / "images" / "train" / "photo"
+    folder.mkdir(parents=True)
+    for mode, extension in [("CMYK", "jpg"), ("L", "jpg"), ("P", "png"), ("RGBA", "png")]:
+        noise_image(3, mode=mode).save(folder / f"{mode}.{extension}")
+    deep = Image.fromarray((np.arange(1024).reshape(32, 32) * 64).astype(np.uint16))
+    deep.save(folder / "I16.png")
+    # 90 degrees in the EXIF orientation: the image is shown as it is stored
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    noise_image(4).save(folder / "turned.jpg", exif=exif)
+    write_shards(open_folder(tmp_path / "images"), tmp_path / "shards")
+    store = ShardStore.open(tmp_path / "shards")
+    (batch,) = batches(
+        everything(store), store, transforms=RAW, train=False, normalize=False, engine=engine
+    )
+    for image, path in zip(batch.images, sorted(folder.iterdir()), strict=True):
+        expected = np.asarray(Image.open(path).convert("RGB"))
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), expected), path.name
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_damaged_image_is_named_by_shard_and_key_and_the_engine_goes_on(tmp_path, engine):
+    folder = write_image_folder(tmp_path / "images", {"train": {"photo": 6}})
+    whole = (folder / "train" / "photo" / "0004.jpg").read_bytes()
+    (folder / "train" / "photo" / "0004.jpg").write_bytes(whole[:-80])
+    write_shards(open_folder(folder), tmp_path / "shards")
+    store = ShardStore.open(tmp_path / "shards")
+    decoder = make_engine(engine)
+    view = everything(store)
+    with pytest.raises(LoaderError, match=r"photo-000000\.tar:0004\.jpg"):
+        batches(view, store, train=False, batch_size=3, engine=decoder)
+    fine = batches(view.subset([0, 1, 2, 3, 5]), store, train=False, engine=decoder)
+    assert len(fine[0]) == 5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_images_of_different_sizes_that_are_not_resized_are_refused(tmp_path, engine):
+    folder = write_image_folder(tmp_path / "images", {"train": {"photo": 2}})
+    (folder / "train" / "photo" / "wide.jpg").write_bytes(encode(noise_image(0, width=40)))
+    write_shards(open_folder(folder), tmp_path / "shards")
+    store = ShardStore.open(tmp_path / "shards")
+    with pytest.raises(LoaderError, match="differ in size"):
+        batches(everything(store), store, transforms=RAW, train=False, engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_engine_serves_many_loaders_and_half_read_epochs(view, tiny_store, engine):
+    decoder = make_engine(engine)
+    loader = make_loader(
+        view, tiny_store, transforms=CIFAR, train=True, batch_size=4, engine=decoder
+    )
+    expected = [batch.images for batch in loader]
+    for _ in range(3):
+        next(iter(loader))  # abandoned after one batch
+    other = batches(view, tiny_store, transforms=IMAGENET, train=False, engine=decoder)
+    assert other[0].images.shape[-1] == 224
+    for before, after in zip(expected, loader, strict=True):
+        assert torch.equal(before, after.images)
+
+
+def test_closing_the_torch_engine_ends_its_threads(view, tiny_store):
+    gc.collect()
+    before = threading.active_count()
+    decoder = make_engine("torch", threads=3)
+    batches(view, tiny_store, train=True, engine=decoder)
+    assert threading.active_count() > before
+    decoder.close()
+    assert threading.active_count() == before
+
+
+def test_epochs_differ_and_repeat_by_seed(view, tiny_store):
+    loader = make_loader(view, tiny_store, transforms=CIFAR, train=True, engine="torch")
+    first = [batch.images for batch in loader]
+    loader.set_epoch(1)
+    second = [batch.images for batch in loader]
+    loader.set_epoch(0)
+    again = [batch.images for batch in loader]
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(first[0], again[0])
+
+
+@pytest.mark.parametrize("n", [1, 5, 64, 65, 67, 130])
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_share_an_epoch_evenly(n, world_size):
+    bounds = [batch_bounds(n, 16, rank, world_size) for rank in range(world_size)]
+    assert len({len(of_rank) for of_rank in bounds}) == 1
+    places = [p for of_rank in bounds for start, stop in of_rank for p in range(start, stop)]
+    assert sorted(places) == list(range(n))
+    for step in zip(*bounds, strict=True):  # batch by batch, neighbouring places
+        sizes = [stop - start for start, stop in step]
+        assert max(sizes) - min(sizes) <= 1
+        assert all(a[1] == b[0] for a, b in itertools.pairwise(step))
+
+
+def test_ranks_together_show_what_one_process_shows(view, tiny_store):
+    options = {"transforms": CIFAR, "train": True, "engine": "torch", "normalize": False}
+    alone = batches(view, tiny_store, batch_size=12, **options)
+    ranks = [
+        batches(view, tiny_store, batch_size=6, rank=rank, world_size=2, **options)
+        for rank in range(2)
+    ]
+    for whole, *parts in zip(alone, *ranks, strict=True):
+        assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
+        assert torch.equal(whole.sample_ids, torch.cat([part.sample_ids for part in parts]))
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"rank": 2, "world_size": 2}])
+def test_impossible_batches_are_refused(wrong):
+    with pytest.raises(ValueError, match="expected batch_size"):
+        batch_bounds(**{"n": 10, "batch_size": 4} | wrong)
+
+
+def test_order_is_a_permutation_by_seed_and_epoch():
+    orders = {
+        (s, e): epoch_order(50, seed=s, epoch=e, shuffle=True) for s in (0, 1) for e in (0, 1)
+    }
+    assert all(np.array_equal(np.sort(order), np.arange(50)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert epoch_order(5, seed=0, epoch=0, shuffle=False).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 23])
+def test_random_numbers_of_a_place_do_not_depend_on_the_batch(columns):
+    whole = uniform(1, 2, 0, 40, columns)
+    parts = np.concatenate([uniform(1, 2, a, b, columns) for a, b in [(0, 7), (7, 8), (8, 40)]])
+    assert np.array_equal(whole, parts)
+    assert whole.min() >= 0 and whole.max() < 1
+
+
+def test_resized_crops_stay_inside_and_cover_areas_evenly():
+    transform = RandomResizedCropFlip()
+    n = 4000
+    heights, widths = np.full(n, 375, np.int32), np.full(n, 500, np.int32)
+    found = transform.parameters(heights, widths, uniform(0, 0, 0, n, transform.n_random))
+    top, left, height, width = found.window.T
+    assert (top >= 0).all() and (left >= 0).all()
+    assert (top + height <= 375).all() and (left + width <= 500).all()
+    aspect = width / height
+    assert aspect.min() > 0.74 and aspect.max() < 1.35
+    share = height * width / (375 * 500)
+    assert 0.07 < share.min() < 0.1 and share.max() > 0.9
+    assert 0.45 < found.flip.mean() < 0.55
+
+
+def test_resized_crops_of_extreme_shapes_are_the_largest_central_window():
+    transform = RandomResizedCropFlip(scale=(5.0, 6.0))  # nothing fits
+    heights, widths = np.array([30, 300, 100], np.int32), np.array([300, 30, 100], np.int32)
+    found = transform.parameters(heights, widths, uniform(0, 0, 0, 3, transform.n_random))
+    assert found.window.tolist() == [[0, 130, 30, 40], [130, 0, 40, 30], [0, 0, 100, 100]]
+
+
+def test_evaluation_shows_each_sample_once_with_the_last_partial_batch(tiny_benchmark, tiny_store):
+    sequence = TaskSequence.from_table(tiny_benchmark, tiny_store.manifest, tiny_store.table, TEST)
+    view = sequence.view(range(4))
+    found = batches(view, tiny_store, train=False, batch_size=9)
+    assert [len(batch) for batch in found] == [9, 9, 9, 1]
+    assert torch.cat([batch.sample_ids for batch in found]).tolist() == view.sample_ids.tolist()
+
+
+def test_an_unknown_engine_is_refused(view, tiny_store):
+    with pytest.raises(LoaderError, match="unknown loader engine"):
+        make_loader(view, tiny_store, transforms=CIFAR, train=True, engine="fast")  # type: ignore
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or "dali" not in ENGINES, reason="needs a GPU and DALI"
+)
+def test_gpu_decoding_is_close_to_pillows(photographs):
+    options = {"train": True, "normalize": False, "transforms": IMAGENET}
+    view = everything(photographs)
+    for ours, other in zip(
+        batches(view, photographs, engine="dali", device="cuda", **options),
+        batches(view, photographs, engine="torch", **options),
+        strict=True,
+    ):
+        assert ours.images.device.type == "cuda"
+        assert (ours.images.cpu().float() - other.images.float()).abs().mean() < 3
