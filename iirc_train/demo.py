@@ -48,8 +48,9 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
             epochs_per_task=12,
             batch_size=32,
             n_layers=8,
-            lr=0.5,
-            lr_schedule=[8],
+            optimizer="adam",
+            lr=0.005,
+            lr_schedule=[9],
             **settings,
         )
         results.append(read_results(run_experiment(config, output / name, console), name))

@@ -68,7 +68,7 @@ def draw(family: str, texture: str, random: np.random.Generator) -> Image.Image:
     image = Image.new("RGB", (side, side), background)
     image.paste(_textured(texture, side, first, second, random), mask=mask)
     pixels = np.asarray(image.resize((SIZE, SIZE), Image.Resampling.BOX), np.float64)
-    noisy = pixels + random.normal(0, 18, pixels.shape)
+    noisy = pixels + random.normal(0, 8, pixels.shape)
     return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
@@ -79,10 +79,10 @@ def _colours(random: np.random.Generator) -> list[tuple[int, int, int]]:
 
 
 def _outline(family: str, side: int, random: np.random.Generator) -> list[tuple[float, float]]:
-    centre = side / 2 + random.uniform(-0.1, 0.1, 2) * side
-    radius = random.uniform(0.28, 0.4) * side
+    centre = side / 2 + random.uniform(-0.05, 0.05, 2) * side
+    radius = random.uniform(0.36, 0.46) * side
     angle = random.uniform(0, 2 * math.pi)
-    stretch = random.uniform(0.75, 1.0)
+    stretch = random.uniform(0.85, 1.0)
     corners = int(random.integers(3, 6))
     if family == "round":
         radii = [radius] * 48
