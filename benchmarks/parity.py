@@ -1,10 +1,10 @@
 """Compare every task view of the six published benchmarks with ``iirc==1.0.1``.
 
-Sample ids and labels, in all four splits. The published package takes tasks, taxonomy and
-settings from its own metadata, this project from its manifests; the samples are made up, as many
-per class as CIFAR-100 and ImageNet have. Prints a line per schedule and exits with 1 where
-anything differs. At full size it takes about a quarter of an hour, for the published package looks
-at every sample once per class.
+``python -m benchmarks.parity``. Compares sample ids and labels, in all four splits. The published
+package takes tasks, taxonomy and settings from its own metadata, this project from its manifests;
+the samples are made up, as many per class as CIFAR-100 and ImageNet have. Prints a line per
+schedule and exits with 1 where anything differs. At full size it takes about a quarter of an hour,
+for the published package looks at every sample once per class.
 """
 
 import json
@@ -13,10 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import iirc.datasets_loader
-import numpy as np
 import typer
 from iirc.lifelong_dataset.base_dataset import BaseDataset
 from iirc.lifelong_dataset.torch_dataset import Dataset
@@ -38,6 +37,7 @@ from iirc_data.definitions import (
     TRAIN,
     SplitName,
 )
+from iirc_data.sampling import rows_by_value
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 from iirc_data.task_view import TaskSequence, TaskView, split_sample_ids
@@ -156,11 +156,11 @@ def published_dataset(
     # the published loader gives both families of ImageNet benchmarks this one entry
     settings = configurations["iirc_imagenet" if "imagenet" in benchmark.name else benchmark.name]
     ids = split_sample_ids(benchmark, manifest, table, split)
-    class_of = np.array(manifest.classes)[table.class_id[ids]]
+    rows = rows_by_value(table.class_id[ids])
     samples = [
         (sample_id, labels)
         for labels in published_labels(benchmark.name)
-        for sample_id in ids[class_of == labels[-1]].tolist()
+        for sample_id in ids[rows[manifest.classes.index(labels[-1])]].tolist()
     ]
     return Dataset(
         samples,
@@ -207,8 +207,10 @@ def made_up_dataset(benchmark: Benchmark, fraction: float) -> tuple[Manifest, Sa
     )
 
 
-def _metadata(file: str) -> dict[str, dict]:
-    return json.loads((Path(iirc.datasets_loader.metadata_root) / file).read_bytes())
+def _metadata(file: str) -> dict[str, Any]:
+    content: dict[str, Any]
+    content = json.loads((Path(iirc.datasets_loader.metadata_root) / file).read_bytes())
+    return content
 
 
 def main(
