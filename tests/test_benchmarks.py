@@ -98,9 +98,13 @@ def test_converting_again_gives_the_file_that_comes_with_the_package(name):
     assert (manifests_folder() / f"{name}.json").read_text() == converted
 
 
-def test_converting_a_folder_that_is_no_metadata_names_the_missing_file(tmp_path):
-    with pytest.raises(BenchmarkError, match=r"iirc_cifar100_hierarchy\.json"):
-        convert("iirc_cifar100", tmp_path)
+def test_converting_a_folder_that_is_not_the_published_metadata_names_what_is_missing(tmp_path):
+    with pytest.raises(BenchmarkError, match=r"cannot read .*cifar100_classes\.json: No such file"):
+        convert("incremental_cifar100", tmp_path)
+    (tmp_path / "cifar100_classes.json").write_text('{"classes": ["apple"]}')
+    (tmp_path / "dataset_configurations.json").write_text("{}")
+    with pytest.raises(BenchmarkError, match="no 'incremental_cifar100'"):
+        convert("incremental_cifar100", tmp_path)
 
 
 def test_every_imagenet_class_has_a_readable_name_and_no_two_the_same():

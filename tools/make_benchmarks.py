@@ -114,7 +114,13 @@ def convert(name: str, metadata: Path) -> Benchmark:
     Raises:
         BenchmarkError: A file is missing or not as in ``iirc`` 1.0.1.
     """
-    published = PUBLISHED[name]
+    try:
+        return _convert(name, PUBLISHED[name], metadata)
+    except KeyError as error:
+        raise BenchmarkError(f"{metadata} is not the metadata of iirc 1.0.1: no {error}") from error
+
+
+def _convert(name: str, published: Published, metadata: Path) -> Benchmark:
     classes = _read(metadata / published.classes)
     settings = _read(metadata / "dataset_configurations.json")[published.configuration]
     configurations = _read(metadata / f"{name}_task_configurations.json")
@@ -163,10 +169,10 @@ def _imagenet_words(metadata: Path) -> dict[str, str]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(
-            f"{path} is not a readable metadata file of iirc 1.0.1: {error}"
-        ) from error
+    except OSError as error:
+        raise BenchmarkError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise BenchmarkError(f"{path} is not valid JSON: {error}") from error
     return content
 
 
