@@ -5,14 +5,16 @@ One JSON file in ``manifests/`` is one benchmark; a user's own file serves where
 
 import difflib
 import json
+import reprlib
 from collections import Counter
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
-from iirc_data.definitions import IIRC_SETUP, Setup
+from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, NO_LABEL_PLACEHOLDER, Setup
 from iirc_data.errors import BenchmarkError
 
 SCHEMA_VERSION = 1
@@ -23,7 +25,7 @@ Tasks = list[list[str]]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class SplitSettings(_Frozen):
@@ -102,24 +104,44 @@ class Benchmark(_Frozen):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
-        leaves = self.leaf_classes
-        for name, count in Counter(leaves).items():
-            if count > 1:
-                raise ValueError(
-                    f"class {name!r} is listed {count} times: it may have one superclass"
-                )
-        if both := sorted(set(leaves) & set(self.superclasses)):
-            raise ValueError(f"{both} are both superclass and leaf class")
-        if self.setup != IIRC_SETUP and self.superclasses:
-            raise ValueError("superclasses need setup 'IIRC'")
-        known = set(leaves) | set(self.superclasses)
+        self._check_taxonomy()
+        known = {*self.superclasses, *self.leaf_classes}
+        for name in self.readable_names:
+            if name not in known:
+                raise ValueError(f"readable_names: {_unknown_class(name, known)}")
         for number, schedule in enumerate(self.schedules):
-            scheduled = [name for task in schedule for name in task]
-            if unknown := sorted(set(scheduled) - known):
-                raise ValueError(f"schedule {number} names unknown classes {unknown[:5]}")
-            if repeated := sorted(n for n, c in Counter(scheduled).items() if c > 1):
-                raise ValueError(f"schedule {number} introduces {repeated[:5]} more than once")
+            introduced_by: dict[str, int] = {}
+            for task, names in enumerate(schedule):
+                where = f"schedules.{number}.{task}"
+                for name in names:
+                    if name not in known:
+                        raise ValueError(f"{where}: {_unknown_class(name, known)}")
+                    if name in introduced_by:
+                        raise ValueError(
+                            f"{where}: class {name!r} was introduced by task {introduced_by[name]}"
+                        )
+                    introduced_by[name] = task
         return self
+
+    def _check_taxonomy(self) -> None:
+        if self.setup == CIL_SETUP and self.superclasses:
+            raise ValueError(f"superclasses: need setup {IIRC_SETUP!r}, setup is {self.setup!r}")
+        listed_in: dict[str, str] = {}
+        lists = [(f"superclasses.{sup}", subs) for sup, subs in self.superclasses.items()]
+        for where, names in [*lists, ("other_classes", self.other_classes)]:
+            for name in names:
+                if name in listed_in:
+                    raise ValueError(
+                        f"{where}: class {name!r} is already in {listed_in[name]}; a leaf class "
+                        "is listed once, under one superclass or none"
+                    )
+                if name in self.superclasses:
+                    raise ValueError(f"{where}: {name!r} is a superclass, expected leaf classes")
+                listed_in[name] = where
+        if NO_LABEL_PLACEHOLDER in {*listed_in, *self.superclasses}:
+            raise ValueError(
+                f"a class may not be called {NO_LABEL_PLACEHOLDER!r}: it stands for no label"
+            )
 
     @property
     def leaf_classes(self) -> list[str]:
@@ -155,6 +177,17 @@ class Benchmark(_Frozen):
             return [[name for task in tasks for name in task]]
         return [list(task) for task in tasks]
 
+    def readable_name(self, class_name: str) -> str:
+        """Return a class's name for people; where classes share one, the class name follows it."""
+        name = self.readable_names.get(class_name, class_name)
+        return f"{name} ({class_name})" if name in self._shared_readable_names else name
+
+    @cached_property
+    def _shared_readable_names(self) -> set[str]:
+        names = [*self.superclasses, *self.leaf_classes]
+        counts = Counter(self.readable_names.get(name, name) for name in names)
+        return {name for name, count in counts.items() if count > 1}
+
     def class_names_to_idx(self, schedule: int = 0) -> dict[str, int]:
         """Return each scheduled class's index: its position in order of appearance."""
         return class_order(self.tasks(schedule))
@@ -163,6 +196,12 @@ class Benchmark(_Frozen):
         """Return a leaf class's label combination: ``(superclass, leaf)`` or ``(leaf,)``."""
         superclass = self.superclass_of.get(leaf_class)
         return (leaf_class,) if superclass is None else (superclass, leaf_class)
+
+
+def _unknown_class(name: str, known: set[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]!r}?" if close else ""
+    return f"class {name!r} is in neither superclasses nor other_classes{hint}"
 
 
 def class_order(tasks: Tasks) -> dict[str, int]:
@@ -196,18 +235,21 @@ def load_benchmark(name_or_path: str | Path) -> Benchmark:
     """
     path = Path(name_or_path)
     if path.suffix != ".json":
-        path = manifests_folder() / f"{name_or_path}.json"
-        if str(name_or_path) not in benchmark_names():
-            close = difflib.get_close_matches(str(name_or_path), benchmark_names(), n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
+        known = benchmark_names()
+        if str(name_or_path) not in known:
+            spelt = str(name_or_path).lower().replace("-", "_")
+            close = difflib.get_close_matches(spelt, known, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
             raise BenchmarkError(
                 f"no benchmark is named {str(name_or_path)!r}{hint} "
-                f"Known: {', '.join(benchmark_names())}; or give the path of a .json file"
+                f"Known: {', '.join(known)}; or give the path of a .json file"
             )
+        path = manifests_folder() / f"{name_or_path}.json"
     try:
         text = path.read_bytes()
-    except OSError as error:
-        raise BenchmarkError(f"cannot read benchmark file {path}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BenchmarkError(f"cannot read benchmark file {path}: {reason}") from error
     return parse_benchmark(text, str(path))
 
 
@@ -225,10 +267,14 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
         BenchmarkError: The text is no JSON or not a valid benchmark.
     """
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_without_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{where} is not valid JSON: {error}") from error
-    version = content.get("schema_version", 1) if isinstance(content, dict) else 1
+    if not isinstance(content, dict):
+        raise BenchmarkError(
+            f"{where} is not a valid benchmark: expected a JSON object, got {reprlib.repr(content)}"
+        )
+    version = content.get("schema_version", SCHEMA_VERSION)
     if isinstance(version, int) and version > SCHEMA_VERSION:
         raise BenchmarkError(
             f"{where} has schema_version {version}, this release reads up to {SCHEMA_VERSION}: "
@@ -237,8 +283,25 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
     try:
         return Benchmark.model_validate(content)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, problem['loc'])) or 'benchmark'}: {problem['msg']}"
-            for problem in error.errors()[:5]
-        )
-        raise BenchmarkError(f"{where} is not a valid benchmark: {problems}") from error
+        problems = error.errors()
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise BenchmarkError(
+            f"{where} is not a valid benchmark: {'; '.join(map(_describe, problems[:5]))}{more}"
+        ) from error
+
+
+def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    counts = Counter(key for key, _ in pairs)
+    if repeated := [key for key, count in counts.items() if count > 1]:
+        raise ValueError(f"{repeated[0]!r} stands {counts[repeated[0]]} times in one object")
+    return dict(pairs)
+
+
+def _describe(problem: ErrorDetails) -> str:
+    field = ".".join(map(str, problem["loc"]))
+    if problem["type"] == "value_error":  # raised in this module: the message names what it is of
+        message = str(problem["ctx"]["error"])
+        return f"{field}: {message}" if field else message
+    seen = problem["input"]
+    shown = f", got {reprlib.repr(seen)}" if isinstance(seen, str | int | float | None) else ""
+    return f"{field}: {problem['msg']}{shown}"

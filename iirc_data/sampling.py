@@ -1,7 +1,7 @@
 """Superclass and subclass sampling: which samples each class shows when its task comes."""
 
-import warnings
 from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -57,7 +57,7 @@ def sample_rows_by_class(
     ``int(subclass_data_pct * n)``. A sample with one label is always shown.
 
     Where a subclass's share rounds to 0, the published code takes every sample (its slice
-    ``[-0:]``); here it takes none, with a warning.
+    ``[-0:]``); here it takes none (see :func:`classes_with_empty_share`).
 
     Args:
         labels: int32 (N, 2): superclass and subclass, or the only label and ``NO_LABEL``.
@@ -79,15 +79,32 @@ def sample_rows_by_class(
         else:
             n_superclass = int(_superclass_share(n_subclasses[first], settings) * len(rows))
             n_subclass = int(settings.subclass_data_pct * len(rows))
-            if n_subclass == 0:
-                warnings.warn(
-                    f"class index {second} shows no training sample: int("
-                    f"{settings.subclass_data_pct} * {len(rows)}) is 0 (subclass_data_pct)",
-                    stacklevel=2,
-                )
             shown[first].append(rows[:n_superclass])
             shown[second].append(rows[len(rows) - n_subclass :])
     return dict(shown)
+
+
+def classes_with_empty_share(
+    labels: NDArray[np.int32], rows_by_class: Mapping[int, Sequence[NDArray[np.int64]]]
+) -> list[int]:
+    """Return the classes whose share of too few samples rounded to 0.
+
+    Args:
+        labels: As given to :func:`sample_rows_by_class`.
+        rows_by_class: What it returned.
+
+    Returns:
+        Ascending: classes that show no sample, and subclasses that show none of a combination.
+    """
+
+    def is_subclass(index: int) -> bool:
+        return bool((labels[:, 1] == index).any())
+
+    return sorted(
+        index
+        for index, groups in rows_by_class.items()
+        if not any(map(len, groups)) or (not all(map(len, groups)) and is_subclass(index))
+    )
 
 
 def _superclass_share(n_subclasses: int, settings: SamplingSettings) -> float:

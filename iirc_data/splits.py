@@ -36,4 +36,7 @@ def split_training_samples(
         parts[POSTTASK_VALID].append(rows[n_intask:n_valid])
         parts[TRAIN].append(rows[n_valid:])
     empty = [np.empty(0, np.int64)]
-    return {name: np.sort(np.concatenate(rows or empty)) for name, rows in parts.items()}
+    # a stable sort is fast where the rows are in order already, as in a table of per-class shards
+    return {
+        name: np.sort(np.concatenate(rows or empty), kind="stable") for name, rows in parts.items()
+    }

@@ -13,7 +13,7 @@ from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
 from iirc_data.definitions import CIL_SETUP, NO_LABEL, POSTTASK_VALID, TEST, Setup, SplitName
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json
-from iirc_data.sampling import rows_by_value, sample_rows_by_class
+from iirc_data.sampling import classes_with_empty_share, rows_by_value, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 from iirc_data.splits import split_training_samples
@@ -124,6 +124,8 @@ class TaskSequence:
         self._labels = labels
         self._rows_by_class = sample_rows_by_class(labels, None if setup == CIL_SETUP else sampling)
         self._task_ends = np.cumsum([0, *map(len, self.tasks)]).tolist()
+        self._warn_of_empty_shares()
+        self._n_labels = max(len(self.class_names_to_idx), int(labels.max(initial=NO_LABEL)) + 1)
 
     @classmethod
     def from_table(
@@ -211,25 +213,29 @@ class TaskSequence:
             labels=visible_labels(self._labels[rows], visible),
         )
 
+    def _warn_of_empty_shares(self) -> None:
+        names = list(self.class_names_to_idx)
+        empty = classes_with_empty_share(self._labels, self._rows_by_class)
+        if scheduled := [names[index] for index in empty if index < len(names)]:
+            warnings.warn(
+                "classes show no sample of a combination of labels, for their share of its few "
+                f"images rounds to 0: {', '.join(scheduled[:5])}"
+                f"{f', … ({len(scheduled)} in all)' if len(scheduled) > 5 else ''}; "
+                "raise superclass_data_pct or subclass_data_pct, or use more images",
+                stacklevel=3,
+            )
+
     def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:
         """Return the rows (positions among the split's samples) that tasks show, ascending."""
-        shown = [
-            rows
-            for index in self._classes_of(task_ids)
-            for rows in self._rows_by_class.get(index, [])
-        ]
-        marked = np.zeros(len(self._sample_ids), dtype=bool)
-        for rows in shown:
-            marked[rows] = True
-        return np.flatnonzero(marked)
+        shown = np.zeros(len(self._sample_ids), dtype=bool)
+        for index in self._classes_of(task_ids):
+            for rows in self._rows_by_class.get(index, []):
+                shown[rows] = True
+        return np.flatnonzero(shown)
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
         ends = self._task_ends
         return [index for task in task_ids for index in range(ends[task], ends[task + 1])]
-
-    @property
-    def _n_labels(self) -> int:
-        return max(len(self.class_names_to_idx), int(self._labels.max(initial=-1)) + 1)
 
 
 def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -281,7 +287,7 @@ def split_sample_ids(
 
 def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
     groups = [rows[:n] for rows in rows_by_value(class_ids).values()]
-    return np.sort(np.concatenate(groups)) if groups else np.empty(0, np.int64)
+    return np.sort(np.concatenate(groups), kind="stable") if groups else np.empty(0, np.int64)
 
 
 def label_combinations(

@@ -1,0 +1,74 @@
+"""Sample tables of real shape and size, without images: what the other scripts measure on."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from iirc_data.shards.manifest import Manifest, Shard
+from iirc_data.shards.table import SampleTable
+
+CIFAR100_TRAIN = 500
+CIFAR100_TEST = 100
+IMAGENET_TEST = 50
+
+
+def imagenet_class_sizes(classes: Sequence[str]) -> dict[str, int]:
+    """Return training images per class, shaped as in ImageNet.
+
+    There, 895 of 1,000 classes have 1,300 images and the others 732 to 1,299; 1,281,167 in all.
+    """
+    small = np.linspace(0, 1, math.ceil(0.105 * len(classes))) ** 0.46
+    sizes = dict.fromkeys(classes, 1300)
+    for name, share in zip(classes[::9], 732 + 567 * small, strict=False):
+        sizes[name] = int(share)
+    return sizes
+
+
+def synthetic_dataset(
+    sizes: Mapping[str, Mapping[str, int]], shard_samples: int = 1300
+) -> tuple[Manifest, SampleTable]:
+    """Return manifest and sample table of a dataset that has no images.
+
+    Args:
+        sizes: For each split the number of images of each class.
+        shard_samples: Images after which a class gets a further shard.
+    """
+    classes = sorted({name for split in sizes.values() for name in split})
+    class_index = {name: index for index, name in enumerate(classes)}
+    splits: dict[str, list[Shard]] = {}
+    for split, per_class in sizes.items():
+        splits[split] = [
+            Shard(
+                path=f"{split}/{name}-{part:06d}.tar",
+                class_name=name,
+                samples=min(shard_samples, per_class[name] - part * shard_samples),
+                bytes=1,
+                sha256="0" * 64,
+            )
+            for name in sorted(per_class)
+            for part in range(math.ceil(per_class[name] / shard_samples))
+        ]
+    shards = [shard for split in splits.values() for shard in split]
+    counts = np.array([shard.samples for shard in shards])
+    n_samples = int(counts.sum())
+    ones = np.ones(n_samples, np.int64)
+    table = SampleTable.from_columns(
+        {
+            "shard": np.repeat(np.arange(len(shards)), counts),
+            "offset": np.arange(n_samples) * 112_640 + 512,
+            "size": 110_000 * ones,
+            "class_id": np.repeat([class_index[shard.class_name] for shard in shards], counts),
+            "height": 375 * ones,
+            "width": 500 * ones,
+            "mode": 0 * ones,
+        }
+    )
+    manifest = Manifest(
+        dataset="synthetic",
+        image_formats=["jpg"],
+        classes=classes,
+        splits=splits,
+        table_sha256=table.digest(),
+    )
+    return manifest.model_copy(update={"digest": manifest.compute_digest()}), table

@@ -1,0 +1,87 @@
+"""Time all task views of IIRC-ImageNet-full, beside ``iirc==1.0.1``.
+
+``python -m benchmarks.task_views``. A view is the sample ids of a task and their visible labels. At
+the size of ImageNet (1.28 million images) this project is timed alone, with a goal of 0.5 s; beside
+the published package at a twentieth of it, for that one looks at every sample once per class.
+"""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.parity import made_up_dataset, published_dataset, published_tasks
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.definitions import TRAIN
+from iirc_data.task_view import TaskSequence
+
+BENCHMARK = "iirc_imagenet_full"
+GOAL_SECONDS = 0.5
+
+
+def seconds(action: Callable[[], object], repeats: int) -> float:
+    """Return the median duration of an action."""
+    durations = []
+    for _ in range(repeats):
+        started = perf_counter()
+        action()
+        durations.append(perf_counter() - started)
+    return median(durations)
+
+
+def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int, float, float]:
+    """Time both packages at a share of ImageNet's size.
+
+    Returns:
+        Training images; seconds of this project; seconds of the published package, NaN where
+        ``published_repeats`` is 0.
+    """
+    benchmark = load_benchmark(BENCHMARK)
+    manifest, table = made_up_dataset(benchmark, fraction)
+
+    def ours() -> None:
+        sequence = TaskSequence.from_table(benchmark, manifest, table, TRAIN)
+        for task in range(len(sequence)):
+            sequence.view(task)
+
+    def published() -> None:
+        dataset = published_dataset(
+            benchmark, manifest, table, TRAIN, [published_tasks(BENCHMARK, 0)]
+        )
+        for task in range(dataset.n_tasks):
+            dataset.choose_task(task)
+            for index in range(len(dataset)):
+                dataset.get_labels(index)
+
+    return (
+        len(manifest.split_rows(TRAIN)),
+        seconds(ours, repeats),
+        seconds(published, published_repeats) if published_repeats else float("nan"),
+    )
+
+
+def main(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats; medians are printed.")] = 9,
+    fraction: Annotated[
+        float, typer.Option(min=0.05, max=1.0, help="Share of ImageNet to compare at.")
+    ] = 0.05,
+) -> None:
+    """Time all task views of IIRC-ImageNet-full, beside iirc==1.0.1."""
+    table = Table(title=f"All task views of {BENCHMARK}, schedule 0 (medians)")
+    for heading in ("training images", "this project", "iirc==1.0.1", "ratio"):
+        table.add_column(heading, justify="right")
+    n_images, full, _ = measure(1.0, repeats, published_repeats=0)
+    table.add_row(f"{n_images:,}", f"{full:.3f} s", "", "")
+    n_images, ours, published = measure(fraction, repeats, published_repeats=3)
+    table.add_row(f"{n_images:,}", f"{ours:.3f} s", f"{published:.2f} s", f"{published / ours:.0f}")
+    Console().print(table)
+    verdict = "met" if full < GOAL_SECONDS else "missed"
+    print(f"goal of {GOAL_SECONDS} s at ImageNet's size: {verdict}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

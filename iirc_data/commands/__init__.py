@@ -1,0 +1,1 @@
+"""The commands of the data half, mounted by the command ``iirc``."""

@@ -1,0 +1,143 @@
+"""``iirc benchmarks``: which benchmarks there are, and what one of them holds."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from iirc_data.benchmarks import Benchmark, Tasks, benchmark_names, load_benchmark
+from iirc_data.definitions import IIRC_SETUP
+from iirc_data.errors import BenchmarkError
+
+app = typer.Typer(help="List the benchmarks, or show one.")
+
+
+@app.callback(invoke_without_command=True)
+def list_benchmarks(context: typer.Context) -> None:
+    """List the benchmarks that come with the package, or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    # narrow enough for 80 columns
+    table = Table(
+        caption="classes, tasks: of one schedule; super, leaves: of the whole taxonomy",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    table.add_column("name", no_wrap=True)
+    table.add_column("setup", no_wrap=True)
+    for heading in ("classes", "super", "leaves", "schedules", "tasks"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("task sizes", no_wrap=True)
+    for benchmark in map(load_benchmark, benchmark_names()):
+        tasks = benchmark.tasks()
+        table.add_row(
+            benchmark.name,
+            benchmark.setup,
+            f"{sum(map(len, tasks)):,}",
+            f"{len(benchmark.superclasses):,}",
+            f"{len(benchmark.leaf_classes):,}",
+            f"{len(benchmark.schedules):,}",
+            f"{len(tasks):,}",
+            task_sizes(tasks),
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(
+    benchmark: Annotated[
+        str, typer.Argument(help="A benchmark's name, or the path of a JSON file of your own.")
+    ],
+    schedule: Annotated[int, typer.Option(help="Number of the schedule.")] = 0,
+) -> None:
+    """Print a benchmark's taxonomy and one of its schedules."""
+    try:
+        loaded = load_benchmark(benchmark)
+        tasks = loaded.tasks(schedule)
+    except BenchmarkError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False
+        )
+        raise typer.Exit(1) from error
+    console = Console(highlight=False)
+    _print_settings(console, loaded)
+    console.print(_taxonomy_table(loaded))
+    console.print(_schedule_table(loaded, schedule, tasks))
+
+
+def task_sizes(tasks: Tasks) -> str:
+    """Return how many classes the tasks introduce, shortened: ``"10+21x5"``."""
+    runs = [(size, len(list(run))) for size, run in groupby(map(len, tasks))]
+    return "+".join(str(size) if n == 1 else f"{n}x{size}" for size, n in runs)
+
+
+def _print_settings(console: Console, benchmark: Benchmark) -> None:
+    console.print(f"[bold]{escape(benchmark.name)}[/]  setup {benchmark.setup}")
+    if benchmark.description:
+        console.print(escape(benchmark.description))
+    splits, sampling = benchmark.splits, benchmark.sampling
+    console.print(
+        f"of each class's training images {_percent(splits.intask_valid_ratio)} are in-task "
+        f"validation, {_percent(splits.posttask_valid_ratio)} post-task validation"
+    )
+    if benchmark.setup == IIRC_SETUP:
+        console.print(
+            f"a superclass shows {_percent(sampling.superclass_data_pct)} of each subclass's "
+            f"images, less where it has more than {sampling.superclass_sampling_size_cap} "
+            f"subclasses; a subclass {_percent(sampling.subclass_data_pct)} of its own"
+        )
+    if benchmark.attribution:
+        console.print(f"[dim]{escape(benchmark.attribution)}[/]")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def _taxonomy_table(benchmark: Benchmark) -> Table:
+    table = Table(title="Taxonomy", title_justify="left", expand=True)
+    table.add_column("superclass")
+    table.add_column("leaves", justify="right")
+    table.add_column("leaf classes", ratio=1)
+    for superclass, subclasses in benchmark.superclasses.items():
+        table.add_row(
+            f"[bold]{escape(benchmark.readable_name(superclass))}[/]",
+            f"{len(subclasses):,}",
+            _names(benchmark, subclasses),
+        )
+    if benchmark.other_classes:
+        table.add_row(
+            "[dim]none[/]",
+            f"{len(benchmark.other_classes):,}",
+            _names(benchmark, benchmark.other_classes),
+        )
+    return table
+
+
+def _schedule_table(benchmark: Benchmark, schedule: int, tasks: Tasks) -> Table:
+    table = Table(
+        title=f"Schedule {schedule} of 0 to {len(benchmark.schedules) - 1}: {len(tasks)} tasks, "
+        f"{sum(map(len, tasks)):,} classes; superclasses are bold",
+        title_justify="left",
+        expand=True,
+    )
+    table.add_column("task", justify="right")
+    table.add_column("classes", justify="right")
+    table.add_column("introduces", ratio=1)
+    for number, names in enumerate(tasks):
+        table.add_row(str(number), f"{len(names):,}", _names(benchmark, names))
+    return table
+
+
+def _names(benchmark: Benchmark, class_names: Iterable[str]) -> str:
+    readable = {name: escape(benchmark.readable_name(name)) for name in class_names}
+    return ", ".join(
+        f"[bold]{text}[/]" if name in benchmark.superclasses else text
+        for name, text in readable.items()
+    )
