@@ -1,13 +1,14 @@
 # Every target makes its own virtual environment when it is missing:
 #   make demo    see the whole pipeline at work, in minutes
 #   make test    style, types, and all tests
+#   make parity  every task view of the six published benchmarks at full size against iirc 1.0.1
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types clean
+.PHONY: demo test lint types parity clean
 
 demo: $(READY)
 	$(BIN)/iirc demo --output demo
@@ -21,6 +22,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+parity: $(READY)
+	$(BIN)/python -m benchmarks.parity
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -156,7 +156,7 @@ class BaseMethod(nn.Module, ABC):
             loss = self._loss(output, latent, x, y, in_buffer)
         if train:
             self.opt.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             self.opt.step()
         return self._predict(output), loss.detach()
 

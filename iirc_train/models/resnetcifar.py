@@ -67,7 +67,7 @@ class _Layers(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        hidden = self.blocks(F.relu(self.norm(self.conv(images))))
+        hidden: torch.Tensor = self.blocks(F.relu(self.norm(self.conv(images))))
         return hidden.mean(dim=(2, 3))
 
 
