@@ -38,11 +38,15 @@ def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
         SourceError: The file is missing, damaged, names any other global, or holds anything
             else; the message names the file and the global.
     """
-    path = Path(path)
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
+    return parse_cifar_pickle(data, str(path))
+
+
+def parse_cifar_pickle(data: bytes, where: str) -> dict[bytes, Value]:
+    """Do as :func:`load_cifar_pickle` with a file's content; ``where`` names it in errors."""
     try:
         _check_memo(data)
         content = _RestrictedUnpickler(BytesIO(data), encoding="bytes").load()
@@ -50,10 +54,10 @@ def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
             raise SourceError(f"a {type(content).__name__} where CIFAR has a dict")
         return {_key(key): _value(value) for key, value in content.items()}
     except SourceError as error:
-        raise SourceError(f"{path}: {error}") from error
+        raise SourceError(f"{where}: {error}") from error
     except Exception as error:  # a damaged pickle can raise nearly every type
         raise SourceError(
-            f"{path} is not a readable pickle of CIFAR ({type(error).__name__}: {error}): "
+            f"{where} is not a readable pickle of CIFAR ({type(error).__name__}: {error}): "
             "download it again"
         ) from error
 
