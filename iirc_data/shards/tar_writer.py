@@ -4,7 +4,7 @@ import hashlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from tarfile import BLOCKSIZE, RECORDSIZE, USTAR_FORMAT, TarInfo
+from tarfile import BLOCKSIZE, PAX_FORMAT, RECORDSIZE, TarInfo
 from types import TracebackType
 from typing import IO, Self
 
@@ -69,13 +69,12 @@ class TarWriter:
             Bytes from the tar's start to the content.
 
         Raises:
-            ValueError: The name is too long for a tar.
             OSError: An earlier part could not be written.
         """
         header = TarInfo(name)
         header.size = len(data)
         header.mode = _MODE
-        self._put(header.tobuf(USTAR_FORMAT, "utf-8", "surrogateescape"))
+        self._put(header.tobuf(PAX_FORMAT, "utf-8", "surrogateescape"))
         offset = self.size
         self._put(data)
         self._put(bytes(-len(data) % BLOCKSIZE))
