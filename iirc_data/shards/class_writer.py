@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import write_atomically
@@ -19,6 +19,8 @@ from iirc_data.sources.base import Sample, Source
 from iirc_data.sources.images import decode_rgb, open_image
 
 DEFAULT_MAX_SHARD_SIZE = 1 << 30
+
+_RGB_OF_16_BITS = "RGB;16B"
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ def _new_key(sample: Sample, origins: dict[str, str]) -> str:
     return key
 
 
-def _mode_number(image: Image.Image, sample: Sample) -> int:
-    if image.mode not in IMAGE_MODES:
-        raise SourceError(f"{sample.origin} has the unsupported pixel format {image.mode!r}")
-    return IMAGE_MODES.index(image.mode)
+def _mode_number(image: ImageFile, sample: Sample) -> int:
+    stored = image.tile[0][3] if image.tile else None
+    mode = stored if stored == _RGB_OF_16_BITS else image.mode
+    if mode not in IMAGE_MODES:
+        raise SourceError(f"{sample.origin} has the unsupported pixel format {mode!r}")
+    return IMAGE_MODES.index(mode)

@@ -3,6 +3,7 @@
 import io
 
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample
@@ -10,7 +11,7 @@ from iirc_data.sources.base import Sample
 _FORMATS = ("JPEG", "PNG")
 
 
-def open_image(sample: Sample) -> Image.Image:
+def open_image(sample: Sample) -> ImageFile:
     """Open an image by its header; its pixels are decoded when they are first asked for.
 
     Raises:
