@@ -101,13 +101,13 @@ def write_class(
             ):
                 name = f"{_new_key(sample, origins)}.{sample.extension}"
                 image = open_image(sample)
-                height, width, mode = image.height, image.width, _mode_number(image, sample)
+                mode = _mode_number(image, sample)
                 if settings.check_decode or pixels is not None:
                     rgb = decode_rgb(image, sample.origin)
                     if pixels is not None:
                         pixels.add(name, rgb)
-                offset = tar.add(name, sample.data)
-                rows.append((len(shards), offset, len(sample.data), height, width, mode))
+                place = tar.add(name, sample.data), len(sample.data)
+                rows.append((len(shards), *place, image.height, image.width, mode))
                 formats.add(sample.extension)
                 data_size += len(sample.data)
                 sample = next(samples, None)
