@@ -206,7 +206,8 @@ def _unknown_class(name: str, known: set[str]) -> str:
 
 def class_order(tasks: Tasks) -> dict[str, int]:
     """Return class name to class index, in order of appearance over ``tasks``."""
-    return {name: index for index, name in enumerate(name for task in tasks for name in task)}
+    names = dict.fromkeys(name for task in tasks for name in task)
+    return {name: index for index, name in enumerate(names)}
 
 
 def manifests_folder() -> Path:

@@ -93,7 +93,8 @@ class TaskSequence:
         labels: int32 (N, 2), class indices of each sample's full label combination: superclass
             and subclass, or the only label and -1. Indices from ``len(class_names)`` on stand
             for classes that no task names.
-        tasks: For each task the names of the classes that it introduces.
+        tasks: For each task the names of its classes: those that it introduces, and any that
+            come again.
         setup: ``"IIRC"`` or ``"CIL"``.
         sampling: Shares of superclasses and subclasses; None shows every sample (test mode).
         complete_information: Show all labels seen so far, not only the current task's.
@@ -123,7 +124,7 @@ class TaskSequence:
         self._sample_ids = sample_ids
         self._labels = labels
         self._rows_by_class = sample_rows_by_class(labels, None if setup == CIL_SETUP else sampling)
-        self._task_ends = np.cumsum([0, *map(len, self.tasks)]).tolist()
+        self._classes = [[self.class_names_to_idx[name] for name in task] for task in self.tasks]
         self._warn_of_empty_shares()
         self._n_labels = max(len(self.class_names_to_idx), int(labels.max(initial=NO_LABEL)) + 1)
 
@@ -199,15 +200,14 @@ class TaskSequence:
                 f"{len(self.tasks) - 1}, none after the latest seen"
             )
         visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last stands for "no label"
-        if self.complete_information:
-            visible[: self._task_ends[seen_up_to + 1]] = True
-        visible[self._classes_of(chosen)] = True
+        seen = range(seen_up_to + 1)
+        visible[self._classes_of(seen if self.complete_information else chosen)] = True
         rows = self.rows(chosen)
         return TaskView(
             class_names=tuple(self.class_names_to_idx),
             task_ids=chosen,
             seen_up_to=seen_up_to,
-            n_seen_classes=self._task_ends[seen_up_to + 1],
+            n_seen_classes=len(set(self._classes_of(seen))),
             task_classes=tuple(sorted(set(self._classes_of(chosen)))),
             sample_ids=self._sample_ids[rows],
             labels=visible_labels(self._labels[rows], visible),
@@ -234,8 +234,7 @@ class TaskSequence:
         return np.flatnonzero(shown)
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
-        ends = self._task_ends
-        return [index for task in task_ids for index in range(ends[task], ends[task + 1])]
+        return [index for task in task_ids for index in self._classes[task]]
 
 
 def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:

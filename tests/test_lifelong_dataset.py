@@ -64,6 +64,7 @@ def hierarchies(draw):
     kept = classes[: draw(st.integers(1, len(classes)))]  # the others are in no task
     cuts = sorted(draw(st.sets(st.integers(1, len(kept)), max_size=3)) | {0, len(kept)})
     tasks = [kept[start:end] for start, end in itertools.pairwise(cuts)]
+    tasks[-1] = tasks[-1] + draw(st.lists(st.sampled_from(kept), max_size=2))  # some come again
     samples = [
         labels for labels in combinations for _ in range(draw(st.integers(5, 9)))
     ]  # at least 5: no share rounds to 0, where the published code shows everything
