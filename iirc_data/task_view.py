@@ -16,7 +16,7 @@ from iirc_data.files import canonical_json
 from iirc_data.sampling import classes_with_empty_share, rows_by_value, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
-from iirc_data.splits import split_training_samples
+from iirc_data.splits import published_imagenet_order, split_training_samples
 
 TRAINING_FOLDER = "train"
 TEST_FOLDERS = ("test", "val")
@@ -89,7 +89,7 @@ class TaskSequence:
     """The tasks of one split: gives the view of any of them.
 
     Args:
-        sample_ids: int64 (N,), ids of the split's samples, ascending.
+        sample_ids: int64 (N,), ids of the split's samples, in the order that sampling goes by.
         labels: int32 (N, 2), class indices of each sample's full label combination: superclass
             and subclass, or the only label and -1. Indices from ``len(class_names)`` on stand
             for classes that no task names.
@@ -203,6 +203,7 @@ class TaskSequence:
         seen = range(seen_up_to + 1)
         visible[self._classes_of(seen if self.complete_information else chosen)] = True
         rows = self.rows(chosen)
+        rows = rows[np.argsort(self._sample_ids[rows], kind="stable")]
         return TaskView(
             class_names=tuple(self.class_names_to_idx),
             task_ids=chosen,
@@ -261,7 +262,9 @@ def split_sample_ids(
     split: SplitName,
     samples_per_class: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return the ids, int64 ascending, of the samples of the benchmark's classes in a split.
+    """Return the ids, int64, of the samples of the benchmark's classes in a split.
+
+    They stand in the order that sampling goes by (:attr:`Benchmark.image_order`).
 
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
@@ -273,15 +276,50 @@ def split_sample_ids(
             f"dataset {manifest.dataset!r} has the splits {list(manifest.splits)}; "
             f"{split!r} needs {' or '.join(candidates)}"
         )
-    in_folder = manifest.split_rows(folder)
-    rows = np.arange(in_folder.start, in_folder.stop, dtype=np.int64)
-    leaves = np.isin(manifest.classes, benchmark.leaf_classes)
-    rows = rows[leaves[table.class_id[rows]]]
+    rows = manifest.split_rows(folder)
+    class_ids = table.class_id[rows.start : rows.stop]
+    positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
+    return rows.start + positions
+
+
+def split_positions(
+    benchmark: Benchmark,
+    classes: Sequence[str],
+    class_ids: NDArray[np.int32],
+    split: SplitName,
+    samples_per_class: int | None = None,
+) -> NDArray[np.int64]:
+    """Return which images of the folder that a split is taken from belong to it.
+
+    Args:
+        benchmark: The benchmark.
+        classes: Names of the classes, sorted.
+        class_ids: int32 (N,), each image's index into ``classes``, in the dataset's own order.
+        split: See :meth:`TaskSequence.from_table`.
+        samples_per_class: See :meth:`TaskSequence.from_table`.
+
+    Returns:
+        int64 (n,), positions of the images of the benchmark's classes, in the order that sampling
+        goes by.
+    """
+    if benchmark.image_order == "published_imagenet":
+        index = {name: number for number, name in enumerate(classes)}
+        listed = [*benchmark.other_classes, *benchmark.superclass_of]
+        if split != TEST and (missing := [name for name in listed if name not in index]):
+            warnings.warn(
+                f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "
+                f"benchmark {benchmark.name!r}, by whose sizes the published loader orders "
+                "images: training and validation images are not divided exactly as published",
+                stacklevel=3,
+            )
+        order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
+    else:
+        order = np.flatnonzero(np.isin(classes, benchmark.leaf_classes)[class_ids])
     if split != TEST:
-        rows = rows[split_training_samples(table.class_id[rows], benchmark.splits)[split]]
+        order = order[split_training_samples(class_ids[order], benchmark.splits)[split]]
     if samples_per_class is not None:
-        rows = rows[_first_of_each(table.class_id[rows], samples_per_class)]
-    return rows
+        order = order[_first_of_each(class_ids[order], samples_per_class)]
+    return order
 
 
 def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
