@@ -4,7 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -269,17 +269,26 @@ def split_sample_ids(
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
     """
-    candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
-    folder = next((name for name in candidates if name in manifest.splits), None)
-    if folder is None:
-        raise BenchmarkError(
-            f"dataset {manifest.dataset!r} has the splits {list(manifest.splits)}; "
-            f"{split!r} needs {' or '.join(candidates)}"
-        )
-    rows = manifest.split_rows(folder)
+    rows = manifest.split_rows(split_folder(list(manifest.splits), manifest.dataset, split))
     class_ids = table.class_id[rows.start : rows.stop]
     positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
     return rows.start + positions
+
+
+def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
+    """Return which of a dataset's folders a split is taken from.
+
+    Raises:
+        BenchmarkError: It is not there.
+    """
+    candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
+    for name in candidates:
+        if name in folders:
+            return name
+    raise BenchmarkError(
+        f"dataset {dataset!r} has the splits {list(folders)}; {split!r} needs "
+        f"{' or '.join(candidates)}"
+    )
 
 
 def split_positions(
@@ -349,7 +358,21 @@ def label_combinations(
     return combinations
 
 
-def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequence[str]]) -> None:
+class NamedClasses(Protocol):
+    """A dataset's name, and the names of its leaf classes: a manifest, for example."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of its leaf classes."""
+
+
+def check_classes(
+    benchmark: Benchmark, dataset: NamedClasses, tasks: Sequence[Sequence[str]]
+) -> None:
     """Check that a dataset has what a schedule needs.
 
     A superclass's sampling counts all of its subclasses, so those must be there too, scheduled
@@ -364,10 +387,10 @@ def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequ
         for leaf in benchmark.leaf_classes
         if not scheduled.isdisjoint(benchmark.labels_of(leaf))
     }
-    if missing := sorted(needed - set(manifest.classes)):
+    if missing := sorted(needed - set(dataset.classes)):
         raise BenchmarkError(
             f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
-            f"{manifest.dataset!r} does not have: {', '.join(missing[:5])}"
+            f"{dataset.dataset!r} does not have: {', '.join(missing[:5])}"
             f"{', …' if len(missing) > 5 else ''}"
         )
     order = class_order([list(task) for task in tasks])

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.augment import TransformPreset
+from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
-from iirc_data.images import decode
 from iirc_data.loader import Batch, Engine, Loader, make_loader
 from iirc_data.loader.engine import read_plain
 from iirc_data.shards import ShardStore

@@ -10,7 +10,7 @@ DATA_ROOMS = [
     "errors",
     "definitions",
     "files",
-    "images",
+    "decoding",
     "benchmarks",
     "sources",
     "shards",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from iirc_data.benchmarks import SamplingSettings, class_order
+from iirc_data.decoding import read_image
 from iirc_data.definitions import (
     CIL_SETUP,
     IIRC_SETUP,
@@ -22,7 +23,6 @@ from iirc_data.definitions import (
     Setup,
 )
 from iirc_data.errors import BenchmarkError
-from iirc_data.images import read_image
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
 from iirc_data.task_view import TaskSequence
 

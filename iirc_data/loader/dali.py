@@ -13,8 +13,8 @@ from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
 from iirc_data.augment import Augmentation
+from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError
-from iirc_data.images import decode
 from iirc_data.loader.engine import (
     DecodeRequest,
     default_threads,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.augment import Augmentation
+from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError
-from iirc_data.images import decode
 from iirc_data.shards.store import ShardStore
 
 

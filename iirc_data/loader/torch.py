@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.augment import Augmentation
-from iirc_data.images import decode
+from iirc_data.decoding import decode
 from iirc_data.loader.engine import DecodeRequest, default_threads, sizes_differ
 
 _BATCHES_AHEAD = 2

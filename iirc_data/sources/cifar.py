@@ -144,7 +144,7 @@ class CifarSource:
         """
         names = self.class_names
         return {
-            split: sorted(names[number] for number in np.unique(self._images(split).labels))
+            split: sorted(names[number] for number in np.unique(self.images(split).labels))
             for split, _ in self.layout.files
         }
 
@@ -162,7 +162,7 @@ class CifarSource:
         Raises:
             SourceError: As :meth:`classes`.
         """
-        pixels = self._images(split).pixels
+        pixels = self.images(split).pixels
         for row in self._rows(split, class_name).tolist():
             channels_last = pixels[row].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
             file = io.BytesIO()
@@ -174,7 +174,12 @@ class CifarSource:
         """Names of all classes, in the dataset's order."""
         return _load_names(self.path, self.layout, self._stamps(None))
 
-    def _images(self, split: str) -> CifarImages:
+    def images(self, split: str) -> CifarImages:
+        """Return the images of one split, in the order of the pickles.
+
+        Raises:
+            SourceError: As :meth:`classes`.
+        """
         images = _load_images(self.path, self.layout, split, self._stamps(split))
         if images.labels.size and images.labels.max() >= len(self.class_names):
             raise SourceError(
@@ -184,7 +189,7 @@ class CifarSource:
         return images
 
     def _rows(self, split: str, class_name: str) -> NDArray[np.int64]:
-        return np.flatnonzero(self._images(split).labels == self.class_names.index(class_name))
+        return np.flatnonzero(self.images(split).labels == self.class_names.index(class_name))
 
     def _stamps(self, split: str | None) -> tuple[FileStamp, ...]:
         if self.path.is_file():
