@@ -1,7 +1,12 @@
 """Getting CIFAR-100 from where its authors publish it."""
 
+import sys
 import tarfile
 from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import SourceError
@@ -35,3 +40,20 @@ def download_extract_cifar100(root: PathLike = "data") -> None:
     except (OSError, tarfile.TarError, EOFError) as error:
         raise SourceError(f"cannot extract {archive}: {error}") from error
     print_msg("dataset extracted")
+
+
+def main(
+    dataset_path: Annotated[Path, typer.Option("--dataset_path", help="Folder to put it into.")] = (
+        Path("data")
+    ),
+) -> None:
+    """Download and extract CIFAR-100."""
+    try:
+        download_extract_cifar100(dataset_path)
+    except SourceError as error:
+        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", error, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)
