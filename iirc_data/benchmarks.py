@@ -14,7 +14,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, NO_LABEL_PLACEHOLDER, Setup
+from iirc_data.definitions import (
+    CIL_SETUP,
+    IIRC_SETUP,
+    NO_LABEL_PLACEHOLDER,
+    ImageOrder,
+    Setup,
+)
 from iirc_data.errors import BenchmarkError
 
 SCHEMA_VERSION = 1
@@ -80,6 +86,9 @@ class Benchmark(_Frozen):
         superclasses: Superclass name to the names of its subclasses.
         other_classes: Leaf classes without superclass.
         readable_names: Class name to a name for people, where the two differ.
+        image_order: Order of a class's images that splits and sampling go by: ``"dataset"``, the
+            dataset's own, or ``"published_imagenet"`` (see
+            :func:`iirc_data.splits.published_imagenet_order`).
         splits: See :class:`SplitSettings`.
         sampling: See :class:`SamplingSettings`.
         schedules: For each schedule its tasks, for each task the classes that it introduces.
@@ -95,6 +104,7 @@ class Benchmark(_Frozen):
     superclasses: dict[ClassName, Annotated[list[ClassName], Field(min_length=1)]] = {}
     other_classes: list[ClassName] = []
     readable_names: dict[str, str] = {}
+    image_order: ImageOrder = "dataset"
     splits: SplitSettings = SplitSettings()
     sampling: SamplingSettings = SamplingSettings()
     schedules: Annotated[
@@ -206,7 +216,8 @@ def _unknown_class(name: str, known: set[str]) -> str:
 
 def class_order(tasks: Tasks) -> dict[str, int]:
     """Return class name to class index, in order of appearance over ``tasks``."""
-    return {name: index for index, name in enumerate(name for task in tasks for name in task)}
+    names = dict.fromkeys(name for task in tasks for name in task)
+    return {name: index for index, name in enumerate(names)}
 
 
 def manifests_folder() -> Path:

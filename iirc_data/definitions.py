@@ -23,6 +23,7 @@ INTASK_VALID: Final = "intask_valid"
 POSTTASK_VALID: Final = "posttask_valid"
 TEST: Final = "test"
 
+ImageOrder: TypeAlias = Literal["dataset", "published_imagenet"]
 Setup: TypeAlias = Literal["IIRC", "CIL"]
 SplitName: TypeAlias = Literal["train", "intask_valid", "posttask_valid", "test"]
 Labels: TypeAlias = tuple[str, ...]

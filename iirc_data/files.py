@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,29 +10,39 @@ from typing import IO, Any
 
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[IO[bytes]]:
+def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary neighbour of ``path``; on success fsync it and rename it into place.
 
     On any exception the temporary file is removed and ``path`` is left as it was.
 
     Args:
         path: Final name; its folder is made if missing.
+        durable: Wait until file and name are on the disk, so that they outlive a power cut.
 
     Yields:
         The binary file to write to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    writer = f"{socket.gethostname()}-{os.getpid()}"  # other hosts may write on the same disk
+    temporary = path.with_name(f".{path.name}.{writer}.partial")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Remove what killed writers left in a folder and below; no writer may be at work there."""
+    for path in folder.rglob(".*.partial"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,7 +58,8 @@ def canonical_json(value: Any) -> bytes:
     ).encode()
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk."""
     if os.name == "nt":  # Windows cannot open a folder for fsync
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,5 +1,7 @@
 """Dividing a dataset's training images into train, in-task and post-task validation."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,3 +42,29 @@ def split_training_samples(
     return {
         name: np.sort(np.concatenate(rows or empty), kind="stable") for name, rows in parts.items()
     }
+
+
+def published_imagenet_order(
+    class_ids: NDArray[np.int32], listed_classes: Sequence[int]
+) -> NDArray[np.int64]:
+    """Return images in the order in which the published ImageNet loader lists them.
+
+    It lists the classes' folders, each with its file names sorted, and then means to sort all
+    paths, but applies the sorting permutation the wrong way round. Where all classes have equally
+    many images that changes nothing within a class. In ImageNet they have not, and most classes'
+    images come out cut in two or three, the parts in another order. Which images are for training
+    and which for validation, and which of them a superclass shows, goes by this order.
+
+    Args:
+        class_ids: int32 (N,), class of each image, in the order of the sorted paths.
+        listed_classes: Class ids in the order in which the loader lists the folders.
+
+    Returns:
+        int64 (n,), positions of the images of the listed classes.
+    """
+    rows = rows_by_value(class_ids)
+    listed = [rows[class_id] for class_id in listed_classes if class_id in rows]
+    read = np.concatenate([*listed, np.empty(0, np.int64)])
+    order = np.empty_like(read)
+    order[np.argsort(read, kind="stable")] = read
+    return order

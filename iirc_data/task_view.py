@@ -4,7 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from iirc_data.files import canonical_json
 from iirc_data.sampling import classes_with_empty_share, rows_by_value, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
-from iirc_data.splits import split_training_samples
+from iirc_data.splits import published_imagenet_order, split_training_samples
 
 TRAINING_FOLDER = "train"
 TEST_FOLDERS = ("test", "val")
@@ -89,11 +89,12 @@ class TaskSequence:
     """The tasks of one split: gives the view of any of them.
 
     Args:
-        sample_ids: int64 (N,), ids of the split's samples, ascending.
+        sample_ids: int64 (N,), ids of the split's samples, in the order that sampling goes by.
         labels: int32 (N, 2), class indices of each sample's full label combination: superclass
             and subclass, or the only label and -1. Indices from ``len(class_names)`` on stand
             for classes that no task names.
-        tasks: For each task the names of the classes that it introduces.
+        tasks: For each task the names of its classes: those that it introduces, and any that
+            come again.
         setup: ``"IIRC"`` or ``"CIL"``.
         sampling: Shares of superclasses and subclasses; None shows every sample (test mode).
         complete_information: Show all labels seen so far, not only the current task's.
@@ -123,7 +124,7 @@ class TaskSequence:
         self._sample_ids = sample_ids
         self._labels = labels
         self._rows_by_class = sample_rows_by_class(labels, None if setup == CIL_SETUP else sampling)
-        self._task_ends = np.cumsum([0, *map(len, self.tasks)]).tolist()
+        self._classes = [[self.class_names_to_idx[name] for name in task] for task in self.tasks]
         self._warn_of_empty_shares()
         self._n_labels = max(len(self.class_names_to_idx), int(labels.max(initial=NO_LABEL)) + 1)
 
@@ -199,15 +200,15 @@ class TaskSequence:
                 f"{len(self.tasks) - 1}, none after the latest seen"
             )
         visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last stands for "no label"
-        if self.complete_information:
-            visible[: self._task_ends[seen_up_to + 1]] = True
-        visible[self._classes_of(chosen)] = True
+        seen = range(seen_up_to + 1)
+        visible[self._classes_of(seen if self.complete_information else chosen)] = True
         rows = self.rows(chosen)
+        rows = rows[np.argsort(self._sample_ids[rows], kind="stable")]
         return TaskView(
             class_names=tuple(self.class_names_to_idx),
             task_ids=chosen,
             seen_up_to=seen_up_to,
-            n_seen_classes=self._task_ends[seen_up_to + 1],
+            n_seen_classes=len(set(self._classes_of(seen))),
             task_classes=tuple(sorted(set(self._classes_of(chosen)))),
             sample_ids=self._sample_ids[rows],
             labels=visible_labels(self._labels[rows], visible),
@@ -234,8 +235,7 @@ class TaskSequence:
         return np.flatnonzero(shown)
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
-        ends = self._task_ends
-        return [index for task in task_ids for index in range(ends[task], ends[task + 1])]
+        return [index for task in task_ids for index in self._classes[task]]
 
 
 def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:
@@ -262,27 +262,73 @@ def split_sample_ids(
     split: SplitName,
     samples_per_class: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return the ids, int64 ascending, of the samples of the benchmark's classes in a split.
+    """Return the ids, int64, of the samples of the benchmark's classes in a split.
+
+    They stand in the order that sampling goes by (:attr:`Benchmark.image_order`).
 
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
     """
+    rows = manifest.split_rows(split_folder(list(manifest.splits), manifest.dataset, split))
+    class_ids = table.class_id[rows.start : rows.stop]
+    positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
+    return rows.start + positions
+
+
+def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
+    """Return which of a dataset's folders a split is taken from.
+
+    Raises:
+        BenchmarkError: It is not there.
+    """
     candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
-    folder = next((name for name in candidates if name in manifest.splits), None)
-    if folder is None:
-        raise BenchmarkError(
-            f"dataset {manifest.dataset!r} has the splits {list(manifest.splits)}; "
-            f"{split!r} needs {' or '.join(candidates)}"
-        )
-    in_folder = manifest.split_rows(folder)
-    rows = np.arange(in_folder.start, in_folder.stop, dtype=np.int64)
-    leaves = np.isin(manifest.classes, benchmark.leaf_classes)
-    rows = rows[leaves[table.class_id[rows]]]
+    for name in candidates:
+        if name in folders:
+            return name
+    raise BenchmarkError(
+        f"dataset {dataset!r} has the splits {list(folders)}; {split!r} needs "
+        f"{' or '.join(candidates)}"
+    )
+
+
+def split_positions(
+    benchmark: Benchmark,
+    classes: Sequence[str],
+    class_ids: NDArray[np.int32],
+    split: SplitName,
+    samples_per_class: int | None = None,
+) -> NDArray[np.int64]:
+    """Return which images of the folder that a split is taken from belong to it.
+
+    Args:
+        benchmark: The benchmark.
+        classes: Names of the classes, sorted.
+        class_ids: int32 (N,), each image's index into ``classes``, in the dataset's own order.
+        split: See :meth:`TaskSequence.from_table`.
+        samples_per_class: See :meth:`TaskSequence.from_table`.
+
+    Returns:
+        int64 (n,), positions of the images of the benchmark's classes, in the order that sampling
+        goes by.
+    """
+    if benchmark.image_order == "published_imagenet":
+        index = {name: number for number, name in enumerate(classes)}
+        listed = [*benchmark.other_classes, *benchmark.superclass_of]
+        if split != TEST and (missing := [name for name in listed if name not in index]):
+            warnings.warn(
+                f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "
+                f"benchmark {benchmark.name!r}, by whose sizes the published loader orders "
+                "images: training and validation images are not divided exactly as published",
+                stacklevel=3,
+            )
+        order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
+    else:
+        order = np.flatnonzero(np.isin(classes, benchmark.leaf_classes)[class_ids])
     if split != TEST:
-        rows = rows[split_training_samples(table.class_id[rows], benchmark.splits)[split]]
+        order = order[split_training_samples(class_ids[order], benchmark.splits)[split]]
     if samples_per_class is not None:
-        rows = rows[_first_of_each(table.class_id[rows], samples_per_class)]
-    return rows
+        order = order[_first_of_each(class_ids[order], samples_per_class)]
+    return order
 
 
 def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
@@ -312,7 +358,21 @@ def label_combinations(
     return combinations
 
 
-def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequence[str]]) -> None:
+class NamedClasses(Protocol):
+    """A dataset's name, and the names of its leaf classes: a manifest, for example."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of its leaf classes."""
+
+
+def check_classes(
+    benchmark: Benchmark, dataset: NamedClasses, tasks: Sequence[Sequence[str]]
+) -> None:
     """Check that a dataset has what a schedule needs.
 
     A superclass's sampling counts all of its subclasses, so those must be there too, scheduled
@@ -327,10 +387,10 @@ def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequ
         for leaf in benchmark.leaf_classes
         if not scheduled.isdisjoint(benchmark.labels_of(leaf))
     }
-    if missing := sorted(needed - set(manifest.classes)):
+    if missing := sorted(needed - set(dataset.classes)):
         raise BenchmarkError(
             f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
-            f"{manifest.dataset!r} does not have: {', '.join(missing[:5])}"
+            f"{dataset.dataset!r} does not have: {', '.join(missing[:5])}"
             f"{', …' if len(missing) > 5 else ''}"
         )
     order = class_order([list(task) for task in tasks])

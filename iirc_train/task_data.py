@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.augment import TransformPreset
+from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.loader import Batch, Engine, Loader, make_loader
-from iirc_data.loader.engine import decode, read_plain
+from iirc_data.loader.engine import read_plain
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -63,7 +64,7 @@ class TaskData:
     def get_item(self, index: int) -> tuple[Image.Image, str, str]:
         """Return an image as it is stored, RGB, and its labels."""
         sample_id = int(self.view.sample_ids[index])
-        image = decode(self._store.read(sample_id), self._store.name(sample_id))
+        image = decode(self._store.read(sample_id), lambda: self._store.name(sample_id))
         return (image, *self.get_labels(index))
 
     def get_labels(self, index: int) -> tuple[str, str]:

@@ -10,9 +10,11 @@ DATA_ROOMS = [
     "errors",
     "definitions",
     "files",
+    "decoding",
     "benchmarks",
     "sources",
     "shards",
+    "utils",
     "sampling",
     "splits",
     "task_view",
@@ -21,7 +23,6 @@ DATA_ROOMS = [
     "lifelong_dataset",
     "datasets_loader",
     "loader",
-    "utils",
     "commands",
 ]
 TRAIN_ROOMS = [

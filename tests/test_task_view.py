@@ -11,7 +11,7 @@ import pytest
 from iirc_data.benchmarks import SamplingSettings
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, TRAIN
 from iirc_data.errors import BenchmarkError
-from iirc_data.splits import split_training_samples
+from iirc_data.splits import published_imagenet_order, split_training_samples
 from iirc_data.task_view import TaskSequence, split_sample_ids
 
 
@@ -167,6 +167,46 @@ def test_splits_take_the_first_samples_of_each_class_in_order(tiny_benchmark):
     assert splits["intask_valid"].tolist() == [0, 1, 20]
     assert splits["posttask_valid"].tolist() == [2, 3, 21]
     assert np.array_equal(np.sort(np.concatenate(list(splits.values()))), np.arange(30))
+
+
+def test_the_published_imagenet_order_is_its_loaders_sorting_turned_round():
+    paths = ["a0", "a1", "a2", "a3", "a4", "b0", "b1", "b2", "b3", "c0", "c1", "c2", "d0"]
+    class_ids = np.array(["abcd".index(path[0]) for path in paths], np.int32)
+    listed = [path for name in "cab" for path in paths if path[0] == name]  # d is not listed
+    indices = sorted(range(len(listed)), key=lambda k: listed[k])
+    expected = [path for _, path in sorted(zip(indices, listed, strict=True))]
+    found = [paths[position] for position in published_imagenet_order(class_ids, [2, 0, 1])]
+    assert found == expected
+    assert [path for path in found if path[0] == "b"] == ["b1", "b2", "b3", "b0"]
+    assert len(published_imagenet_order(class_ids[:0], [0])) == 0
+
+
+def test_splits_and_sampling_go_by_the_image_order_and_views_stay_ascending(
+    tiny_benchmark, tiny_store
+):
+    views = {}
+    for image_order in ("dataset", "published_imagenet"):
+        benchmark = tiny_benchmark.model_copy(update={"image_order": image_order})
+        sequence = TaskSequence.from_table(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
+        views[image_order] = [sequence.view(task) for task in range(len(sequence))]
+    digests = [[view.digest() for view in tasks] for tasks in views.values()]
+    assert digests[0] != digests[1]
+    for plain, reordered in zip(*views.values(), strict=True):
+        assert len(plain) == len(reordered)
+        for view in (plain, reordered):
+            assert (np.diff(view.sample_ids) > 0).all()
+            for sample_id, shown in zip(view.sample_ids, names(view), strict=True):
+                leaf = tiny_store.manifest.classes[tiny_store.table.class_id[sample_id]]
+                assert shown <= set(tiny_benchmark.labels_of(leaf))
+
+
+def test_an_image_order_that_goes_by_classes_that_are_missing_is_warned_of(
+    tiny_benchmark, tiny_store
+):
+    update = {"image_order": "published_imagenet", "other_classes": ["tulip", "rose"]}
+    benchmark = tiny_benchmark.model_copy(update=update)
+    with pytest.warns(UserWarning, match="lacks 1 classes .rose, …. .* not divided exactly"):
+        split_sample_ids(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
 
 
 @pytest.mark.parametrize("task, seen", [(-1, None), (4, None), (2, 1), ((), None), (0, 9)])

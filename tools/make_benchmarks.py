@@ -138,6 +138,7 @@ def _convert(name: str, published: Published, metadata: Path) -> Benchmark:
         superclasses=superclasses,
         other_classes=other_classes,
         readable_names={leaf: words[leaf] for leaf in sorted(leaves) if leaf in words},
+        image_order="published_imagenet" if published.dataset == "imagenet" else "dataset",
         splits=SplitSettings(
             intask_valid_ratio=settings["intask_valid_train_ratio"],
             posttask_valid_ratio=settings["posttask_valid_train_ratio"],

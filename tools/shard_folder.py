@@ -1,72 +1,121 @@
 """Turn an image folder ``split/class/*`` (or a tar of one) into per-class tar shards."""
 
-import sys
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TransferSpeedColumn,
-)
+from pydantic import TypeAdapter, ValidationError
 
-from iirc_data.errors import IIRCError
-from iirc_data.shards.manifest import Manifest
-from iirc_data.shards.writer import DEFAULT_MAX_SHARD_SIZE, write_shards
-from iirc_data.sources import Source, open_folder
+from iirc_data.benchmarks import Benchmark, load_benchmark
+from iirc_data.errors import BenchmarkError
+from iirc_data.files import write_json
+from iirc_data.sources import open_folder
+from tools import sharding
+
+Taxonomy: TypeAlias = dict[str, list[str]]
+"""Superclass to its subclasses."""
+
+BENCHMARK_NAME = "benchmark.json"
+_CLASSES_PER_TASK = 5
 
 
-def shard_with_progress(source: Source, out: Path, workers: int, max_shard_size: int) -> Manifest:
-    """Write shards while showing classes done, images and bytes per second."""
-    n_jobs = sum(len(names) for names in source.classes().values())
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[images]:,} images"),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as display:
-        classes = display.add_task("classes", total=n_jobs, images=0)
+def read_taxonomy(path: Path) -> Taxonomy:
+    """Read a JSON file ``{superclass: [subclasses]}``.
 
-        def advance(images: int, size: int) -> None:
-            display.update(
-                classes, advance=1, images=display.tasks[classes].fields["images"] + images
-            )
+    Raises:
+        BenchmarkError: The file cannot be read or holds something else.
+    """
+    try:
+        return TypeAdapter(Taxonomy).validate_json(path.read_bytes(), strict=True)
+    except OSError as error:
+        raise BenchmarkError(f"cannot read taxonomy {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "file"
+        raise BenchmarkError(
+            f"{path} is no taxonomy {{superclass: [subclasses]}}: {field}: {first['msg']}"
+        ) from error
 
-        return write_shards(
-            source, out, workers=workers, max_shard_size=max_shard_size, progress=advance
+
+def starting_benchmark(name: str, taxonomy: Taxonomy, classes: list[str]) -> Benchmark:
+    """Make a benchmark to start from: superclasses first, then a few classes at a time.
+
+    Args:
+        name: Name of benchmark and dataset.
+        taxonomy: Superclasses; may leave out classes, which then have none.
+        classes: The dataset's leaf classes.
+
+    Returns:
+        A benchmark with one schedule; each task takes classes of different superclasses.
+
+    Raises:
+        BenchmarkError: The taxonomy names classes that the dataset lacks, or contradicts itself.
+    """
+    subclasses = set(chain.from_iterable(taxonomy.values()))
+    if missing := sorted(subclasses - set(classes)):
+        raise BenchmarkError(
+            f"the taxonomy names {len(missing)} classes that the dataset lacks: "
+            f"{', '.join(missing[:5])}"
+        )
+    others = [name for name in classes if name not in subclasses]
+    in_turn = chain.from_iterable(zip_longest(*taxonomy.values(), others))
+    leaves = [leaf for leaf in in_turn if leaf is not None]
+    tasks = [
+        leaves[first : first + _CLASSES_PER_TASK]
+        for first in range(0, len(leaves), _CLASSES_PER_TASK)
+    ]
+    try:
+        return Benchmark(
+            name=name,
+            dataset=name,
+            description="Made from a taxonomy: edit schedules, splits and sampling as you need.",
+            superclasses=taxonomy,
+            other_classes=others,
+            transforms="imagenet",
+            schedules=[[list(taxonomy), *tasks] if taxonomy else tasks],
+        )
+    except ValidationError as error:
+        raise BenchmarkError(f"the taxonomy makes no benchmark: {error.errors()[0]['msg']}") from (
+            error
         )
 
 
 def main(
     source: Annotated[Path, typer.Argument(help="Image folder split/class/*, or a tar of one.")],
-    out: Annotated[Path, typer.Argument(help="Shard folder to write.")],
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    max_shard_size: Annotated[
-        int, typer.Option(min=1, help="Bytes of images after which a class gets a further tar.")
-    ] = DEFAULT_MAX_SHARD_SIZE,
+    out: sharding.Out,
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file {superclass: [classes]}: a benchmark to start from is written to "
+            f"OUT/{BENCHMARK_NAME}."
+        ),
+    ] = None,
+    classes: sharding.Classes = None,
+    benchmark: sharding.BenchmarkName = None,
+    resize: sharding.Resize = None,
+    quality: sharding.Quality = None,
+    workers: sharding.Workers = 1,
+    scheduler: sharding.Scheduler = None,
+    max_shard_size: sharding.MaxShardSize = sharding.MAX_SHARD_SIZE,
+    check_decode: sharding.CheckDecode = False,
+    dali_index: sharding.DaliIndex = False,
 ) -> None:
     """Turn an image folder split/class/* (or a tar of one) into per-class tar shards."""
-    console = Console()
-    try:
-        manifest = shard_with_progress(open_folder(source), out, workers, max_shard_size)
-    except IIRCError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False)
-        sys.exit(1)
-    n_samples = sum(shard.samples for shard in manifest.shards)
-    console.print(
-        f"{out}: {len(manifest.shards)} shards, {n_samples:,} samples, "
-        f"{len(manifest.classes)} classes\ndigest {manifest.digest}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    with sharding.errors_in_one_line():
+        chosen = None if benchmark is None else load_benchmark(benchmark)
+        raw = sharding.select(
+            open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality
+        )
+        if taxonomy is not None:
+            leaves = sorted(set(chain.from_iterable(raw.classes().values())))
+            chosen = starting_benchmark(raw.name, read_taxonomy(taxonomy), leaves)
+        manifest = sharding.write(
+            raw, out, sharding.Options(workers, scheduler, max_shard_size, check_decode, dali_index)
+        )
+        if taxonomy is not None and chosen is not None:
+            write_json(out / BENCHMARK_NAME, chosen.model_dump())
+        sharding.summarise(out, manifest, benchmark=chosen)
 
 
 if __name__ == "__main__":

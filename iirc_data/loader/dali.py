@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
 from iirc_data.augment import Augmentation
+from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError
 from iirc_data.loader.engine import (
     DecodeRequest,
-    decode,
     default_threads,
     encode_rgb_png,
     sizes_differ,
@@ -112,7 +113,7 @@ class DaliEngine:
         except RuntimeError as error:
             self.close()  # a pipeline that failed stays unusable
             for number, encoded in enumerate(request.encoded):
-                decode(encoded, request.names(number))  # raises for the damaged one, by name
+                decode(encoded, partial(request.names, number))  # raises for the damaged one
             raise LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}") from error
         try:
             if not output.is_dense_tensor():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.augment import Augmentation
+from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError
 from iirc_data.shards.store import ShardStore
 
@@ -50,20 +51,6 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def decode(encoded: NDArray[np.uint8], name: str) -> Image.Image:
-    """Decode one image to RGB with Pillow, without turning it by its EXIF orientation.
-
-    Raises:
-        LoaderError: The image is damaged.
-    """
-    try:
-        return Image.open(io.BytesIO(encoded.data)).convert("RGB")
-    except Exception as error:  # Pillow raises many types on broken data
-        raise LoaderError(
-            f"cannot decode {name}: {error}; the image is damaged, make the shards anew"
-        ) from error
-
-
 def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
     """Read an encoded image that every decoder turns into the same RGB pixels.
 
@@ -80,7 +67,7 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
     encoded = store.read(sample_id)
     if store.is_plain_rgb_or_gray(sample_id):
         return encoded
-    return encode_rgb_png(decode(encoded, store.name(sample_id)))
+    return encode_rgb_png(decode(encoded, lambda: store.name(sample_id)))
 
 
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.augment import Augmentation
-from iirc_data.loader.engine import DecodeRequest, decode, default_threads, sizes_differ
+from iirc_data.decoding import decode
+from iirc_data.loader.engine import DecodeRequest, default_threads, sizes_differ
 
 _BATCHES_AHEAD = 2
 
@@ -58,7 +59,7 @@ def _collect(request: DecodeRequest, futures: list[Future[NDArray[np.uint8]]]) -
 
 
 def _decode_and_augment(request: DecodeRequest, number: int) -> NDArray[np.uint8]:
-    image = decode(request.encoded[number], request.names(number))
+    image = decode(request.encoded[number], lambda: request.names(number))
     return augment(image, request.augmentation, number)
 
 

@@ -25,6 +25,8 @@ class Shard(BaseModel):
         samples: Number of images.
         bytes: Size of the tar.
         sha256: Digest of the tar.
+        pixels_sha256: Digest of the decoded images where they were encoded by this program, see
+            :mod:`iirc_data.shards.pixels`; None where bytes were copied.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -34,6 +36,7 @@ class Shard(BaseModel):
     samples: Annotated[int, Field(ge=1)]
     bytes: Annotated[int, Field(ge=1)]
     sha256: Sha256
+    pixels_sha256: Sha256 | None = None
 
     @field_validator("path")
     @classmethod
@@ -55,7 +58,8 @@ class Manifest(BaseModel):
         splits: For each split its shards, in the order of the sample table.
         table_sha256: Digest of the sample table's columns.
         digest: Digest of all the above but the name. Two labs with the same digest have the
-            same data.
+            same data. Of images that were encoded by this program it holds the pixels, not the
+            bytes, for codecs differ between versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,12 +95,22 @@ class Manifest(BaseModel):
 
     def compute_digest(self) -> str:
         """Return the digest that names this data."""
-        content = self.model_dump(by_alias=True, exclude={"dataset", "digest"})
+        content = self.model_dump(by_alias=True, exclude={"dataset", "digest"}, exclude_none=True)
+        encoded = [
+            shard
+            for shards in content["splits"].values()
+            for shard in shards
+            if "pixels_sha256" in shard
+        ]
+        for shard in encoded:
+            del shard["bytes"], shard["sha256"]
+        if encoded:  # the table tells sizes and offsets
+            del content["table_sha256"]
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
     def save(self, root: Path) -> None:
         """Write ``manifest.json`` into a shard folder, atomically."""
-        write_json(root / MANIFEST_NAME, self.model_dump(by_alias=True))
+        write_json(root / MANIFEST_NAME, self.model_dump(by_alias=True, exclude_none=True))
 
 
 def load_manifest(text: bytes | str, where: str) -> Manifest:

@@ -22,8 +22,15 @@ COLUMN_DTYPES: dict[str, str] = {
     "mode": "|u1",
 }
 
-IMAGE_MODES = ("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "I", "I;16", "I;16B", "F", "PA")
-"""Pillow's names of the stored images' pixel formats; the table's ``mode`` indexes this tuple."""
+IMAGE_MODES = (
+    *("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "I", "I;16", "I;16B", "F", "PA"),
+    "RGB;16B",
+)
+"""Pillow's names of the stored images' pixel formats; the table's ``mode`` indexes this tuple.
+
+``RGB;16B`` is RGB of 16 bits a channel, which Pillow calls ``RGB`` and other decoders round
+otherwise.
+"""
 
 TABLE_NAME = "index.npz"
 

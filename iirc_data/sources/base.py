@@ -2,9 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from iirc_data.errors import SourceError
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
+
+FileStamp: TypeAlias = tuple[int, int]
+"""Size in bytes and modification time in nanoseconds of a file."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +31,82 @@ class Sample:
 
 
 class Source(Protocol):
-    """A raw dataset; picklable, so that classes can be read by several processes."""
+    """A raw dataset; small and picklable, so that classes can be read by several processes."""
 
     @property
     def name(self) -> str:
         """Name of the dataset."""
 
+    @property
+    def encoded_here(self) -> bool:
+        """Whether images are encoded by this program, not copied byte for byte."""
+
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of its leaf classes."""
+        """Return for each split the sorted names of its leaf classes.
+
+        Raises:
+            SourceError: The dataset is not laid out as it should be.
+        """
+
+    def weight(self, split: str, class_name: str) -> int:
+        """Return the images or bytes of a class, whichever is known without reading images."""
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return a text that changes with the class's images; no image is read for it."""
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield one class's samples in the dataset's own order."""
+        """Yield one class's samples in the dataset's own order.
+
+        Raises:
+            SourceError: The class has no images, or something that is no image file.
+        """
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """Return what changes with a file's content, without reading it.
+
+    Raises:
+        SourceError: The file cannot be reached.
+    """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    return status.st_size, status.st_mtime_ns
+
+
+def read_file(path: Path) -> bytes:
+    """Return a file's content.
+
+    Raises:
+        SourceError: The file cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def cannot_read(path: Path, error: OSError) -> SourceError:
+    """Return the error for a file that the operating system does not give."""
+    return SourceError(f"cannot read {path}: {error.strerror or error}")
+
+
+def split_file_name(name: str, origin: str) -> tuple[str, str]:
+    """Split an image's file name into key and lower-case extension.
+
+    Raises:
+        SourceError: The extension is none of jpg, jpeg, png.
+    """
+    stem, _, extension = name.rpartition(".")
+    if not stem or extension.lower() not in IMAGE_EXTENSIONS:
+        raise SourceError(
+            f"{origin} is not named like an image ({', '.join(IMAGE_EXTENSIONS)}): "
+            "remove it from the dataset"
+        )
+    return stem, extension.lower()
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a name is one of the operating system's own (``.DS_Store``, ``._x``)."""
+    return name.startswith(".")

@@ -32,16 +32,25 @@ class DrawnSource:
     test: int = 50
     seed: int = 0
     name: str = "drawn"
+    encoded_here = True
 
     def classes(self) -> dict[str, list[str]]:
         """Return for each split the sorted names of its classes."""
         names = [f"{texture}_{family}" for texture in TEXTURES for family in FAMILIES]
         return {"test": sorted(names), "train": sorted(names)}
 
+    def weight(self, split: str, class_name: str) -> int:
+        """Return the number of a class's images."""
+        return self.train if split == "train" else self.test
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return what the drawings depend on."""
+        return str(self)
+
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield the images of one class, PNG encoded."""
         texture, family = class_name.split("_")
-        for number in range(self.train if split == "train" else self.test):
+        for number in range(self.weight(split, class_name)):
             stream = [self.seed, split == "train", TEXTURES.index(texture), FAMILIES.index(family)]
             image = draw(family, texture, np.random.default_rng([*map(int, stream), number]))
             file = io.BytesIO()

@@ -1,17 +1,28 @@
 """An image folder ``split/class/*``, on disk or inside a tar that is read without unpacking."""
 
-import tarfile
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path, PurePosixPath
+from functools import lru_cache
+from pathlib import Path
 from typing import TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import IMAGE_EXTENSIONS, Sample, Source
+from iirc_data.files import canonical_json
+from iirc_data.sources.base import (
+    FileStamp,
+    Sample,
+    Source,
+    cannot_read,
+    file_stamp,
+    is_hidden,
+    read_file,
+    split_file_name,
+)
+from iirc_data.sources.tar import TarMember, list_members, read_images
 
-TarIndex: TypeAlias = dict[str, dict[str, dict[str, tuple[int, int]]]]
-"""Split to class to file name to (offset, size) in the tar."""
+TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
+"""Split to class to the class's files, names sorted."""
 
 LAYOUT = "expected <split>/<class>/<image>, for example train/dog/0001.jpg"
 
@@ -35,35 +46,18 @@ def open_folder(path: Path) -> Source:
     raise SourceError(f"{path} does not exist: give an image folder or a tar of one")
 
 
-def split_file_name(name: str, origin: str) -> tuple[str, str]:
-    """Split an image's file name into key and lower-case extension.
-
-    Raises:
-        SourceError: The extension is none of jpg, jpeg, png.
-    """
-    stem, dot, extension = name.rpartition(".")
-    if not dot or extension.lower() not in IMAGE_EXTENSIONS:
-        raise SourceError(
-            f"{origin} is not named like an image ({', '.join(IMAGE_EXTENSIONS)}): "
-            "remove it from the dataset"
-        )
-    return stem, extension.lower()
-
-
-def is_hidden(name: str) -> bool:
-    """Tell whether a name is one of the operating system's own (``.DS_Store``, ``._x``)."""
-    return name.startswith(".")
-
-
 @dataclass(frozen=True)
 class FolderSource:
     """An image folder ``root/split/class/*``; hidden files are left out.
 
     Attributes:
         root: The folder.
+        splits: The only splits to look at; by default all folders are splits.
     """
 
     root: Path
+    splits: tuple[str, ...] | None = None
+    encoded_here = False
 
     @property
     def name(self) -> str:
@@ -76,30 +70,52 @@ class FolderSource:
         Raises:
             SourceError: A file lies where a split or a class should be, or there is no class.
         """
-        found = {
-            split.name: [folder.name for folder in _folders(split)] for split in _folders(self.root)
-        }
+        splits = (
+            _folders(self.root) if self.splits is None else [self.root / s for s in self.splits]
+        )
+        found = {split.name: [folder.name for folder in _folders(split)] for split in splits}
         if not any(found.values()):
             raise SourceError(f"{self.root} holds no classes: {LAYOUT}")
         return found
+
+    def weight(self, split: str, class_name: str) -> int:
+        """Return the number of a class's images.
+
+        Raises:
+            SourceError: As in :meth:`samples`, but for what only reading a file shows.
+        """
+        return len(self._images(split, class_name))
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return a digest of the files' names, sizes and times."""
+        files = [[path.name, *file_stamp(path)] for path, _, _ in self._images(split, class_name)]
+        return hashlib.sha256(canonical_json(files)).hexdigest()
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield the images of one class, file names sorted.
 
         Raises:
-            SourceError: Something in the folder is not an image file.
+            SourceError: The folder is missing or empty, or something in it is not an image file.
         """
-        for path in _sorted(self.root / split / class_name):
-            if not path.is_file():
-                raise SourceError(f"{path} is not a file: {LAYOUT}")
-            key, extension = split_file_name(path.name, str(path))
-            yield Sample(key, extension, path.read_bytes(), str(path))
+        for path, key, extension in self._images(split, class_name):
+            yield Sample(key, extension, read_file(path), str(path))
+
+    def _images(self, split: str, class_name: str) -> list[tuple[Path, str, str]]:
+        folder = self.root / split / class_name
+        entries = _sorted(folder)
+        if not entries:
+            raise SourceError(f"{folder} holds no images: remove the folder or fill it")
+        return [(path, *split_file_name(path.name, str(path))) for path in entries]
 
 
 def _sorted(folder: Path) -> list[Path]:
-    return sorted(
-        (path for path in folder.iterdir() if not is_hidden(path.name)), key=lambda p: p.name
-    )
+    try:
+        entries = [path for path in folder.iterdir() if not is_hidden(path.name)]
+    except NotADirectoryError as error:
+        raise SourceError(f"{folder} is not a folder: {LAYOUT}") from error
+    except OSError as error:
+        raise cannot_read(folder, error) from error
+    return sorted(entries, key=lambda path: path.name)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -119,42 +135,12 @@ class TarFolderSource:
     """
 
     path: Path
+    encoded_here = False
 
     @property
     def name(self) -> str:
         """File name of the tar, without ``.tar``."""
         return self.path.stem
-
-    @cached_property
-    def _index(self) -> TarIndex:
-        index: TarIndex = {}
-        try:
-            with tarfile.open(self.path, "r:") as archive:
-                for member in archive:
-                    if member.isdir():
-                        continue
-                    split, class_name, file_name = self._split_name(member)
-                    if is_hidden(file_name):
-                        continue
-                    files = index.setdefault(split, {}).setdefault(class_name, {})
-                    if file_name in files:
-                        raise SourceError(f"{self.path} holds {member.name} twice")
-                    files[file_name] = (member.offset_data, member.size)
-        except (tarfile.TarError, EOFError) as error:
-            raise SourceError(
-                f"{self.path} is not a readable, uncompressed tar: {error}"
-            ) from error
-        if not index:
-            raise SourceError(f"{self.path} holds no images: {LAYOUT}")
-        return index
-
-    def _split_name(self, member: tarfile.TarInfo) -> tuple[str, str, str]:
-        parts = PurePosixPath(member.name).parts
-        if parts and parts[0] == ".":
-            parts = parts[1:]
-        if not member.isreg() or len(parts) != 3 or ".." in parts or member.name.startswith("/"):
-            raise SourceError(f"{self.path} holds {member.name!r}: {LAYOUT}")
-        return parts[0], parts[1], parts[2]
 
     def classes(self) -> dict[str, list[str]]:
         """Return for each split the sorted names of its classes.
@@ -164,18 +150,40 @@ class TarFolderSource:
         """
         return {split: sorted(classes) for split, classes in sorted(self._index.items())}
 
+    def weight(self, split: str, class_name: str) -> int:
+        """Return the bytes of a class's images."""
+        return sum(member.size for member in self._index[split][class_name])
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return size and time of the tar."""
+        return str(file_stamp(self.path))
+
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield the images of one class, file names sorted.
 
         Raises:
             SourceError: A member is not named like an image, or the tar is cut short.
         """
-        with self.path.open("rb") as file:
-            for name, (offset, size) in sorted(self._index[split][class_name].items()):
-                origin = f"{self.path}:{split}/{class_name}/{name}"
-                key, extension = split_file_name(name, origin)
-                file.seek(offset)
-                data = file.read(size)
-                if len(data) != size:
-                    raise SourceError(f"{origin} is cut short: the tar is incomplete")
-                yield Sample(key, extension, data, origin)
+        return read_images(self.path, self._index[split][class_name])
+
+    @property
+    def _index(self) -> TarIndex:
+        return _index_tar(self.path, file_stamp(self.path))
+
+
+@lru_cache(maxsize=1)  # not kept by the source, which travels to a process with every class
+def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
+    index: TarIndex = {}
+    for member in sorted(list_members(path)):
+        parts = member.name.split("/")
+        if any(is_hidden(part) for part in parts):
+            continue
+        if len(parts) != 3:
+            raise SourceError(f"{path} holds {member.name!r}: {LAYOUT}")
+        files = index.setdefault(parts[0], {}).setdefault(parts[1], [])
+        if files and files[-1].name == member.name:
+            raise SourceError(f"{path} holds {member.name} twice")
+        files.append(member)
+    if not index:
+        raise SourceError(f"{path} holds no images: {LAYOUT}")
+    return index

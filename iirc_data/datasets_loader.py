@@ -1,0 +1,130 @@
+"""The published entrance: the four splits of a benchmark, as lifelong datasets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from iirc_data.benchmarks import Benchmark, class_order, load_benchmark
+from iirc_data.definitions import (
+    IIRC_SETUP,
+    INTASK_VALID,
+    POSTTASK_VALID,
+    PYTORCH,
+    TENSORFLOW,
+    TEST,
+    TRAIN,
+    PathLike,
+    SplitName,
+)
+from iirc_data.errors import BenchmarkError
+from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
+from iirc_data.lifelong_dataset.base_dataset import BaseDataset
+from iirc_data.lifelong_dataset.image_collection import ImageCollection, open_collections
+from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
+from iirc_data.task_view import check_classes, split_positions
+from iirc_data.utils.utils import print_msg
+
+FRAMEWORKS: dict[str, type[BaseDataset]] = {
+    PYTORCH: torch_dataset.Dataset,
+    TENSORFLOW: tensorflow_dataset.Dataset,
+}
+
+
+def get_lifelong_datasets(
+    dataset_name: PathLike,
+    dataset_root: PathLike = "./data",
+    setup: str = IIRC_SETUP,
+    framework: str = PYTORCH,
+    tasks_configuration_id: int = 0,
+    essential_transforms_fn: Callable[[Any], Any] | None = None,
+    augmentation_transforms_fn: Callable[[Any], Any] | None = None,
+    cache_images: bool = False,
+    joint: bool = False,
+) -> tuple[dict[str, BaseDataset], list[list[str]], dict[str, int]]:
+    """Make the four splits of a benchmark.
+
+    The samples of each split stand in the published order: subclasses as in the benchmark's
+    taxonomy, and within a class as the published loader lists them. So index ``i`` of a task is
+    the same image, whether it is read from shards or from the raw layout.
+
+    Args:
+        dataset_name: Name of a benchmark, for example ``"iirc_cifar100"``, or the path of a
+            user's own ``.json`` file.
+        dataset_root: Where the images are: a shard folder, or a folder that holds it under the
+            dataset's name; the address of one (``https://…``, ``s3://…``); the folder that holds
+            ``cifar-100-python``; or the folder that holds ``train`` and ``val`` with a folder per
+            class, as ImageNet's are.
+        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. A class-incremental benchmark serves under both;
+            one with superclasses under ``IIRC_SETUP`` only.
+        framework: ``PYTORCH``, or ``TENSORFLOW`` for numpy arrays.
+        tasks_configuration_id: Number of the benchmark's schedule.
+        essential_transforms_fn: See :class:`BaseDataset`.
+        augmentation_transforms_fn: See :class:`BaseDataset`. For the split ``"train"`` only; the
+            others get the essential transforms.
+        cache_images: Keep the current task's images in memory once they were read.
+        joint: Put all classes of the schedule into one task.
+
+    Returns:
+        The datasets ``"train"``, ``"intask_valid"`` (sampled, and with incomplete information,
+        as training data is), ``"posttask_valid"`` and ``"test"`` (all samples, complete
+        information); the tasks, each the names of the classes that it introduces; and each
+        class's index, its place in order of appearance.
+
+    Raises:
+        BenchmarkError: No such benchmark, schedule, setup or framework; or the dataset lacks
+            classes of the benchmark.
+        SourceError: ``dataset_root`` holds no dataset, or a file is not what it should be.
+        ShardError: The shards are incomplete or damaged.
+    """
+    if framework not in FRAMEWORKS:
+        raise BenchmarkError(
+            f"framework is {framework!r}, expected PYTORCH ({PYTORCH!r}) or TENSORFLOW "
+            f"({TENSORFLOW!r})"
+        )
+    print_msg(f"Creating {dataset_name}")
+    benchmark = load_benchmark(dataset_name)
+    tasks = benchmark.tasks(tasks_configuration_id, joint=joint)
+    collections = open_collections(dataset_root, benchmark)
+    train, test = collections[TRAIN], collections[TEST]
+    check_classes(benchmark, train, tasks)
+    print_msg(f"Setup used: {setup}\nUsing {framework}")
+
+    def make(split: SplitName, augment: Callable[[Any], Any] | None = None) -> BaseDataset:
+        images = test if split == TEST else train
+        return FRAMEWORKS[framework](
+            arrange_samples(benchmark, images, split),
+            tasks,
+            setup=setup,
+            using_image_path=images.are_paths,
+            cache_images=cache_images,
+            essential_transforms_fn=essential_transforms_fn,
+            augmentation_transforms_fn=augment,
+            test_mode=split in (POSTTASK_VALID, TEST),
+            **benchmark.sampling.model_dump(),
+        )
+
+    datasets: dict[str, BaseDataset] = {
+        TRAIN: make(TRAIN, augmentation_transforms_fn),
+        INTASK_VALID: make(INTASK_VALID),
+        POSTTASK_VALID: make(POSTTASK_VALID),
+        TEST: make(TEST),
+    }
+    print_msg("Dataset created")
+    return datasets, tasks, class_order(tasks)
+
+
+def arrange_samples(benchmark: Benchmark, images: ImageCollection, split: SplitName) -> Samples:
+    """Return a split's samples in the published order.
+
+    Args:
+        benchmark: Gives taxonomy and splits.
+        images: The images that the split is taken from.
+        split: Name of the split.
+    """
+    positions = split_positions(benchmark, images.classes, images.class_ids, split)
+    place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
+    places = np.array([place.get(name, -1) for name in images.classes])
+    positions = positions[np.argsort(places[images.class_ids[positions]], kind="stable")]
+    labels = tuple(benchmark.labels_of(name) for name in images.classes)
+    return Samples(images.images, positions, SampleLabels(labels, images.class_ids[positions]))

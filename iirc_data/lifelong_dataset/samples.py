@@ -1,0 +1,128 @@
+"""What a lifelong dataset is made of: images by index, and labels by combination."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER, Labels
+from iirc_data.errors import BenchmarkError
+
+
+class ImageSequence(Protocol):
+    """Images, or their paths, by index; each is made when asked for."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: int, /) -> Any:
+        """Return one image (Pillow) or path."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleLabels:
+    """The labels of many samples; each combination that occurs is kept once.
+
+    Attributes:
+        combinations: ``(superclass, subclass)`` or ``(class,)``.
+        numbers: int32 (N,), each sample's index into ``combinations``.
+    """
+
+    combinations: tuple[Labels, ...]
+    numbers: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, dataset: Sequence[tuple[Any, Labels]]) -> Self:
+        """Collect the labels of a list of ``(image, labels)``.
+
+        Raises:
+            BenchmarkError: A sample is no such pair, or its labels are not one or two different
+                class names; the message names the sample.
+        """
+        known: dict[Labels, int] = {}
+        numbers = np.empty(len(dataset), np.int32)
+        for position, sample in enumerate(dataset):
+            labels = _labels_of(sample, position)
+            number = known.get(labels)
+            if number is None:
+                _check_labels(labels, position)
+                number = known[labels] = len(known)
+            numbers[position] = number
+        return cls(tuple(known), numbers)
+
+    def __getitem__(self, position: int) -> Labels:
+        return self.combinations[self.numbers[position]]
+
+    def class_indices(self, class_names_to_idx: dict[str, int]) -> NDArray[np.int32]:
+        """Return the labels as class indices.
+
+        Args:
+            class_names_to_idx: Indices of the scheduled classes; other classes get indices after
+                them.
+
+        Returns:
+            int32 (N, 2), -1 for no second label.
+        """
+        indices = dict(class_names_to_idx)
+        table = np.full((len(self.combinations), 2), NO_LABEL, np.int32)
+        for row, labels in enumerate(self.combinations):
+            for column, label in enumerate(labels):
+                table[row, column] = indices.setdefault(label, len(indices))
+        return table[self.numbers]
+
+    def having(self, class_name: str) -> NDArray[np.bool_]:
+        """Return for each combination, bool (combinations,), whether it holds a class."""
+        return np.array([class_name in labels for labels in self.combinations], dtype=bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Samples(Sequence[tuple[Any, Labels]]):
+    """Reads like a list of ``(image, labels)``, without an object per sample.
+
+    Attributes:
+        images: The images or paths.
+        image_numbers: int64 (N,), each sample's index into ``images``.
+        labels: Each sample's labels.
+    """
+
+    images: ImageSequence
+    image_numbers: NDArray[np.int64]
+    labels: SampleLabels
+
+    def __len__(self) -> int:
+        return len(self.image_numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Any, Labels]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Any, Labels]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[Any, Labels] | list[tuple[Any, Labels]]:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        return self.images[int(self.image_numbers[index])], self.labels[index]
+
+
+def _labels_of(sample: Any, position: int) -> Labels:
+    if not isinstance(sample, tuple | list) or len(sample) != 2:
+        raise BenchmarkError(f"sample {position} is {sample!r:.60}, expected (image, (label, ...))")
+    labels = sample[1]
+    if not isinstance(labels, tuple | list) or not all(isinstance(name, str) for name in labels):
+        raise BenchmarkError(
+            f"sample {position} has the labels {labels!r:.60}, expected a tuple of class names: "
+            "(label,) or (superclass, subclass)"
+        )
+    return tuple(map(str, labels))
+
+
+def _check_labels(labels: Labels, position: int) -> None:
+    if len(labels) not in (1, 2) or len(set(labels)) != len(labels):
+        raise BenchmarkError(
+            f"sample {position} has the labels {labels}, expected one label or two different ones"
+        )
+    if NO_LABEL_PLACEHOLDER in labels:
+        raise BenchmarkError(
+            f"sample {position} has the labels {labels}, but {NO_LABEL_PLACEHOLDER!r} stands for "
+            "no label: leave it out, or rename the class"
+        )

@@ -1,0 +1,159 @@
+"""Writing the tars of one class."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL.ImageFile import ImageFile
+
+from iirc_data.errors import ShardError, SourceError
+from iirc_data.files import write_atomically
+from iirc_data.shards.manifest import Shard
+from iirc_data.shards.pixels import PixelDigest
+from iirc_data.shards.table import IMAGE_MODES
+from iirc_data.shards.tar_writer import TarWriter
+from iirc_data.sources.base import Sample, Source
+from iirc_data.sources.images import decode_rgb, open_image
+
+DEFAULT_MAX_SHARD_SIZE = 1 << 30
+
+_RGB_OF_16_BITS = "RGB;16B"
+
+
+@dataclass(frozen=True)
+class WriteSettings:
+    """How classes are written.
+
+    Attributes:
+        max_shard_size: Size in bytes of image data after which a class goes on in a further tar.
+        check_decode: Decode every image fully, so that damaged ones are found.
+    """
+
+    max_shard_size: int = DEFAULT_MAX_SHARD_SIZE
+    check_decode: bool = False
+
+
+@dataclass(frozen=True)
+class ShardedClass:
+    """What writing one class gave: its shards, and its rows of the sample table.
+
+    Attributes:
+        shards: The tars, in order.
+        rows: int64 (N, 6): shard number within the class, offset, size, height, width, mode.
+        image_formats: Extensions that occur.
+        is_kept: Whether an earlier, interrupted run had written it.
+    """
+
+    shards: list[Shard]
+    rows: NDArray[np.int64]
+    image_formats: frozenset[str]
+    is_kept: bool = False
+
+    @property
+    def bytes(self) -> int:
+        """Size of the tars."""
+        return sum(shard.bytes for shard in self.shards)
+
+
+def write_class(
+    source: Source, out: Path, split: str, class_name: str, settings: WriteSettings
+) -> ShardedClass:
+    """Write the tars of one class of one split.
+
+    Args:
+        source: The raw dataset.
+        out: Shard folder.
+        split: Name of the split.
+        class_name: Name of the leaf class.
+        settings: How.
+
+    Returns:
+        The shards and the class's rows of the sample table.
+
+    Raises:
+        SourceError: The class has no image, an input file is no image, or two share a key.
+        ShardError: A tar cannot be written, for want of space for example.
+    """
+    shards: list[Shard] = []
+    rows: list[tuple[int, int, int, int, int, int]] = []
+    formats: set[str] = set()
+    origins: dict[str, str] = {}
+    samples = source.samples(split, class_name)
+    sample = next(samples, None)
+    if sample is None:
+        raise SourceError(
+            f"{source.name}: class {class_name!r} of split {split!r} has no images: remove it"
+        )
+    while sample is not None:
+        path = f"{split}/{class_name}-{len(shards):06d}.tar"
+        first_row, data_size = len(rows), 0
+        pixels = PixelDigest() if source.encoded_here else None
+        with (
+            writing(out / path),
+            write_atomically(out / path, durable=False) as file,
+            TarWriter(file) as tar,
+        ):
+            while sample is not None and (
+                data_size == 0 or data_size + len(sample.data) <= settings.max_shard_size
+            ):
+                name = f"{_new_key(sample, origins)}.{sample.extension}"
+                image = open_image(sample)
+                mode = _mode_number(image, sample)
+                if settings.check_decode or pixels is not None:
+                    rgb = decode_rgb(image, sample.origin)
+                    if pixels is not None:
+                        pixels.add(name, rgb)
+                place = tar.add(name, sample.data), len(sample.data)
+                rows.append((len(shards), *place, image.height, image.width, mode))
+                formats.add(sample.extension)
+                data_size += len(sample.data)
+                sample = next(samples, None)
+        shards.append(
+            Shard(
+                path=path,
+                class_name=class_name,
+                samples=len(rows) - first_row,
+                bytes=tar.size,
+                sha256=tar.sha256,
+                pixels_sha256=None if pixels is None else pixels.hexdigest(),
+            )
+        )
+    return ShardedClass(shards, np.array(rows, dtype=np.int64), frozenset(formats))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the operating system says of writing a file into a :class:`ShardError`."""
+    try:
+        yield
+    except OSError as error:
+        raise ShardError(
+            f"cannot write {path}: {error.strerror or error}; once that is mended, run the same "
+            "command again: finished classes are kept"
+        ) from error
+
+
+def escape_key(key: str) -> str:
+    """Escape dots in a key, for WebDataset splits a member's name at the first one."""
+    return key.replace("%", "%25").replace(".", "%2E")
+
+
+def _new_key(sample: Sample, origins: dict[str, str]) -> str:
+    key = escape_key(sample.key)
+    if key in origins:
+        raise SourceError(
+            f"{sample.origin} and {origins[key]} share the key {sample.key!r}: rename one"
+        )
+    origins[key] = sample.origin
+    return key
+
+
+def _mode_number(image: ImageFile, sample: Sample) -> int:
+    stored = image.tile[0][3] if image.tile else None
+    mode = stored if stored == _RGB_OF_16_BITS else image.mode
+    if mode not in IMAGE_MODES:
+        raise SourceError(f"{sample.origin} has the unsupported pixel format {mode!r}")
+    return IMAGE_MODES.index(mode)

@@ -1,0 +1,41 @@
+"""Index files for DALI's own ``fn.readers.webdataset``, which reads plain tars by them."""
+
+from pathlib import Path
+
+from iirc_data.files import write_atomically
+from iirc_data.shards.class_writer import writing
+from iirc_data.shards.manifest import Manifest
+from iirc_data.sources.tar import TarMember, list_members
+
+_VERSION = "v1.2"
+
+
+def write_dali_index(root: Path, manifest: Manifest) -> list[Path]:
+    """Write beside each shard ``x.tar`` the index ``x.idx``, as DALI's ``wds2idx`` would.
+
+    Args:
+        root: Shard folder.
+        manifest: What it holds.
+
+    Returns:
+        The index files, in the order of the manifest's shards.
+
+    Raises:
+        SourceError: A shard is missing or damaged.
+        ShardError: An index cannot be written.
+    """
+    paths = []
+    for shard in manifest.shards:
+        members = list_members(root / shard.path)
+        path = (root / shard.path).with_suffix(".idx")
+        with writing(path), write_atomically(path) as file:
+            file.write(f"{_VERSION} {len(members)}\n".encode())
+            file.writelines(_line(member) for member in members)
+        paths.append(path)
+    return paths
+
+
+def _line(member: TarMember) -> bytes:
+    extension = member.name.rpartition(".")[2]
+    name = "_".join(member.name.split())  # DALI splits at blanks; it needs the name for errors only
+    return f"{extension} {member.offset} {member.size} {name}\n".encode(errors="surrogateescape")

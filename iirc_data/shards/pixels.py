@@ -1,0 +1,44 @@
+"""The digest of decoded pixels: it names images whose encoding may differ between codecs."""
+
+import hashlib
+from pathlib import Path
+
+from PIL import Image
+
+from iirc_data.files import canonical_json
+from iirc_data.sources.images import decode_rgb, open_image
+from iirc_data.sources.tar import list_members, read_images
+
+
+class PixelDigest:
+    """SHA-256 over the names, sizes and RGB pixels of a shard's images, in order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def add(self, member_name: str, image: Image.Image) -> None:
+        """Add the next image.
+
+        Args:
+            member_name: Its name in the tar.
+            image: RGB.
+        """
+        self._digest.update(canonical_json([member_name, image.width, image.height]))
+        self._digest.update(image.tobytes())
+
+    def hexdigest(self) -> str:
+        """Return the digest so far, as 64 hexadecimal digits."""
+        return self._digest.hexdigest()
+
+
+def shard_pixels_sha256(path: Path) -> str:
+    """Decode all images of a shard and return the digest of their pixels.
+
+    Raises:
+        SourceError: The shard is damaged.
+    """
+    digest = PixelDigest()
+    members = list_members(path)
+    for member, sample in zip(members, read_images(path, members), strict=True):
+        digest.add(member.name, decode_rgb(open_image(sample), sample.origin))
+    return digest.hexdigest()

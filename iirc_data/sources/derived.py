@@ -1,0 +1,129 @@
+"""Sources made of other sources: some of the classes, or smaller images."""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+import PIL
+from PIL import Image
+
+from iirc_data.errors import SourceError
+from iirc_data.sources.base import Sample, Source
+from iirc_data.sources.images import decode_rgb, open_image
+
+DEFAULT_QUALITY = 90
+
+
+@dataclass(frozen=True)
+class _DerivedSource:
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return self.source.name
+
+    @property
+    def encoded_here(self) -> bool:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return self.source.encoded_here
+
+    def classes(self) -> dict[str, list[str]]:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return self.source.classes()
+
+    def weight(self, split: str, class_name: str) -> int:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return self.source.weight(split, class_name)
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return self.source.fingerprint(split, class_name)
+
+    def samples(self, split: str, class_name: str) -> Iterator[Sample]:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return self.source.samples(split, class_name)
+
+
+@dataclass(frozen=True)
+class ClassSubset(_DerivedSource):
+    """Some classes of a source.
+
+    Attributes:
+        source: The whole.
+        class_names: The classes to keep.
+    """
+
+    class_names: frozenset[str]
+
+    @classmethod
+    def of(cls, source: Source, class_names: frozenset[str]) -> Self:
+        """Choose classes.
+
+        Raises:
+            SourceError: The source lacks some of them; the message names them.
+        """
+        known = {name for names in source.classes().values() for name in names}
+        if missing := sorted(class_names - known):
+            raise SourceError(
+                f"{source.name} lacks {len(missing)} of {len(class_names)} classes: "
+                f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
+            )
+        return cls(source, class_names)
+
+    def classes(self) -> dict[str, list[str]]:
+        """Return for each split those of its classes that are kept."""
+        return {
+            split: [name for name in names if name in self.class_names]
+            for split, names in self.source.classes().items()
+        }
+
+
+@dataclass(frozen=True)
+class ReencodedSource(_DerivedSource):
+    """A source's images as RGB JPEGs, made smaller where asked.
+
+    Attributes:
+        source: The original.
+        shorter_side: Pixels to shrink the shorter side to; smaller images keep their size.
+        quality: Quality of the JPEGs, 1 to 100.
+    """
+
+    shorter_side: int | None = None
+    quality: int = DEFAULT_QUALITY
+
+    @property
+    def name(self) -> str:
+        """Name of the original dataset and what was done to it."""
+        size = "" if self.shorter_side is None else f"-{self.shorter_side}px"
+        return f"{self.source.name}{size}-q{self.quality}"
+
+    @property
+    def encoded_here(self) -> bool:
+        """True."""
+        return True
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return the original's fingerprint, what is done to the images, and by what."""
+        original = self.source.fingerprint(split, class_name)
+        return f"{original} {self.shorter_side} {self.quality} Pillow {PIL.__version__}"
+
+    def samples(self, split: str, class_name: str) -> Iterator[Sample]:
+        """Yield the images, encoded anew.
+
+        Raises:
+            SourceError: As the original, or an image cannot be decoded.
+        """
+        for sample in self.source.samples(split, class_name):
+            yield Sample(sample.key, "jpg", self._encode(sample), sample.origin)
+
+    def _encode(self, sample: Sample) -> bytes:
+        image = decode_rgb(open_image(sample), sample.origin)
+        if self.shorter_side is not None and min(image.size) > self.shorter_side:
+            scale = self.shorter_side / min(image.size)
+            width, height = (round(side * scale) for side in image.size)
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
+        file = io.BytesIO()
+        image.save(file, format="JPEG", quality=self.quality)
+        return file.getvalue()

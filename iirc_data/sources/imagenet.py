@@ -1,0 +1,221 @@
+"""ImageNet 2012: the folder tree, or the original tars, read in place without unpacking.
+
+Both give the same samples in the same order, so the same shards.
+"""
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from iirc_data.errors import SourceError
+from iirc_data.sources.base import FileStamp, Sample, Source, file_stamp
+from iirc_data.sources.folder import FolderSource
+from iirc_data.sources.tar import TarMember, list_members, read_compressed, read_images
+
+TRAIN_TAR = "ILSVRC2012_img_train.tar"
+VAL_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12.tar.gz"
+
+_META = "ILSVRC2012_devkit_t12/data/meta.mat"
+_GROUND_TRUTH = "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt"
+_SPLITS = ("train", "val")
+_WORDNET_ID = re.compile(r"n\d{8}")
+
+
+def open_imagenet(folder: Path) -> Source:
+    """Open ImageNet.
+
+    Args:
+        folder: Holds ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``, or the three files
+            ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
+            ``ILSVRC2012_devkit_t12.tar.gz``.
+
+    Returns:
+        The source.
+
+    Raises:
+        SourceError: Neither is there, or what is there is not ImageNet.
+    """
+    if all((folder / split).is_dir() for split in _SPLITS):
+        return open_imagenet_tree(folder)
+    names = (TRAIN_TAR, VAL_TAR, DEVKIT)
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise SourceError(
+            f"{folder} holds neither the folders train/ and val/ nor all of the original files: "
+            f"{', '.join(missing)} missing"
+        )
+    return open_imagenet_tars(*(folder / name for name in names))
+
+
+def open_imagenet_tree(root: Path) -> FolderSource:
+    """Open ImageNet as folders ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``.
+
+    Raises:
+        SourceError: The folders are not laid out so.
+    """
+    source = FolderSource(root, _SPLITS)
+    _check_classes(source.classes(), str(root))
+    return source
+
+
+def open_imagenet_tars(train: Path, val: Path, devkit: Path) -> "ImageNetTars":
+    """Open ImageNet as the three files that its authors publish.
+
+    Args:
+        train: ``ILSVRC2012_img_train.tar``.
+        val: ``ILSVRC2012_img_val.tar``.
+        devkit: ``ILSVRC2012_devkit_t12.tar.gz``, which says what the validation images show.
+
+    Raises:
+        SourceError: A file is missing or damaged, or they do not fit each other.
+    """
+    source = ImageNetTars(train, val, devkit)
+    _check_classes(source.classes(), f"{train} and {val}")
+    return source
+
+
+def _check_classes(classes: dict[str, list[str]], where: str) -> None:
+    for split, names in classes.items():
+        if strange := [name for name in names if not _WORDNET_ID.fullmatch(name)]:
+            raise SourceError(
+                f"{where}: {strange[0]!r} in {split} is no WordNet id like 'n01440764'; for "
+                "other datasets use tools/shard_folder.py"
+            )
+    train, val = map(set, classes.values())
+    if train != val:
+        one_sided = sorted(train ^ val)
+        raise SourceError(
+            f"{where}: {len(one_sided)} classes are in only one of train and val: "
+            f"{', '.join(one_sided[:5])}"
+        )
+
+
+@dataclass(frozen=True)
+class ImageNetTars:
+    """The original tars: one of a tar per class to train on, one flat to validate on.
+
+    Attributes:
+        train: ``ILSVRC2012_img_train.tar``.
+        val: ``ILSVRC2012_img_val.tar``.
+        devkit: ``ILSVRC2012_devkit_t12.tar.gz``.
+    """
+
+    train: Path
+    val: Path
+    devkit: Path
+    encoded_here = False
+
+    @property
+    def name(self) -> str:
+        """``"imagenet"``."""
+        return "imagenet"
+
+    def classes(self) -> dict[str, list[str]]:
+        """Return for each split the sorted WordNet ids.
+
+        Raises:
+            SourceError: A file is missing or damaged, or they do not fit each other.
+        """
+        return {"train": sorted(self._class_tars), "val": sorted(self._val_images)}
+
+    def weight(self, split: str, class_name: str) -> int:
+        """Return the bytes of a class's images."""
+        if split == "train":
+            return self._class_tars[class_name].size
+        return sum(member.size for member in self._val_images[class_name])
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return size and time of the files that the split is read from."""
+        files = [self.train] if split == "train" else [self.val, self.devkit]
+        return str([file_stamp(path) for path in files])
+
+    def samples(self, split: str, class_name: str) -> Iterator[Sample]:
+        """Yield the images of one class, file names sorted.
+
+        Raises:
+            SourceError: A tar is damaged or cut short, or holds something else than images.
+        """
+        path = self.train if split == "train" else self.val
+        members = self._members(split, class_name)
+        if not members:
+            raise SourceError(f"{path}: class {class_name} has no images: download it again")
+        return read_images(path, members)
+
+    def _members(self, split: str, class_name: str) -> list[TarMember]:
+        if split == "train":
+            class_tar = self._class_tars[class_name]
+            return sorted(list_members(self.train, class_tar.offset, class_tar.size))
+        return self._val_images[class_name]
+
+    @property
+    def _class_tars(self) -> dict[str, TarMember]:
+        return _list_class_tars(self.train, file_stamp(self.train))
+
+    @property
+    def _val_images(self) -> dict[str, list[TarMember]]:
+        stamps = (file_stamp(self.val), file_stamp(self.devkit))
+        return _list_val_images(self.val, self.devkit, stamps)
+
+
+# Cached per process, not kept by the source, which travels to a process with every class.
+@lru_cache(maxsize=1)
+def _list_class_tars(path: Path, stamp: FileStamp) -> dict[str, TarMember]:
+    members = list_members(path)
+    for member in members:
+        if not member.name.endswith(".tar") or "/" in member.name:
+            raise SourceError(
+                f"{path} holds {member.name!r}, expected a tar per class, like n01440764.tar"
+            )
+    return {member.name.removesuffix(".tar"): member for member in members}
+
+
+@lru_cache(maxsize=1)
+def _list_val_images(
+    path: Path, devkit: Path, stamps: tuple[FileStamp, ...]
+) -> dict[str, list[TarMember]]:
+    members = sorted(list_members(path))
+    for member in members:
+        if "/" in member.name:
+            raise SourceError(f"{path} holds {member.name!r}, expected images without folders")
+    wordnet_ids = read_ground_truth(devkit)
+    if len(members) != len(wordnet_ids):
+        raise SourceError(
+            f"{path} holds {len(members)} images, {devkit} knows {len(wordnet_ids)}: "
+            "they do not belong together"
+        )
+    images: dict[str, list[TarMember]] = {}
+    for member, wordnet_id in zip(members, wordnet_ids, strict=True):
+        images.setdefault(wordnet_id, []).append(member)
+    return images
+
+
+def read_ground_truth(devkit: Path) -> list[str]:
+    """Return the WordNet id of each validation image, in the order of their names.
+
+    Args:
+        devkit: ``ILSVRC2012_devkit_t12.tar.gz``.
+
+    Raises:
+        SourceError: scipy is not installed, or the devkit is damaged.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError as error:
+        raise SourceError(
+            f"reading {devkit} needs scipy: pip install 'iirc-pipeline[imagenet]'"
+        ) from error
+    files = read_compressed(devkit, (_META, _GROUND_TRUTH))
+    try:
+        synsets = loadmat(io.BytesIO(files[_META]), squeeze_me=True)["synsets"]
+        wordnet_ids: dict[int, Any] = dict(
+            zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True)
+        )
+        return [str(wordnet_ids[int(line)]) for line in files[_GROUND_TRUTH].split()]
+    except Exception as error:  # scipy raises many types on damaged files
+        raise SourceError(
+            f"{devkit} is damaged ({type(error).__name__}: {error}): download it again"
+        ) from error

@@ -1,0 +1,139 @@
+"""Reading files inside a tar, in place: nothing is unpacked, nothing outside can be named."""
+
+import tarfile
+import zlib
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from iirc_data.errors import SourceError
+from iirc_data.sources.base import Sample, cannot_read, file_stamp, split_file_name
+
+_MEMBER_TYPES = {
+    tarfile.LNKTYPE: "a hard link",
+    tarfile.SYMTYPE: "a symbolic link",
+    tarfile.CHRTYPE: "a device",
+    tarfile.BLKTYPE: "a device",
+    tarfile.FIFOTYPE: "a named pipe",
+    tarfile.GNUTYPE_SPARSE: "a sparse file",
+}
+
+
+class TarMember(NamedTuple):
+    """A file in a tar.
+
+    Attributes:
+        name: Its path, without a leading ``./``.
+        offset: Bytes from the start of the tar's file to the member's content.
+        size: Bytes of the content.
+    """
+
+    name: str
+    offset: int
+    size: int
+
+
+def list_members(path: Path, start: int = 0, size: int | None = None) -> list[TarMember]:
+    """List the files of an uncompressed tar by reading its headers only.
+
+    Args:
+        path: The tar, or a file that holds one.
+        start: Where in the file the tar begins, in bytes.
+        size: Bytes of the tar; by default up to the end of the file.
+
+    Returns:
+        The files in the tar's order; folders are left out.
+
+    Raises:
+        SourceError: The tar is missing, compressed, damaged or cut short, or a member is no
+            plain file or has a name that leads outside.
+    """
+    end = start + size if size is not None else file_stamp(path)[0]
+    members = []
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                for info in archive:
+                    name = _checked_name(path, info)
+                    if info.isdir():
+                        continue
+                    if info.offset_data + info.size > end:
+                        raise SourceError(f"{path} is cut short within {info.name!r}: {_REMEDY}")
+                    members.append(TarMember(name, info.offset_data, info.size))
+                last = archive.offset
+            file.seek(last)
+            # tarfile takes a damaged header and a missing end for the end of the archive
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise SourceError(f"{path} is damaged or cut short at byte {last:,}: {_REMEDY}")
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise SourceError(f"{path} is not a readable, uncompressed tar: {error}") from error
+    return members
+
+
+def read_images(path: Path, members: Iterable[TarMember]) -> Iterator[Sample]:
+    """Read images out of an uncompressed tar.
+
+    Raises:
+        SourceError: The tar cannot be read, or a member is not named like an image.
+    """
+    try:
+        with path.open("rb") as file:
+            for member in members:
+                origin = f"{path}:{member.name}"
+                key, extension = split_file_name(PurePosixPath(member.name).name, origin)
+                file.seek(member.offset)
+                data = file.read(member.size)
+                if len(data) != member.size:
+                    raise SourceError(f"{origin} is cut short: {_REMEDY}")
+                yield Sample(key, extension, data, origin)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
+def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
+    """Read some files of a ``.tar.gz`` into memory.
+
+    Args:
+        path: The compressed tar.
+        wanted: Names of the members.
+
+    Returns:
+        Member name to content.
+
+    Raises:
+        SourceError: The tar cannot be read, or lacks a member; the message names it.
+    """
+    found: dict[str, bytes] = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for info in archive:
+                name = _checked_name(path, info)
+                content = archive.extractfile(info) if name in wanted else None
+                if content is not None:
+                    found[name] = content.read()
+                if len(found) == len(wanted):
+                    break
+    except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+        raise SourceError(f"{path} is damaged or no tar: {error}; {_REMEDY}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    if missing := sorted(set(wanted) - set(found)):
+        raise SourceError(f"{path} lacks {', '.join(missing)}: {_REMEDY}")
+    return found
+
+
+def _checked_name(path: Path, info: tarfile.TarInfo) -> str:
+    parts = PurePosixPath(info.name).parts
+    if info.name.startswith("/") or ".." in parts:
+        raise SourceError(f"{path} holds {info.name!r}, a name that leads outside: {_DISTRUST}")
+    if not (info.isreg() or info.isdir()) or info.issparse():
+        kind = _MEMBER_TYPES.get(info.type, "no plain file")
+        raise SourceError(f"{path} holds {info.name!r}, which is {kind}: {_DISTRUST}")
+    return "/".join(part for part in parts if part != ".")
+
+
+_REMEDY = "copy or download it again"
+_DISTRUST = "do not trust this tar; make one of plain files"

@@ -1,0 +1,59 @@
+"""Getting CIFAR-100 from where its authors publish it."""
+
+import sys
+import tarfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iirc_data.definitions import PathLike
+from iirc_data.errors import SourceError
+from iirc_data.sources.cifar import CIFAR100
+from iirc_data.sources.download import download
+from iirc_data.utils.utils import print_msg
+
+
+def download_extract_cifar100(root: PathLike = "data") -> None:
+    """Download CIFAR-100 (161 MiB), check its digest, and extract it.
+
+    An archive that is there already is not downloaded again, but (unlike in the published
+    package) it is checked and extracted.
+
+    Args:
+        root: Folder that gets ``cifar-100-python.tar.gz`` and the folder ``cifar-100-python``.
+
+    Raises:
+        SourceError: The archive cannot be downloaded, is not the expected one, or cannot be
+            extracted.
+    """
+    archive = Path(root) / CIFAR100.archive
+    if not archive.exists():
+        print_msg("downloading CIFAR 100")
+    download(CIFAR100.url, archive, CIFAR100.sha256)
+    print_msg("dataset downloaded")
+    print_msg("extracting CIFAR 100")
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(root, filter="data")
+    except (OSError, tarfile.TarError, EOFError) as error:
+        raise SourceError(f"cannot extract {archive}: {error}") from error
+    print_msg("dataset extracted")
+
+
+def main(
+    dataset_path: Annotated[Path, typer.Option("--dataset_path", help="Folder to put it into.")] = (
+        Path("data")
+    ),
+) -> None:
+    """Download and extract CIFAR-100."""
+    try:
+        download_extract_cifar100(dataset_path)
+    except SourceError as error:
+        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", error, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

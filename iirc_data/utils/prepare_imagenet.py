@@ -1,0 +1,79 @@
+"""Unpacking ImageNet's original files into a folder per class.
+
+``tools/shard_imagenet.py`` reads the original files in place and does not need this.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+
+from iirc_data.definitions import PathLike
+from iirc_data.errors import IIRCError, SourceError
+from iirc_data.sources.base import Source
+from iirc_data.sources.imagenet import DEVKIT, TRAIN_TAR, VAL_TAR, open_imagenet_tars
+
+
+def prepare_imagenet(source_dir: PathLike, target_dir: PathLike) -> None:
+    """Unpack ImageNet into ``train/<WordNet id>/*.JPEG`` and ``val/<WordNet id>/*.JPEG``.
+
+    Safe to interrupt and to run again: a class's folder gets its name when it is complete, and
+    classes that are there are left as they are.
+
+    Args:
+        source_dir: Holds ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
+            ``ILSVRC2012_devkit_t12.tar.gz``.
+        target_dir: Gets the folders ``train`` and ``val``.
+
+    Raises:
+        SourceError: A file is missing or damaged, or the images cannot be written.
+    """
+    files = (Path(source_dir) / name for name in (TRAIN_TAR, VAL_TAR, DEVKIT))
+    source = open_imagenet_tars(*files)
+    jobs = [(split, name) for split, names in source.classes().items() for name in names]
+    for split, name in track(jobs, "classes", console=Console(stderr=True)):
+        write_class_folder(source, split, name, Path(target_dir) / split / name)
+
+
+def write_class_folder(source: Source, split: str, class_name: str, folder: Path) -> None:
+    """Write a class's images into a folder, unless it is there.
+
+    Raises:
+        SourceError: An image cannot be read or written.
+    """
+    if folder.exists():
+        return
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for sample in source.samples(split, class_name):
+            # in capitals, as ImageNet has it and the published loader demands
+            (partial / f"{sample.key}.{sample.extension.upper()}").write_bytes(sample.data)
+        partial.replace(folder)
+    except OSError as error:
+        raise SourceError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def main(
+    source_dir: Annotated[
+        Path, typer.Option("--source_dir", help="Folder with the three original files.")
+    ],
+    target_dir: Annotated[
+        Path, typer.Option("--target_dir", help="Folder that gets train and val.")
+    ],
+) -> None:
+    """Unpack ImageNet's original files into a folder per class."""
+    try:
+        prepare_imagenet(source_dir, target_dir)
+    except IIRCError as error:
+        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", error, highlight=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,130 @@
+"""Small raw datasets as their authors publish them: CIFAR's pickles, ImageNet's tars."""
+
+import gzip
+import io
+import pickle
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from tests.conftest import encode, noise_image
+
+WORDNET_IDS = ("n01440764", "n01443537", "n02102040")
+
+
+def add_member(archive: tarfile.TarFile, name: str, data: bytes, **attributes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    for attribute, value in attributes.items():
+        setattr(info, attribute, value)
+    archive.addfile(info, io.BytesIO(data))
+
+
+def tar_of(members: Iterable[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in members:
+            add_member(archive, name, data)
+    return file.getvalue()
+
+
+def tar_gz_of_folder(folder: Path, path: Path) -> Path:
+    members = [(f"{folder.name}/{file.name}", file.read_bytes()) for file in folder.iterdir()]
+    path.write_bytes(gzip.compress(tar_of(members)))
+    return path
+
+
+def cifar_pixels(n: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, 3072), dtype=np.uint8)
+
+
+def dump_cifar(path: Path, content: dict) -> None:
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+def write_cifar100(
+    root: Path, n_train: int = 60, n_test: int = 24, names=("apple", "bee", "crab")
+) -> Path:
+    """Write ``cifar-100-python`` with labels in an irregular order."""
+    folder = root / "cifar-100-python"
+    folder.mkdir(parents=True)
+    for seed, (split, n) in enumerate({"train": n_train, "test": n_test}.items()):
+        labels = np.random.default_rng(seed).permutation(np.arange(n) % len(names)).tolist()
+        content = {b"fine_labels": labels, b"data": cifar_pixels(n, seed)}
+        dump_cifar(folder / split, content)
+    dump_cifar(folder / "meta", {b"fine_label_names": [name.encode() for name in names]})
+    return folder
+
+
+def write_cifar10(root: Path, n_per_batch: int = 10, names=("cat", "ant")) -> Path:
+    """Write ``cifar-10-batches-py``; the second class comes first by name."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    for seed, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        labels = np.random.default_rng(seed).permutation(np.arange(n_per_batch) % 2).tolist()
+        dump_cifar(folder / name, {b"labels": labels, b"data": cifar_pixels(n_per_batch, seed)})
+    dump_cifar(folder / "batches.meta", {b"label_names": [name.encode() for name in names]})
+    return folder
+
+
+def imagenet_images() -> dict[str, dict[str, dict[str, bytes]]]:
+    """Split to WordNet id to file name to image; validation images of the classes interleave."""
+    images: dict[str, dict[str, dict[str, bytes]]] = {"train": {}, "val": {}}
+    for row, wordnet_id in enumerate(WORDNET_IDS):
+        # 2 sorts after 10 by name, as in ImageNet
+        images["train"][wordnet_id] = {
+            f"{wordnet_id}_{number}.JPEG": encode(noise_image(100 * row + number))
+            for number in (2, 10, 33, 1)
+        }
+        images["val"][wordnet_id] = {
+            f"ILSVRC2012_val_{1 + row + 3 * number:08d}.JPEG": encode(
+                noise_image(1000 + row + 3 * number)
+            )
+            for number in range(2)
+        }
+    return images
+
+
+def write_imagenet_tree(root: Path) -> Path:
+    for split, classes in imagenet_images().items():
+        for wordnet_id, files in classes.items():
+            (root / split / wordnet_id).mkdir(parents=True)
+            for name, data in files.items():
+                (root / split / wordnet_id / name).write_bytes(data)
+    return root
+
+
+def write_imagenet_tars(root: Path) -> Path:
+    """Write the three files of the original; classes and images in no particular order."""
+    from scipy.io import savemat
+
+    root.mkdir(parents=True)
+    images = imagenet_images()
+    class_tars = [
+        (f"{wordnet_id}.tar", tar_of(files.items()))
+        for wordnet_id, files in images["train"].items()
+    ]
+    (root / "ILSVRC2012_img_train.tar").write_bytes(tar_of(reversed(class_tars)))
+    val = {name: data for files in images["val"].values() for name, data in files.items()}
+    (root / "ILSVRC2012_img_val.tar").write_bytes(tar_of(reversed(val.items())))
+    # class numbers do not follow the WordNet ids, and a fourth synset has no images
+    numbers = dict(zip((*WORDNET_IDS, "n00001740"), (3, 1, 2, 4), strict=True))
+    synsets = np.array(
+        [(number, wordnet_id, "words") for wordnet_id, number in numbers.items()],
+        dtype=[("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")],
+    )
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets})
+    class_of = {name: w for w, files in images["val"].items() for name in files}
+    truth = "".join(f"{numbers[class_of[name]]}\n" for name in sorted(val))
+    folder = "ILSVRC2012_devkit_t12/data"
+    devkit = tar_of(
+        [
+            (f"{folder}/meta.mat", meta.getvalue()),
+            (f"{folder}/ILSVRC2012_validation_ground_truth.txt", truth.encode()),
+        ]
+    )
+    (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(devkit))
+    return root

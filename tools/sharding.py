@@ -1,0 +1,319 @@
+"""What the tools that write shards share: options, progress, errors, and the summary."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeAlias
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from iirc_data.benchmarks import Benchmark
+from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
+from iirc_data.errors import BenchmarkError, IIRCError, ShardError, SourceError
+from iirc_data.shards import Manifest, ShardStore, write_shards
+from iirc_data.shards.class_writer import DEFAULT_MAX_SHARD_SIZE, ShardedClass
+from iirc_data.shards.dali_index import write_dali_index
+from iirc_data.shards.writer import Job
+from iirc_data.sources import ClassSubset, ReencodedSource, Source
+from iirc_data.sources.derived import DEFAULT_QUALITY
+from iirc_data.task_view import check_classes, split_sample_ids
+
+Out: TypeAlias = Annotated[Path, typer.Argument(help="Shard folder to write.")]
+Classes: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="Take only these classes: a file with one a line, or a list with commas."),
+]
+BenchmarkName: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--benchmark",
+        help="Take only the classes of this benchmark (a name, or a .json file), and compare "
+        "with what it expects.",
+    ),
+]
+Resize: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Shrink the shorter side to this many pixels; re-encodes as JPEG."),
+]
+Quality: TypeAlias = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=100, help=f"JPEG quality; re-encodes. [default with --resize: {DEFAULT_QUALITY}]"
+    ),
+]
+Workers: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="Processes that write classes side by side.")
+]
+Scheduler: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        help="Write the classes on the dask.distributed cluster with this scheduler, for example "
+        "tcp://host:8786; its workers must see the same files."
+    ),
+]
+MaxShardSize: TypeAlias = Annotated[
+    int, typer.Option(min=1, help="Bytes of images after which a class gets a further tar.")
+]
+CheckDecode: TypeAlias = Annotated[
+    bool, typer.Option("--check-decode", help="Decode every image fully, to find damaged ones.")
+]
+DaliIndex: TypeAlias = Annotated[
+    bool,
+    typer.Option("--dali-index", help="Write .idx files for DALI's own webdataset reader too."),
+]
+MAX_SHARD_SIZE = DEFAULT_MAX_SHARD_SIZE
+
+_BENCHMARK_SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
+_CONNECT_SECONDS = 30
+_TERMINATED = 128 + signal.SIGTERM
+_INTERRUPTED = 128 + signal.SIGINT
+
+
+def select(
+    source: Source,
+    *,
+    classes: str | None,
+    benchmark: Benchmark | None,
+    resize: int | None = None,
+    quality: int | None = None,
+) -> Source:
+    """Return what a command's options leave of a dataset.
+
+    Args:
+        source: The whole dataset.
+        classes: See :data:`Classes`.
+        benchmark: Take only its classes.
+        resize: See :data:`Resize`.
+        quality: See :data:`Quality`.
+
+    Raises:
+        SourceError: The dataset lacks chosen classes.
+    """
+    if benchmark is not None:
+        source = ClassSubset.of(source, frozenset(benchmark.leaf_classes))
+    if classes is not None:
+        source = ClassSubset.of(source, frozenset(read_class_list(classes)))
+    if resize is not None or quality is not None:
+        source = ReencodedSource(source, resize, quality or DEFAULT_QUALITY)
+    return source
+
+
+def read_class_list(text: str) -> list[str]:
+    """Return the class names of a file with one a line, or of a list with commas.
+
+    Raises:
+        SourceError: No class is named, or the file cannot be read.
+    """
+    path = Path(text)
+    try:
+        names = path.read_text().splitlines() if path.is_file() else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SourceError(f"cannot read the list of classes {path}: {error}") from error
+    found = [name.strip() for name in names if name.strip()]
+    if not found:
+        raise SourceError(f"--classes {text!r} names no class")
+    return found
+
+
+@dataclass(frozen=True)
+class Options:
+    """How shards are written.
+
+    Attributes:
+        workers: See :data:`Workers`.
+        scheduler: See :data:`Scheduler`.
+        max_shard_size: See :data:`MaxShardSize`.
+        check_decode: See :data:`CheckDecode`.
+        dali_index: See :data:`DaliIndex`.
+    """
+
+    workers: int = 1
+    scheduler: str | None = None
+    max_shard_size: int = MAX_SHARD_SIZE
+    check_decode: bool = False
+    dali_index: bool = False
+
+
+@contextmanager
+def errors_in_one_line() -> Iterator[None]:
+    """Print this project's errors, and what to do after an interruption; then exit."""
+    earlier = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except IIRCError as error:
+        _leave(f"error: {error}", 1)
+    except KeyboardInterrupt as interrupt:
+        _leave(
+            "interrupted: run the same command again to go on; finished classes are kept",
+            _TERMINATED if interrupt.args == (signal.SIGTERM,) else _INTERRUPTED,
+        )
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(signal.SIGTERM)
+
+
+def _leave(message: str, status: int) -> NoReturn:
+    Console(stderr=True).print(message, style="bold red", markup=False, highlight=False)
+    sys.exit(status)
+
+
+def write(source: Source, out: Path, options: Options) -> Manifest:
+    """Write shards, showing images and bytes per second and the time that is left.
+
+    Args:
+        source: What to write.
+        out: Shard folder.
+        options: How.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        SourceError: See :func:`~iirc_data.shards.write_shards`.
+        ShardError: Likewise; or there is no such dask cluster.
+    """
+    weights = {
+        Job(split, name): source.weight(split, name)
+        for split, names in source.classes().items()
+        for name in names
+    }
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    speed = _Speed()
+    with (
+        Progress(*columns, console=Console(stderr=True)) as display,
+        _cluster(options.scheduler) as executor,
+    ):
+        task = display.add_task("sharding", total=sum(weights.values()), speed="")
+
+        def advance(job: Job, result: ShardedClass) -> None:
+            speed.add(result)
+            display.update(task, advance=weights[job], speed=str(speed))
+
+        manifest = write_shards(
+            source,
+            out,
+            workers=options.workers,
+            executor=executor,
+            max_shard_size=options.max_shard_size,
+            check_decode=options.check_decode,
+            progress=advance,
+        )
+    if options.dali_index:
+        write_dali_index(out, manifest)
+    return manifest
+
+
+class _Speed:
+    """Images and bytes per second, of what this run writes."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._images = self._bytes = self._kept = 0
+
+    def add(self, result: ShardedClass) -> None:
+        """Count a finished class."""
+        if result.is_kept:
+            self._kept += 1
+        else:
+            self._images += len(result.rows)
+            self._bytes += result.bytes
+
+    def __str__(self) -> str:
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        kept = f" · {self._kept:,} classes kept" if self._kept else ""
+        return (
+            f"{self._images:,} images · {self._images / seconds:,.0f} images/s · "
+            f"{self._bytes / seconds / 1e6:,.1f} MB/s{kept}"
+        )
+
+
+@contextmanager
+def _cluster(scheduler: str | None) -> Iterator[Executor | None]:
+    if scheduler is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ShardError(
+            "--scheduler needs dask.distributed: pip install 'iirc-pipeline[cluster]'"
+        ) from error
+    try:
+        client = Client(scheduler, timeout=_CONNECT_SECONDS)
+    except (OSError, ValueError) as error:
+        raise ShardError(f"no dask scheduler answers at {scheduler}: {error}") from error
+    with client:
+        # impure: an earlier result of the same call says nothing of the files as they are now
+        yield client.get_executor(pure=False)
+
+
+def summarise(
+    out: Path,
+    manifest: Manifest,
+    *,
+    expected: Mapping[str, int] | None = None,
+    benchmark: Benchmark | None = None,
+) -> None:
+    """Print what was written, beside what was expected.
+
+    Args:
+        out: The shard folder.
+        manifest: Its manifest.
+        expected: Images per split, where they are known.
+        benchmark: The benchmark that the dataset is made for.
+    """
+    table = Table("split", "classes", "shards", "images", "expected")
+    for split, shards in manifest.splits.items():
+        images = sum(shard.samples for shard in shards)
+        wanted = (expected or {}).get(split)
+        table.add_row(
+            split,
+            f"{len({shard.class_name for shard in shards}):,}",
+            f"{len(shards):,}",
+            f"{images:,}",
+            "" if wanted is None else f"{wanted:,}" + (" ✓" if wanted == images else " differs"),
+        )
+    console = Console()
+    console.print(table)
+    if benchmark is not None:
+        console.print(_fit(out, benchmark), markup=False, highlight=False, soft_wrap=True)
+    size = sum(shard.bytes for shard in manifest.shards)
+    console.print(
+        f"{out}: {size / 1e6:,.1f} MB\ndigest {manifest.digest}",
+        markup=False,
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _fit(out: Path, benchmark: Benchmark) -> str:
+    store = ShardStore.open(out)
+    head = f"benchmark {benchmark.name}: "
+    try:
+        check_classes(benchmark, store.manifest, benchmark.tasks(0))
+        counts = {
+            split: len(split_sample_ids(benchmark, store.manifest, store.table, split))
+            for split in _BENCHMARK_SPLITS
+        }
+    except BenchmarkError as error:
+        return f"{head}does not fit: {error}"
+    return f"{head}all {len(benchmark.leaf_classes):,} leaf classes are here; " + ", ".join(
+        f"{split} {n:,}" for split, n in counts.items()
+    )
