@@ -312,6 +312,17 @@ def label_combinations(
     return combinations
 
 
+def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[str]:
+    """Return the leaf classes that tasks show images of.
+
+    A superclass shows images of all its subclasses, scheduled or not.
+    """
+    named = {name for task in tasks for name in task}
+    return {
+        leaf for leaf in benchmark.leaf_classes if not named.isdisjoint(benchmark.labels_of(leaf))
+    }
+
+
 def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequence[str]]) -> None:
     """Check that a dataset has what a schedule needs.
 
@@ -321,13 +332,7 @@ def check_classes(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequ
     Raises:
         BenchmarkError: Classes are missing; the message names them.
     """
-    scheduled = {name for task in tasks for name in task}
-    needed = {
-        leaf
-        for leaf in benchmark.leaf_classes
-        if not scheduled.isdisjoint(benchmark.labels_of(leaf))
-    }
-    if missing := sorted(needed - set(manifest.classes)):
+    if missing := sorted(needed_classes(benchmark, tasks) - set(manifest.classes)):
         raise BenchmarkError(
             f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
             f"{manifest.dataset!r} does not have: {', '.join(missing[:5])}"
