@@ -19,7 +19,7 @@ from fsspec.utils import get_protocol
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
-from iirc_data.files import write_atomically
+from iirc_data.files import file_sha256, write_atomically
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
@@ -74,25 +74,37 @@ class RemoteDataset:
         text = _read(self.address, TABLE_NAME, largest_table_file(self.manifest))
         return load_table(io.BytesIO(text), self.manifest, f"{self.address}/{TABLE_NAME}"), text
 
-    def fetch(self, shard: Shard, folder: Path, progress: BytesDone = lambda size: None) -> None:
-        """Bring a shard into a folder, unless a file of its size is there.
+    def fetch(
+        self,
+        shard: Shard,
+        folder: Path,
+        progress: BytesDone = lambda size: None,
+        *,
+        recheck: bool = False,
+    ) -> None:
+        """Bring a shard into a folder, unless it is there.
 
         Threads and processes may ask for the same shard: one fetches it, the others wait.
 
         Args:
             shard: One of the manifest's shards.
             folder: Shard folder to put it into.
-            progress: Told of the bytes that were fetched.
+            progress: Told of the bytes that were fetched or checked.
+            recheck: Compare the digest of a file that is there; otherwise its size will do, for
+                files get their name after their digest was checked.
 
         Raises:
             ShardError: The shard cannot be read or written, or is not what the manifest promises.
         """
         target = folder / shard.path
-        if has_size(target, shard.bytes):
+        if not recheck and has_size(target, shard.bytes):
             return
         with _sole_writer(target):
-            if not has_size(target, shard.bytes):
-                _with_attempts(self.address, lambda: self._download(shard, target, progress))
+            if has_size(target, shard.bytes):
+                if not recheck or file_sha256(target, progress) == shard.sha256:
+                    return
+                progress(-shard.bytes)
+            _with_attempts(self.address, lambda: self._download(shard, target, progress))
 
     def save_description(self, folder: Path, table_text: bytes) -> None:
         """Write the sample table, then the manifest, into a folder, byte for byte.

@@ -11,6 +11,7 @@ from fsspec.utils import get_protocol
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
+from iirc_data.files import file_sha256
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
 from iirc_data.shards.remote import (
@@ -22,7 +23,6 @@ from iirc_data.shards.remote import (
 )
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME
-from iirc_data.shards.verify import file_sha256
 
 DEFAULT_WORKERS = 8
 
@@ -73,13 +73,7 @@ def pull(
     _check_free_space(out, shards)
 
     def bring(shard: Shard, advance: BytesDone) -> None:
-        path = out / shard.path
-        if has_size(path, shard.bytes):
-            if file_sha256(path, advance) == shard.sha256:
-                return
-            advance(-shard.bytes)
-            path.unlink()
-        dataset.fetch(shard, out, advance)
+        dataset.fetch(shard, out, advance, recheck=True)
 
     total = sum(shard.bytes for shard in shards)
     for_each(bring, shards, workers=workers, total=total, progress=progress)

@@ -1,6 +1,5 @@
 """Checking a shard folder: every digest, and every row of the sample table."""
 
-import hashlib
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
+from iirc_data.files import file_sha256
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import (
     BytesDone,
@@ -21,8 +21,6 @@ from iirc_data.shards.parallel import (
 )
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
-
-_CHUNK = 1 << 22
 
 Names = NDArray[np.bytes_]
 
@@ -93,23 +91,6 @@ def verify(
         progress=progress,
     )
     return Verification(manifest, absent, problems + [text for texts in found for text in texts])
-
-
-def file_sha256(path: Path, advance: BytesDone = lambda size: None) -> str:
-    """Return the SHA-256 of a file.
-
-    Args:
-        path: The file.
-        advance: Told of the bytes that were read.
-    """
-    digest = hashlib.sha256()
-    buffer = bytearray(_CHUNK)
-    view = memoryview(buffer)
-    with path.open("rb", buffering=0) as file:
-        while size := file.readinto(buffer):
-            digest.update(view[:size])
-            advance(size)
-    return digest.hexdigest()
 
 
 def _shard_problems(
