@@ -198,11 +198,13 @@ def test_a_shard_of_another_dataset_is_found(shards, tmp_path):
 # a tar by hand, so that its members can be wrong while all digests fit
 
 
-def shard_by_hand(root: Path, members: list[tuple[tarfile.TarInfo, bytes]], n_rows=None) -> None:
+def shard_by_hand(
+    root: Path, members: list[tuple[tarfile.TarInfo, bytes]], n_rows=None, **options
+) -> None:
     """Write a dataset of one tar; the first ``n_rows`` members are the rows of the table."""
     path = root / "train" / "thing-000000.tar"
     path.parent.mkdir(parents=True)
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, "w", **options) as archive:
         for info, data in members:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -272,17 +274,58 @@ def test_rows_that_point_elsewhere_in_their_shard_are_found(shards):
         assert "test/bear-000000.tar" in found
 
 
-def test_data_hidden_behind_the_last_member_are_found(tmp_path):
-    shard_by_hand(tmp_path, [member("ü.png")])
-    path = tmp_path / "train" / "thing-000000.tar"
-    flip_bit(path, -1)
-    manifest = load_manifest((tmp_path / "manifest.json").read_bytes(), "")
-    table = ShardStore.open(tmp_path).table
-    changed = {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    shard = manifest.shards[0].model_copy(update=changed)
-    manifest = Manifest(**{**manifest.model_dump(), "splits": {"train": [shard]}})
-    sign(tmp_path, manifest, table)
-    assert "data follow the last member" in verify(tmp_path).problems[0]
+def rewrite_shard(root: Path, change) -> None:
+    """Change the bytes of a dataset's one shard and make its manifest fit."""
+    store = ShardStore.open(root)
+    (shard,) = store.manifest.shards
+    data = bytearray((root / shard.path).read_bytes())
+    change(data)
+    (root / shard.path).write_bytes(data)
+    shard = shard.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    content = {**store.manifest.model_dump(), "splits": {"train": [shard]}}
+    sign(root, Manifest(**content), store.table)
+
+
+def hide_data(data: bytearray) -> None:
+    data[-1] = 1
+
+
+def break_checksum(data: bytearray) -> None:
+    data[150] ^= 1
+
+
+def make_it_a_folder(data: bytearray) -> None:
+    assert data[156:157] == tarfile.REGTYPE
+    data[156:157] = tarfile.DIRTYPE
+    data[148:156] = b"%06o\0 " % (int(data[148:154], 8) + 5)  # types are digits
+
+
+@pytest.mark.parametrize("name", ["a.png", "ü.png"])  # the latter has an extended header
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (hide_data, "data follow the last member"),
+        (break_checksum, "not the tar that the sample table describes"),
+    ],
+)
+def test_a_tar_that_is_not_as_its_rows_say_is_found(tmp_path, name, change, problem):
+    shard_by_hand(tmp_path, [member(name)])
+    rewrite_shard(tmp_path, change)
+    (found,) = verify(tmp_path).problems
+    assert problem in found
+
+
+def test_a_folder_in_place_of_an_image_is_found(tmp_path):
+    shard_by_hand(tmp_path, [member("a.png")])
+    rewrite_shard(tmp_path, make_it_a_folder)
+    assert "is not what the row for it says" in verify(tmp_path).problems[0]
+
+
+def test_a_path_that_spans_both_name_fields_is_found(tmp_path):
+    shard_by_hand(
+        tmp_path, [member("d" * 60 + "/" + "x" * 60 + ".png")], format=tarfile.USTAR_FORMAT
+    )
+    assert "expected <key>.<png>" in verify(tmp_path).problems[0]
 
 
 def test_keys_that_need_extended_headers_are_sound(tmp_path):

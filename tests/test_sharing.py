@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from typer.testing import CliRunner
 from iirc_data.commands.data import app, parse_task_ids
 from iirc_data.errors import BenchmarkError, ShardError
 from iirc_data.shards import ShardStore, load_manifest, remote, write_shards
+from iirc_data.shards.parallel import for_each
 from iirc_data.shards.sharing import MARKER_NAME, publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
@@ -212,6 +214,20 @@ def test_a_pull_that_broke_off_is_no_dataset_and_goes_on_when_run_again(
     pull(server.url, tmp_path, workers=1)
     assert tree(tmp_path) == tree(tiny_store.root)
     assert all(server.requests[f"/{name}"] == 1 for name in finished)
+
+
+def test_where_one_file_fails_the_others_stop_at_once():
+    def work(number: int, advance) -> None:
+        if number == 0:
+            raise ShardError("broken")
+        for _ in range(1000):
+            time.sleep(0.01)
+            advance(1)
+
+    start = time.monotonic()
+    with pytest.raises(ShardError, match="broken"):
+        for_each(work, range(8), workers=2, total=8, progress=lambda done, total: None)
+    assert time.monotonic() - start < 5
 
 
 def test_a_broken_connection_is_tried_again(server, tiny_store, tmp_path):
