@@ -13,11 +13,12 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
@@ -37,6 +38,8 @@ from iirc_data.task_view import TaskSequence, needed_classes
 from tests.conftest import write_image_folder
 
 pytest.importorskip("aiohttp")
+
+CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 # its children start in milliseconds, and inherit no thread's lock
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -106,6 +109,7 @@ def surroundings(monkeypatch, tmp_path):
     MemoryFileSystem.store.clear()
 
 
+@contextmanager
 def serve(folder: Path) -> Iterator[Server]:
     with Server(folder) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
@@ -115,7 +119,8 @@ def serve(folder: Path) -> Iterator[Server]:
 
 @pytest.fixture
 def server(tiny_store) -> Iterator[Server]:
-    yield from serve(tiny_store.root)
+    with serve(tiny_store.root) as server:
+        yield server
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -330,7 +335,7 @@ def test_a_write_that_fails_leaves_nothing_under_a_final_name(server, tmp_path):
 def test_class_names_with_characters_that_urls_reserve(tmp_path):
     counts = {"train": {"a #1 at 50%?": 2, "übrig & sons+": 2, "%41": 1}}
     write_shards(open_folder(write_image_folder(tmp_path / "images", counts)), tmp_path / "shards")
-    for server in serve(tmp_path / "shards"):
+    with serve(tmp_path / "shards") as server:
         pull(server.url, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(tmp_path / "shards")
 
@@ -446,13 +451,13 @@ def test_a_publication_that_broke_off_is_no_dataset_and_goes_on_when_run_again(
     tiny_store, tmp_path, monkeypatch
 ):
     put_file = MemoryFileSystem.put_file
-    failing = fail_after(5, put_file, ConnectionError("cable out"))
+    failing = fail_after(6, put_file, ConnectionError("cable out"))  # a marker, then shards
     monkeypatch.setattr(MemoryFileSystem, "put_file", failing)
     with pytest.raises(ShardError, match=r"cannot publish memory://lab/.*cable out"):
         publish(tiny_store.root, "memory://lab", workers=1)
     with pytest.raises(ShardError, match="no finished dataset is there"):
         ShardStore.open("memory://lab")
-    counting = fail_after(7, put_file, AssertionError("what was in place is put again"))
+    counting = fail_after(7 + 2, put_file, AssertionError("what was in place is put again"))
     monkeypatch.setattr(MemoryFileSystem, "put_file", counting)
     calls = []
     publish(tiny_store.root, "memory://lab", progress=lambda done, total: calls.append(done))
@@ -461,17 +466,17 @@ def test_a_publication_that_broke_off_is_no_dataset_and_goes_on_when_run_again(
     assert tree(tmp_path) == tree(tiny_store.root)
 
 
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize("written", [0, 13, 14, 15])
 def test_a_publication_may_break_off_at_its_last_files(tiny_store, tmp_path, monkeypatch, written):
-    # marker, table and manifest are written, in this order, then the marker is removed
+    # marker, 12 shards, table and manifest are put, in this order, then the marker is removed
     error = ConnectionError("cable out")
     with monkeypatch.context() as broken:
-        for name, n in [("pipe_file", written), ("rm_file", 0)]:
+        for name, n in [("put_file", written), ("rm_file", 0)]:
             function = getattr(MemoryFileSystem, name)
             broken.setattr(MemoryFileSystem, name, fail_after(n, function, error))
         with pytest.raises(ShardError, match="cable out"):
             publish(tiny_store.root, "memory://lab")
-    if written < 3:
+    if written < 15:
         with pytest.raises(ShardError, match="no finished dataset is there"):
             pull("memory://lab", tmp_path)
     publish(tiny_store.root, "memory://lab")
@@ -611,6 +616,53 @@ def test_killed_again_and_again_it_ends_with_the_same_files(server, tiny_store, 
     assert kills_while_writing >= kills / 2
     assert tree(target) == tree(tiny_store.root)
     assert ShardStore.open(target).digest == tiny_store.digest
+
+
+# --- the documentation --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def documented(tmp_path, monkeypatch):
+    """Return the guide's blocks of a language, in a folder that has what the guide speaks of."""
+    tree = {split: dict.fromkeys(CIFAR10, 2) for split in ("train", "test")}
+    write_shards(open_folder(write_image_folder(tmp_path / "cifar10", tree)), tmp_path / "shards")
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "docs" / "sharing.md").read_text()
+    with serve(tmp_path / "shards") as server:
+        here = text.replace("https://data.our-lab.org/cifar10", server.url)
+        here = here.replace("s3://", "memory://")
+        yield lambda language: re.findall(rf"```{language}\n(.*?)```", here, re.DOTALL)
+
+
+def test_the_commands_of_the_guide_run_as_written(documented):
+    lines = [line for block in documented("bash") for line in block.splitlines()]
+    commands = [line.split()[2:] for line in lines if line.startswith("iirc data ")]
+    assert len(commands) == 7
+    for command in commands:
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, (command, result.output)
+    assert len(list(Path("copy").rglob("*.tar"))) == len(list(Path("shards").rglob("*.tar"))) == 20
+
+
+def test_the_recipes_of_the_guide_read_the_stored_images(documented):
+    by_address, by_webdataset, by_dali = documented("python")
+    names: dict[str, Any] = {}
+    exec(by_address, names)
+    expected = [names["store"].read(i).tobytes() for i in range(len(names["store"]))]
+    assert names["first_image"] == expected[0]
+    exec(by_webdataset, names)
+    shown = [(image.tobytes(), Path(url).name) for image, url in names["images"]]
+    assert len({pixels for pixels, _ in shown}) == len(shown) == 20
+    assert {name.removesuffix("-000000.tar") for _, name in shown} == set(CIFAR10)
+    pytest.importorskip("nvidia.dali")
+    index = pytest.importorskip("iirc_data.shards.dali_index")
+    index.write_dali_index(Path("shards"), names["store"].manifest)
+    exec(by_dali, names)
+    pipeline = names["pipeline"]()
+    pipeline.build()
+    images, source = pipeline.run()
+    assert images.at(0).shape == (32, 32, 3)
+    assert re.fullmatch(r"shards/train/\w+-000000\.tar:\d+:\d+\.jpg", bytes(source.at(0)).decode())
 
 
 # --- the commands -----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fsspec.callbacks import Callback
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
 from fsspec.utils import get_protocol
 
 from iirc_data.definitions import PathLike
@@ -63,8 +63,8 @@ def pull(
     out = Path(out)
     dataset = RemoteDataset.open(address)
     manifest = dataset.manifest
-    if (out / MANIFEST_NAME).exists() and read_manifest(out) != manifest:
-        raise ShardError(f"{out} already holds another dataset: give another folder")
+    if (out / MANIFEST_NAME).exists():
+        _check_same(read_manifest(out), manifest, str(out))
     wanted = set(manifest.classes if classes is None else classes)
     if missing := sorted(wanted - set(manifest.classes)):
         raise ShardError(f"{address} lacks {len(missing)} of the classes: {', '.join(missing[:5])}")
@@ -130,19 +130,19 @@ class _Publication:
     def run(self, workers: int, progress: TotalProgress) -> Manifest:
         """Copy what is not there yet."""
         manifest = self._source.manifest
-        _, table_text = self._source.read_table()
+        self._source.read_table()  # raises where it is damaged
         sizes = self._sizes_in_place()
 
         def bring(shard: Shard, advance: BytesDone) -> None:
             if sizes.get(shard.path) == shard.bytes:
                 advance(shard.bytes)
             else:
-                self._put(shard, advance)
+                self._put_shard(shard, advance)
 
         total = sum(shard.bytes for shard in manifest.shards)
         for_each(bring, manifest.shards, workers=workers, total=total, progress=progress)
-        self._write(TABLE_NAME, table_text)
-        self._write(MANIFEST_NAME, self._source.manifest_text)
+        self._put(TABLE_NAME, TABLE_NAME)
+        self._put(MANIFEST_NAME, MANIFEST_NAME)
         with self._explained(MARKER_NAME), suppress(FileNotFoundError):
             self._filesystem.rm_file(f"{self._folder}/{MARKER_NAME}")
         return manifest
@@ -154,37 +154,35 @@ class _Publication:
             text = self._read(name)
             if text is None:
                 continue
-            if load_manifest(text, f"{self._address}/{name}") != self._source.manifest:
-                raise ShardError(
-                    f"{self._address} already holds another dataset, or part of one ({name}): "
-                    "give another address, or remove it there"
-                )
+            there = load_manifest(text, f"{self._address}/{name}")
+            _check_same(there, self._source.manifest, self._address)
             with self._explained(name):
                 found = self._filesystem.find(self._folder, detail=True)
             start = len(self._folder) + 1
             return {path[start:]: details["size"] for path, details in found.items()}
-        self._write(MARKER_NAME, self._source.manifest_text)
+        self._put(MANIFEST_NAME, MARKER_NAME)
         return {}
 
-    def _put(self, shard: Shard, advance: BytesDone) -> None:
+    def _put_shard(self, shard: Shard, advance: BytesDone) -> None:
         path = self._root / shard.path
         if not has_size(path, shard.bytes) or file_sha256(path) != shard.sha256:
             raise ShardError(f"{path} is missing or damaged: run iirc data verify {self._root}")
         callback = _Advance(advance)
-        with self._explained(shard.path):
-            self._filesystem.put_file(str(path), f"{self._folder}/{shard.path}", callback=callback)
+        self._put(shard.path, shard.path, callback)
         advance(shard.bytes - callback.value)
+
+    def _put(self, path: str, name: str, callback: Callback = DEFAULT_CALLBACK) -> None:
+        with self._explained(name):
+            # unlike piping bytes, this makes the folders that it needs, and no bucket
+            self._filesystem.put_file(
+                str(self._root / path), f"{self._folder}/{name}", callback=callback
+            )
 
     def _read(self, name: str) -> bytes | None:
         with self._explained(name), suppress(FileNotFoundError):
             text: bytes = self._filesystem.cat_file(f"{self._folder}/{name}")
             return text
         return None
-
-    def _write(self, name: str, text: bytes) -> None:
-        with self._explained(name):
-            self._filesystem.makedirs(self._folder, exist_ok=True)
-            self._filesystem.pipe_file(f"{self._folder}/{name}", text)
 
     @contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -208,6 +206,15 @@ class _Advance(Callback):  # type: ignore[misc]  # fsspec has no types
     def relative_update(self, inc: int = 1) -> None:
         super().relative_update(inc)
         self._advance(inc)
+
+
+def _check_same(there: Manifest, wanted: Manifest, where: str) -> None:
+    if there == wanted:
+        return
+    other = "another dataset"
+    if there.digest == wanted.digest:
+        other = "a version of this dataset whose files are named or encoded differently"
+    raise ShardError(f"{where} already holds {other}: give another address, or remove it")
 
 
 def _check_free_space(out: Path, shards: Sequence[Shard]) -> None:
