@@ -1,12 +1,15 @@
 """Writing files so that a final name only ever holds a complete file."""
 
+import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+_CHUNK = 1 << 22
 
 
 @contextmanager
@@ -49,6 +52,22 @@ def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with a final newline, atomically."""
     with write_atomically(path) as file:
         file.write(json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n")
+
+
+def file_sha256(path: Path, progress: Callable[[int], None] = lambda size: None) -> str:
+    """Return the SHA-256 of a file.
+
+    Args:
+        path: The file.
+        progress: Told of the bytes that were read since it was last called.
+    """
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+            progress(size)
+    return digest.hexdigest()
 
 
 def canonical_json(value: Any) -> bytes:

@@ -370,6 +370,17 @@ class NamedClasses(Protocol):
         """Names of its leaf classes."""
 
 
+def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[str]:
+    """Return the leaf classes that tasks show images of.
+
+    A superclass shows images of all its subclasses, scheduled or not.
+    """
+    named = {name for task in tasks for name in task}
+    return {
+        leaf for leaf in benchmark.leaf_classes if not named.isdisjoint(benchmark.labels_of(leaf))
+    }
+
+
 def check_classes(
     benchmark: Benchmark, dataset: NamedClasses, tasks: Sequence[Sequence[str]]
 ) -> None:
@@ -381,13 +392,7 @@ def check_classes(
     Raises:
         BenchmarkError: Classes are missing; the message names them.
     """
-    scheduled = {name for task in tasks for name in task}
-    needed = {
-        leaf
-        for leaf in benchmark.leaf_classes
-        if not scheduled.isdisjoint(benchmark.labels_of(leaf))
-    }
-    if missing := sorted(needed - set(dataset.classes)):
+    if missing := sorted(needed_classes(benchmark, tasks) - set(dataset.classes)):
         raise BenchmarkError(
             f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
             f"{dataset.dataset!r} does not have: {', '.join(missing[:5])}"

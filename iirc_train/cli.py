@@ -7,7 +7,7 @@ from typing import Annotated, Any, get_args
 import typer
 from rich.console import Console
 
-from iirc_data.commands import benchmarks
+from iirc_data.commands import benchmarks, data
 from iirc_data.errors import IIRCError
 from iirc_train.config import ExperimentConfig
 from iirc_train.demo import run_demo
@@ -22,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(benchmarks.app, name="benchmarks")
+app.add_typer(data.app, name="data")
 console = Console()
 
 

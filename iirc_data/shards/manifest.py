@@ -42,7 +42,7 @@ class Shard(BaseModel):
     @classmethod
     def _stays_inside(cls, path: str) -> str:
         parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or "\\" in path or ":" in path:
+        if not parts or path.startswith("/") or ".." in parts or set(path) & set("\\:\0"):
             raise ValueError(f"{path!r} leaves the shard folder")
         return path
 

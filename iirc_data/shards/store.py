@@ -1,10 +1,12 @@
 """Reading encoded images out of shards by sample id."""
 
+import errno
 import mmap
-import tarfile
+import sys
 from collections import OrderedDict
 from pathlib import Path
-from typing import Self
+from tarfile import BLOCKSIZE, TarError, TarInfo
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,52 +14,57 @@ from numpy.typing import NDArray
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
-from iirc_data.shards.table import IMAGE_MODES, TABLE_NAME, SampleTable
+from iirc_data.shards.remote import RemoteDataset, cache_folder, local_path
+from iirc_data.shards.table import IMAGE_MODES, TABLE_NAME, SampleTable, load_table
 
 _MAX_OPEN_SHARDS = 512
-_TAR_BLOCK = 512
+# without it every map, and every view of one, holds a file descriptor
+_NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
 
 
 class ShardStore:
-    """A shard folder, opened for reading.
+    """A sharded dataset, opened for reading.
 
     Attributes:
-        root: The folder.
+        root: The shard folder; of a remote dataset, the folder that caches it.
         manifest: What it holds.
         table: One row per sample.
     """
 
-    def __init__(self, root: Path, manifest: Manifest, table: SampleTable) -> None:
+    def __init__(
+        self,
+        root: Path,
+        manifest: Manifest,
+        table: SampleTable,
+        remote: RemoteDataset | None = None,
+    ) -> None:
         self.root = root
         self.manifest = manifest
         self.table = table
+        self._remote = remote
         self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
 
     @classmethod
-    def open(cls, root: PathLike) -> Self:
-        """Open a shard folder; reads the manifest and the sample table, no shard.
+    def open(cls, address: PathLike, *, cache: PathLike | None = None) -> Self:
+        """Open a dataset; reads the manifest and the sample table, no shard.
 
         Args:
-            root: The folder that ``tools/shard_*.py`` wrote.
+            address: A shard folder that ``tools/shard_*.py`` or ``iirc data pull`` wrote, or the
+                URL of one (``https://…``, ``s3://…``, whatever fsspec reads). Of a URL the
+                shards are fetched when they are first read, and kept.
+            cache: Folder that remote datasets are kept in; by default the environment variable
+                ``IIRC_CACHE``, or ``~/.cache/iirc``.
 
         Raises:
-            ShardError: The folder is no finished dataset, or manifest and table do not fit.
+            ShardError: There is no finished dataset, or manifest and table do not fit.
         """
-        root = Path(root)
-        try:
-            text = (root / MANIFEST_NAME).read_bytes()
-        except OSError as error:
-            raise ShardError(
-                f"{root} is not a finished shard folder (no readable {MANIFEST_NAME}): "
-                "make one with tools/shard_folder.py"
-            ) from error
-        manifest = load_manifest(text, str(root / MANIFEST_NAME))
-        table = SampleTable.load(root / TABLE_NAME, str(root / TABLE_NAME))
-        if table.digest() != manifest.table_sha256:
-            raise ShardError(
-                f"{root / TABLE_NAME} does not fit its manifest: copy the folder again"
-            )
-        return cls(root, manifest, table)
+        root = local_path(address)
+        if root is None:
+            remote = RemoteDataset.open(address)
+            root = cache_folder(remote.manifest_text, cache)
+            return cls(root, remote.manifest, remote.cached_table(root), remote)
+        manifest = read_manifest(root)
+        return cls(root, manifest, load_table(root / TABLE_NAME, manifest, str(root / TABLE_NAME)))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -89,17 +96,15 @@ class ShardStore:
         return IMAGE_MODES[self.table.mode[sample_id]] in ("RGB", "L")
 
     def name(self, sample_id: int) -> str:
-        """Return shard path and key of a sample, for errors."""
-        shard = self.manifest.shards[self.table.shard[sample_id]]
-        header_at = int(self.table.offset[sample_id]) - _TAR_BLOCK
+        """Return shard path and member name of a sample, for errors."""
+        number = int(self.table.shard[sample_id])
+        start = int(self.table.offset[sample_id])
         try:
-            with (self.root / shard.path).open("rb") as file:
-                file.seek(header_at)
-                header = file.read(_TAR_BLOCK)
-            member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
-        except (OSError, tarfile.TarError):
+            header = self._shard(number)[start - BLOCKSIZE : start]
+            member = TarInfo.frombuf(header, "utf-8", "surrogateescape").name
+        except (ShardError, TarError):
             member = f"sample {sample_id}"
-        return f"{self.root / shard.path}:{member}"
+        return f"{self.root / self.manifest.shards[number].path}:{member}"
 
     def close(self) -> None:
         """Forget the open shards; views that were handed out stay valid."""
@@ -113,12 +118,21 @@ class ShardStore:
             self._open.move_to_end(number)
             return self._open[number]
         shard = self.manifest.shards[number]
+        if self._remote is not None:
+            self._remote.fetch(shard, self.root)
         path = self.root / shard.path
         try:
             with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_NO_DESCRIPTOR)
+        except FileNotFoundError as error:
+            raise ShardError(
+                f"shard {path} is not here: if {self.root} is a copy of part of a dataset, "
+                f"bring the shard with: iirc data pull ADDRESS {self.root}"
+            ) from error
         except (OSError, ValueError) as error:
-            raise ShardError(f"cannot read shard {path}: {error}") from error
+            too_many = isinstance(error, OSError) and error.errno == errno.EMFILE
+            hint = "; allow more with: ulimit -n 16384" if too_many else ""
+            raise ShardError(f"cannot read shard {path}: {error}{hint}") from error
         if len(mapped) != shard.bytes:
             raise ShardError(
                 f"shard {path} has {len(mapped)} bytes, the manifest says {shard.bytes}: "
@@ -128,3 +142,19 @@ class ShardStore:
         if len(self._open) > _MAX_OPEN_SHARDS:
             self._open.popitem(last=False)
         return mapped
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Read the manifest of a shard folder.
+
+    Raises:
+        ShardError: The folder is no finished dataset.
+    """
+    try:
+        text = (root / MANIFEST_NAME).read_bytes()
+    except OSError as error:
+        raise ShardError(
+            f"{root} is not a finished shard folder (no readable {MANIFEST_NAME}): finish writing "
+            "or pulling it by the same command again, or make one with tools/shard_folder.py"
+        ) from error
+    return load_manifest(text, str(root / MANIFEST_NAME))

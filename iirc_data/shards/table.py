@@ -1,9 +1,9 @@
 """The sample table: one row per sample, as numpy columns. A row number is a sample id."""
 
 import hashlib
-import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any, Self
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
+from iirc_data.shards.manifest import Manifest
 
 COLUMN_DTYPES: dict[str, str] = {
     "shard": "<i4",
@@ -112,9 +113,66 @@ class SampleTable:
         """
         try:
             with np.load(file, allow_pickle=False) as archive:
-                columns = {name: archive[name] for name in archive.files}
+                columns = {name: archive[name] for name in COLUMN_DTYPES if name in archive}
         except FileNotFoundError as error:
             raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except Exception as error:  # numpy and zipfile raise many types on damaged files
             raise ShardError(f"{where} is not a readable sample table: {error}") from error
         return cls.from_columns(columns)
+
+
+def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
+    """Read a dataset's sample table and check that it is the one that the manifest names.
+
+    Args:
+        file: Path or binary file of the ``.npz``.
+        manifest: The dataset's manifest.
+        where: What to call the table in an error.
+
+    Raises:
+        ShardError: The table is missing, damaged, of another dataset, or points outside the
+            shards.
+    """
+    table = SampleTable.load(file, where)
+    if table.digest() != manifest.table_sha256:
+        raise ShardError(f"{where} does not fit its manifest: copy it again")
+    if problems := table_problems(table, manifest):
+        raise ShardError(f"{where} contradicts its manifest: {problems[0]}")
+    return table
+
+
+def largest_table_file(manifest: Manifest) -> int:
+    """Return a bound on the bytes of a dataset's ``index.npz``."""
+    row = sum(np.dtype(dtype).itemsize for dtype in COLUMN_DTYPES.values())
+    return row * sum(shard.samples for shard in manifest.shards) + (1 << 16)
+
+
+def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
+    """Return what in a table contradicts its manifest.
+
+    Where nothing does, every row is a stretch of its shard, of its shard's class, and the rows
+    of a shard follow each other.
+    """
+    shards = manifest.shards
+    samples = np.array([shard.samples for shard in shards], np.int64)
+    if len(table) != samples.sum():
+        return [f"it has {len(table)} rows, the manifest promises {samples.sum()} samples"]
+    expected = np.repeat(np.arange(len(shards)), samples)
+    if not np.array_equal(table.shard, expected):
+        row = int(np.flatnonzero(table.shard != expected)[0])
+        return [f"row {row} is of shard {table.shard[row]}, the manifest promises {expected[row]}"]
+    class_ids = {name: class_id for class_id, name in enumerate(manifest.classes)}
+    shard_class = np.array([class_ids.get(shard.class_name, -1) for shard in shards], np.int64)
+    shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
+    wrong = {
+        "class": table.class_id != shard_class[table.shard],
+        "offset": (table.offset < BLOCKSIZE) | (table.offset % BLOCKSIZE != 0),
+        "size": (table.size < 1) | (table.size > shard_bytes[table.shard] - table.offset),
+        "height or width": (table.height < 1) | (table.width < 1),
+        "mode": table.mode >= len(IMAGE_MODES),
+    }
+    return [
+        f"row {np.flatnonzero(rows)[0]} has a wrong {name} ({rows.sum()} such rows)"
+        for name, rows in wrong.items()
+        if rows.any()
+    ]

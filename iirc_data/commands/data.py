@@ -1,0 +1,218 @@
+"""``iirc data``: look at, check, copy and compare sharded datasets."""
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
+from iirc_data.errors import BenchmarkError, IIRCError, ShardError
+from iirc_data.shards.manifest import Manifest, Shard
+from iirc_data.shards.parallel import TotalProgress
+from iirc_data.shards.remote import RemoteDataset, has_size, local_path
+from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
+from iirc_data.shards.store import ShardStore
+from iirc_data.shards.verify import verify
+from iirc_data.task_view import TEST_FOLDERS, TaskSequence, needed_classes
+
+app = typer.Typer(help="Look at, check, copy and compare sharded datasets.", no_args_is_help=True)
+
+SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
+
+Address = Annotated[str, typer.Argument(help="Shard folder, or URL of one (https://, s3://, …).")]
+Root = Annotated[Path, typer.Argument(help="Local shard folder.")]
+Workers = Annotated[int, typer.Option(min=1, help="Files that are worked on side by side.")]
+Schedule = Annotated[int, typer.Option(min=0, help="Number of the benchmark's schedule.")]
+
+
+@app.command("info")
+def show_info(address: Address) -> None:
+    """Show what a dataset holds."""
+    with _errors_in_one_line():
+        manifest = RemoteDataset.open(address).manifest
+        table = Table("split", "classes", "samples", "shards", "size", box=None)
+        for split, shards in manifest.splits.items():
+            n_classes = len({shard.class_name for shard in shards})
+            n_samples = sum(shard.samples for shard in shards)
+            table.add_row(
+                split, f"{n_classes:,}", f"{n_samples:,}", f"{len(shards):,}", _size(shards)
+            )
+        typer.echo(f"dataset  {manifest.dataset}")
+        typer.echo(f"formats  {', '.join(manifest.image_formats)}")
+        typer.echo(f"classes  {len(manifest.classes):,}")
+        typer.echo(f"digest   {manifest.digest}")
+        Console().print(table)
+        if (root := local_path(address)) is not None:
+            _echo_absent(root, manifest)
+
+
+@app.command("verify")
+def verify_folder(
+    root: Root,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads; by default a few more than processors.")
+    ] = None,
+) -> None:
+    """Check every digest and every row of the sample table of a local dataset."""
+    with _errors_in_one_line():
+        with _progress_bar("verify") as progress:
+            found = verify(root, workers=workers, progress=progress)
+        for problem in found.problems:
+            typer.echo(problem)
+        if found.problems:
+            raise ShardError(f"{root} has {len(found.problems)} problems: copy those files again")
+        n_checked = len(found.manifest.shards) - len(found.absent)
+        typer.echo(f"{root}: {n_checked} shards are as the manifest says")
+        typer.echo(f"digest {found.manifest.digest}")
+        _echo_absent(root, found.manifest)
+
+
+@app.command("publish")
+def publish_dataset(
+    root: Root,
+    address: Annotated[str, typer.Argument(help="Folder or URL to copy to (s3://, …).")],
+    workers: Workers = DEFAULT_WORKERS,
+) -> None:
+    """Copy a dataset to an address from which others can pull it; run again to go on."""
+    with _errors_in_one_line():
+        with _progress_bar("publish") as progress:
+            manifest = publish(root, address, workers=workers, progress=progress)
+        typer.echo(f"{address}: {len(manifest.shards)} shards, {_size(manifest.shards)}")
+        typer.echo(f"digest {manifest.digest}")
+
+
+@app.command("pull")
+def pull_dataset(
+    address: Address,
+    out: Annotated[Path, typer.Argument(help="Local folder to copy to.")],
+    benchmark: Annotated[
+        str | None, typer.Option(help="Bring only the classes of this benchmark (name or file).")
+    ] = None,
+    schedule: Schedule = 0,
+    tasks: Annotated[
+        str | None, typer.Option(help="Bring only what these tasks need, for example 0-3,5.")
+    ] = None,
+    workers: Workers = DEFAULT_WORKERS,
+) -> None:
+    """Copy a dataset, or what some tasks need of it; run again to go on, or to add tasks."""
+    with _errors_in_one_line():
+        classes = _classes_to_pull(benchmark, schedule, tasks)
+        with _progress_bar("pull") as progress:
+            manifest = pull(address, out, classes=classes, workers=workers, progress=progress)
+        typer.echo(f"{out}: {len(manifest.shards)} shards, {_size(manifest.shards)}")
+        typer.echo(f"digest {manifest.digest}")
+        _echo_absent(out, manifest)
+
+
+@app.command("digest")
+def show_digests(
+    address: Address,
+    benchmark: Annotated[str, typer.Option(help="Name or file of a benchmark.")],
+    schedule: Schedule = 0,
+) -> None:
+    """Print the digests by which two labs can tell that they train on the same samples.
+
+    One for the dataset, and one for the samples and labels of each task of each split, with
+    incomplete information in training and in-task validation, complete information in
+    post-task validation and test.
+    """
+    with _errors_in_one_line():
+        store = ShardStore.open(address)
+        definition = load_benchmark(benchmark)
+        typer.echo(f"dataset {store.digest}")
+        has_test = not store.manifest.splits.keys().isdisjoint(TEST_FOLDERS)
+        for split in SPLITS if has_test else SPLITS[:-1]:
+            sequence = TaskSequence.from_table(
+                definition, store.manifest, store.table, split, schedule=schedule
+            )
+            for task in range(len(sequence)):
+                view = sequence.view(task)
+                typer.echo(f"{split} task {task} samples {len(view)} {view.digest()}")
+
+
+def parse_task_ids(text: str) -> list[int]:
+    """Parse task numbers such as ``0-3,5``.
+
+    Raises:
+        BenchmarkError: The text is something else.
+    """
+    task_ids: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:
+            raise BenchmarkError(f"{text!r} does not name tasks: expected numbers such as 0-3,5")
+        task_ids.extend(range(first, last + 1))
+    return task_ids
+
+
+def _classes_to_pull(benchmark: str | None, schedule: int, tasks: str | None) -> set[str] | None:
+    if benchmark is None:
+        if tasks is not None:
+            raise BenchmarkError("--tasks needs --benchmark, which says what the tasks are")
+        return None
+    definition = load_benchmark(benchmark)
+    scheduled = definition.tasks(schedule)
+    if tasks is None:
+        return needed_classes(definition, scheduled)
+    task_ids = parse_task_ids(tasks)
+    if max(task_ids) >= len(scheduled):
+        raise BenchmarkError(
+            f"schedule {schedule} of benchmark {definition.name!r} has the tasks 0 to "
+            f"{len(scheduled) - 1}, got {tasks!r}"
+        )
+    return needed_classes(definition, [scheduled[task] for task in task_ids])
+
+
+def _echo_absent(root: Path, manifest: Manifest) -> None:
+    absent = [shard for shard in manifest.shards if not has_size(root / shard.path, shard.bytes)]
+    if absent:
+        typer.echo(
+            f"a part of the dataset: {len(absent)} of {len(manifest.shards)} shards "
+            f"({_size(absent)}) are not here"
+        )
+
+
+def _size(shards: Iterable[Shard]) -> str:
+    return decimal(sum(shard.bytes for shard in shards))
+
+
+@contextmanager
+def _progress_bar(description: str) -> Iterator[TotalProgress]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as display:
+        bar = display.add_task(description, total=None)
+        yield lambda done, total: display.update(bar, completed=done, total=total)
+
+
+@contextmanager
+def _errors_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except IIRCError as error:
+        Console(stderr=True, soft_wrap=True).print(
+            f"[bold red]error:[/] {escape(str(error))}", highlight=False
+        )
+        raise typer.Exit(1) from error

@@ -1,0 +1,227 @@
+"""Copying datasets between addresses: shards first, table and manifest last."""
+
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fsspec.callbacks import DEFAULT_CALLBACK, Callback
+from fsspec.utils import get_protocol
+
+from iirc_data.definitions import PathLike
+from iirc_data.errors import ShardError
+from iirc_data.files import file_sha256
+from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
+from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
+from iirc_data.shards.remote import (
+    WEB_PROTOCOLS,
+    RemoteDataset,
+    filesystem_at,
+    has_size,
+    local_path,
+)
+from iirc_data.shards.store import read_manifest
+from iirc_data.shards.table import TABLE_NAME
+
+DEFAULT_WORKERS = 8
+
+MARKER_NAME = "manifest.unfinished.json"
+"""At an address that is being published to: the manifest of the dataset that will be there."""
+
+
+def pull(
+    address: PathLike,
+    out: PathLike,
+    *,
+    classes: Collection[str] | None = None,
+    workers: int = DEFAULT_WORKERS,
+    progress: TotalProgress = no_progress,
+) -> Manifest:
+    """Copy a dataset, or some classes of it, into a local folder.
+
+    A copy of some classes has the whole manifest and sample table, so that its digest and the
+    sample ids are the dataset's; only shards are absent, and a later pull adds them. A pull that
+    was interrupted goes on where it was when it is called again: shards that are in place stay,
+    after their digest is checked.
+
+    Args:
+        address: URL or path of a shard folder.
+        out: Folder to copy to; may hold the same dataset, whole or in part.
+        classes: Leaf classes to bring; by default all.
+        workers: Number of files that are copied side by side.
+        progress: Told of the bytes that were copied or checked.
+
+    Returns:
+        The dataset's manifest.
+
+    Raises:
+        ShardError: The address holds no finished dataset, or one that lacks some of the classes;
+            a file there is not what the manifest promises; ``out`` holds another dataset or
+            cannot be written.
+    """
+    out = Path(out)
+    dataset = RemoteDataset.open(address)
+    manifest = dataset.manifest
+    if (out / MANIFEST_NAME).exists():
+        _check_same(read_manifest(out), manifest, str(out))
+    wanted = set(manifest.classes if classes is None else classes)
+    if missing := sorted(wanted - set(manifest.classes)):
+        raise ShardError(f"{address} lacks {len(missing)} of the classes: {', '.join(missing[:5])}")
+    shards = [shard for shard in manifest.shards if shard.class_name in wanted]
+    _, table_text = dataset.read_table()
+    _check_free_space(out, shards)
+
+    def bring(shard: Shard, advance: BytesDone) -> None:
+        dataset.fetch(shard, out, advance, recheck=True)
+
+    total = sum(shard.bytes for shard in shards)
+    for_each(bring, shards, workers=workers, total=total, progress=progress)
+    dataset.save_description(out, table_text)
+    return manifest
+
+
+def publish(
+    root: PathLike,
+    address: PathLike,
+    *,
+    workers: int = DEFAULT_WORKERS,
+    progress: TotalProgress = no_progress,
+) -> Manifest:
+    """Copy a dataset to an address from which others can pull it.
+
+    The manifest is written last, so a dataset that was published in part is none. Called again,
+    it goes on where it was: at a local address, files are kept once their digest is checked; at a
+    remote one, files of the right size are kept where a marker tells that a publication of the
+    same manifest put them there.
+
+    Args:
+        root: A local shard folder, whole.
+        address: URL or path to copy to; anything that fsspec writes.
+        workers: Number of files that are copied side by side.
+        progress: Told of the bytes that were copied or found in place.
+
+    Returns:
+        The dataset's manifest.
+
+    Raises:
+        ShardError: ``root`` is no whole dataset or is damaged; the address cannot be written,
+            or holds another dataset, whole or in part.
+    """
+    folder = local_path(address)
+    if folder is not None:
+        return pull(root, folder, workers=workers, progress=progress)
+    return _Publication(Path(root), str(address)).run(workers, progress)
+
+
+class _Publication:
+    """A dataset on its way to a remote address."""
+
+    def __init__(self, root: Path, address: str) -> None:
+        if get_protocol(address) in WEB_PROTOCOLS:
+            raise ShardError(
+                f"a web server cannot be published to: publish to the folder that serves {address}"
+            )
+        self._root = root
+        self._source = RemoteDataset.open(root)
+        self._address = address.rstrip("/")
+        self._filesystem, self._folder = filesystem_at(self._address)
+
+    def run(self, workers: int, progress: TotalProgress) -> Manifest:
+        """Copy what is not there yet."""
+        manifest = self._source.manifest
+        self._source.read_table()  # raises where it is damaged
+        sizes = self._sizes_in_place()
+
+        def bring(shard: Shard, advance: BytesDone) -> None:
+            if sizes.get(shard.path) == shard.bytes:
+                advance(shard.bytes)
+            else:
+                self._put_shard(shard, advance)
+
+        total = sum(shard.bytes for shard in manifest.shards)
+        for_each(bring, manifest.shards, workers=workers, total=total, progress=progress)
+        self._put(TABLE_NAME, TABLE_NAME)
+        self._put(MANIFEST_NAME, MANIFEST_NAME)
+        with self._explained(MARKER_NAME), suppress(FileNotFoundError):
+            self._filesystem.rm_file(f"{self._folder}/{MARKER_NAME}")
+        return manifest
+
+    def _sizes_in_place(self) -> dict[str, int]:
+        """Return the sizes of the files that a publication of this manifest left there."""
+        self._filesystem.invalidate_cache()
+        for name in (MANIFEST_NAME, MARKER_NAME):
+            text = self._read(name)
+            if text is None:
+                continue
+            there = load_manifest(text, f"{self._address}/{name}")
+            _check_same(there, self._source.manifest, self._address)
+            with self._explained(name):
+                found = self._filesystem.find(self._folder, detail=True)
+            start = len(self._folder) + 1
+            return {path[start:]: details["size"] for path, details in found.items()}
+        self._put(MANIFEST_NAME, MARKER_NAME)
+        return {}
+
+    def _put_shard(self, shard: Shard, advance: BytesDone) -> None:
+        path = self._root / shard.path
+        if not has_size(path, shard.bytes) or file_sha256(path) != shard.sha256:
+            raise ShardError(f"{path} is missing or damaged: run iirc data verify {self._root}")
+        callback = _Advance(advance)
+        self._put(shard.path, shard.path, callback)
+        advance(shard.bytes - callback.value)
+
+    def _put(self, path: str, name: str, callback: Callback = DEFAULT_CALLBACK) -> None:
+        with self._explained(name):
+            # unlike piping bytes, this makes the folders that it needs, and no bucket
+            self._filesystem.put_file(
+                str(self._root / path), f"{self._folder}/{name}", callback=callback
+            )
+
+    def _read(self, name: str) -> bytes | None:
+        with self._explained(name), suppress(FileNotFoundError):
+            text: bytes = self._filesystem.cat_file(f"{self._folder}/{name}")
+            return text
+        return None
+
+    @contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except CancelledError:
+            raise
+        except Exception as error:  # each filesystem raises its own types
+            raise ShardError(
+                f"cannot publish {self._address}/{name}: {type(error).__name__}: {error}"
+            ) from error
+
+
+class _Advance(Callback):  # type: ignore[misc]  # fsspec has no types
+    """Passes on the bytes that fsspec reports."""
+
+    def __init__(self, advance: BytesDone) -> None:
+        super().__init__()
+        self._advance = advance
+
+    def relative_update(self, inc: int = 1) -> None:
+        super().relative_update(inc)
+        self._advance(inc)
+
+
+def _check_same(there: Manifest, wanted: Manifest, where: str) -> None:
+    if there == wanted:
+        return
+    other = "another dataset"
+    if there.digest == wanted.digest:
+        other = "a version of this dataset whose files are named or encoded differently"
+    raise ShardError(f"{where} already holds {other}: give another address, or remove it")
+
+
+def _check_free_space(out: Path, shards: Sequence[Shard]) -> None:
+    needed = sum(shard.bytes for shard in shards if not has_size(out / shard.path, shard.bytes))
+    existing = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if (free := shutil.disk_usage(existing).free) < needed:
+        raise ShardError(
+            f"{out} needs {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free: choose another "
+            "folder, or fewer tasks"
+        )

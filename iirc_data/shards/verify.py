@@ -1,0 +1,207 @@
+"""Checking a shard folder: every digest, and every row of the sample table."""
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.definitions import PathLike
+from iirc_data.errors import ShardError
+from iirc_data.files import file_sha256
+from iirc_data.shards.manifest import Manifest, Shard
+from iirc_data.shards.parallel import (
+    BytesDone,
+    TotalProgress,
+    for_each,
+    no_progress,
+)
+from iirc_data.shards.store import read_manifest
+from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
+
+Names = NDArray[np.bytes_]
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What :func:`verify` found.
+
+    Attributes:
+        manifest: The folder's manifest.
+        absent: Paths of shards that are not there, as in a copy of part of a dataset.
+        problems: What is wrong, each with the file's name.
+    """
+
+    manifest: Manifest
+    absent: list[str]
+    problems: list[str]
+
+
+def verify(
+    root: PathLike, *, workers: int | None = None, progress: TotalProgress = no_progress
+) -> Verification:
+    """Check a shard folder.
+
+    Of each shard the size, the SHA-256, and that its members are exactly the samples of the
+    table: regular files, of the size, at the place and in the order of their rows, named like
+    images, each key once.
+
+    Args:
+        root: The shard folder.
+        workers: Number of threads; by default a few more than processors.
+        progress: Told of the bytes that were read.
+
+    Returns:
+        All problems found.
+
+    Raises:
+        ShardError: The folder has no valid manifest.
+    """
+    root = Path(root)
+    manifest = read_manifest(root)
+    problems = []
+    table: SampleTable | None = None
+    try:
+        table = load_table(root / TABLE_NAME, manifest, str(root / TABLE_NAME))
+    except ShardError as error:
+        problems.append(str(error))
+    ends = np.cumsum([0, *(shard.samples for shard in manifest.shards)]).tolist()
+    absent = [shard.path for shard in manifest.shards if not (root / shard.path).exists()]
+    jobs = [
+        (shard, slice(start, stop))
+        for shard, start, stop in zip(manifest.shards, ends[:-1], ends[1:], strict=True)
+        if shard.path not in set(absent)
+    ]
+
+    def check(job: tuple[Shard, slice], advance: BytesDone) -> list[str]:
+        shard, rows = job
+        return [
+            f"{root / shard.path} {problem}"
+            for problem in _shard_problems(root, shard, manifest, table, rows, advance)
+        ]
+
+    found = for_each(
+        check,
+        jobs,
+        workers=workers,
+        total=sum(shard.bytes for shard, _ in jobs),
+        progress=progress,
+    )
+    return Verification(manifest, absent, problems + [text for texts in found for text in texts])
+
+
+def _shard_problems(
+    root: Path,
+    shard: Shard,
+    manifest: Manifest,
+    table: SampleTable | None,
+    rows: slice,
+    advance: BytesDone,
+) -> list[str]:
+    path = root / shard.path
+    try:
+        if (size := path.stat().st_size) != shard.bytes:
+            advance(shard.bytes)
+            return [f"has {size} bytes, the manifest says {shard.bytes}"]
+        if file_sha256(path, advance) != shard.sha256:
+            return ["does not have the digest that the manifest gives: damaged or exchanged"]
+        if table is None:
+            return []
+        return member_problems(path, table.offset[rows], table.size[rows], manifest.image_formats)
+    except OSError as error:
+        return [f"cannot be read: {error.strerror or error}"]
+
+
+def member_problems(
+    path: Path,
+    offset: NDArray[np.int64],
+    size: NDArray[np.int64],
+    image_formats: Sequence[str],
+) -> list[str]:
+    """Return how a tar's members differ from its rows of the sample table.
+
+    Args:
+        path: The tar.
+        offset: int64 (N,), where the rows' images start; inside the tar, multiples of 512.
+        size: int64 (N,), bytes of the images; inside the tar.
+        image_formats: Extensions that members may have.
+    """
+    names = _names_of_back_to_back_members(path, offset, size)
+    if names is None:
+        try:
+            names = _names_by_walking(path, offset, size)
+        except (tarfile.TarError, ValueError) as error:
+            return [f"is not the tar that the sample table describes: {error}"]
+    extensions = [f".{extension}".encode() for extension in image_formats]
+    is_image = np.logical_or.reduce([np.strings.endswith(names, name) for name in extensions])
+    is_plain = (np.strings.count(names, b".") == 1) & (np.strings.count(names, b"/") == 0)
+    keys, counts = np.unique(np.strings.partition(names, b".")[0], return_counts=True)
+    return [
+        f"holds member {_text(name)!r}, expected <key>.<{'|'.join(image_formats)}>"
+        for name in names[~(is_image & is_plain)][:1]
+    ] + [f"holds the key {_text(key)!r} more than once" for key in keys[counts > 1][:1]]
+
+
+def _names_of_back_to_back_members(
+    path: Path, offset: NDArray[np.int64], size: NDArray[np.int64]
+) -> Names | None:
+    """Return the members' names where the tar is header, image, header, image, …, zeros.
+
+    None where it is anything else, such as a tar with extended headers for long names.
+    """
+    data = np.memmap(path, np.uint8, mode="r")
+    if len(data) % tarfile.BLOCKSIZE:
+        return None
+    blocks = data.reshape(-1, tarfile.BLOCKSIZE)
+    first = offset // tarfile.BLOCKSIZE
+    after = first - (-size // tarfile.BLOCKSIZE)
+    if not np.array_equal(first, np.r_[1, after[:-1] + 1]) or blocks[after[-1] :].any():
+        return None
+    headers = np.array(blocks[first - 1])
+    names = headers[:, :100].copy()
+    checksum = _octal(headers[:, 148:154])
+    headers[:, 148:156] = ord(" ")
+    well_formed = (
+        (headers.sum(axis=1) == checksum)
+        & (_octal(headers[:, 124:135]) == size)
+        & (headers[:, 156] == ord(tarfile.REGTYPE))
+        & (headers[:, 345] == 0)  # the name has no first part in the prefix field
+        & ~((names[:, :-1] == 0) & (names[:, 1:] != 0)).any(axis=1)  # nothing behind its end
+    )
+    return names.view("S100").ravel() if well_formed.all() else None
+
+
+def _octal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Read octal numbers, uint8 (N, digits); -1 where one is not plain digits."""
+    values = digits.astype(np.int64) - ord("0")
+    powers = 8 ** np.arange(digits.shape[1] - 1, -1, -1, dtype=np.int64)
+    return np.where(((values >= 0) & (values < 8)).all(axis=1), values @ powers, -1)
+
+
+def _names_by_walking(path: Path, offset: NDArray[np.int64], size: NDArray[np.int64]) -> Names:
+    """Return the members' names, read one by one.
+
+    Raises:
+        ValueError: The members are not the rows.
+        tarfile.TarError: The tar is damaged.
+    """
+    names = []
+    rows = list(zip(offset.tolist(), size.tolist(), strict=True))
+    with tarfile.open(path, "r:") as archive:
+        for row, member in zip_longest(rows, archive):
+            if member is None:
+                raise ValueError(f"no member lies at {row[0]}, where a row says so")
+            if not member.isreg() or row != (member.offset_data, member.size):
+                raise ValueError(f"member {member.name!r} is not what the row for it says")
+            names.append(member.name.encode(errors="surrogateescape"))
+        end = archive.offset
+    if np.memmap(path, np.uint8, mode="r", offset=end).any():
+        raise ValueError("data follow the last member")
+    return np.array(names)
+
+
+def _text(name: bytes) -> str:
+    return bytes(name).decode(errors="replace")
