@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 import shutil
 import socket
 from collections.abc import Collection, Iterator
@@ -20,7 +19,6 @@ from iirc_data.shards.manifest import Shard
 
 _RECEIPTS = ".receipts"
 _LOCK = ".lock"
-_SHARD_NAME = re.compile(r"(.+)-\d{6}\.tar")
 
 
 class _Receipt(BaseModel):
@@ -44,16 +42,12 @@ def sole_writer(out: Path) -> Iterator[None]:
     lock = FileLock(out / _LOCK, blocking=False)
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-    try:
-        with writing(out / _LOCK):
+        try:
             lock.acquire()
-    except Timeout:
-        holder = "another process"
-        with suppress(OSError):
-            holder = (out / _LOCK).read_text() or holder
-        raise ShardError(
-            f"{out} is being written by {holder}: wait for it, or give another folder"
-        ) from None
+        except Timeout:
+            raise ShardError(
+                f"{out} is being written by {_holder(out)}: wait for it, or give another folder"
+            ) from None
     try:
         with writing(out / _LOCK):
             (out / _LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}")
@@ -61,6 +55,12 @@ def sole_writer(out: Path) -> Iterator[None]:
     finally:
         (out / _LOCK).unlink(missing_ok=True)
         lock.release()
+
+
+def _holder(out: Path) -> str:
+    with suppress(OSError):
+        return (out / _LOCK).read_text() or "another process"
+    return "another process"
 
 
 def begin(out: Path) -> None:
@@ -81,12 +81,25 @@ def begin(out: Path) -> None:
         (out / _RECEIPTS).mkdir()
 
 
-def finish(out: Path, shards: Collection[Shard]) -> None:
-    """Remove receipts, and the tars of earlier tries that are not among the dataset's shards."""
+@contextmanager
+def clearing_partial_files(out: Path) -> Iterator[None]:
+    """Clear what killed writers left half-written, whatever ends the block."""
+    try:
+        yield
+    finally:
+        remove_partial_files(out)
+
+
+def remove_strays(out: Path, shards: Collection[Shard]) -> None:
+    """Remove the tars of earlier tries that are not among the dataset's shards."""
     paths = {out / shard.path for shard in shards}
     for path in out.glob("*/*.tar"):
-        if path not in paths and _SHARD_NAME.fullmatch(path.name):
+        if path not in paths:
             path.unlink()
+
+
+def forget(out: Path) -> None:
+    """Remove the receipts."""
     shutil.rmtree(out / _RECEIPTS, ignore_errors=True)
 
 

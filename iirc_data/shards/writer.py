@@ -18,8 +18,16 @@ from iirc_data.shards.class_writer import (
     writing,
 )
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard
-from iirc_data.shards.table import TABLE_NAME, SampleTable
-from iirc_data.shards.unfinished import begin, finish, load_receipt, save_receipt, sole_writer
+from iirc_data.shards.table import SampleTable
+from iirc_data.shards.unfinished import (
+    begin,
+    clearing_partial_files,
+    forget,
+    load_receipt,
+    remove_strays,
+    save_receipt,
+    sole_writer,
+)
 from iirc_data.shards.workers import process_pool
 from iirc_data.sources.base import Source
 
@@ -78,6 +86,7 @@ def write_shards(
     settings = WriteSettings(max_shard_size, check_decode)
     with sole_writer(out):
         if (out / MANIFEST_NAME).exists():
+            forget(out)
             raise ShardError(
                 f"{out} already holds a finished dataset: give another folder or remove it"
             )
@@ -92,16 +101,19 @@ def write_shards(
         if executor is not None:
             _run_on(executor, run, jobs, keep)
         elif workers > 1:
-            with process_pool(workers) as pool:
+            with clearing_partial_files(out), process_pool(workers) as pool:
                 _run_on(pool, run, jobs, keep)
         else:
             for job in jobs:
                 keep(job, run(job))
+        table, manifest = _describe(source.name, {job: results[job] for job in jobs})
         with writing(out):
-            for split in found:
+            remove_strays(out, manifest.shards)
+            for split in manifest.splits:
                 sync_folder(out / split)
-        manifest = _describe(source.name, out, {job: results[job] for job in jobs})
-        finish(out, manifest.shards)
+            table.save(out)
+            manifest.save(out)
+        forget(out)
     return manifest
 
 
@@ -142,8 +154,7 @@ def _check_names(jobs: list[Job]) -> None:
             raise SourceError(f"{name!r} cannot be part of a shard's path: rename it")
 
 
-def _describe(dataset: str, out: Path, results: dict[Job, ShardedClass]) -> Manifest:
-    """Write the sample table, then the manifest."""
+def _describe(dataset: str, results: dict[Job, ShardedClass]) -> tuple[SampleTable, Manifest]:
     classes = sorted({job.class_name for job in results})
     splits: dict[str, list[Shard]] = {}
     blocks = []
@@ -156,8 +167,6 @@ def _describe(dataset: str, out: Path, results: dict[Job, ShardedClass]) -> Mani
         n_shards += len(result.shards)
     names = ("class_id", "shard", "offset", "size", "height", "width", "mode")
     table = SampleTable.from_columns(dict(zip(names, np.concatenate(blocks).T, strict=True)))
-    with writing(out / TABLE_NAME):
-        table.save(out)
     manifest = Manifest(
         dataset=dataset,
         image_formats=sorted(set().union(*(result.image_formats for result in results.values()))),
@@ -165,7 +174,4 @@ def _describe(dataset: str, out: Path, results: dict[Job, ShardedClass]) -> Mani
         splits=splits,
         table_sha256=table.digest(),
     )
-    manifest = manifest.model_copy(update={"digest": manifest.compute_digest()})
-    with writing(out / MANIFEST_NAME):
-        manifest.save(out)
-    return manifest
+    return table, manifest.model_copy(update={"digest": manifest.compute_digest()})
