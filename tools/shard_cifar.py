@@ -19,6 +19,7 @@ from iirc_data.sources import open_cifar
 from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarLayout
 from iirc_data.sources.download import download
 from tools import sharding
+from tools.summary import summarise
 
 IMAGES_OF_ALL_CLASSES = {"train": 50_000, "test": 10_000}
 
@@ -51,8 +52,9 @@ def main(
     source: Annotated[
         Path,
         typer.Argument(
+            resolve_path=True,
             help="Folder cifar-100-python or cifar-10-batches-py, its .tar.gz, or the folder that "
-            "holds it."
+            "holds it.",
         ),
     ],
     out: sharding.Out,
@@ -88,7 +90,7 @@ def main(
         )
         share = len(manifest.classes) / len(whole.class_names)
         expected = {split: round(n * share) for split, n in IMAGES_OF_ALL_CLASSES.items()}
-        sharding.summarise(out, manifest, expected=expected, benchmark=chosen)
+        summarise(out, manifest, expected=expected, benchmark=chosen)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from iirc_data.errors import BenchmarkError
 from iirc_data.files import write_json
 from iirc_data.sources import open_folder
 from tools import sharding
+from tools.summary import summarise
 
 Taxonomy: TypeAlias = dict[str, list[str]]
 """Superclass to its subclasses."""
@@ -82,7 +83,10 @@ def starting_benchmark(name: str, taxonomy: Taxonomy, classes: list[str]) -> Ben
 
 
 def main(
-    source: Annotated[Path, typer.Argument(help="Image folder split/class/*, or a tar of one.")],
+    source: Annotated[
+        Path,
+        typer.Argument(resolve_path=True, help="Image folder split/class/*, or a tar of one."),
+    ],
     out: sharding.Out,
     taxonomy: Annotated[
         Path | None,
@@ -115,7 +119,7 @@ def main(
         )
         if taxonomy is not None and chosen is not None:
             write_json(out / BENCHMARK_NAME, chosen.model_dump())
-        sharding.summarise(out, manifest, benchmark=chosen)
+        summarise(out, manifest, benchmark=chosen)
 
 
 if __name__ == "__main__":

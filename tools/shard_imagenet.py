@@ -9,6 +9,7 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.sources import open_imagenet, open_imagenet_tars
 from iirc_data.sources.imagenet import DEVKIT, TRAIN_TAR, VAL_TAR
 from tools import sharding
+from tools.summary import summarise
 
 N_CLASSES = 1_000
 TRAINING_IMAGES_OF_ALL_CLASSES = 1_281_167
@@ -19,18 +20,20 @@ def main(
     source: Annotated[
         Path,
         typer.Argument(
-            help=f"Folder with train/ and val/, or with {TRAIN_TAR}, {VAL_TAR} and {DEVKIT}."
+            resolve_path=True,
+            help=f"Folder with train/ and val/, or with {TRAIN_TAR}, {VAL_TAR} and {DEVKIT}.",
         ),
     ],
     out: sharding.Out,
     train_tar: Annotated[
-        Path | None, typer.Option(help=f"{TRAIN_TAR}, where it is not in SOURCE.")
+        Path | None,
+        typer.Option(resolve_path=True, help=f"{TRAIN_TAR}, where it is not in SOURCE."),
     ] = None,
     val_tar: Annotated[
-        Path | None, typer.Option(help=f"{VAL_TAR}, where it is not in SOURCE.")
+        Path | None, typer.Option(resolve_path=True, help=f"{VAL_TAR}, where it is not in SOURCE.")
     ] = None,
     devkit: Annotated[
-        Path | None, typer.Option(help=f"{DEVKIT}, where it is not in SOURCE.")
+        Path | None, typer.Option(resolve_path=True, help=f"{DEVKIT}, where it is not in SOURCE.")
     ] = None,
     classes: sharding.Classes = None,
     benchmark: sharding.BenchmarkName = None,
@@ -63,7 +66,7 @@ def main(
         expected = {"val": VALIDATION_IMAGES_PER_CLASS * len(manifest.classes)}
         if len(manifest.classes) == N_CLASSES:
             expected["train"] = TRAINING_IMAGES_OF_ALL_CLASSES
-        sharding.summarise(out, manifest, expected=expected, benchmark=chosen)
+        summarise(out, manifest, expected=expected, benchmark=chosen)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""What the tools that write shards share: options, progress, errors, and the summary."""
+"""What the tools that write shards share: options, progress, and errors of one line."""
 
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,20 +13,17 @@ from typing import Annotated, NoReturn, TypeAlias
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from iirc_data.benchmarks import Benchmark
-from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
-from iirc_data.errors import BenchmarkError, IIRCError, ShardError, SourceError
-from iirc_data.shards import Manifest, ShardStore, write_shards
+from iirc_data.errors import IIRCError, ShardError, SourceError
+from iirc_data.shards import Manifest, write_shards
 from iirc_data.shards.class_writer import DEFAULT_MAX_SHARD_SIZE, ShardedClass
 from iirc_data.shards.dali_index import write_dali_index
 from iirc_data.shards.writer import Job
 from iirc_data.sources import ClassSubset, ReencodedSource, Source
 from iirc_data.sources.derived import DEFAULT_QUALITY
-from iirc_data.task_view import check_classes, split_sample_ids
 
-Out: TypeAlias = Annotated[Path, typer.Argument(help="Shard folder to write.")]
+Out: TypeAlias = Annotated[Path, typer.Argument(resolve_path=True, help="Shard folder to write.")]
 Classes: TypeAlias = Annotated[
     str | None,
     typer.Option(help="Take only these classes: a file with one a line, or a list with commas."),
@@ -71,7 +68,6 @@ DaliIndex: TypeAlias = Annotated[
 ]
 MAX_SHARD_SIZE = DEFAULT_MAX_SHARD_SIZE
 
-_BENCHMARK_SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 _CONNECT_SECONDS = 30
 _TERMINATED = 128 + signal.SIGTERM
 _INTERRUPTED = 128 + signal.SIGINT
@@ -262,58 +258,3 @@ def _cluster(scheduler: str | None) -> Iterator[Executor | None]:
     with client:
         # impure: an earlier result of the same call says nothing of the files as they are now
         yield client.get_executor(pure=False)
-
-
-def summarise(
-    out: Path,
-    manifest: Manifest,
-    *,
-    expected: Mapping[str, int] | None = None,
-    benchmark: Benchmark | None = None,
-) -> None:
-    """Print what was written, beside what was expected.
-
-    Args:
-        out: The shard folder.
-        manifest: Its manifest.
-        expected: Images per split, where they are known.
-        benchmark: The benchmark that the dataset is made for.
-    """
-    table = Table("split", "classes", "shards", "images", "expected")
-    for split, shards in manifest.splits.items():
-        images = sum(shard.samples for shard in shards)
-        wanted = (expected or {}).get(split)
-        table.add_row(
-            split,
-            f"{len({shard.class_name for shard in shards}):,}",
-            f"{len(shards):,}",
-            f"{images:,}",
-            "" if wanted is None else f"{wanted:,}" + (" ✓" if wanted == images else " differs"),
-        )
-    console = Console()
-    console.print(table)
-    if benchmark is not None:
-        console.print(_fit(out, benchmark), markup=False, highlight=False, soft_wrap=True)
-    size = sum(shard.bytes for shard in manifest.shards)
-    console.print(
-        f"{out}: {size / 1e6:,.1f} MB\ndigest {manifest.digest}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
-    )
-
-
-def _fit(out: Path, benchmark: Benchmark) -> str:
-    store = ShardStore.open(out)
-    head = f"benchmark {benchmark.name}: "
-    try:
-        check_classes(benchmark, store.manifest, benchmark.tasks(0))
-        counts = {
-            split: len(split_sample_ids(benchmark, store.manifest, store.table, split))
-            for split in _BENCHMARK_SPLITS
-        }
-    except BenchmarkError as error:
-        return f"{head}does not fit: {error}"
-    return f"{head}all {len(benchmark.leaf_classes):,} leaf classes are here; " + ", ".join(
-        f"{split} {n:,}" for split, n in counts.items()
-    )

@@ -1,0 +1,298 @@
+"""The commands that write shards, as they are typed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.shards import ShardStore, write_shards
+from iirc_data.sources import open_folder
+from tests.conftest import TINY_TREE, write_image_folder
+from tests.raw_datasets import (
+    WORDNET_IDS,
+    tar_gz_of_folder,
+    write_cifar10,
+    write_cifar100,
+    write_imagenet_tars,
+    write_imagenet_tree,
+)
+from tools import dali_index, shard_cifar, shard_folder, shard_imagenet
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(tool, *arguments):
+    app = typer.Typer()
+    app.command()(tool.main)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def run_well(tool, *arguments) -> str:
+    result = run(tool, *arguments)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def words_of_row(output: str, split: str) -> list[str]:
+    row = next(line for line in output.splitlines() if f" {split} " in line and "│" in line)
+    return [cell.strip() for cell in row.strip("│").split("│")]
+
+
+# --- folders ----------------------------------------------------------------------------------
+
+
+def test_a_folder_is_sharded_and_summarised(tiny_folder, tiny_store, tmp_path):
+    output = run_well(shard_folder, tiny_folder, tmp_path / "out", "--check-decode")
+    assert f"digest {tiny_store.digest}" in output
+    assert words_of_row(output, "train") == ["train", "6", "6", "130", ""]
+    assert words_of_row(output, "test") == ["test", "6", "6", "28", ""]
+
+
+def test_only_the_classes_of_a_benchmark_are_taken_and_counted(
+    tiny_folder, tiny_benchmark, tmp_path
+):
+    file = tmp_path / "mine.json"
+    smaller = {"superclasses": {"animal": ["bear", "cat"]}, "other_classes": []}
+    content = tiny_benchmark.model_dump() | smaller | {"schedules": [[["animal"], ["cat"]]]}
+    file.write_text(json.dumps(content))
+    output = run_well(shard_folder, tiny_folder, tmp_path / "out", "--benchmark", file)
+    assert ShardStore.open(tmp_path / "out").manifest.classes == ["bear", "cat"]
+    counts = "all 2 leaf classes are here; train 37, intask_valid 4, posttask_valid 4, test 10"
+    assert f"benchmark tiny: {counts}" in output
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_chosen_classes_are_taken_from_a_list_or_a_file(tiny_folder, tmp_path, as_file):
+    (tmp_path / "list.txt").write_text("dog\n\n cat \n")
+    chosen = tmp_path / "list.txt" if as_file else "dog, cat"
+    run_well(shard_folder, tiny_folder, tmp_path / "out", "--classes", chosen)
+    assert ShardStore.open(tmp_path / "out").manifest.classes == ["cat", "dog"]
+
+
+def test_resized_shards_are_smaller_and_named_by_their_pixels(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 3}}, height=50, width=80)
+    run_well(shard_folder, root, tmp_path / "out", "--resize", 20, "--quality", 70)
+    store = ShardStore.open(tmp_path / "out")
+    assert set(store.table.height) == {20}
+    assert set(store.table.width) == {32}
+    assert all(shard.pixels_sha256 for shard in store.manifest.shards)
+
+
+def test_index_files_are_written_with_the_shards_or_later(tiny_folder, tmp_path):
+    run_well(shard_folder, tiny_folder, tmp_path / "with", "--dali-index")
+    run_well(shard_folder, tiny_folder, tmp_path / "later")
+    assert "12 index files" in run_well(dali_index, tmp_path / "later")
+    for path in (tmp_path / "with").rglob("*.idx"):
+        later = tmp_path / "later" / path.relative_to(tmp_path / "with")
+        assert later.read_bytes() == path.read_bytes()
+    assert len(list((tmp_path / "with").rglob("*.idx"))) == 12
+
+
+def test_a_taxonomy_gives_a_benchmark_to_start_from(tiny_folder, tmp_path):
+    taxonomy = {"animal": ["bear", "cat", "dog"], "vehicle": ["bus"]}
+    (tmp_path / "taxonomy.json").write_text(json.dumps(taxonomy))
+    output = run_well(
+        shard_folder, tiny_folder, tmp_path / "out", "--taxonomy", tmp_path / "taxonomy.json"
+    )
+    benchmark = load_benchmark(tmp_path / "out" / "benchmark.json")
+    assert benchmark.superclasses == taxonomy
+    assert benchmark.other_classes == ["truck", "tulip"]
+    assert benchmark.tasks(0) == [
+        ["animal", "vehicle"],
+        ["bear", "bus", "truck", "cat", "tulip"],
+        ["dog"],
+    ]
+    assert "all 6 leaf classes are here" in output
+
+
+@pytest.mark.parametrize(
+    "taxonomy, problem",
+    [
+        ('{"animal": ["dog", "unicorn"]}', "1 classes that the dataset lacks: unicorn"),
+        ('{"animal": "dog"}', "is no taxonomy {superclass: [subclasses]}: animal:"),
+        ("[", "is no taxonomy"),
+        ('{"a": ["dog"], "b": ["dog"]}', "class 'dog' is listed 2 times"),
+        ('{"cat": ["dog"]}', "both superclass and leaf class"),
+    ],
+)
+def test_a_wrong_taxonomy_is_refused_before_anything_is_written(
+    tiny_folder, tmp_path, taxonomy, problem
+):
+    (tmp_path / "taxonomy.json").write_text(taxonomy)
+    result = run(
+        shard_folder, tiny_folder, tmp_path / "out", "--taxonomy", tmp_path / "taxonomy.json"
+    )
+    assert result.exit_code == 1
+    assert problem in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments, problem",
+    [
+        (["nowhere"], "nowhere does not exist: give an image folder or a tar of one"),
+        (["images", "--classes", "unicorn"], "images lacks 1 of 1 classes: unicorn"),
+        (["images", "--classes", " , "], "names no class"),
+        (["images", "--benchmark", "iirc"], "no benchmark is named 'iirc'"),
+        (["images", "--benchmark", "iirc_cifar10"], "images lacks 10 of 10 classes: airplane"),
+        (["images", "--scheduler", "tcp://127.0.0.1:9"], "no dask scheduler answers at"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, arguments, problem):
+    monkeypatch.setattr("tools.sharding._CONNECT_SECONDS", 0.2)
+    write_image_folder(tmp_path / "images", {"train": {"a[b]": 1}})
+    monkeypatch.chdir(tmp_path)
+    result = run(shard_folder, arguments[0], "out", *arguments[1:])
+    assert result.exit_code == 1
+    message = " ".join(result.stderr.split())
+    assert message.startswith("error: ")
+    assert problem in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_brackets_in_names_are_shown_as_they_are(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"train": {"a[b]": 1}})
+    (root / "train" / "a[b]" / "0000.jpg").write_bytes(b"")
+    result = run(shard_folder, root, tmp_path / "out")
+    assert "/a[b]/0000.jpg is empty" in "".join(result.stderr.split("\n"))
+
+
+def test_classes_are_written_by_a_dask_cluster(tiny_folder, tiny_store, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", dashboard_address=None
+    ) as cluster:
+        output = run_well(
+            shard_folder, tiny_folder, tmp_path, "--scheduler", cluster.scheduler_address
+        )
+    assert f"digest {tiny_store.digest}" in output
+
+
+# --- CIFAR and ImageNet -----------------------------------------------------------------------
+
+
+def test_cifar_is_compared_with_what_was_published(tmp_path):
+    write_cifar100(tmp_path)
+    output = run_well(shard_cifar, tmp_path, tmp_path / "out", "--classes", "bee")
+    assert words_of_row(output, "train")[3:] == ["20", "16,667 differs"]
+    store = ShardStore.open(tmp_path / "out")
+    assert store.manifest.dataset == "cifar100"
+    assert store.manifest.image_formats == ["png"]
+
+
+def test_cifar_is_downloaded_where_asked(tmp_path, monkeypatch):
+    folder = write_cifar10(tmp_path / "server")
+    archive = tar_gz_of_folder(folder, tmp_path / "server" / "cifar-10-python.tar.gz")
+    calls = []
+
+    def download(url, path, sha256, progress):
+        calls.append((url, sha256[:8]))
+        progress(1, 2)
+        path.parent.mkdir()
+        path.write_bytes(archive.read_bytes())
+
+    monkeypatch.setattr(shard_cifar, "download", download)
+    raw = tmp_path / "raw"
+    run_well(shard_cifar, raw, tmp_path / "out", "--download", "--dataset", "cifar10")
+    assert calls == [("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "6d958be0")]
+    assert len(ShardStore.open(tmp_path / "out")) == 60
+    result = run(shard_cifar, raw, tmp_path / "other", "--download")
+    assert result.exit_code == 2
+    assert "--dataset" in result.stderr
+
+
+def test_imagenet_from_tars_and_from_folders_gives_one_digest(tmp_path):
+    tars = write_imagenet_tars(tmp_path / "tars")
+    tree = write_imagenet_tree(tmp_path / "tree")
+    (tmp_path / "val.tar").write_bytes((tars / "ILSVRC2012_img_val.tar").read_bytes())
+    (tars / "ILSVRC2012_img_val.tar").unlink()
+    outputs = [
+        run_well(shard_imagenet, tree, tmp_path / "1"),
+        run_well(shard_imagenet, tars, tmp_path / "2", "--val-tar", tmp_path / "val.tar"),
+    ]
+    assert len({output.split("digest ")[1] for output in outputs}) == 1
+    assert words_of_row(outputs[0], "val") == ["val", "3", "3", "6", "150 differs"]
+
+
+def test_a_benchmarks_missing_classes_are_named(tmp_path, tiny_benchmark):
+    tree = write_imagenet_tree(tmp_path / "tree")
+    content = tiny_benchmark.model_dump()
+    content["superclasses"] = {"fish": [*WORDNET_IDS[:2], "n01484850"]}
+    content |= {"other_classes": [], "schedules": [[["fish"]]]}
+    (tmp_path / "b.json").write_text(json.dumps(content))
+    result = run(shard_imagenet, tree, tmp_path / "out", "--benchmark", tmp_path / "b.json")
+    assert result.exit_code == 1
+    assert "lacks 1 of 3 classes: n01484850" in " ".join(result.stderr.split())
+
+
+# --- interruption -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number, workers", [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_an_interrupted_command_ends_promptly_and_says_how_to_go_on(tmp_path, number, workers):
+    root = tmp_path / "images"
+    pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    for name in ("a", "b", "c"):  # compressing takes some seconds a class
+        (root / "train" / name).mkdir(parents=True)
+        Image.fromarray(pixels).save(root / "train" / name / "0.png", compress_level=0)
+        for i in range(1, 60):
+            os.link(root / "train" / name / "0.png", root / "train" / name / f"{i}.png")
+    command = [sys.executable, "-m", "tools.shard_folder", root, tmp_path / "out"]
+    process = subprocess.Popen(
+        [*map(str, command), "--resize", "590", "--workers", str(workers)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("out/train/.*.partial")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.01)
+    start = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=20)
+    assert time.monotonic() - start < 5
+    assert process.returncode == 128 + number
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1] == (
+        "interrupted: run the same command again to go on; finished classes are kept"
+    )
+    left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [name for name in left if "manifest" in name or "partial" in name or "lock" in name]
+
+
+def test_killed_worker_processes_are_told_and_replaced_by_the_next_run(tmp_path):
+    root = write_image_folder(tmp_path / "images", TINY_TREE)
+    program = (
+        "import os, signal, sys\n"
+        "from multiprocessing import active_children\n"
+        "from pathlib import Path\n"
+        "from iirc_data.shards import write_shards\n"
+        "from iirc_data.sources import open_folder\n"
+        "def kill(*_):\n"
+        "    for child in active_children():\n"
+        "        os.kill(child.pid, signal.SIGKILL)\n"
+        "if __name__ == '__main__':\n"
+        "    write_shards(open_folder(Path(sys.argv[1])), Path(sys.argv[2]), workers=2,\n"
+        "                 progress=kill)\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    process = subprocess.run(
+        [sys.executable, tmp_path / "program.py", root, tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "ShardError: a worker process was killed" in process.stderr
+    write_shards(open_folder(root), tmp_path / "out")
