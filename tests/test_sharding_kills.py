@@ -50,12 +50,12 @@ def finished_classes(out: Path) -> int:
     return len(list(out.glob(".receipts/*/*.json")))
 
 
-def is_writing(out: Path) -> bool:
-    return any(out.glob("*/.*.partial"))
+def is_writing(out: Path, process_id: int | str) -> bool:
+    return any(out.glob(f"*/.*-{process_id}.partial"))
 
 
-def is_writing_after(out: Path, n_classes: float) -> bool:
-    return finished_classes(out) >= n_classes and is_writing(out)
+def is_writing_after(out: Path, n_classes: float, process_id: int) -> bool:
+    return finished_classes(out) >= n_classes and is_writing(out, process_id)
 
 
 def is_running(process_id: str) -> bool:
@@ -87,11 +87,11 @@ def test_a_run_killed_over_and_over_ends_like_an_unbroken_one(images, unbroken, 
             time.sleep(0.002 * kill)
         else:
             wanted = 0.85 * N_CLASSES * kill / N_KILLS
-            wait_until(partial(is_writing_after, out, wanted), process)
+            wait_until(partial(is_writing_after, out, wanted, process.pid), process)
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        half_written += is_writing(out)
+        half_written += is_writing(out, process.pid)
         assert not (out / "manifest.json").exists()
     assert half_written >= N_KILLS / 2
     assert finished_classes(out) >= N_CLASSES / 2
@@ -113,7 +113,7 @@ def test_workers_end_with_the_process_that_started_them(images, unbroken, tmp_pa
         cwd=ROOT,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(partial(is_writing, out), process)
+    wait_until(partial(is_writing, out, "*"), process)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     process.kill()

@@ -1,0 +1,95 @@
+"""Sharding speed beside ``tar cf`` of the same files, in the same run.
+
+    python -m benchmarks.sharding ../shared/data/imagenet_sample_500.tar
+
+The photographs are copied until they make up a gigabyte, in classes as large as ImageNet's. Runs
+take turns, each after the disk has come to rest; medians are compared. ``tar`` leaves what it wrote
+in memory; shards are on the disk when they are done: so a second line gives ``tar`` with ``sync``.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import typer
+
+from iirc_data.shards import write_shards
+from iirc_data.sources import FolderSource, open_folder
+
+
+def replicate(images: Path, folder: Path, size: int, n_classes: int) -> int:
+    """Copy an image folder's photographs, each many times, into classes of equal size.
+
+    Returns:
+        Bytes that were written.
+    """
+    source = open_folder(images)
+    samples = [
+        sample
+        for split, names in source.classes().items()
+        for name in names
+        for sample in source.samples(split, name)
+    ]
+    written = 0
+    for number, sample in enumerate(cycle(samples)):
+        if written >= size:
+            break
+        path = folder / "train" / f"class{number % n_classes:03d}" / f"{number:07d}.JPEG"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written += path.write_bytes(sample.data)
+    return written
+
+
+def main(
+    images: Annotated[Path, typer.Argument(help="Image folder, or a tar of one.")],
+    folder: Annotated[Path | None, typer.Option(help="Where to put temporary files.")] = None,
+    megabytes: Annotated[int, typer.Option(help="Images to shard.")] = 1_100,
+    classes: Annotated[int, typer.Option(help="Classes.")] = 8,
+    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
+    runs: Annotated[int, typer.Option(help="Runs of each.")] = 7,
+) -> None:
+    """Measure and print medians."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        root, out, tar = (Path(temporary, name) for name in ("images", "shards", "images.tar"))
+        size = replicate(images, root, megabytes * 10**6, classes)
+        print(f"{size / 1e6:,.0f} MB in {classes} classes, {workers} worker(s), {runs} runs each")
+
+        def run_tar() -> None:
+            subprocess.run(["tar", "cf", tar, root.name], cwd=temporary, check=True)
+
+        def run_tar_and_sync() -> None:
+            run_tar()
+            os.sync()
+
+        contenders: dict[str, Callable[[], object]] = {
+            "shards": lambda: write_shards(FolderSource(root), out, workers=workers),
+            "tar cf": run_tar,
+            "tar cf, sync": run_tar_and_sync,
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(runs):
+            for name, run in contenders.items():
+                shutil.rmtree(out, ignore_errors=True)
+                tar.unlink(missing_ok=True)
+                os.sync()
+                start = time.perf_counter()
+                run()
+                seconds[name].append(time.perf_counter() - start)
+        speed = {name: size / 1e6 / median(times) for name, times in seconds.items()}
+        for name, megabytes_per_second in speed.items():
+            print(
+                f"{name:13} {megabytes_per_second:8,.0f} MB/s (median), "
+                f"{size / 1e6 / min(seconds[name]):8,.0f} MB/s (best); "
+                f"shards reach {speed['shards'] / megabytes_per_second:.2f} of its median"
+            )
+
+
+if __name__ == "__main__":
+    typer.run(main)
