@@ -51,9 +51,16 @@ class OneClass:
     """A source of one class of a training split."""
 
     name = "one"
+    encoded_here = False
 
     def __init__(self, samples: list[Sample]) -> None:
         self._samples = samples
+
+    def weight(self, split, class_name):
+        return len(self._samples)
+
+    def fingerprint(self, split, class_name):
+        return "one"
 
     def classes(self):
         return {"train": ["thing"]}
