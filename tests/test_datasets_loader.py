@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import fsspec
 import iirc.datasets_loader as published
 import numpy as np
 import pytest
@@ -16,29 +17,19 @@ from iirc_data.datasets_loader import get_lifelong_datasets
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, PYTORCH, TENSORFLOW
 from iirc_data.errors import BenchmarkError, LoaderError, ShardError, SourceError
 from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
-from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence
 from tests.conftest import encode, noise_image
+from tests.raw_datasets import write_cifar100
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to 0")
 
 SPLITS = ["train", "intask_valid", "posttask_valid", "test"]
 
 
-def write_cifar100(root: Path, train_per_class=20, test_per_class=5, names=None) -> Path:
-    """Write ``root/cifar-100-python`` with random pixels, classes mixed, as bytes of Python 2."""
-    names = names or sorted(load_benchmark("incremental_cifar100").other_classes)
-    rng = np.random.default_rng(0)
-    folder = root / "cifar-100-python"
-    folder.mkdir(parents=True)
-    contents = {"meta": {b"fine_label_names": [name.encode() for name in names]}}
-    for file, per_class in (("train", train_per_class), ("test", test_per_class)):
-        labels = rng.permutation(np.repeat(np.arange(len(names)), per_class))
-        pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-        contents[file] = {b"fine_labels": labels.tolist(), b"data": pixels}
-    for file, content in contents.items():
-        (folder / file).write_bytes(pickle.dumps(content, protocol=2))
-    return root
+def write_all_cifar100(root: Path, train_per_class: int = 20, test_per_class: int = 5) -> Path:
+    """Write ``root/cifar-100-python`` with all 100 classes."""
+    names = sorted(load_benchmark("incremental_cifar100").other_classes)
+    return write_cifar100(root, train_per_class * 100, test_per_class * 100, names).parent
 
 
 def write_imagenet(root: Path) -> Path:
@@ -58,7 +49,7 @@ def write_imagenet(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def cifar100(tmp_path_factory):
-    return write_cifar100(tmp_path_factory.mktemp("cifar"))
+    return write_all_cifar100(tmp_path_factory.mktemp("cifar"))
 
 
 @pytest.fixture(scope="module")
@@ -175,16 +166,16 @@ def test_a_shard_folder_is_found_under_its_datasets_name(tiny_json, tiny_store, 
     assert len(datasets["test"].dataset) == 28
 
 
-def test_an_address_is_left_to_the_shard_store(tiny_json, tiny_store, monkeypatch):
-    addresses = []
-
-    def open_recorded(address, *arguments, **options):
-        addresses.append(address)
-        return tiny_store
-
-    monkeypatch.setattr(ShardStore, "open", open_recorded)
-    get_lifelong_datasets(tiny_json, "s3://bucket/tiny")
-    assert addresses == ["s3://bucket/tiny"]
+def test_shards_at_an_address_are_fetched_when_read(tiny_json, tiny_store, tmp_path, monkeypatch):
+    monkeypatch.setenv("IIRC_CACHE", str(tmp_path))
+    filesystem = fsspec.filesystem("memory")
+    filesystem.put(str(tiny_store.root), "/bucket", recursive=True)
+    datasets, *_ = get_lifelong_datasets(tiny_json, "memory://bucket")
+    expected, *_ = get_lifelong_datasets(tiny_json, tiny_store.root)
+    assert not list(tmp_path.rglob("*.tar"))
+    assert datasets["test"].get_item(0) == expected["test"].get_item(0)
+    assert [path.name for path in tmp_path.rglob("*.tar")] == ["bear-000000.tar"]
+    filesystem.rm("/bucket", recursive=True)
 
 
 def test_cifar_is_taken_for_benchmarks_of_its_classes_beside_other_images(
@@ -346,8 +337,7 @@ def test_a_damaged_image_in_a_shard_is_named(tiny_json, tiny_store, tmp_path):
     ],
 )
 def test_cifar_pickles_that_are_not_cifars_are_named(tmp_path, file, change, match):
-    names = sorted(load_benchmark("incremental_cifar100").other_classes)
-    path = write_cifar100(tmp_path, 1, 1, names) / "cifar-100-python" / file
+    path = write_all_cifar100(tmp_path, 1, 1) / "cifar-100-python" / file
     if change is None:
         path.unlink()
     else:

@@ -19,7 +19,7 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.lifelong_dataset.torch_dataset import Dataset
 from iirc_data.sources.cifar import CIFAR100
 from iirc_data.utils import download_cifar
-from tests.test_datasets_loader import write_cifar100
+from tests.test_datasets_loader import write_all_cifar100
 
 TUTORIAL_WITH_PYTORCH = {
     1: """\
@@ -208,7 +208,7 @@ def small_cifar100(tmp_path, monkeypatch):
     archive = tmp_path / "served" / "cifar-100-python.tar.gz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(write_cifar100(tmp_path / "raw") / "cifar-100-python", "cifar-100-python")
+        tar.add(write_all_cifar100(tmp_path / "raw") / "cifar-100-python", "cifar-100-python")
     sha256 = hashlib.sha256(archive.read_bytes()).hexdigest()
     served = replace(CIFAR100, url=archive.as_uri(), sha256=sha256)
     monkeypatch.setattr(download_cifar, "CIFAR100", served)
