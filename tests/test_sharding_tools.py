@@ -121,8 +121,8 @@ def test_a_taxonomy_gives_a_benchmark_to_start_from(tiny_folder, tmp_path):
         ('{"animal": ["dog", "unicorn"]}', "1 classes that the dataset lacks: unicorn"),
         ('{"animal": "dog"}', "is no taxonomy {superclass: [subclasses]}: animal:"),
         ("[", "is no taxonomy"),
-        ('{"a": ["dog"], "b": ["dog"]}', "class 'dog' is listed 2 times"),
-        ('{"cat": ["dog"]}', "both superclass and leaf class"),
+        ('{"a": ["dog"], "b": ["dog"]}', "class 'dog' is already in superclasses.a"),
+        ('{"cat": ["dog"]}', "'cat' is a superclass, expected leaf classes"),
     ],
 )
 def test_a_wrong_taxonomy_is_refused_before_anything_is_written(

@@ -396,12 +396,13 @@ def test_threads_that_share_a_cache_fetch_each_shard_once(server, tiny_store):
     assert set(shards.values()) == {1}
 
 
-def read_all(url: str, expected: list[bytes]) -> None:
-    assert sample_bytes(ShardStore.open(url)) == expected
+def read_all(url: str, cache: Path, expected: list[bytes]) -> None:
+    assert sample_bytes(ShardStore.open(url, cache=cache)) == expected
 
 
-def test_processes_that_share_a_cache_fetch_each_shard_once(server, tiny_store):
-    arguments = (server.url, sample_bytes(tiny_store))
+def test_processes_that_share_a_cache_fetch_each_shard_once(server, tiny_store, tmp_path):
+    # the cache is named: processes of the fork server have the environment that it started with
+    arguments = (server.url, tmp_path / "shared cache", sample_bytes(tiny_store))
     processes = [CONTEXT.Process(target=read_all, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
