@@ -18,7 +18,8 @@ from iirc_data.errors import ShardError
 from iirc_data.shards import SampleTable, ShardStore, write_shards
 from iirc_data.shards.manifest import Manifest, Shard, load_manifest
 from iirc_data.shards.verify import verify
-from iirc_data.sources import Sample, open_folder
+from iirc_data.sources import open_folder
+from iirc_data.sources.drawn import DrawnSource
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
 
 
@@ -47,30 +48,14 @@ def with_changed_rows(table: SampleTable, column: str, change) -> SampleTable:
     return SampleTable.from_columns(columns)
 
 
-class OneClass:
-    """A source of one class of a training split."""
-
-    name = "one"
-    encoded_here = False
-
-    def __init__(self, samples: list[Sample]) -> None:
-        self._samples = samples
-
-    def weight(self, split, class_name):
-        return len(self._samples)
-
-    def fingerprint(self, split, class_name):
-        return "one"
-
-    def classes(self):
-        return {"train": ["thing"]}
-
-    def samples(self, split, class_name):
-        return iter(self._samples)
-
-
-def images(n: int, key=lambda number: f"{number:05d}") -> list[Sample]:
-    return [Sample(key(i), "png", encode(noise_image(i, 4, 4), "PNG"), "memory") for i in range(n)]
+def shard_images(folder: Path, keys: list[str], **options: int) -> list[bytes]:
+    """Shard tiny images of one class into ``folder / "shards"``; return them in their order."""
+    images = folder / "images" / "train" / "thing"
+    images.mkdir(parents=True)
+    for number, key in enumerate(keys):
+        (images / f"{key}.png").write_bytes(encode(noise_image(number, 4, 4), "PNG"))
+    write_shards(open_folder(folder / "images"), folder / "shards", **options)
+    return [path.read_bytes() for path in sorted(images.iterdir(), key=lambda path: path.name)]
 
 
 # --- what was sharded is what is read ---------------------------------------------------------
@@ -122,19 +107,18 @@ def test_a_name_tells_shard_and_member(tiny_store):
 
 
 def test_many_more_shards_than_open_files_are_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # 700 of them take seconds
-    samples = images(700)
-    write_shards(OneClass(samples), tmp_path, max_shard_size=1)
-    store = ShardStore.open(tmp_path)
-    assert len(store.manifest.shards) == 700
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # hundreds of them take seconds
+    images = shard_images(tmp_path, [f"{i:04d}" for i in range(560)], max_shard_size=1)
+    store = ShardStore.open(tmp_path / "shards")
+    assert len(store.manifest.shards) == 560
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     n_open = len(list(Path("/proc/self/fd").iterdir()))
     resource.setrlimit(resource.RLIMIT_NOFILE, (n_open + 530, hard))
     try:
         first = store.read(0)
         for _ in range(2):
-            assert all(store.read(i).tobytes() == samples[i].data for i in range(700))
-        assert first.tobytes() == samples[0].data
+            assert all(store.read(i).tobytes() == images[i] for i in range(560))
+        assert first.tobytes() == images[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -336,11 +320,27 @@ def test_a_path_that_spans_both_name_fields_is_found(tmp_path):
 
 
 def test_keys_that_need_extended_headers_are_sound(tmp_path):
-    samples = images(5, key=lambda i: "xüé%."[: i + 1] * 40)
-    write_shards(OneClass(samples), tmp_path)
-    assert verify(tmp_path).problems == []
-    store = ShardStore.open(tmp_path)
-    assert [store.read(i).tobytes() for i in range(5)] == [s.data for s in samples]
+    images = shard_images(tmp_path, ["xüé%."[: n + 1] * 25 for n in range(5)])
+    assert verify(tmp_path / "shards").problems == []
+    store = ShardStore.open(tmp_path / "shards")
+    assert [store.read(i).tobytes() for i in range(5)] == images
+
+
+def test_files_that_claim_the_digest_of_other_pixels_are_found_out(tmp_path):
+    claimed = write_shards(DrawnSource(train=2, test=1), tmp_path / "claimed")
+    assert verify(tmp_path / "claimed", pixels=True).problems == []
+    given = write_shards(DrawnSource(train=2, test=1, seed=1), tmp_path / "given")
+    content = given.model_dump(by_alias=True)
+    for split, shards in claimed.splits.items():
+        for entry, shard in zip(content["splits"][split], shards, strict=True):
+            entry["pixels_sha256"] = shard.pixels_sha256
+    forged = Manifest.model_validate({**content, "digest": claimed.digest})
+    forged.save(tmp_path / "given")
+    assert ShardStore.open(tmp_path / "given").digest == claimed.digest
+    assert verify(tmp_path / "given").problems == []  # the files are as this manifest says
+    problems = verify(tmp_path / "given", pixels=True).problems
+    assert len(problems) == len(forged.shards)
+    assert all("does not show the pixels" in problem for problem in problems)
 
 
 # --- manifest and table -----------------------------------------------------------------------
@@ -413,8 +413,8 @@ def test_a_folder_without_manifest_is_no_dataset(shards):
 
 
 def test_the_table_of_another_dataset_is_refused(shards, tmp_path):
-    write_shards(OneClass(images(3)), tmp_path / "other")
-    shutil.copy(tmp_path / "other" / "index.npz", shards)
+    shard_images(tmp_path / "other", ["a", "b"])
+    shutil.copy(tmp_path / "other" / "shards" / "index.npz", shards)
     with pytest.raises(ShardError, match=r"index\.npz does not fit its manifest"):
         ShardStore.open(shards)
 

@@ -29,7 +29,7 @@ from typer.testing import CliRunner
 
 from iirc_data.commands.data import app, parse_task_ids
 from iirc_data.errors import BenchmarkError, ShardError
-from iirc_data.shards import ShardStore, load_manifest, remote, write_shards
+from iirc_data.shards import ShardStore, addresses, load_manifest, write_shards
 from iirc_data.shards.parallel import for_each
 from iirc_data.shards.sharing import MARKER_NAME, publish, pull
 from iirc_data.shards.verify import verify
@@ -101,7 +101,7 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch, tmp_path):
-    monkeypatch.setattr(remote, "_SECONDS_BETWEEN_ATTEMPTS", 0.0)
+    monkeypatch.setattr(addresses, "_SECONDS_BETWEEN_ATTEMPTS", 0.0)
     monkeypatch.setenv("IIRC_CACHE", str(tmp_path / "cache"))
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -256,7 +256,7 @@ def test_a_broken_connection_is_tried_again(server, tiny_store, tmp_path):
         ("/index.npz", "altered", "index.npz"),
         ("/index.npz", "shorter", "index.npz"),
         ("/index.npz", "endless", "longer than the expected"),
-        ("/manifest.json", "404", "no finished dataset is there"),
+        ("/manifest.json", "404", "is not finished"),
         ("/manifest.json", "altered", "manifest.json"),
         ("/manifest.json", "shorter", "not a valid manifest"),
     ],
@@ -288,7 +288,7 @@ def test_a_refusal_is_not_tried_again_an_overloaded_server_is(server, tmp_path):
         ("http://127.0.0.1:9", "cannot read http://127.0.0.1:9/manifest.json"),
         ("nonsense://somewhere", "no address that fsspec knows"),
         ("/does/not/exist", "/does/not/exist/manifest.json does not exist"),
-        ("memory://nothing", "no finished dataset is there"),
+        ("memory://nothing", "is not finished"),
     ],
 )
 def test_an_address_without_dataset_is_refused(tmp_path, address, problem):
@@ -302,6 +302,13 @@ def test_a_folder_that_holds_another_dataset_is_left_alone(server, tmp_path):
     with pytest.raises(ShardError, match="already holds another dataset"):
         pull(server.url, other)
     assert tree(other) == before
+
+
+def test_the_same_data_in_other_files_is_left_alone(server, tiny_store, tmp_path):
+    shutil.copytree(tiny_store.root, tmp_path / "shards")
+    tiny_store.manifest.model_copy(update={"dataset": "renamed"}).save(tmp_path / "shards")
+    with pytest.raises(ShardError, match="a version of this dataset"):
+        pull(server.url, tmp_path / "shards")
 
 
 def test_classes_that_the_dataset_lacks_are_named(server, tmp_path):
@@ -456,7 +463,7 @@ def test_a_publication_that_broke_off_is_no_dataset_and_goes_on_when_run_again(
     monkeypatch.setattr(MemoryFileSystem, "put_file", failing)
     with pytest.raises(ShardError, match=r"cannot publish memory://lab/.*cable out"):
         publish(tiny_store.root, "memory://lab", workers=1)
-    with pytest.raises(ShardError, match="no finished dataset is there"):
+    with pytest.raises(ShardError, match="is not finished"):
         ShardStore.open("memory://lab")
     counting = fail_after(7 + 2, put_file, AssertionError("what was in place is put again"))
     monkeypatch.setattr(MemoryFileSystem, "put_file", counting)
@@ -478,7 +485,7 @@ def test_a_publication_may_break_off_at_its_last_files(tiny_store, tmp_path, mon
         with pytest.raises(ShardError, match="cable out"):
             publish(tiny_store.root, "memory://lab")
     if written < 15:
-        with pytest.raises(ShardError, match="no finished dataset is there"):
+        with pytest.raises(ShardError, match="is not finished"):
             pull("memory://lab", tmp_path)
     publish(tiny_store.root, "memory://lab")
     pull("memory://lab", tmp_path)
@@ -527,7 +534,7 @@ def test_a_damaged_dataset_is_not_published(tiny_store, tmp_path, address, damag
     address = address.format(tmp_path)
     with pytest.raises(ShardError, match=r"train/dog-000000\.tar"):
         publish(root, address)
-    with pytest.raises(ShardError, match="no finished dataset is there"):
+    with pytest.raises(ShardError, match="is not finished"):
         pull(address, tmp_path / "out")
 
 
@@ -569,7 +576,7 @@ def copy_until_killed(copy, source: str, target: str, n_events: int) -> None:
 
         return replacement
 
-    remote._CHUNK = 1024
+    addresses._CHUNK = 1024
     os.fsync = before(os.fsync)
     Path.replace = before(Path.replace)
     Path.mkdir = before(Path.mkdir)
@@ -635,6 +642,7 @@ def documented(tmp_path, monkeypatch):
         yield lambda language: re.findall(rf"```{language}\n(.*?)```", here, re.DOTALL)
 
 
+@pytest.mark.filterwarnings("ignore:classes show no sample")
 def test_the_commands_of_the_guide_run_as_written(documented):
     lines = [line for block in documented("bash") for line in block.splitlines()]
     commands = [line.split()[2:] for line in lines if line.startswith("iirc data ")]
@@ -737,10 +745,10 @@ def test_digests_are_those_of_the_task_views_wherever_the_data_are(
 @pytest.mark.parametrize(
     "arguments, problem",
     [
-        (["info", "/does/not/exist"], "no finished dataset"),
+        (["info", "/does/not/exist"], "is not finished"),
         (["verify", "/does/not/exist"], "not a finished shard folder"),
-        (["publish", "/does/not/exist", "memory://lab"], "no finished dataset"),
-        (["pull", "/does/not/exist", "OUT"], "no finished dataset"),
+        (["publish", "/does/not/exist", "memory://lab"], "is not finished"),
+        (["pull", "/does/not/exist", "OUT"], "is not finished"),
         (["pull", "ROOT", "OUT", "--tasks", "1"], "--tasks needs --benchmark"),
         (["pull", "ROOT", "OUT", "--benchmark", "irc_cifar10"], "did you mean 'iirc_cifar10'"),
         (["pull", "ROOT", "OUT", "--benchmark", "BENCHMARK", "--tasks", "2-9"], "tasks 0 to 3"),

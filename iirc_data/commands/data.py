@@ -23,9 +23,10 @@ from rich.table import Table
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError, IIRCError, ShardError
+from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import TotalProgress
-from iirc_data.shards.remote import RemoteDataset, has_size, local_path
+from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
 from iirc_data.shards.store import ShardStore
 from iirc_data.shards.verify import verify
@@ -65,6 +66,12 @@ def show_info(address: Address) -> None:
 @app.command("verify")
 def verify_folder(
     root: Root,
+    pixels: Annotated[
+        bool,
+        typer.Option(
+            "--pixels", help="Decode images that were encoded here too, and compare their pixels."
+        ),
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default a few more than processors.")
     ] = None,
@@ -72,7 +79,7 @@ def verify_folder(
     """Check every digest and every row of the sample table of a local dataset."""
     with _errors_in_one_line():
         with _progress_bar("verify") as progress:
-            found = verify(root, workers=workers, progress=progress)
+            found = verify(root, pixels=pixels, workers=workers, progress=progress)
         for problem in found.problems:
             typer.echo(problem)
         if found.problems:

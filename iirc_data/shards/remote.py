@@ -3,41 +3,26 @@
 import hashlib
 import io
 import os
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import Self
 
 from filelock import FileLock
-from fsspec.core import url_to_fs
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.utils import get_protocol
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256, write_atomically
+from iirc_data.shards.addresses import BrokenTransferError, read_whole, stream, with_attempts
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
 
 CACHE_VARIABLE = "IIRC_CACHE"
-WEB_PROTOCOLS = ("http", "https")
 
-_CHUNK = 1 << 20
 _LARGEST_MANIFEST = 1 << 28
-_ATTEMPTS = 3
-_SECONDS_BETWEEN_ATTEMPTS = 1.0
-_REFUSALS = frozenset(range(400, 500)) - {408, 429}  # those two ask for patience
-
-T = TypeVar("T")
-
-
-class _BrokenTransferError(ShardError):
-    """A transfer broke off; trying again may help."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +47,7 @@ class RemoteDataset:
             ShardError: The address cannot be read, or holds no finished dataset.
         """
         address = str(address).rstrip("/") or "/"
-        text = _read(address, MANIFEST_NAME, _LARGEST_MANIFEST)
+        text = read_whole(address, MANIFEST_NAME, _LARGEST_MANIFEST)
         return cls(address, load_manifest(text, f"{address}/{MANIFEST_NAME}"), text)
 
     def read_table(self) -> tuple[SampleTable, bytes]:
@@ -71,7 +56,7 @@ class RemoteDataset:
         Raises:
             ShardError: The table cannot be read or does not fit the manifest.
         """
-        text = _read(self.address, TABLE_NAME, largest_table_file(self.manifest))
+        text = read_whole(self.address, TABLE_NAME, largest_table_file(self.manifest))
         return load_table(io.BytesIO(text), self.manifest, f"{self.address}/{TABLE_NAME}"), text
 
     def fetch(
@@ -99,12 +84,12 @@ class RemoteDataset:
         target = folder / shard.path
         if not recheck and has_size(target, shard.bytes):
             return
-        with _sole_writer(target):
+        with _sole_writer_of(target):
             if has_size(target, shard.bytes):
                 if not recheck or file_sha256(target, progress) == shard.sha256:
                     return
                 progress(-shard.bytes)
-            _with_attempts(self.address, lambda: self._download(shard, target, progress))
+            with_attempts(self.address, lambda: self._download(shard, target, progress))
 
     def save_description(self, folder: Path, table_text: bytes) -> None:
         """Write the sample table, then the manifest, into a folder, byte for byte.
@@ -113,7 +98,7 @@ class RemoteDataset:
             ShardError: They cannot be written.
         """
         for name, text in ((TABLE_NAME, table_text), (MANIFEST_NAME, self.manifest_text)):
-            with _sole_writer(folder / name), write_atomically(folder / name) as file:
+            with _sole_writer_of(folder / name), write_atomically(folder / name) as file:
                 file.write(text)
 
     def cached_table(self, folder: Path) -> SampleTable:
@@ -135,13 +120,13 @@ class RemoteDataset:
         done = 0
         try:
             with write_atomically(target) as file:
-                for chunk in _stream(self.address, shard.path, shard.bytes):
+                for chunk in stream(self.address, shard.path, shard.bytes):
                     digest.update(chunk)
                     file.write(chunk)
                     done += len(chunk)
                     progress(len(chunk))
                 if done < shard.bytes:
-                    raise _BrokenTransferError(
+                    raise BrokenTransferError(
                         f"{where} ended after {done} of the {shard.bytes} bytes that its manifest "
                         "promises"
                     )
@@ -153,45 +138,6 @@ class RemoteDataset:
         except BaseException:
             progress(-done)
             raise
-
-
-def is_remote(address: PathLike) -> bool:
-    """Tell whether an address is a URL that does not name a local path."""
-    return local_path(address) is None
-
-
-def local_path(address: PathLike) -> Path | None:
-    """Return the local path that an address names, or None where it is remote."""
-    if isinstance(address, Path) or ("://" not in address and "::" not in address):
-        return Path(address)
-    if get_protocol(address) in LocalFileSystem.protocol:
-        return Path(LocalFileSystem._strip_protocol(address))
-    return None
-
-
-def filesystem_at(address: str) -> tuple[Any, str]:
-    """Return the fsspec filesystem of an address and the path in it.
-
-    Raises:
-        ShardError: No filesystem is known or installed for this kind of address.
-    """
-    options: dict[str, Any] = {}
-    try:
-        if get_protocol(address) in WEB_PROTOCOLS:
-            from aiohttp import ClientTimeout
-
-            # the default timeout, five minutes in all, would forbid large shards
-            timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)
-            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
-        filesystem, path = url_to_fs(address, **options)
-    except ImportError as error:
-        raise ShardError(
-            f"reading {address} needs a package that is not installed: pip install "
-            f"'iirc-pipeline[remote]' for http, or the package of its protocol ({error})"
-        ) from error
-    except ValueError as error:
-        raise ShardError(f"{address} is no address that fsspec knows: {error}") from error
-    return filesystem, path.rstrip("/")
 
 
 def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
@@ -214,48 +160,8 @@ def has_size(path: Path, size: int) -> bool:
         return False
 
 
-def _read(address: str, path: str, limit: int) -> bytes:
-    return _with_attempts(address, lambda: b"".join(_stream(address, path, limit)))
-
-
-def _stream(address: str, path: str, limit: int) -> Iterator[bytes]:
-    """Yield a file chunk by chunk, never more than ``limit`` bytes."""
-    where = f"{address}/{path}"
-    filesystem, root = filesystem_at(address)
-    left = limit
-    options: dict[str, Any] = {}
-    if get_protocol(address) in WEB_PROTOCOLS:
-        path = quote(path)
-        options = {"block_size": 0, "size": limit}  # one plain request, no HEAD, no ranges
-    try:
-        with filesystem.open(f"{root}/{path}", "rb", **options) as file:
-            while chunk := file.read(_CHUNK):
-                left -= len(chunk)
-                if left < 0:
-                    break
-                yield chunk
-    except FileNotFoundError as error:
-        hint = ": no finished dataset is there" if path == MANIFEST_NAME else ""
-        raise ShardError(f"{where} does not exist{hint}") from error
-    except Exception as error:  # each filesystem raises its own types
-        refused = isinstance(error, PermissionError) or getattr(error, "status", 0) in _REFUSALS
-        kind = ShardError if refused else _BrokenTransferError
-        raise kind(f"cannot read {where}: {type(error).__name__}: {error}") from error
-    if left < 0:
-        raise ShardError(f"{where} is longer than the expected {limit} bytes: it was altered there")
-
-
-def _with_attempts(address: str, transfer: Callable[[], T]) -> T:
-    for attempt in range(1, _ATTEMPTS if is_remote(address) else 1):
-        try:
-            return transfer()
-        except _BrokenTransferError:
-            time.sleep(attempt * _SECONDS_BETWEEN_ATTEMPTS)
-    return transfer()
-
-
 @contextmanager
-def _sole_writer(target: Path) -> Iterator[None]:
+def _sole_writer_of(target: Path) -> Iterator[None]:
     """Wait until no other thread or process writes a file; clear what killed ones left of it."""
     lock = target.with_name(f".{target.name}.lock")
     try:

@@ -12,15 +12,10 @@ from fsspec.utils import get_protocol
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
+from iirc_data.shards.addresses import WEB_PROTOCOLS, filesystem_at, local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
-from iirc_data.shards.remote import (
-    WEB_PROTOCOLS,
-    RemoteDataset,
-    filesystem_at,
-    has_size,
-    local_path,
-)
+from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME
 

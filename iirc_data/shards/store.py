@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
+from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
-from iirc_data.shards.remote import RemoteDataset, cache_folder, local_path
+from iirc_data.shards.remote import RemoteDataset, cache_folder
 from iirc_data.shards.table import IMAGE_MODES, TABLE_NAME, SampleTable, load_table
 
 _MAX_OPEN_SHARDS = 512
