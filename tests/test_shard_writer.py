@@ -24,7 +24,9 @@ from iirc_data.loader import make_loader
 from iirc_data.shards import ShardStore, load_manifest, write_shards
 from iirc_data.shards.dali_index import write_dali_index
 from iirc_data.shards.pixels import shard_pixels_sha256
+from iirc_data.shards.sharing import pull
 from iirc_data.shards.tar_writer import TarWriter
+from iirc_data.shards.verify import verify
 from iirc_data.sources import Sample, open_cifar, open_folder
 from iirc_data.task_view import TaskView
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
@@ -127,6 +129,27 @@ def test_where_images_are_encoded_here_the_pixels_name_the_data(tmp_path):
     for shard in other_codec.shards:
         assert shard_pixels_sha256(tmp_path / "9" / shard.path) == shard.pixels_sha256
     assert ShardStore.open(tmp_path / "9").digest == first.digest
+
+
+def test_other_pixels_under_the_digest_of_the_right_ones_are_refused(tmp_path):
+    right = write_shards(Drawn(level=1), tmp_path / "right")
+    wrong = write_shards(Drawn(level=1, seed=1), tmp_path / "wrong")
+    splits = {
+        "train": [
+            other.model_copy(update={"pixels_sha256": shard.pixels_sha256})
+            for shard, other in zip(right.shards, wrong.shards, strict=True)
+        ]
+    }
+    wrong.model_copy(update={"splits": splits, "digest": right.digest}).save(tmp_path / "wrong")
+    assert ShardStore.open(tmp_path / "wrong").digest == right.digest
+    problems = verify(tmp_path / "wrong").problems
+    assert len(problems) == 2
+    assert "train/a-000000.tar does not show the pixels" in problems[0]
+    with pytest.raises(ShardError, match="does not show the pixels"):
+        pull((tmp_path / "wrong").as_uri(), tmp_path / "pulled")
+    assert not list(tmp_path.glob("pulled/**/*.tar"))
+    assert verify(tmp_path / "right").problems == []
+    pull((tmp_path / "right").as_uri(), tmp_path / "pulled right")
 
 
 def test_where_bytes_are_copied_the_bytes_name_the_data(tiny_store):

@@ -66,12 +66,6 @@ def show_info(address: Address) -> None:
 @app.command("verify")
 def verify_folder(
     root: Root,
-    pixels: Annotated[
-        bool,
-        typer.Option(
-            "--pixels", help="Decode images that were encoded here too, and compare their pixels."
-        ),
-    ] = False,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads; by default a few more than processors.")
     ] = None,
@@ -79,7 +73,7 @@ def verify_folder(
     """Check every digest and every row of the sample table of a local dataset."""
     with _errors_in_one_line():
         with _progress_bar("verify") as progress:
-            found = verify(root, pixels=pixels, workers=workers, progress=progress)
+            found = verify(root, workers=workers, progress=progress)
         for problem in found.problems:
             typer.echo(problem)
         if found.problems:

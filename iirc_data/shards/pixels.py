@@ -5,7 +5,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import canonical_json
+from iirc_data.shards.manifest import Shard
 from iirc_data.sources.images import decode_rgb, open_image
 from iirc_data.sources.tar import list_members, read_images
 
@@ -42,3 +44,29 @@ def shard_pixels_sha256(path: Path) -> str:
     for member, sample in zip(members, read_images(path, members), strict=True):
         digest.add(member.name, decode_rgb(open_image(sample), sample.origin))
     return digest.hexdigest()
+
+
+def check_pixels(path: Path, shard: Shard) -> None:
+    """Check that a shard shows the images that its dataset's digest names.
+
+    Where images were encoded by this program, the digest that names a dataset holds their pixels,
+    not the bytes; so the bytes' digest alone would not tell that a manifest was exchanged too.
+
+    Args:
+        path: Where the shard, or a copy of it, is.
+        shard: What the manifest says of it.
+
+    Raises:
+        ShardError: The pixels are others, or cannot be decoded.
+    """
+    if shard.pixels_sha256 is None:
+        return
+    try:
+        found = shard_pixels_sha256(path)
+    except SourceError as error:
+        raise ShardError(f"holds what is no image: {error}") from error
+    if found != shard.pixels_sha256:
+        raise ShardError(
+            "does not show the pixels that the manifest gives a digest of: it was altered, or "
+            "this machine's decoder is not the usual one"
+        )

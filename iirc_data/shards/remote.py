@@ -18,6 +18,7 @@ from iirc_data.files import file_sha256, write_atomically
 from iirc_data.shards.addresses import BrokenTransferError, read_whole, stream, with_attempts
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
+from iirc_data.shards.pixels import check_pixels
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
 
 CACHE_VARIABLE = "IIRC_CACHE"
@@ -135,6 +136,11 @@ class RemoteDataset:
                         f"{where} does not have the digest that its manifest gives: it was "
                         "damaged or altered there"
                     )
+                file.flush()
+                try:
+                    check_pixels(Path(file.name), shard)
+                except ShardError as error:
+                    raise ShardError(f"{where} {error}") from error
         except BaseException:
             progress(-done)
             raise

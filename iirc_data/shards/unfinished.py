@@ -1,6 +1,5 @@
 """The state of an unfinished shard folder: who writes it, and which classes are done."""
 
-import hashlib
 import os
 import shutil
 import socket
@@ -13,7 +12,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iirc_data.errors import ShardError
-from iirc_data.files import remove_partial_files, write_atomically
+from iirc_data.files import file_sha256, remove_partial_files, write_atomically
 from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.manifest import Shard
 
@@ -152,7 +151,6 @@ def _receipt_path(out: Path, split: str, class_name: str) -> Path:
 
 def _is_intact(out: Path, shard: Shard) -> bool:
     try:
-        with (out / shard.path).open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
+        return file_sha256(out / shard.path) == shard.sha256
     except OSError:
         return False

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
-from iirc_data.errors import ShardError, SourceError
+from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import (
@@ -19,7 +19,7 @@ from iirc_data.shards.parallel import (
     for_each,
     no_progress,
 )
-from iirc_data.shards.pixels import shard_pixels_sha256
+from iirc_data.shards.pixels import check_pixels
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
 
@@ -44,20 +44,17 @@ class Verification:
 def verify(
     root: PathLike,
     *,
-    pixels: bool = False,
     workers: int | None = None,
     progress: TotalProgress = no_progress,
 ) -> Verification:
     """Check a shard folder.
 
-    Of each shard the size, the SHA-256, and that its members are exactly the samples of the
-    table: regular files, of the size, at the place and in the order of their rows, named like
-    images, each key once.
+    Of each shard the size, the SHA-256, that of its pixels where the manifest gives one, and that
+    its members are exactly the samples of the table: regular files, of the size, at the place and
+    in the order of their rows, named like images, each key once.
 
     Args:
         root: The shard folder.
-        pixels: Decode the images that were encoded by this program too, and compare the digest of
-            their pixels, which names such datasets.
         workers: Number of threads; by default a few more than processors.
         progress: Told of the bytes that were read.
 
@@ -86,8 +83,6 @@ def verify(
     def check(job: tuple[Shard, slice], advance: BytesDone) -> list[str]:
         shard, rows = job
         problems = _shard_problems(root, shard, manifest, table, rows, advance)
-        if pixels and not problems:
-            problems = _pixel_problems(root, shard)
         return [f"{root / shard.path} {problem}" for problem in problems]
 
     found = for_each(
@@ -115,22 +110,14 @@ def _shard_problems(
             return [f"has {size} bytes, the manifest says {shard.bytes}"]
         if file_sha256(path, advance) != shard.sha256:
             return ["does not have the digest that the manifest gives: damaged or exchanged"]
+        check_pixels(path, shard)
         if table is None:
             return []
         return member_problems(path, table.offset[rows], table.size[rows], manifest.image_formats)
+    except ShardError as error:
+        return [str(error)]
     except OSError as error:
         return [f"cannot be read: {error.strerror or error}"]
-
-
-def _pixel_problems(root: Path, shard: Shard) -> list[str]:
-    try:
-        if shard.pixels_sha256 is None:
-            return []
-        if shard.pixels_sha256 == shard_pixels_sha256(root / shard.path):
-            return []
-    except SourceError as error:
-        return [f"cannot be decoded: {error}"]
-    return ["does not show the pixels that the manifest promises: altered, or decoded otherwise"]
 
 
 def member_problems(

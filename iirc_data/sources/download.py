@@ -1,6 +1,5 @@
 """Downloading a published file: goes on where it stopped, and keeps only what has its digest."""
 
-import hashlib
 import os
 from collections.abc import Callable
 from http.client import HTTPException
@@ -9,6 +8,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from iirc_data.errors import SourceError
+from iirc_data.files import file_sha256
 from iirc_data.sources.base import cannot_read
 
 _ATTEMPTS = 5
@@ -94,8 +94,7 @@ def _fetch_rest(url: str, partial: Path, progress: DownloadProgress) -> None:
 
 def _check(path: Path, sha256: str, problem: str) -> None:
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
     except OSError as error:
         raise cannot_read(path, error) from error
     if found != sha256:
