@@ -172,7 +172,7 @@ def test_train_help_shows_every_setting():
     [
         (["--benchmark", "iirc_cifar01"], "did you mean 'iirc_cifar10'"),
         (["--data", "/nowhere"], "/nowhere is not a finished shard folder"),
-        (["--method", "icarl"], "there is no method 'icarl'"),
+        (["--method", "icarll"], "there is no method 'icarll'"),
         (["--lr", "-1"], "lr"),
         (["--samples-per-class", "many"], "samples_per_class"),
     ],

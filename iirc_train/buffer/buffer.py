@@ -17,9 +17,20 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from iirc_data.definitions import NO_LABEL, PathLike
 from iirc_data.errors import BufferStorageError
 from iirc_data.loader.engine import encode_rgb_png
+from iirc_train.buffer.merged import TaskDataMergedWithBuffer, memory_batches
 from iirc_train.buffer.selection import herding
 from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
 from iirc_train.config import BufferConfig
+
+__all__ = [
+    "BufferBase",
+    "HerdingBuffer",
+    "RandomBuffer",
+    "ReplaySnapshot",
+    "TaskDataMergedWithBuffer",
+    "class_latents",
+    "memory_batches",
+]
 
 TransformFunction = Callable[[Image.Image], torch.Tensor]
 
