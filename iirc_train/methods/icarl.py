@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel
@@ -78,14 +79,13 @@ class Model(icarl_cnn.Model):
         """
         if buffer is None or not len(buffer):
             raise ConfigurationError("icarl needs a buffer with memories to compute class means")
-        means = {}
-        for name, count in buffer.n_memories_per_class.items():
-            if count:
-                slots = buffer.get_image_indices_by_class(name)
-                latents = F.normalize(class_latents(self, buffer, slots, batch_size), dim=1)
-                means[self.class_names_to_idx[name]] = F.normalize(latents.mean(dim=0), dim=0)
+        counts = {name: n for name, n in buffer.n_memories_per_class.items() if n}
+        slots = np.concatenate([buffer.get_image_indices_by_class(name) for name in counts])
+        latents = F.normalize(class_latents(self, buffer, slots, batch_size), dim=1)
         class_means = torch.full((self.n_seen_classes, latents.shape[1]), torch.inf)
-        class_means[list(means)] = torch.stack(list(means.values()))
+        for name, of_class in zip(counts, torch.split(latents, list(counts.values())), strict=True):
+            mean = F.normalize(of_class.mean(dim=0), dim=0)
+            class_means[self.class_names_to_idx[name]] = mean
         self.class_means = class_means.to(self.device if device is None else device)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
