@@ -75,6 +75,15 @@ class MethodConfig(_Settings):
     memory_strength: Annotated[
         float, Field(ge=0, description="Weight of replayed samples in the loss")
     ] = 1.0
+    lucir_lambda: Annotated[
+        float, Field(ge=0, description="LUCIR: weight of the distillation of latents")
+    ] = 5.0
+    lucir_margin_1: Annotated[
+        float, Field(ge=0, description="LUCIR: margin to the most similar new class")
+    ] = 0.5
+    lucir_margin_2: Annotated[
+        float, Field(ge=0, description="LUCIR: margin to the second most similar new class")
+    ] = 0.5
 
 
 class BufferConfig(_Settings):

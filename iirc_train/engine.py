@@ -1,7 +1,7 @@
 """The training loop: view → loader → method ↔ buffer → metrics. Knows no method by name."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.definitions import INTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import ConfigurationError
-from iirc_data.loader import Batch, Loader, make_engine, make_loader
+from iirc_data.loader import Batch, Engine, Loader, make_engine, make_loader
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config import ExperimentConfig
@@ -20,10 +20,11 @@ from iirc_train.methods import get_method
 from iirc_train.metrics import compute_metrics
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import BUFFER_NAME, RunDirectory
-from iirc_train.task_data import TaskData
+from iirc_train.task_data import ImageReader, MemoryData, TaskData
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 HERDING_BATCH_SIZE = 256
+MEMORY_STREAM = 1  # tells the stream of memories from other things drawn from the seed
 
 
 def run_experiment(config: ExperimentConfig, output: Path, console: Console) -> Path:
@@ -70,6 +71,7 @@ class Experiment:
         self.store = ShardStore.open(config.data)
         self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
         self.decoder = make_engine(config.engine, self.device)
+        self.memory_decoder: Engine | None = None
         self.splits = {split: self._sequence(split) for split in (TRAIN, INTASK_VALID, TEST)}
         parts = get_method(config.method)
         self.method = parts.model(
@@ -109,10 +111,10 @@ class Experiment:
                 f"task {task_id} ({', '.join(view.task_class_names)}) shows no training sample: "
                 "use more samples per class, or another benchmark"
             )
-        data = TaskData(
-            view, self.store, self.transforms, self.decoder, self.device, self.config.seed
+        data = TaskData(view, self._reader(self.decoder, self.config.seed))
+        self.method.prepare_model_for_new_task(
+            data, batch_size=HERDING_BATCH_SIZE, memory_batches=self._memory_batches(view)
         )
-        self.method.prepare_model_for_new_task(data)
         loader = self._training_loader(view)
         valid = self._evaluation_loader(self.splits[INTASK_VALID].view(task_id))
         epochs = self.config.epochs_per_task
@@ -137,8 +139,9 @@ class Experiment:
                 val_metric = valid_metrics["modified_jaccard_sim"]
             self.method.consolidate_epoch_knowledge(val_metric)
         self.buffer.update_buffer_new_task(data, method=self.method, batch_size=HERDING_BATCH_SIZE)
+        memories = MemoryData(self.buffer, view, self._reader(self.decoder, self.config.seed))
         self.method.consolidate_task_knowledge(
-            buffer=self.buffer, device=self.device, batch_size=HERDING_BATCH_SIZE
+            buffer=memories, device=self.device, batch_size=HERDING_BATCH_SIZE
         )
 
     def evaluate(self, task_id: int, run: RunDirectory) -> dict[str, float]:
@@ -187,6 +190,20 @@ class Experiment:
             device=self.device,
             engine=self.decoder,
         )
+
+    def _reader(self, decoder: Engine, seed: int) -> ImageReader:
+        return ImageReader(self.store, self.transforms, decoder, self.device, seed)
+
+    def _memory_batches(self, view: TaskView) -> Iterator[Batch] | None:
+        """Return an endless stream of memories, for methods that do not mix them in batches."""
+        if self.method.replay_in_batches or not len(self.buffer):
+            return None
+        if self.memory_decoder is None:  # a decoder serves one loader at a time
+            self.memory_decoder = make_engine(self.config.engine, self.device)
+        key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        memories = MemoryData(self.buffer, view, self._reader(self.memory_decoder, seed))
+        return memories.endless_batches(self.config.batch_size)
 
     def _evaluation_loader(self, view: TaskView) -> Loader:
         return make_loader(

@@ -1,7 +1,9 @@
-"""A task's data as methods and buffers see it: the published attributes over a task view."""
+"""A task's data and memories as methods see them: the published attributes over the loader."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -11,42 +13,85 @@ from PIL import Image
 from iirc_data.augment import TransformPreset
 from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
-from iirc_data.loader import Batch, Engine, Loader, make_loader
+from iirc_data.loader import Batch, Engine, Loader, ReplaySource, make_loader
 from iirc_data.loader.engine import read_plain
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
+from iirc_train.buffer import BufferBase
+
+NOTHING = np.empty(0, np.int64)
 
 
-class TaskData:
+@dataclass(frozen=True)
+class ImageReader:
+    """How images are read.
+
+    Attributes:
+        store: The shards that hold a task's samples.
+        transforms: How images are shown.
+        engine: What decodes them.
+        device: Where batches are wanted.
+        seed: Seed of order and augmentation.
+    """
+
+    store: ShardStore
+    transforms: TransformPreset
+    engine: Engine
+    device: torch.device
+    seed: int
+
+    def loader(
+        self,
+        view: TaskView,
+        batch_size: int,
+        replay: ReplaySource | None = None,
+        *,
+        augment: bool,
+        shuffle: bool = False,
+    ) -> Loader:
+        """Return a loader of a view's samples and memories."""
+        return make_loader(
+            view,
+            self.store,
+            replay,
+            transforms=self.transforms,
+            train=augment,
+            shuffle=shuffle,
+            batch_size=batch_size,
+            seed=self.seed,
+            device=self.device,
+            engine=self.engine,
+        )
+
+
+class _Augmented:
+    """Data whose images are augmented, except in a context."""
+
+    _augment = True
+
+    @contextmanager
+    def disable_augmentations(self) -> Iterator[None]:
+        """A context in which images come as for evaluation."""
+        before, self._augment = self._augment, False
+        try:
+            yield
+        finally:
+            self._augment = before
+
+
+class TaskData(_Augmented):
     """The samples of one task, with the attributes of the published dataset that methods use.
 
     Args:
         view: The task's view.
-        store: The shards that hold its samples.
-        transforms: How images are shown.
-        engine: What decodes them.
-        device: Where batches are wanted.
-        seed: Seed of the order in which ``get_image_indices_by_cla`` shuffles.
+        reader: How images are read; its seed shuffles ``get_image_indices_by_cla`` too.
     """
 
-    def __init__(
-        self,
-        view: TaskView,
-        store: ShardStore,
-        transforms: TransformPreset,
-        engine: Engine,
-        device: torch.device,
-        seed: int,
-    ) -> None:
+    def __init__(self, view: TaskView, reader: ImageReader) -> None:
         self.view = view
-        self._store = store
-        self._transforms = transforms
-        self._engine = engine
-        self._device = device
-        self._seed = seed
-        self._augment = True
         self.cur_task_id = view.seen_up_to
         self.seen_classes = list(view.seen_class_names)
+        self._reader = reader
 
     @property
     def cur_task(self) -> list[str]:
@@ -64,7 +109,8 @@ class TaskData:
     def get_item(self, index: int) -> tuple[Image.Image, str, str]:
         """Return an image as it is stored, RGB, and its labels."""
         sample_id = int(self.view.sample_ids[index])
-        image = decode(self._store.read(sample_id), lambda: self._store.name(sample_id))
+        store = self._reader.store
+        image = decode(store.read(sample_id), lambda: store.name(sample_id))
         return (image, *self.get_labels(index))
 
     def get_labels(self, index: int) -> tuple[str, str]:
@@ -86,36 +132,59 @@ class TaskData:
         class_index = self.view.class_names.index(cla)
         indices = self.view.positions_of_class(class_index)
         if shuffle:
-            indices = np.random.default_rng([self._seed, class_index]).permutation(indices)
+            indices = np.random.default_rng([self._reader.seed, class_index]).permutation(indices)
         return indices if num_samples < 0 else indices[:num_samples]
-
-    @contextmanager
-    def disable_augmentations(self) -> Iterator[None]:
-        """A context in which images come as for evaluation."""
-        before, self._augment = self._augment, False
-        try:
-            yield
-        finally:
-            self._augment = before
 
     def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         """Iterate over some samples in the given order, decoded in batches."""
-        loader: Loader = make_loader(
-            self.view.subset(indices),
-            self._store,
-            transforms=self._transforms,
-            train=self._augment,
-            shuffle=False,
-            batch_size=batch_size,
-            seed=self._seed,
-            device=self._device,
-            engine=self._engine,
-        )
-        return iter(loader)
+        view = self.view.subset(indices)
+        return iter(self._reader.loader(view, batch_size, augment=self._augment))
 
     def encoded(self, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Return an encoded image, RGB or grayscale, and its height and width."""
         sample_id = int(self.view.sample_ids[index])
-        table = self._store.table
+        table = self._reader.store.table
         size = int(table.height[sample_id]), int(table.width[sample_id])
-        return read_plain(self._store, sample_id), size
+        return read_plain(self._reader.store, sample_id), size
+
+
+class MemoryData(_Augmented):
+    """The memories of a buffer as they are now, with the published attributes that methods use.
+
+    Args:
+        buffer: The replay buffer.
+        view: The current task's view: its seen classes are the targets.
+        reader: How images are read.
+    """
+
+    def __init__(self, buffer: BufferBase, view: TaskView, reader: ImageReader) -> None:
+        self.n_memories_per_class = buffer.n_memories_per_class
+        self.get_image_indices_by_class = buffer.get_image_indices_by_class
+        self._buffer = buffer
+        self._memories = buffer.replay_source({name: i for i, name in enumerate(view.class_names)})
+        self._no_samples = view.subset(NOTHING)
+        self._reader = reader
+
+    def __len__(self) -> int:
+        return len(self._memories)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
+        """Return a memory as the network gets it, float32 (3, H, W), and its labels."""
+        (batch,) = self.loader(np.array([index]), 1)
+        return (batch.images[0], *self._buffer[index][1:])
+
+    def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
+        """Iterate over some memories in the given order, decoded in batches."""
+        chosen = self._memories.subset(indices)
+        return iter(
+            self._reader.loader(self._no_samples, batch_size, chosen, augment=self._augment)
+        )
+
+    def endless_batches(self, batch_size: int) -> Iterator[Batch]:
+        """Iterate over all memories without end, each once per pass, each pass shuffled."""
+        loader = self._reader.loader(
+            self._no_samples, batch_size, self._memories, augment=True, shuffle=True
+        )
+        for epoch in count():
+            loader.set_epoch(epoch)
+            yield from loader

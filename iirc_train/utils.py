@@ -1,13 +1,32 @@
 """Small helpers that methods share, under their published names."""
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
+from torch.utils.data import Sampler
 
 from iirc_data.errors import ConfigurationError
+
+
+class SubsetSampler(Sampler[int]):
+    """Samples the given indices in order, each once.
+
+    Args:
+        indices: The indices.
+    """
+
+    def __init__(self, indices: Sequence[int]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
 
 
 def get_optimizer(
@@ -86,3 +105,121 @@ def transform_labels_names_to_vector(
         if index < num_seen_classes:
             vector[index] = 1.0
     return vector
+
+
+def labels_index_to_one_hot(labels: torch.Tensor, length: int) -> torch.Tensor:
+    """Encode class indices as indicator vectors.
+
+    Args:
+        labels: int64 (N,), in [0, length).
+        length: Number of classes.
+
+    Returns:
+        float32 (N, length).
+    """
+    one_hot = torch.zeros(len(labels), length, device=labels.device)
+    return one_hot.scatter_(1, labels.unsqueeze(1), 1.0)  # F.one_hot would wait for the device
+
+
+def l_distance(
+    input_vectors: torch.Tensor, ref_vectors: torch.Tensor, p: float | str | None = 2
+) -> torch.Tensor:
+    """Return the distance of each input to each reference.
+
+    Args:
+        input_vectors: (N, D).
+        ref_vectors: (C, D).
+        p: Order of the norm, for example 2, ``"inf"``, or ``"fro"`` or None for 2.
+
+    Returns:
+        (N, C).
+    """
+    order = 2.0 if p is None or p == "fro" else float(p)
+    difference = input_vectors.unsqueeze(1) - ref_vectors.unsqueeze(0)
+    distance: torch.Tensor = torch.linalg.vector_norm(difference, ord=order, dim=2)
+    return distance
+
+
+def contrastive_distance_loss(
+    input_vectors: torch.Tensor,
+    ref_vectors: torch.Tensor,
+    labels_one_hot: torch.Tensor,
+    p: float | str | None = 2,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of classes whose logits are the negative distances to their references.
+
+    Args:
+        input_vectors: (N, D).
+        ref_vectors: One reference per class, (C, D).
+        labels_one_hot: Indicator labels (N, C); several labels share the target evenly.
+        p: Order of the norm; see :func:`l_distance`.
+        temperature: Distances are divided by this.
+
+    Returns:
+        The mean loss, a scalar, and the nearest reference of each input, int64 (N,).
+    """
+    distance = l_distance(input_vectors, ref_vectors, p)
+    labels = labels_one_hot.to(distance.dtype)
+    target = labels / labels.sum(dim=1, keepdim=True).clamp(min=1)
+    return F.cross_entropy(-distance / temperature, target), distance.argmin(dim=1)
+
+
+def triplet_margin_loss(
+    input_vectors: torch.Tensor,
+    ref_vectors: torch.Tensor,
+    labels_one_hot: torch.Tensor,
+    p: float | str | None = 2,
+    base_margin: float = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hinge loss: each reference of another class is to be farther than the own by a margin.
+
+    The margin is ``base_margin`` / √C.
+
+    Args:
+        input_vectors: (N, D).
+        ref_vectors: One reference per class, (C, D).
+        labels_one_hot: Indicator labels (N, C); several labels count evenly.
+        p: Order of the norm; see :func:`l_distance`.
+        base_margin: Margin before scaling.
+
+    Returns:
+        The loss, a scalar, the mean over samples and all classes (the own counts as 0), and the
+        nearest reference of each input, int64 (N,).
+    """
+    distance = l_distance(input_vectors, ref_vectors, p)
+    labels = labels_one_hot.to(distance.dtype)
+    n_labels = labels.sum(dim=1).clamp(min=1).view(-1, 1, 1)
+    margin = base_margin / len(ref_vectors) ** 0.5
+    hinge = F.relu(margin + distance.unsqueeze(2) - distance.unsqueeze(1))  # own x other
+    pairs = labels.unsqueeze(2) * (1 - labels).unsqueeze(1) / n_labels
+    return (hinge * pairs).sum() / distance.numel(), distance.argmin(dim=1)
+
+
+def get_gradient(model: nn.Module) -> torch.Tensor:
+    """Return all gradients of a model's trained parameters as one vector, 0 where there is none."""
+    return torch.cat(
+        [
+            (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten()
+            for parameter in model.parameters()
+            if parameter.requires_grad
+        ]
+    )
+
+
+def update_gradient(model: nn.Module, new_grad: torch.Tensor) -> None:
+    """Overwrite the gradients of a model.
+
+    Args:
+        model: The model.
+        new_grad: A vector as :func:`get_gradient` gives it.
+
+    Raises:
+        ValueError: The vector's length is not the number of the model's trained parameters.
+    """
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    sizes = [parameter.numel() for parameter in parameters]
+    if new_grad.shape != (sum(sizes),):
+        raise ValueError(f"expected a gradient of shape ({sum(sizes)},), got {new_grad.shape}")
+    for parameter, gradient in zip(parameters, torch.split(new_grad, sizes), strict=True):
+        parameter.grad = gradient.view_as(parameter).clone(memory_format=torch.preserve_format)

@@ -1,5 +1,7 @@
 """The replay buffer: a contract that every kind and every backend keeps, and what goes wrong."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -11,11 +13,18 @@ from iirc_data.definitions import NO_LABEL_PLACEHOLDER, TRAIN
 from iirc_data.errors import BufferStorageError
 from iirc_data.loader import make_engine
 from iirc_data.task_view import TaskSequence
-from iirc_train.buffer.buffer import HerdingBuffer, RandomBuffer, class_latents
+from iirc_train.buffer.buffer import (
+    HerdingBuffer,
+    RandomBuffer,
+    TaskDataMergedWithBuffer,
+    class_latents,
+)
 from iirc_train.buffer.selection import herding
 from iirc_train.buffer.store import BufferStore
-from iirc_train.task_data import TaskData
+from iirc_train.task_data import ImageReader, MemoryData, TaskData
 from tests.conftest import noise_image
+
+CIFAR = TRANSFORM_PRESETS["cifar"]
 
 
 class FlatMethod(torch.nn.Module):
@@ -30,11 +39,9 @@ class FlatMethod(torch.nn.Module):
 @pytest.fixture(scope="module")
 def tasks(tiny_benchmark, tiny_store) -> list[TaskData]:
     sequence = TaskSequence.from_table(tiny_benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
-    engine, device = make_engine("torch"), torch.device("cpu")
-    return [
-        TaskData(sequence.view(t), tiny_store, TRANSFORM_PRESETS["cifar"], engine, device, seed=0)
-        for t in range(len(sequence))
-    ]
+    device = torch.device("cpu")
+    reader = ImageReader(tiny_store, CIFAR, make_engine("torch"), device, seed=0)
+    return [TaskData(sequence.view(t), reader) for t in range(len(sequence))]
 
 
 def update(buffer, task):
@@ -199,6 +206,65 @@ def test_latents_do_not_depend_on_the_batch_size_or_on_augmentation(tasks):
     each = [class_latents(FlatMethod(), tasks[0], indices, size) for size in (1, 7, 100)]
     torch.testing.assert_close(each[0], each[1])
     torch.testing.assert_close(each[0], each[2])
+
+
+def test_memories_are_read_through_the_loader_in_order_and_without_end(tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 3})
+    update(buffer, tasks[0])
+    memories = MemoryData(buffer, tasks[1].view, tasks[1]._reader)
+    slots = memories.get_image_indices_by_class("vehicle")[::-1]
+    with memories.disable_augmentations():
+        (batch,) = memories.loader(slots, 8)
+        assert all(torch.equal(batch.images[i], memories[slots[i]][0]) for i in range(3))
+        assert memories[slots[0]][1] == "vehicle"
+    stored = torch.from_numpy(np.asarray(buffer[slots[0]][0]).copy()).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CIFAR.mean, CIFAR.std))
+    torch.testing.assert_close(batch.images[0], (stored - mean) / std, atol=1e-4, rtol=1e-4)
+    assert batch.in_buffer.all() and batch.targets.tolist() == [[0, 1, 0, 0]] * 3
+    endless = memories.endless_batches(4)
+    passes = [[next(endless).sample_ids.tolist() for _ in range(2)] for _ in range(3)]
+    assert all(sorted(first + rest) == [-6, -5, -4, -3, -2, -1] for first, rest in passes)
+    assert len({str(p) for p in passes}) == 3
+
+
+def epoch_of(merged):
+    return [merged[i][0] for i in range(len(merged)) if merged[i][3]]
+
+
+def merged_with_buffer(multiplier):
+    memories = [(f"memory {i}", "a", "b") for i in range(10)]
+    return TaskDataMergedWithBuffer(memories, [("image", "c", "d")] * 3, multiplier)
+
+
+def test_merged_data_shows_each_memory_once_at_multiplier_1():
+    merged = merged_with_buffer(1)
+    assert len(merged) == 13
+    assert [merged[i] for i in range(3)] == [("image", "c", "d", False)] * 3
+    assert epoch_of(merged) == [f"memory {i}" for i in range(10)]
+    assert merged[12] == ("memory 9", "a", "b", True)
+    with pytest.raises(IndexError, match="13"):
+        merged[13]
+
+
+@pytest.mark.parametrize("multiplier, most", [(0.3, 1), (2, 2), (2.5, 3)])
+def test_merged_data_draws_the_fraction_anew_each_epoch(multiplier, most):
+    merged = merged_with_buffer(multiplier)
+    epochs = []
+    for epoch in range(40):
+        merged.set_epoch(epoch)
+        epochs.append(epoch_of(merged))
+        counts = Counter(epochs[-1])
+        assert sum(counts.values()) == 10 * multiplier
+        assert all(int(multiplier) <= counts[f"memory {i}"] <= most for i in range(10))
+    assert len({memory for epoch in epochs for memory in epoch}) == 10  # none left out for ever
+    merged.set_epoch(7)
+    assert epoch_of(merged) == epochs[7]
+
+
+def test_merged_data_needs_no_memories_but_a_sensible_multiplier():
+    assert len(TaskDataMergedWithBuffer([], [("image", "c", "d")], 1.5)) == 1
+    with pytest.raises(ValueError, match="-1"):
+        merged_with_buffer(-1)
 
 
 class PlainTask:

@@ -10,14 +10,17 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
+from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
 from iirc_train import cli
 from iirc_train.config import ExperimentConfig
 from iirc_train.engine import Experiment, run_experiment
+from iirc_train.methods import METHODS
 from iirc_train.report.plots import plot_comparison
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import comparison_table, task_table
 from iirc_train.run_directory import read_metrics
+from iirc_train.task_data import TaskData
 
 QUIET = Console(quiet=True)
 
@@ -90,6 +93,27 @@ def test_a_run_learns_what_it_trains_on(settings, tmp_path):
         if record["kind"] == "epoch" and record["split"] == "train" and record["task"] == 0
     ]
     assert losses[-1] < 0.8 * losses[0]
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "icarl_cnn"])
+def test_every_method_runs(settings, tmp_path, method):
+    config = ExperimentConfig.parse(settings | {"method": method})
+    records = read_metrics(run_experiment(config, tmp_path / "run", QUIET))
+    evaluations = [r for r in records if r["kind"] == "evaluation" and r["task"] == "all"]
+    assert len(evaluations) == 4
+    assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
+
+
+def test_a_method_that_takes_memories_apart_gets_one_stream_per_task(settings):
+    experiment = Experiment(ExperimentConfig.parse(settings | {"method": "agem"}))
+    view = experiment.splits[TRAIN].view(0)
+    assert experiment._memory_batches(view) is None  # nothing is kept yet
+    experiment.buffer.update_buffer_new_task(
+        TaskData(view, experiment._reader(experiment.decoder, 0))
+    )
+    streams = [experiment._memory_batches(experiment.splits[TRAIN].view(t)) for t in (1, 1, 2)]
+    orders = [[next(stream).sample_ids.tolist() for _ in range(4)] for stream in streams]
+    assert orders[0] == orders[1] != orders[2]
 
 
 def test_memories_of_earlier_tasks_are_replayed(settings):
@@ -172,7 +196,7 @@ def test_train_help_shows_every_setting():
     [
         (["--benchmark", "iirc_cifar01"], "did you mean 'iirc_cifar10'"),
         (["--data", "/nowhere"], "/nowhere is not a finished shard folder"),
-        (["--method", "icarl"], "there is no method 'icarl'"),
+        (["--method", "icarll"], "there is no method 'icarll'"),
         (["--lr", "-1"], "lr"),
         (["--samples-per-class", "many"], "samples_per_class"),
     ],

@@ -1,20 +1,36 @@
 """Methods, herding and metrics against the published definitions' numbers."""
 
 import json
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import Dataset
 
+from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.errors import ConfigurationError
+from iirc_train.buffer.merged import memory_batches
 from iirc_train.buffer.selection import herding
 from iirc_train.config import BufferConfig, ExperimentConfig, MethodConfig
 from iirc_train.methods import METHODS, get_method
+from iirc_train.methods.agem import project
 from iirc_train.metrics import METRICS, compute_metrics
-from iirc_train.models import ResNet, ResNetCIFAR
-from iirc_train.utils import get_optimizer, transform_labels_names_to_vector
+from iirc_train.models import MLP, CosineLinear, ResNet, ResNetCIFAR, SplitCosineLinear
+from iirc_train.utils import (
+    SubsetSampler,
+    contrastive_distance_loss,
+    get_gradient,
+    get_optimizer,
+    l_distance,
+    labels_index_to_one_hot,
+    transform_labels_names_to_vector,
+    triplet_margin_loss,
+    update_gradient,
+)
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "methods_golden.json").read_text())
 
@@ -22,12 +38,14 @@ GOLDEN = json.loads((Path(__file__).parent / "golden" / "methods_golden.json").r
 class ToyNetwork(nn.Module):
     """The reference values' network."""
 
-    def __init__(self, parameters=None, n_classes=7):
+    def __init__(self, parameters=None):
         super().__init__()
         self.model = nn.Module()
         self.model.hidden = nn.Linear(5, 4)
-        self.model.output_layer = nn.Linear(4, n_classes)
+        self.model.output_layer = nn.Linear(4, 7)
         if parameters is not None:
+            if "model.output_layer.sigma" in parameters:
+                self.model.output_layer = CosineLinear(4, 3)
             self.load_state_dict({k: torch.tensor(v) for k, v in parameters.items()})
 
     def forward(self, x):
@@ -43,12 +61,63 @@ def toy_method(name, parameters=None, **settings):
     )
 
 
-@pytest.mark.parametrize("name", list(METHODS))
+class ToySamples(Dataset):
+    """Vectors with one label each, under the attributes of the published dataset and buffer."""
+
+    def __init__(self, x, labels, cur_task_id=0):
+        self.x, self.labels = torch.as_tensor(x), list(labels)
+        self.cur_task_id, self.cur_task = cur_task_id, GOLDEN["tasks"][cur_task_id]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        return self.x[index], self.labels[index], NO_LABEL_PLACEHOLDER
+
+    def get_image_indices_by_cla(self, cla, num_samples=-1, shuffle=True):
+        return np.flatnonzero(np.array(self.labels) == cla)
+
+    get_image_indices_by_class = get_image_indices_by_cla
+
+    @property
+    def n_memories_per_class(self):
+        return Counter(self.labels)
+
+    @contextmanager
+    def disable_augmentations(self):
+        yield
+
+
+def toy_task(cur_task_id):
+    """Return a task's samples and the memories of earlier tasks."""
+    labels = GOLDEN["tasks"][cur_task_id] * 4
+    earlier = [name for task in GOLDEN["tasks"][:cur_task_id] for name in task] * 2
+    task = ToySamples(torch.randn(len(labels), 5), labels, cur_task_id)
+    return task, ToySamples(torch.randn(len(earlier), 5), earlier)
+
+
+def toy_batch(n_seen, n=6):
+    y = labels_index_to_one_hot(torch.randint(n_seen, (n,)), n_seen)
+    return torch.randn(n, 5), y, torch.arange(n) % 2 == 0
+
+
+PUBLISHED = list(GOLDEN["methods"])
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_method_gives_the_published_numbers(name):
     reference = GOLDEN["methods"][name]
     method = toy_method(name, reference["initial_parameters"])
-    for task in reference["tasks"]:
-        method.prepare_model_for_new_task()
+    for number, task in enumerate(reference["tasks"]):
+        data = ToySamples(task["task_x"], task["task_labels"], number)
+        buffer = ToySamples(task["buffer_x"], task["buffer_labels"])
+        method.prepare_model_for_new_task(data, buffer=buffer, batch_size=64)
+        if name == "icarl_norm" and number:
+            new = task["parameters_after_prepare"]["model.output_layer.fc2.weight"]
+            method.net.model.output_layer.fc2.weight.data = torch.tensor(new)  # random otherwise
+        if "lambda_cur" in task:
+            assert method.lambda_cur == pytest.approx(task["lambda_cur"])
+        assert_parameters(method, task["parameters_after_prepare"])
         for step in task["steps"]:
             x, y = torch.tensor(step["x"]), torch.tensor(step["y"], dtype=torch.float32)
             in_buffer = torch.tensor(step["in_buffer"], dtype=torch.bool)
@@ -58,39 +127,240 @@ def test_method_gives_the_published_numbers(name):
             assert train_loss == pytest.approx(step["train_loss"], abs=1e-5)
             assert predictions.dtype == torch.bool
             assert torch.equal(predictions, torch.tensor(step["predictions"]).bool())
-        for key, values in task["parameters_after_training"].items():
-            found = method.net.state_dict()[key]
-            torch.testing.assert_close(found, torch.tensor(values), atol=1e-5, rtol=1e-5)
+        assert_parameters(method, task["parameters_after_training"])
         found = method(torch.tensor(task["eval_x"]))
         assert torch.equal(found, torch.tensor(task["eval_predictions"]).bool())
 
 
-@pytest.mark.parametrize("name", list(METHODS))
-def test_memory_strength_weighs_the_loss_of_replayed_samples(name):
-    x, y = torch.randn(6, 5), (torch.rand(6, 3) > 0.5).float()
-    in_buffer = torch.tensor([1, 0, 1, 0, 0, 1]).bool()
-    parameters = GOLDEN["methods"][name]["initial_parameters"]
-    method = toy_method(name, parameters, memory_strength=3.0)
-    method.prepare_model_for_new_task()
-    _, loss = method.observe(x, y, in_buffer, train=False)
-    logits = method.net(x)[0][:, :3] / GOLDEN["config"]["temperature"]
-    each = -(y * logits.sigmoid().log() + (1 - y) * (1 - logits.sigmoid()).log()).mean(dim=1)
-    weight = torch.tensor([3.0, 1, 3, 1, 1, 3])
-    assert loss == pytest.approx(((each * weight).sum() / 6).item(), abs=1e-5)
+def assert_parameters(method, expected):
+    found = method.net.state_dict()
+    assert set(found) == set(expected)
+    for key, values in expected.items():
+        torch.testing.assert_close(found[key], torch.tensor(values), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", list(METHODS))
-def test_prepare_begins_a_task(name):
-    method = toy_method(name)
-    assert method.seen_classes == []
-    optimizers = []
-    for n_seen in (3, 5, 7):
+class TestMethodContract:
+    """What every method promises."""
+
+    def test_prepare_begins_a_task(self, name):
+        method = toy_method(name)
+        assert method.seen_classes == []
+        optimizers = []
+        for n_seen in (3, 5, 7):
+            method.prepare_model_for_new_task()
+            assert method.seen_classes == list(GOLDEN["class_names_to_idx"])[:n_seen]
+            assert method(torch.zeros(2, 5)).shape == (2, n_seen)
+            assert method.get_last_lr() == [GOLDEN["config"]["lr"]]
+            optimized = {id(p) for group in method.opt.param_groups for p in group["params"]}
+            assert optimized == {id(p) for p in method.net.parameters()}
+            optimizers.append(method.opt)
+        assert len({id(optimizer) for optimizer in optimizers}) == 3
+
+    def test_learns_three_tasks_of_a_plain_dataset_with_indicator_predictions(self, name):
+        torch.manual_seed(0)
+        method = toy_method(name)
+        for number, n_seen in enumerate((3, 5, 7)):
+            data, buffer = toy_task(number)
+            method.prepare_model_for_new_task(data, buffer=buffer, batch_size=4)
+            x, y, in_buffer = toy_batch(n_seen)
+            if number == 0 or not method.replay_in_batches:
+                in_buffer = torch.zeros_like(in_buffer)
+            losses = []
+            for _ in range(12):
+                predictions, loss = method.observe(x, y, in_buffer)
+                assert (predictions.dtype, predictions.shape) == (torch.bool, y.shape)
+                losses.append(loss)
+            assert np.isfinite(losses).all()
+            if number == 0:  # later the first step's distillation is 0
+                assert losses[-1] < losses[0]
+            method.consolidate_epoch_knowledge(0.5)
+            memories = ToySamples(
+                torch.cat([buffer.x, data.x]), buffer.labels + data.labels, number
+            )
+            method.consolidate_task_knowledge(buffer=memories, device="cpu", batch_size=4)
+            found = method(torch.randn(4, 5))
+            assert (found.dtype, found.shape) == (torch.bool, (4, n_seen))
+
+    def test_validation_changes_nothing(self, name):
+        method = toy_method(name)
+        for number in range(2):
+            data, buffer = toy_task(number)
+            method.prepare_model_for_new_task(data, buffer=buffer)
+        before = {key: value.clone() for key, value in method.state_dict().items()}
+        method.observe(*toy_batch(5), train=False)
+        assert all(torch.equal(before[key], v) for key, v in method.state_dict().items())
+
+    def test_memory_strength_weighs_the_loss_of_replayed_samples(self, name):
+        parameters = GOLDEN["methods"].get(name, GOLDEN["methods"]["icarl_cnn"])
+        method = toy_method(name, parameters["initial_parameters"], memory_strength=3.0)
         method.prepare_model_for_new_task()
-        assert method.seen_classes == list(GOLDEN["class_names_to_idx"])[:n_seen]
-        assert method(torch.zeros(2, 5)).shape == (2, n_seen)
-        assert method.get_last_lr() == [GOLDEN["config"]["lr"]]
-        optimizers.append(method.opt)
-    assert len({id(optimizer) for optimizer in optimizers}) == 3
+        x, _, in_buffer = toy_batch(3)
+        y = (torch.rand(6, 3) > 0.5).float()
+        _, loss = method.observe(x, y, in_buffer, train=False)
+        temperature = 1.0 if name == "lucir" else GOLDEN["config"]["temperature"]
+        p = (method.net(x)[0][:, :3] / temperature).sigmoid()
+        each = -(y * p.log() + (1 - y) * (1 - p).log()).mean(dim=1)
+        weight = torch.tensor([3.0, 1, 3, 1, 3, 1])
+        assert loss == pytest.approx(((each * weight).sum() / 6).item(), abs=1e-5)
+
+
+def prepared_for_second_task(name, **settings):
+    parameters = GOLDEN["methods"][name]["initial_parameters"]
+    method = toy_method(name, parameters, **settings)
+    for number in range(2):
+        data, buffer = toy_task(number)
+        method.prepare_model_for_new_task(data, buffer=buffer)
+    return method
+
+
+def test_icarl_predicts_the_class_of_the_nearest_mean():
+    torch.manual_seed(0)
+    method = toy_method("icarl")
+    method.prepare_model_for_new_task()
+    memories = ToySamples(torch.randn(12, 5), ["c0", "c1", "c2", "c1"] * 3)
+    x = torch.randn(20, 5)
+    assert torch.equal(method(x), method.net(x)[0][:, :3] > 0)  # no means yet
+    method.consolidate_task_knowledge(buffer=memories, device="cpu", batch_size=5)
+    unit = [latent / latent.norm() for latent in method.net(memories.x)[1]]
+    for row in range(20):
+        latent = method.net(x[row : row + 1])[1][0]
+        distances = []
+        for name in ("c0", "c1", "c2"):
+            mean = sum(u for u, label in zip(unit, memories.labels, strict=True) if label == name)
+            distances.append((latent / latent.norm() - mean / mean.norm()).norm().item())
+        expected = [distance == min(distances) for distance in distances]
+        assert method(x[row : row + 1])[0].tolist() == expected
+
+
+def test_icarl_never_predicts_a_class_without_memories():
+    method = toy_method("icarl")
+    method.prepare_model_for_new_task()
+    memories = ToySamples(torch.randn(4, 5), ["c0", "c2"] * 2)
+    method.consolidate_task_knowledge(buffer=memories, device="cpu", batch_size=5)
+    predictions = method(torch.randn(50, 5))
+    assert (predictions.sum(dim=1) == 1).all() and not predictions[:, 1].any()
+
+
+def test_icarl_needs_memories():
+    for nothing in ({"n_memories_per_class": 0}, {"n_memories_per_class": -1, "total_n_mems": 0}):
+        with pytest.raises(ConfigurationError, match="n_memories_per_class"):
+            get_method("icarl").buffer(nothing)
+    method = toy_method("icarl")
+    method.prepare_model_for_new_task()
+    with pytest.raises(ConfigurationError, match="memories"):
+        method.consolidate_task_knowledge(buffer=ToySamples(torch.empty(0, 5), []))
+
+
+@pytest.mark.parametrize("name", ["icarl_norm", "lucir"])
+def test_the_cosine_layer_grows_and_keeps_its_old_classes(name):
+    method = toy_method(name)  # a linear layer becomes a cosine layer
+    x = torch.randn(6, 5)
+    for number, n_seen in enumerate((3, 5, 7)):
+        before = method.net(x)[0] / method.net.model.output_layer.sigma
+        data, buffer = toy_task(number)
+        method.prepare_model_for_new_task(data, buffer=buffer)
+        after = method.net(x)[0] / method.net.model.output_layer.sigma
+        assert after.shape == (6, n_seen)
+        torch.testing.assert_close(after[:, : before.shape[1]], before)
+
+
+def test_lucir_loss_with_several_labels_and_a_memory_strength():
+    torch.manual_seed(0)
+    method = prepared_for_second_task("lucir", memory_strength=3.0)
+    method.observe(*toy_batch(5))  # away from the teacher
+    x = torch.randn(4, 5)
+    # a task sample with both labels, and memories: of two old classes, old and new, old only
+    y = torch.tensor([[1, 0, 0, 1, 0], [1, 1, 0, 0, 0], [0, 1, 0, 0, 1], [0, 0, 1, 0, 0]]).float()
+    in_buffer = torch.tensor([False, True, True, True])
+    output, latent = method.net(x)
+    old_latent = method.old_net(x)[1]
+    cosine = output / method.net.model.output_layer.sigma
+    pairs = []
+    for row in (1, 2, 3):
+        rivals = sorted((cosine[row, k].item() for k in (3, 4) if not y[row, k]), reverse=True)
+        for label in (0, 1, 2):
+            if y[row, label]:
+                own = cosine[row, label].item()
+                margins = zip([0.5, 0.4], rivals, strict=False)
+                pairs += [max(0.0, margin - own + rival) for margin, rival in margins]
+    assert len(pairs) == 2 * 2 + 1 + 2
+    weight = torch.tensor([1.0, 3, 3, 3])
+    p = output.sigmoid()
+    bce = -((y * p.log() + (1 - y) * (1 - p).log()).mean(dim=1) * weight).mean()
+    unit = latent / latent.norm(dim=1, keepdim=True)
+    old_unit = old_latent / old_latent.norm(dim=1, keepdim=True)
+    distillation = ((1 - (unit * old_unit).sum(dim=1)) * weight).mean()
+    expected = bce + 5 * (3 / 2) ** 0.5 * distillation + 3 * sum(pairs) / len(pairs)
+    _, loss = method.observe(x, y, in_buffer)
+    assert loss == pytest.approx(expected.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("in_buffer", [False, True])
+def test_lucir_loss_is_finite_without_a_pair_to_rank(in_buffer):
+    method = prepared_for_second_task("lucir")
+    y = torch.tensor([[0, 0, 0, 1, 1], [1, 0, 0, 1, 1]]).float()  # no new class is a rival
+    _, loss = method.observe(torch.randn(2, 5), y, torch.tensor([in_buffer] * 2))
+    assert np.isfinite(loss)
+    assert all(torch.isfinite(p).all() for p in method.net.parameters())
+
+
+def test_agem_projects_the_gradient_only_when_it_conflicts():
+    generator = torch.Generator().manual_seed(0)
+    conflicts = 0
+    for _ in range(100):
+        gradient, reference = torch.randn(2, 8, generator=generator, dtype=torch.float64)
+        projected = project(gradient, reference)
+        if gradient @ reference >= 0:
+            assert torch.equal(projected, gradient)
+            continue
+        conflicts += 1
+        assert abs(projected @ reference) < 1e-12
+        # nearest: what was removed is parallel to the reference
+        removed = gradient - projected
+        cosine = torch.nn.functional.cosine_similarity(removed, reference, dim=0)
+        assert cosine == pytest.approx(-1.0)
+    assert 20 < conflicts < 80
+    gradient = torch.randn(8)
+    assert torch.equal(project(gradient, torch.zeros(8)), gradient)
+
+
+def test_agem_draws_each_memory_once_per_pass_anew_each_time():
+    _, buffer = toy_task(1)
+    stream = memory_batches(
+        buffer, GOLDEN["class_names_to_idx"], 5, batch_size=4, seed=0, device="cpu"
+    )
+    passes = []
+    for _ in range(3):
+        first, second = next(stream), next(stream)
+        slots = -1 - torch.cat([first.sample_ids, second.sample_ids])
+        images, targets = (
+            torch.cat([getattr(b, k) for b in (first, second)]) for k in ("images", "targets")
+        )
+        assert torch.equal(images, buffer.x[slots])
+        found = [f"c{i}" for i in targets.argmax(dim=1)]
+        assert found == [buffer.labels[slot] for slot in slots] and (targets.sum(dim=1) == 1).all()
+        passes.append(slots.tolist())
+    assert all(sorted(p) == list(range(6)) for p in passes)
+    assert len({str(p) for p in passes}) == 3
+
+
+def test_agem_uses_the_stream_that_it_is_given():
+    method = toy_method("agem")
+    method.prepare_model_for_new_task()
+    _, buffer = toy_task(1)
+    given = memory_batches(buffer, GOLDEN["class_names_to_idx"], 5, batch_size=4, seed=0)
+    taken = []
+
+    def stream():
+        for batch in given:
+            taken.append(batch)
+            yield batch
+
+    method.prepare_model_for_new_task(memory_batches=stream())
+    for _ in range(3):
+        method.observe(torch.randn(4, 5), torch.ones(4, 5))
+    assert len(taken) == 3
 
 
 def test_the_teacher_neither_learns_nor_leaves_evaluation_mode():
@@ -104,6 +374,86 @@ def test_the_teacher_neither_learns_nor_leaves_evaluation_mode():
     method.observe(torch.randn(4, 5), torch.ones(4, 5))
     assert all(torch.equal(before[k], v) for k, v in method.old_net.state_dict().items())
     assert not any(parameter.requires_grad for parameter in method.old_net.parameters())
+
+
+@pytest.mark.parametrize("sigma, n_parameters", [(True, 13), (2.5, 12), (False, 12)])
+def test_cosine_layers_give_scaled_cosines(sigma, n_parameters):
+    whole, split = CosineLinear(4, 3, sigma), SplitCosineLinear(4, 1, 2, sigma)
+    x = torch.randn(5, 4)
+    scale = 2.5 if sigma == 2.5 else 1.0
+    for layer, weights in (
+        (whole, whole.weight),
+        (split, torch.cat([split.fc1.weight, split.fc2.weight])),
+    ):
+        assert sum(parameter.numel() for parameter in layer.parameters()) == n_parameters
+        output = layer(x)
+        for row in range(5):
+            for column in range(3):
+                w = weights[column]
+                cosine = (x[row] @ w) / (x[row].norm() * w.norm())
+                assert output[row, column].item() == pytest.approx(scale * cosine.item(), abs=1e-5)
+
+
+def test_mlp_has_one_head_or_one_per_task():
+    output, latent = MLP((3, 2, 2), 2, 5, num_hidden_layers=2, hidden_sizes=[8, 6])(
+        torch.randn(4, 3, 2, 2)
+    )
+    assert (output.shape, latent.shape) == ((4, 10), (4, 6))
+    outputs, latent = MLP(12, 2, [5, 3], multi_head=True)(torch.randn(4, 12))
+    assert [head.shape for head in outputs] == [(4, 5), (4, 3)] and latent.shape == (4, 128)
+    with pytest.raises(ConfigurationError, match="classes_per_task: expected 2"):
+        MLP(12, 2, [5])
+
+
+@pytest.mark.parametrize(
+    "key, loss, settings",
+    [
+        (
+            "contrastive_distance_loss(p=2,temperature=0.5)",
+            contrastive_distance_loss,
+            {"temperature": 0.5},
+        ),
+        ("triplet_margin_loss(p=2,base_margin=1)", triplet_margin_loss, {"base_margin": 1}),
+    ],
+)
+def test_distance_loss_gives_the_published_number(key, loss, settings):
+    utils = GOLDEN["utils"]
+    vectors, references = torch.tensor(utils["input_vectors"]), torch.tensor(utils["ref_vectors"])
+    expected, nearest = utils[key]
+    labels = torch.tensor(utils["labels_one_hot"])
+    value, found = loss(vectors, references, labels, p=2, **settings)
+    assert value.item() == pytest.approx(expected, abs=1e-5)
+    assert found.tolist() == nearest
+    distance = l_distance(vectors, references)
+    torch.testing.assert_close(distance, torch.tensor(utils["l_distance"]), atol=1e-5, rtol=1e-5)
+
+
+def test_distance_takes_other_norms():
+    a, b = torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, -2.0]])
+    found = {p: l_distance(a, b, p).item() for p in (1, 2, "fro", None, "inf")}
+    assert found == {1: 7.0, 2: 5.0, "fro": 5.0, None: 5.0, "inf": 4.0}
+
+
+def test_gradient_goes_into_a_vector_and_back():
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Linear(2, 1)).to(
+        memory_format=torch.channels_last
+    )
+    network[0].bias.requires_grad_(False)
+    network[0](torch.randn(1, 2, 4, 4)).square().sum().backward()  # the linear layer has none
+    gradient = get_gradient(network)
+    weight = network[0].weight.grad.clone()
+    assert gradient.shape == (3 * 2 * 9 + 2 + 1,) and (gradient[-3:] == 0).all()
+    assert torch.equal(gradient[:54], weight.flatten())
+    update_gradient(network, 2 * gradient)
+    assert torch.equal(network[0].weight.grad, 2 * weight)
+    assert network[0].bias.grad is None
+    with pytest.raises(ValueError, match="57"):
+        update_gradient(network, gradient[1:])
+
+
+def test_subset_sampler_gives_the_indices_in_order():
+    sampler = SubsetSampler([5, 1, 3])
+    assert (list(sampler), len(sampler)) == ([5, 1, 3], 3)
 
 
 @pytest.mark.parametrize("case", GOLDEN["herding"])

@@ -1,6 +1,7 @@
 """The replay buffer: which samples of earlier classes are kept, and where."""
 
 from iirc_train.buffer.buffer import BufferBase
+from iirc_train.buffer.merged import TaskDataMergedWithBuffer
 from iirc_train.buffer.store import BufferStore, Memory
 
-__all__ = ["BufferBase", "BufferStore", "Memory"]
+__all__ = ["BufferBase", "BufferStore", "Memory", "TaskDataMergedWithBuffer"]

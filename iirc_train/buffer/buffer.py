@@ -14,12 +14,23 @@ from PIL import Image
 from pydantic import BaseModel
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from iirc_data.definitions import NO_LABEL, PathLike
+from iirc_data.definitions import PathLike
 from iirc_data.errors import BufferStorageError
 from iirc_data.loader.engine import encode_rgb_png
+from iirc_train.buffer.merged import TaskDataMergedWithBuffer, memory_batches
 from iirc_train.buffer.selection import herding
+from iirc_train.buffer.snapshot import ReplaySnapshot
 from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
 from iirc_train.config import BufferConfig
+
+__all__ = [
+    "BufferBase",
+    "HerdingBuffer",
+    "RandomBuffer",
+    "TaskDataMergedWithBuffer",
+    "class_latents",
+    "memory_batches",
+]
 
 TransformFunction = Callable[[Image.Image], torch.Tensor]
 
@@ -95,7 +106,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             f"the buffer has no class {class_name!r}, only {list(self._counts)}"
         )
 
-    def replay_source(self, class_names_to_idx: Mapping[str, int]) -> "ReplaySnapshot":
+    def replay_source(self, class_names_to_idx: Mapping[str, int]) -> ReplaySnapshot:
         """Return the memories as they are now, for a loader.
 
         Args:
@@ -315,48 +326,3 @@ def _memory(task_data: Any, index: int) -> Memory:
 
 def _encoded_memory(image: Image.Image, labels: tuple[str, str]) -> Memory:
     return Memory(encode_rgb_png(image).tobytes(), labels, image.height, image.width)
-
-
-class ReplaySnapshot:
-    """The memories of a buffer at one moment, as a loader reads them.
-
-    See :class:`iirc_data.loader.ReplaySource`.
-
-    Args:
-        classes: Class name, its memories, and how many of them count.
-        class_names_to_idx: Index of each class.
-    """
-
-    def __init__(
-        self,
-        classes: list[tuple[str, ClassMemories, int]],
-        class_names_to_idx: Mapping[str, int],
-    ) -> None:
-        self._classes = classes
-        self._ends = np.cumsum([0, *(count for _, _, count in classes)])
-        labels, sizes = [np.empty((0, 2), np.int32)], [np.empty((0, 2), np.int32)]
-        for _, memories, count in classes:
-            indices = [class_names_to_idx[name] for name in memories.label_names]
-            to_index = np.array([*indices, NO_LABEL], np.int32)
-            labels.append(to_index[memories.labels[:count]])
-            sizes.append(memories.sizes[:count])
-        self.labels = np.concatenate(labels)
-        self.heights, self.widths = np.concatenate(sizes).T
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
-
-    def read(self, slot: int) -> NDArray[np.uint8]:
-        """Return one memory's encoded image, uint8 (bytes,)."""
-        _, memories, number = self._locate(slot)
-        return memories.encoded(number)
-
-    def name(self, slot: int) -> str:
-        """Return what to call a memory in an error."""
-        class_name, _, number = self._locate(slot)
-        return f"replay buffer:{class_name}/{number}"
-
-    def _locate(self, slot: int) -> tuple[str, ClassMemories, int]:
-        block = int(np.searchsorted(self._ends, slot, side="right")) - 1
-        class_name, memories, _ = self._classes[block]
-        return class_name, memories, int(slot - self._ends[block])

@@ -4,7 +4,15 @@ from typing import NamedTuple
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.buffer import BufferBase
-from iirc_train.methods import finetune, icarl_cnn
+from iirc_train.methods import (
+    agem,
+    finetune,
+    icarl,
+    icarl_cnn,
+    icarl_norm,
+    lucir,
+    mask_seen_classes,
+)
 from iirc_train.methods.base_method import BaseMethod
 
 
@@ -16,8 +24,13 @@ class MethodParts(NamedTuple):
 
 
 METHODS = {
+    "agem": MethodParts(agem.Model, agem.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
+    "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
+    "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),
+    "lucir": MethodParts(lucir.Model, lucir.Buffer),
+    "mask_seen_classes": MethodParts(mask_seen_classes.Model, mask_seen_classes.Buffer),
 }
 
 

@@ -58,7 +58,7 @@ class BaseMethod(nn.Module, ABC):
         self.n_cla_per_tsk = [int(n) for n in n_cla_per_tsk]
         self.class_names_to_idx = dict(class_names_to_idx)
         self.config = MethodConfig.from_any(config)
-        self.net = self._make_network() if net is None else net
+        self.net = self._with_first_head(self._make_network() if net is None else net)
         self.old_net: nn.Module | None
         self.register_module("old_net", None)
         self.seen_classes: list[str] = []
@@ -71,6 +71,10 @@ class BaseMethod(nn.Module, ABC):
         n_classes = sum(self.n_cla_per_tsk)
         network = ResNet if "imagenet" in self.config.dataset else ResNetCIFAR
         return network(num_classes=n_classes, num_layers=self.config.n_layers)
+
+    def _with_first_head(self, net: nn.Module) -> nn.Module:
+        """Return the network with the output layer that the first task needs."""
+        return net
 
     @property
     def device(self) -> torch.device:
@@ -153,10 +157,12 @@ class BaseMethod(nn.Module, ABC):
         with torch.set_grad_enabled(train):
             output, latent = self.forward_net(x)
             output = output[:, : self.n_seen_classes]
-            loss = self._loss(output, latent, x, y, in_buffer)
+            loss_of = self._loss if train else self._validation_loss
+            loss = loss_of(output, latent, x, y, in_buffer)
         if train:
             self.opt.zero_grad()
             torch.autograd.backward(loss)
+            self._correct_gradient()
             self.opt.step()
         return self._predict(output), loss.detach()
 
@@ -178,6 +184,20 @@ class BaseMethod(nn.Module, ABC):
             y: Indicator targets, float32 (N, classes seen).
             in_buffer: bool (N,), which samples were replayed.
         """
+
+    def _validation_loss(
+        self,
+        output: torch.Tensor,
+        latent: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the loss of a batch that is not learned from; see :meth:`_loss`."""
+        return self._loss(output, latent, x, y, in_buffer)
+
+    def _correct_gradient(self) -> None:
+        """Change the gradient of a step before the optimizer uses it."""
 
     def consolidate_epoch_knowledge(self, val_metric: float | None = None, **kwargs: Any) -> None:
         """End an epoch: the scheduler takes a step.
@@ -219,21 +239,30 @@ class BaseMethod(nn.Module, ABC):
 
     # ------------------------------------------------------------------ shared parts
 
+    def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
+        """Return each sample's weight in the loss, (N,): ``memory_strength`` where replayed."""
+        return torch.where(in_buffer, self.config.memory_strength, 1.0)
+
     def _bce(
-        self, logits: torch.Tensor, targets: torch.Tensor, in_buffer: torch.Tensor
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        in_buffer: torch.Tensor,
+        temperature: float | None = None,
     ) -> torch.Tensor:
-        """Return binary cross-entropy at the temperature, replayed samples weighted.
+        """Return binary cross-entropy, replayed samples weighted.
 
         Args:
-            logits: (N, classes seen).
-            targets: In [0, 1], (N, classes seen).
+            logits: (N, classes).
+            targets: In [0, 1], (N, classes).
             in_buffer: bool (N,), which samples count ``memory_strength`` times.
+            temperature: Logits are divided by this; by default the configuration's.
 
         Returns:
             Mean over samples and classes.
         """
-        logits = logits / self.config.temperature
-        weight = torch.where(in_buffer, self.config.memory_strength, 1.0).unsqueeze(1)
+        logits = logits / (self.config.temperature if temperature is None else temperature)
+        weight = self._sample_weight(in_buffer).unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
     def train(self, mode: bool = True) -> Self:

@@ -1,6 +1,8 @@
 """Networks: each returns ``(output, latent)``, its last layer is ``model.output_layer``."""
 
+from iirc_train.models.cosine_linear import CosineLinear, SplitCosineLinear
+from iirc_train.models.mlp import MLP
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
-__all__ = ["ResNet", "ResNetCIFAR"]
+__all__ = ["MLP", "CosineLinear", "ResNet", "ResNetCIFAR", "SplitCosineLinear"]

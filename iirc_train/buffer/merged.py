@@ -1,0 +1,102 @@
+"""Memories as a plain dataset sees them: mixed into a task's samples, or as endless batches."""
+
+from collections.abc import Iterator, Mapping
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from iirc_data.loader import Batch
+from iirc_data.order import epoch_order
+from iirc_train.utils import transform_labels_names_to_vector
+
+
+class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
+    """A task's samples followed by memories.
+
+    Each memory is shown ⌊multiplier⌋ times per epoch; what the fraction adds is drawn without
+    replacement, anew each epoch.
+
+    Args:
+        buffer: The replay buffer.
+        task_data: The task's data: gives ``(image, label, label)`` by index.
+        buffer_sampling_multiplier: Memories shown per epoch, in multiples of the buffer's size.
+        seed: Seed of the draw.
+
+    Raises:
+        ValueError: The multiplier is negative.
+    """
+
+    def __init__(
+        self,
+        buffer: Any,
+        task_data: Any,
+        buffer_sampling_multiplier: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        if not buffer_sampling_multiplier >= 0:
+            raise ValueError(
+                f"buffer_sampling_multiplier must be 0 or more, got {buffer_sampling_multiplier}"
+            )
+        self.buffer = buffer
+        self.task_data = task_data
+        self.buffer_sampling_multiplier = buffer_sampling_multiplier
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the memories of an epoch; call it before the epoch's first sample is read."""
+        n = len(self.buffer)
+        whole, rest = divmod(round(n * self.buffer_sampling_multiplier), max(n, 1))
+        drawn = epoch_order(n, seed=self.seed, epoch=epoch, shuffle=True)[:rest]
+        self.memories = np.concatenate([np.tile(np.arange(n), whole), drawn])
+
+    def __len__(self) -> int:
+        return len(self.task_data) + len(self.memories)
+
+    def __getitem__(self, index: int) -> tuple[Any, str, str, bool]:
+        """Return an image, its labels, and whether it is a memory."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        if index < len(self.task_data):
+            return (*self.task_data[index], False)
+        return (*self.buffer[int(self.memories[index - len(self.task_data)])], True)
+
+
+def memory_batches(
+    buffer: Any,
+    class_names_to_idx: Mapping[str, int],
+    n_seen_classes: int,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> Iterator[Batch]:
+    """Yield batches of memories without end, every memory once per pass, each pass shuffled.
+
+    Args:
+        buffer: The replay buffer: gives ``(image, label, label)`` by index.
+        class_names_to_idx: Index of each class.
+        n_seen_classes: Length of the targets.
+        batch_size: Memories per batch.
+        seed: Seed of the order.
+        device: Where batches are wanted.
+    """
+    for epoch in count():
+        order = epoch_order(len(buffer), seed=seed, epoch=epoch, shuffle=True)
+        first = 0
+        for images, *labels in DataLoader(Subset(buffer, order.tolist()), batch_size):
+            n = len(images)
+            targets = [
+                transform_labels_names_to_vector(pair, n_seen_classes, dict(class_names_to_idx))
+                for pair in zip(*labels, strict=True)
+            ]
+            yield Batch(
+                images=images.to(device),
+                targets=torch.stack(targets).to(device),
+                in_buffer=torch.ones(n, dtype=torch.bool, device=device),
+                sample_ids=torch.from_numpy(-1 - order[first : first + n]),
+            )
+            first += n

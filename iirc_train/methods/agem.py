@@ -1,0 +1,90 @@
+"""A-GEM: no step may increase the loss on memories, to first order."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from iirc_data.loader import Batch
+from iirc_train.buffer.buffer import RandomBuffer, memory_batches
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.utils import get_gradient, update_gradient
+
+Buffer = RandomBuffer
+
+
+class Model(BaseMethod):
+    """Projects the gradient where it conflicts with the gradient on a batch of memories.
+
+    Chaudhry et al., "Efficient lifelong learning with A-GEM" (ICLR 2019), equation 11. The loss
+    of a task's samples is over the task's classes, that of memories over the earlier classes.
+    """
+
+    replay_in_batches = False
+
+    _memories: Iterator[Batch] | None = None
+
+    def _prepare_model_for_new_task(
+        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Begin a task.
+
+        Args:
+            task_data: The task's data.
+            dist_args: Accepted for code written for the published package.
+            **kwargs: ``memory_batches``, an endless iterator of memories, one batch per step;
+                or ``buffer``, from which they are drawn, with ``batch_size`` (default 128).
+        """
+        self._memories = kwargs.get("memory_batches")
+        buffer = kwargs.get("buffer")
+        if self.n_old_classes == 0:
+            self._memories = None
+        elif self._memories is None and buffer is not None and len(buffer):
+            self._memories = memory_batches(
+                buffer,
+                self.class_names_to_idx,
+                self.n_seen_classes,
+                batch_size=kwargs.get("batch_size", 128),
+                seed=self.cur_task_id,
+                device=self.device,
+            )
+
+    def _loss(
+        self,
+        output: torch.Tensor,
+        latent: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+    ) -> torch.Tensor:
+        new = slice(self.n_old_classes, None)
+        return self._bce(output[:, new], y[:, new], in_buffer)
+
+    def _correct_gradient(self) -> None:
+        if self._memories is None:
+            return
+        memories = next(self._memories)
+        gradient = get_gradient(self.net)
+        self.opt.zero_grad()
+        output, _ = self.forward_net(memories.images)
+        old = slice(self.n_old_classes)
+        loss = self._bce(output[:, old], memories.targets[:, old], memories.in_buffer)
+        torch.autograd.backward(loss)
+        update_gradient(self.net, project(gradient, get_gradient(self.net)))
+
+
+def project(gradient: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Remove from a gradient what points against a reference gradient.
+
+    Args:
+        gradient: (P,).
+        reference: (P,).
+
+    Returns:
+        The gradient itself where its product with the reference is not negative; else the
+        nearest vector whose product with the reference is 0.
+    """
+    product = torch.dot(gradient, reference)
+    square = torch.dot(reference, reference)
+    conflict = product < 0  # implies that the reference is not 0
+    return gradient - torch.where(conflict, product / square, 0.0) * reference

@@ -1,0 +1,126 @@
+"""LUCIR: a unified classifier of cosines, kept in balance between old and new classes."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from iirc_train.buffer.buffer import HerdingBuffer, class_latents
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
+from iirc_train.utils import copy_freeze
+
+Buffer = HerdingBuffer
+
+
+class Model(BaseMethod):
+    """Cosine output layer, less-forget constraint, inter-class separation.
+
+    Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019), with
+    binary cross-entropy instead of cross-entropy (Abdelsalam et al., 2021), to which the
+    temperature does not apply. New class weights begin at the mean latent of their class;
+    those of earlier classes stay as they are.
+
+    Attributes:
+        lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.lambda_cur = self.config.lucir_lambda
+
+    def _with_first_head(self, net: nn.Module) -> nn.Module:
+        return with_cosine_layer(net, self.n_cla_per_tsk[0])
+
+    def _prepare_model_for_new_task(
+        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Begin a task: copy the teacher, grow the output layer, imprint its new weights.
+
+        Args:
+            task_data: The task's data; without it new weights stay random.
+            dist_args: Accepted for code written for the published package.
+            **kwargs: ``batch_size`` for computing latents (default 128).
+        """
+        if self.cur_task_id == 0:
+            return
+        n_new = self.n_cla_per_tsk[self.cur_task_id]
+        self.lambda_cur = self.config.lucir_lambda * (self.n_old_classes / n_new) ** 0.5
+        self.old_net = copy_freeze(self.net)
+        sigma = self._sigma.detach().clone()
+        layer = grow_cosine_layer(self.net, n_new)
+        layer.fc1.weight.requires_grad_(False)
+        self._sigma.data.copy_(sigma)
+        if task_data is not None:
+            self._imprint(layer, task_data, kwargs.get("batch_size", 128))
+
+    @property
+    def _sigma(self) -> torch.Tensor:
+        sigma: torch.Tensor = self.net.model.output_layer.sigma  # type: ignore[assignment,union-attr]
+        return sigma
+
+    @torch.no_grad()
+    def _imprint(self, layer: SplitCosineLinear, task_data: Any, batch_size: int) -> None:
+        norm = layer.fc1.weight.norm(dim=1).mean()
+        for name in task_data.cur_task:
+            indices = task_data.get_image_indices_by_cla(name, shuffle=False)
+            if len(indices):
+                latents = F.normalize(class_latents(self, task_data, indices, batch_size), dim=1)
+                row = self.class_names_to_idx[name] - self.n_old_classes
+                layer.fc2.weight[row] = norm * F.normalize(latents.mean(dim=0), dim=0).to(norm)
+
+    def _loss(
+        self,
+        output: torch.Tensor,
+        latent: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+    ) -> torch.Tensor:
+        loss = self._validation_loss(output, latent, x, y, in_buffer)
+        if self.old_net is None:
+            return loss
+        with torch.no_grad():
+            _, old_latent = self.old_net(x)
+        less_forget = 1 - F.cosine_similarity(latent, old_latent, dim=1)
+        loss = loss + self.lambda_cur * (self._sample_weight(in_buffer) * less_forget).mean()
+        # detached, as published: the margins drive the scale too
+        cosine = output / self._sigma.detach()
+        return loss + self._margin_ranking_loss(cosine, y, in_buffer)
+
+    def _validation_loss(
+        self,
+        output: torch.Tensor,
+        latent: torch.Tensor,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+    ) -> torch.Tensor:
+        return self._bce(output, y, in_buffer, temperature=1.0)
+
+    def _margin_ranking_loss(
+        self, cosine: torch.Tensor, y: torch.Tensor, in_buffer: torch.Tensor
+    ) -> torch.Tensor:
+        """Keep each earlier label of a memory ahead of the new classes most similar to it.
+
+        Args:
+            cosine: Outputs without their scale, (N, classes seen).
+            y: Indicator targets (N, classes seen).
+            in_buffer: bool (N,), which samples are memories.
+
+        Returns:
+            Mean over all pairs of a memory's earlier label and one of its two most similar new
+            classes that are not labels of it; 0 where there is none.
+        """
+        n_old = self.n_old_classes
+        margins = [self.config.lucir_margin_1, self.config.lucir_margin_2]
+        n_hardest = min(len(margins), cosine.shape[1] - n_old)
+        margin = torch.tensor(margins[:n_hardest], device=cosine.device)
+        new = cosine[:, n_old:].masked_fill(y[:, n_old:] > 0, -torch.inf)
+        hardest = new.topk(n_hardest, dim=1).values.unsqueeze(1)  # N, 1, 2
+        own = cosine[:, :n_old].unsqueeze(2)  # N, old classes, 1
+        counted = (y[:, :n_old] > 0) & in_buffer.unsqueeze(1)
+        pairs = counted.unsqueeze(2) & hardest.isfinite()
+        hinge = F.relu(margin - own + hardest).where(pairs, 0.0)
+        return self.config.memory_strength * hinge.sum() / pairs.sum().clamp(min=1)

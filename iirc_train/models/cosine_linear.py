@@ -1,0 +1,122 @@
+"""Output layers that compare directions.
+
+Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019), section 3.2.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+Sigma = bool | float | int
+
+
+class CosineLinear(nn.Module):
+    """Gives the cosine of the angle between input and each class's weight, times ``sigma``.
+
+    Args:
+        in_features: Length of an input.
+        out_features: Number of classes.
+        sigma: True for a learned scale that begins at 1, a number for a fixed one, False for none.
+    """
+
+    sigma: torch.Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, sigma: Sigma = True) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        _register_sigma(self, sigma)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew; a learned scale begins at 1 again."""
+        bound = 1.0 / math.sqrt(self.in_features)
+        nn.init.uniform_(self.weight, -bound, bound)
+        if isinstance(self.sigma, nn.Parameter):
+            nn.init.ones_(self.sigma)
+
+    def forward(self, input_: torch.Tensor) -> torch.Tensor:
+        """Return (N, out_features) for inputs (N, in_features)."""
+        cosine = F.linear(F.normalize(input_, dim=1), F.normalize(self.weight, dim=1))
+        return cosine if self.sigma is None else self.sigma * cosine
+
+
+class SplitCosineLinear(nn.Module):
+    """A cosine layer in two halves, ``fc1`` for earlier classes and ``fc2`` for new ones.
+
+    Args:
+        in_features: Length of an input.
+        out_features1: Number of earlier classes.
+        out_features2: Number of new classes.
+        sigma: Scale of both halves; see :class:`CosineLinear`.
+    """
+
+    sigma: torch.Tensor | None
+
+    def __init__(
+        self, in_features: int, out_features1: int, out_features2: int, sigma: Sigma = True
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features1 + out_features2
+        self.fc1 = CosineLinear(in_features, out_features1, sigma=False)
+        self.fc2 = CosineLinear(in_features, out_features2, sigma=False)
+        _register_sigma(self, sigma)
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weights of both halves, (out_features, in_features)."""
+        return torch.cat((self.fc1.weight, self.fc2.weight))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (N, out_features1 + out_features2) for inputs (N, in_features)."""
+        cosine = torch.cat((self.fc1(x), self.fc2(x)), dim=1)
+        return cosine if self.sigma is None else self.sigma * cosine
+
+
+def with_cosine_layer(net: nn.Module, n_classes: int) -> nn.Module:
+    """Make ``net.model.output_layer`` a cosine layer, where it is none yet.
+
+    Args:
+        net: A network; changed in place.
+        n_classes: Number of outputs.
+
+    Returns:
+        The network.
+    """
+    layer = net.model.output_layer  # type: ignore[union-attr]
+    if not isinstance(layer, CosineLinear | SplitCosineLinear):
+        cosine = CosineLinear(int(layer.in_features), n_classes)  # type: ignore[union-attr,arg-type]
+        net.model.output_layer = cosine.to(layer.weight.device)  # type: ignore[union-attr,arg-type]
+    return net
+
+
+def grow_cosine_layer(net: nn.Module, n_classes: int) -> SplitCosineLinear:
+    """Add classes to a network's cosine layer: what it has becomes ``fc1``, ``fc2`` is new.
+
+    Args:
+        net: A network whose ``net.model.output_layer`` is a cosine layer; changed in place.
+        n_classes: Number of new classes.
+
+    Returns:
+        The new layer, with a learned scale of 1.
+    """
+    old = net.model.output_layer  # type: ignore[union-attr]
+    assert isinstance(old, CosineLinear | SplitCosineLinear)
+    layer = SplitCosineLinear(old.in_features, old.out_features, n_classes).to(old.weight.device)
+    with torch.no_grad():
+        layer.fc1.weight.copy_(old.weight)
+    net.model.output_layer = layer  # type: ignore[union-attr]
+    return layer
+
+
+def _register_sigma(layer: nn.Module, sigma: Sigma) -> None:
+    if sigma is True:
+        layer.register_parameter("sigma", nn.Parameter(torch.ones(1)))
+    elif sigma is False:
+        layer.register_parameter("sigma", None)
+    else:
+        layer.register_buffer("sigma", torch.tensor([float(sigma)]))
