@@ -141,10 +141,13 @@ def test_a_wrong_taxonomy_is_refused_before_anything_is_written(
     "arguments, problem",
     [
         (["nowhere"], "nowhere does not exist: give an image folder or a tar of one"),
-        (["images", "--classes", "unicorn"], "images lacks 1 of 1 classes: unicorn"),
+        (["images", "--classes", "unicorn"], "images/train lacks 1 of 1 classes: unicorn"),
         (["images", "--classes", " , "], "names no class"),
         (["images", "--benchmark", "iirc"], "no benchmark is named 'iirc'"),
-        (["images", "--benchmark", "iirc_cifar10"], "images lacks 10 of 10 classes: airplane"),
+        (
+            ["images", "--benchmark", "iirc_cifar10"],
+            "images/train lacks 10 of 10 classes: airplane",
+        ),
         (["images", "--scheduler", "tcp://127.0.0.1:9"], "no dask scheduler answers at"),
     ],
 )

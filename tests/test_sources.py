@@ -374,8 +374,15 @@ def test_a_subset_keeps_its_classes_and_names_missing_ones(tiny_folder):
     source = ClassSubset.of(open_folder(tiny_folder), frozenset({"dog", "cat"}))
     assert source.classes() == {"test": ["cat", "dog"], "train": ["cat", "dog"]}
     assert len(list(source.samples("train", "dog"))) == TINY_TREE["train"]["dog"]
-    with pytest.raises(SourceError, match=r"images lacks 1 of 2 classes: unicorn"):
+    with pytest.raises(SourceError, match="images/test lacks 1 of 2 classes: unicorn"):
         ClassSubset.of(open_folder(tiny_folder), frozenset({"dog", "unicorn"}))
+
+
+def test_a_chosen_class_must_be_in_every_split(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"test": {"a": 1}, "train": {"a": 1, "b": 1}})
+    assert ClassSubset.of(open_folder(root), frozenset({"a"})).classes()["train"] == ["a"]
+    with pytest.raises(SourceError, match="images/test lacks 1 of 2 classes: b"):
+        ClassSubset.of(open_folder(root), frozenset({"a", "b"}))
 
 
 def test_images_are_shrunk_by_their_shorter_side_and_never_enlarged(tmp_path):

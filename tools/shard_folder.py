@@ -7,9 +7,9 @@ from typing import Annotated, TypeAlias
 import typer
 from pydantic import TypeAdapter, ValidationError
 
-from iirc_data.benchmarks import Benchmark, load_benchmark
+from iirc_data.benchmarks import Benchmark, load_benchmark, parse_benchmark
 from iirc_data.errors import BenchmarkError
-from iirc_data.files import write_json
+from iirc_data.files import canonical_json, write_json
 from iirc_data.sources import open_folder
 from tools import sharding
 from tools.summary import summarise
@@ -66,20 +66,16 @@ def starting_benchmark(name: str, taxonomy: Taxonomy, classes: list[str]) -> Ben
         leaves[first : first + _CLASSES_PER_TASK]
         for first in range(0, len(leaves), _CLASSES_PER_TASK)
     ]
-    try:
-        return Benchmark(
-            name=name,
-            dataset=name,
-            description="Made from a taxonomy: edit schedules, splits and sampling as you need.",
-            superclasses=taxonomy,
-            other_classes=others,
-            transforms="imagenet",
-            schedules=[[list(taxonomy), *tasks] if taxonomy else tasks],
-        )
-    except ValidationError as error:
-        raise BenchmarkError(f"the taxonomy makes no benchmark: {error.errors()[0]['msg']}") from (
-            error
-        )
+    content = {
+        "name": name,
+        "dataset": name,
+        "description": "Made from a taxonomy: edit schedules, splits and sampling as you need.",
+        "superclasses": taxonomy,
+        "other_classes": others,
+        "transforms": "imagenet",
+        "schedules": [[list(taxonomy), *tasks] if taxonomy else tasks],
+    }
+    return parse_benchmark(canonical_json(content), "what the taxonomy makes")
 
 
 def main(

@@ -62,14 +62,14 @@ class ClassSubset(_DerivedSource):
         """Choose classes.
 
         Raises:
-            SourceError: The source lacks some of them; the message names them.
+            SourceError: A split lacks some of them; the message names them.
         """
-        known = {name for names in source.classes().values() for name in names}
-        if missing := sorted(class_names - known):
-            raise SourceError(
-                f"{source.name} lacks {len(missing)} of {len(class_names)} classes: "
-                f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
-            )
+        for split, names in source.classes().items():
+            if missing := sorted(class_names - set(names)):
+                raise SourceError(
+                    f"{source.name}/{split} lacks {len(missing)} of {len(class_names)} classes: "
+                    f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
+                )
         return cls(source, class_names)
 
     def classes(self) -> dict[str, list[str]]:
