@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from iirc_data.commands import benchmarks, data
-from iirc_data.errors import IIRCError
+from iirc_data.console import errors_in_one_line
 from iirc_train.config import ExperimentConfig
 from iirc_train.demo import run_demo
 from iirc_train.engine import run_experiment
@@ -28,11 +28,8 @@ console = Console()
 
 def main() -> None:
     """Run the command; known errors are one line, not a stack trace."""
-    try:
+    with errors_in_one_line():
         app()
-    except IIRCError as error:
-        Console(stderr=True).print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
 
 
 @app.command()

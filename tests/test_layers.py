@@ -10,6 +10,7 @@ DATA_ROOMS = [
     "errors",
     "definitions",
     "files",
+    "console",
     "decoding",
     "benchmarks",
     "sources",

@@ -2,17 +2,16 @@
 
 import importlib.util
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from iirc_data.benchmarks import Benchmark, SamplingSettings, SplitSettings, manifests_folder
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, Setup
-from iirc_data.errors import BenchmarkError, IIRCError
+from iirc_data.errors import BenchmarkError
 from iirc_data.files import write_atomically
 
 ATTRIBUTION = (
@@ -220,12 +219,9 @@ def main(
     ] = manifests_folder(),  # noqa: B008 - typer shows the default in its help
 ) -> None:
     """Convert the benchmark definitions of the published package iirc into manifests."""
-    try:
+    with errors_in_one_line():
         folder = published_metadata() if metadata is None else metadata
         benchmarks = [convert(name, folder) for name in PUBLISHED]
-    except IIRCError as error:
-        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", error, highlight=False)
-        sys.exit(1)
     for benchmark in benchmarks:
         with write_atomically(out / f"{benchmark.name}.json") as file:
             file.write(to_json(benchmark.model_dump()).encode() + b"\n")

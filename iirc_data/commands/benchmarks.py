@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from iirc_data.benchmarks import Benchmark, Tasks, benchmark_names, load_benchmark
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import IIRC_SETUP
-from iirc_data.errors import BenchmarkError
 
 app = typer.Typer(help="List the benchmarks, or show one.")
 
@@ -57,14 +57,9 @@ def show(
     schedule: Annotated[int, typer.Option(help="Number of the schedule.")] = 0,
 ) -> None:
     """Print a benchmark's taxonomy and one of its schedules."""
-    try:
+    with errors_in_one_line():
         loaded = load_benchmark(benchmark)
         tasks = loaded.tasks(schedule)
-    except BenchmarkError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {escape(str(error))}", highlight=False
-        )
-        raise typer.Exit(1) from error
     console = Console(highlight=False)
     _print_settings(console, loaded)
     console.print(_taxonomy_table(loaded))

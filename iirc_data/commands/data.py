@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -21,8 +20,9 @@ from rich.progress import (
 from rich.table import Table
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
-from iirc_data.errors import BenchmarkError, IIRCError, ShardError
+from iirc_data.errors import BenchmarkError, ShardError
 from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import TotalProgress
@@ -45,7 +45,7 @@ Schedule = Annotated[int, typer.Option(min=0, help="Number of the benchmark's sc
 @app.command("info")
 def show_info(address: Address) -> None:
     """Show what a dataset holds."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         manifest = RemoteDataset.open(address).manifest
         table = Table("split", "classes", "samples", "shards", "size", box=None)
         for split, shards in manifest.splits.items():
@@ -71,7 +71,7 @@ def verify_folder(
     ] = None,
 ) -> None:
     """Check every digest and every row of the sample table of a local dataset."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         with _progress_bar("verify") as progress:
             found = verify(root, workers=workers, progress=progress)
         for problem in found.problems:
@@ -91,7 +91,7 @@ def publish_dataset(
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
     """Copy a dataset to an address from which others can pull it; run again to go on."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         with _progress_bar("publish") as progress:
             manifest = publish(root, address, workers=workers, progress=progress)
         typer.echo(f"{address}: {len(manifest.shards)} shards, {_size(manifest.shards)}")
@@ -112,7 +112,7 @@ def pull_dataset(
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
     """Copy a dataset, or what some tasks need of it; run again to go on, or to add tasks."""
-    with _errors_in_one_line():
+    with errors_in_one_line():
         classes = _classes_to_pull(benchmark, schedule, tasks)
         with _progress_bar("pull") as progress:
             manifest = pull(address, out, classes=classes, workers=workers, progress=progress)
@@ -133,7 +133,7 @@ def show_digests(
     incomplete information in training and in-task validation, complete information in
     post-task validation and test.
     """
-    with _errors_in_one_line():
+    with errors_in_one_line():
         store = ShardStore.open(address)
         definition = load_benchmark(benchmark)
         typer.echo(f"dataset {store.digest}")
@@ -206,14 +206,3 @@ def _progress_bar(description: str) -> Iterator[TotalProgress]:
     with Progress(*columns, console=Console(stderr=True)) as display:
         bar = display.add_task(description, total=None)
         yield lambda done, total: display.update(bar, completed=done, total=total)
-
-
-@contextmanager
-def _errors_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except IIRCError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]error:[/] {escape(str(error))}", highlight=False
-        )
-        raise typer.Exit(1) from error

@@ -1,13 +1,12 @@
 """Getting CIFAR-100 from where its authors publish it."""
 
-import sys
 import tarfile
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import PathLike
 from iirc_data.errors import SourceError
 from iirc_data.sources.cifar import CIFAR100
@@ -48,11 +47,8 @@ def main(
     ),
 ) -> None:
     """Download and extract CIFAR-100."""
-    try:
+    with errors_in_one_line():
         download_extract_cifar100(dataset_path)
-    except SourceError as error:
-        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", error, highlight=False)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@
 """
 
 import shutil
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,8 +11,9 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import PathLike
-from iirc_data.errors import IIRCError, SourceError
+from iirc_data.errors import SourceError
 from iirc_data.sources.base import Source
 from iirc_data.sources.imagenet import DEVKIT, TRAIN_TAR, VAL_TAR, open_imagenet_tars
 
@@ -68,11 +68,8 @@ def main(
     ],
 ) -> None:
     """Unpack ImageNet's original files into a folder per class."""
-    try:
+    with errors_in_one_line():
         prepare_imagenet(source_dir, target_dir)
-    except IIRCError as error:
-        Console(stderr=True, soft_wrap=True).print("[bold red]error:[/]", error, highlight=False)
-        sys.exit(1)
 
 
 if __name__ == "__main__":
