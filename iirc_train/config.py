@@ -128,6 +128,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Literal["memory", "disk"], Field(description="Where the replay buffer is kept")
     ] = "memory"
     device: Annotated[str, Field(description="'cpu', 'cuda', 'cuda:1', … or 'auto'")] = "auto"
+    threads: Annotated[
+        PositiveInt | None,
+        Field(description="Training threads on the CPU; results depend on it in the last bits"),
+    ] = None
     engine: Annotated[
         Literal["auto", "dali", "torch"], Field(description="What decodes images")
     ] = "auto"

@@ -65,6 +65,8 @@ class Experiment:
 
     def __init__(self, config: ExperimentConfig, buffer_dir: Path | None = None) -> None:
         torch.manual_seed(config.seed)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
         self.config = config
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
