@@ -6,6 +6,8 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# threads that wait for each other should sleep, not spin: other work shares the processors
+export OMP_WAIT_POLICY ?= passive
 READY := $(VENV)/.ready
 
 .PHONY: demo test lint types parity clean
