@@ -12,6 +12,9 @@ CIFAR100_TRAIN = 500
 CIFAR100_TEST = 100
 IMAGENET_TEST = 50
 
+_IMAGE_BYTES = 110_000
+_MEMBER_BYTES = 512 + 215 * 512  # tar header, and the image rounded up to whole blocks
+
 
 def imagenet_class_sizes(classes: Sequence[str]) -> dict[str, int]:
     """Return training images per class, shaped as in ImageNet.
@@ -43,7 +46,7 @@ def synthetic_dataset(
                 path=f"{split}/{name}-{part:06d}.tar",
                 class_name=name,
                 samples=min(shard_samples, per_class[name] - part * shard_samples),
-                bytes=1,
+                bytes=min(shard_samples, per_class[name] - part * shard_samples) * _MEMBER_BYTES,
                 sha256="0" * 64,
             )
             for name in sorted(per_class)
@@ -51,13 +54,14 @@ def synthetic_dataset(
         ]
     shards = [shard for split in splits.values() for shard in split]
     counts = np.array([shard.samples for shard in shards])
+    starts = np.cumsum(counts) - counts
     n_samples = int(counts.sum())
     ones = np.ones(n_samples, np.int64)
     table = SampleTable.from_columns(
         {
             "shard": np.repeat(np.arange(len(shards)), counts),
-            "offset": np.arange(n_samples) * 112_640 + 512,
-            "size": 110_000 * ones,
+            "offset": (np.arange(n_samples) - np.repeat(starts, counts)) * _MEMBER_BYTES + 512,
+            "size": _IMAGE_BYTES * ones,
             "class_id": np.repeat([class_index[shard.class_name] for shard in shards], counts),
             "height": 375 * ones,
             "width": 500 * ones,
