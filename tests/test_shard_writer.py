@@ -28,6 +28,7 @@ from iirc_data.shards.sharing import pull
 from iirc_data.shards.tar_writer import TarWriter
 from iirc_data.shards.verify import verify
 from iirc_data.sources import Sample, open_cifar, open_folder
+from iirc_data.sources.images import read_header
 from iirc_data.task_view import TaskView
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
 from tests.odd_images import odd_images
@@ -401,14 +402,49 @@ def test_a_wrong_image_is_an_error_that_names_it(tmp_path, name, data, problem):
 def test_too_large_an_image_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     root = write_image_folder(tmp_path / "images", {"train": {"a": 1}})
-    with (
-        pytest.raises(SourceError, match=r"0000\.jpg is too large an image: 32 x 32 pixels"),
-        pytest.warns(Image.DecompressionBombWarning),
-    ):
+    with pytest.raises(SourceError, match=r"0000\.jpg is too large an image: 32 x 32 pixels"):
         write_shards(open_folder(root), tmp_path / "out")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    (root / "train" / "a" / "0000.jpg").write_bytes(encode(noise_image(0), "PNG"))
     with pytest.raises(SourceError, match=r"0000\.jpg is too large an image"):
         write_shards(open_folder(root), tmp_path / "other")
+
+
+def headers_agree(data: bytes) -> bool:
+    """Whether our header is Pillow's; whether there is one."""
+    sample = Sample("key", "jpg", data, "here")
+    try:
+        image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+    except Exception:  # whatever Pillow raises
+        with pytest.raises(SourceError, match="here is"):
+            read_header(sample)
+        return False
+    expected = (image.height, image.width, image.mode)
+    assert read_header(sample) == expected
+    return True
+
+
+def test_headers_are_read_as_pillow_reads_them(shared_file):
+    source = open_folder(shared_file("data/imagenet_sample_500.tar"))
+    for name in source.classes()["train"]:
+        assert all(headers_agree(sample.data) for sample in source.samples("train", name))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"comment": b"\xff\xda" * 9}])
+def test_headers_of_cut_and_damaged_jpegs_are_read_as_pillow_reads_them(mode, options):
+    file = io.BytesIO()
+    noise_image(0, 20, 30, mode).save(file, "JPEG", **options)
+    data = file.getvalue()
+    start_of_scan = data.rindex(b"\xff\xda\x00")
+    found = [headers_agree(data[:size]) for size in range(1, start_of_scan + 40)]
+    assert found[-1]
+    assert not found[10]
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        damaged = bytearray(data)
+        damaged[rng.integers(2, start_of_scan)] = rng.integers(0, 256)
+        headers_agree(bytes(damaged))
 
 
 @pytest.mark.parametrize("name", ["a:b", "a\\b", "a\nb"])

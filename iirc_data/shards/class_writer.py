@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.ImageFile import ImageFile
 
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import write_atomically
@@ -16,11 +15,11 @@ from iirc_data.shards.pixels import PixelDigest
 from iirc_data.shards.table import IMAGE_MODES
 from iirc_data.shards.tar_writer import TarWriter
 from iirc_data.sources.base import Sample, Source
-from iirc_data.sources.images import decode_rgb, open_image
+from iirc_data.sources.images import decode_rgb, read_header
 
 DEFAULT_MAX_SHARD_SIZE = 1 << 30
 
-_RGB_OF_16_BITS = "RGB;16B"
+_MODE_NUMBERS = {mode: number for number, mode in enumerate(IMAGE_MODES)}
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,15 @@ def write_class(
                 data_size == 0 or data_size + len(sample.data) <= settings.max_shard_size
             ):
                 name = f"{_new_key(sample, origins)}.{sample.extension}"
-                image = open_image(sample)
-                mode = _mode_number(image, sample)
-                if settings.check_decode or pixels is not None:
-                    rgb = decode_rgb(image, sample.origin)
-                    if pixels is not None:
-                        pixels.add(name, rgb)
+                height, width, mode = read_header(sample)
+                if mode not in _MODE_NUMBERS:
+                    raise SourceError(f"{sample.origin} has the unsupported pixel format {mode!r}")
+                if pixels is not None:
+                    pixels.add(name, decode_rgb(sample))
+                elif settings.check_decode:
+                    decode_rgb(sample)
                 place = tar.add(name, sample.data), len(sample.data)
-                rows.append((len(shards), *place, image.height, image.width, mode))
+                rows.append((len(shards), *place, height, width, _MODE_NUMBERS[mode]))
                 formats.add(sample.extension)
                 data_size += len(sample.data)
                 sample = next(samples, None)
@@ -149,11 +149,3 @@ def _new_key(sample: Sample, origins: dict[str, str]) -> str:
         )
     origins[key] = sample.origin
     return key
-
-
-def _mode_number(image: ImageFile, sample: Sample) -> int:
-    stored = image.tile[0][3] if image.tile else None
-    mode = stored if stored == _RGB_OF_16_BITS else image.mode
-    if mode not in IMAGE_MODES:
-        raise SourceError(f"{sample.origin} has the unsupported pixel format {mode!r}")
-    return IMAGE_MODES.index(mode)

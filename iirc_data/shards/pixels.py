@@ -8,7 +8,7 @@ from PIL import Image
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import canonical_json
 from iirc_data.shards.manifest import Shard
-from iirc_data.sources.images import decode_rgb, open_image
+from iirc_data.sources.images import decode_rgb
 from iirc_data.sources.tar import list_members, read_images
 
 
@@ -42,7 +42,7 @@ def shard_pixels_sha256(path: Path) -> str:
     digest = PixelDigest()
     members = list_members(path)
     for member, sample in zip(members, read_images(path, members), strict=True):
-        digest.add(member.name, decode_rgb(open_image(sample), sample.origin))
+        digest.add(member.name, decode_rgb(sample))
     return digest.hexdigest()
 
 

@@ -3,15 +3,18 @@
 import hashlib
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from tarfile import BLOCKSIZE, LENGTH_NAME, PAX_FORMAT, RECORDSIZE, USTAR_FORMAT, TarInfo
 from types import TracebackType
 from typing import IO, Self
 
-_BATCH_BYTES = 1 << 20
-_BATCHES_AHEAD = 4
-_SYNC_BYTES = 32 << 20
+_BUFFER_BYTES = 1 << 20
+_MAX_BUFFERS = 16
+_SYNC_BYTES = 16 << 20
 _MODE = 0o444
+_LARGEST_PLAIN_SIZE = 0o77777777777
+_SIZE_AT = 124
+_CHECKSUM_AT = 148
 
 
 class TarWriter:
@@ -34,9 +37,11 @@ class TarWriter:
         self._unsynced = 0
         self._digesting = ThreadPoolExecutor(1, "iirc-digest")
         self._storing = ThreadPoolExecutor(1, "iirc-store")
-        self._batch: list[bytes] = []
-        self._batch_bytes = 0
-        self._under_way: deque[Future[None]] = deque()
+        # few buffers, used again and again: new memory costs more than copying into old
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+        self._filled = 0
+        self._free: list[memoryview] = []
+        self._under_way: deque[tuple[memoryview, list[Future[None]]]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -52,7 +57,8 @@ class TarWriter:
                 self._put(bytes(2 * BLOCKSIZE))
                 self._put(bytes(-self.size % RECORDSIZE))
                 self._send()
-                self._wait(0)
+                while self._under_way:
+                    self._reclaim()
                 self._sync()
         finally:
             self._digesting.shutdown(cancel_futures=True)
@@ -71,19 +77,10 @@ class TarWriter:
         Raises:
             OSError: An earlier part could not be written.
         """
-        header = TarInfo(name)
-        header.size = len(data)
-        header.mode = _MODE
-        # both give the same bytes where both can; the simpler one takes less time
-        is_simple = name.isascii() and len(name) <= LENGTH_NAME
-        self._put(
-            header.tobuf(USTAR_FORMAT if is_simple else PAX_FORMAT, "utf-8", "surrogateescape")
-        )
+        self._put(member_header(name, len(data)))
         offset = self.size
         self._put(data)
         self._put(bytes(-len(data) % BLOCKSIZE))
-        if self._batch_bytes >= _BATCH_BYTES:
-            self._send()
         return offset
 
     @property
@@ -92,27 +89,38 @@ class TarWriter:
         return self._digest.hexdigest()
 
     def _put(self, data: bytes) -> None:
-        self._batch.append(data)
-        self._batch_bytes += len(data)
         self.size += len(data)
+        rest = memoryview(data)
+        while rest:
+            part, rest = rest[: _BUFFER_BYTES - self._filled], rest[_BUFFER_BYTES - self._filled :]
+            self._buffer[self._filled : self._filled + len(part)] = part
+            self._filled += len(part)
+            if self._filled == _BUFFER_BYTES:
+                self._send()
 
     def _send(self) -> None:
-        self._wait(2 * (_BATCHES_AHEAD - 1))
-        for executor, work in ((self._digesting, self._digest_batch), (self._storing, self._store)):
-            self._under_way.append(executor.submit(work, self._batch))
-        self._batch, self._batch_bytes = [], 0
+        part = self._buffer[: self._filled]
+        work = [
+            self._digesting.submit(self._digest.update, part),
+            self._storing.submit(self._store, part),
+        ]
+        self._under_way.append((self._buffer, work))
+        while len(self._under_way) == _MAX_BUFFERS or (
+            self._under_way and all(future.done() for future in self._under_way[0][1])
+        ):
+            self._reclaim()
+        self._buffer = self._free.pop() if self._free else memoryview(bytearray(_BUFFER_BYTES))
+        self._filled = 0
 
-    def _wait(self, allowed: int) -> None:
-        while len(self._under_way) > allowed:
-            self._under_way.popleft().result()
+    def _reclaim(self) -> None:
+        buffer, work = self._under_way.popleft()
+        wait(work)
+        for future in work:
+            future.result()
+        self._free.append(buffer)
 
-    def _digest_batch(self, batch: list[bytes]) -> None:
-        for data in batch:
-            self._digest.update(data)
-
-    def _store(self, batch: list[bytes]) -> None:
-        for data in batch:
-            self._unsynced += self._file.write(data)
+    def _store(self, part: memoryview) -> None:
+        self._unsynced += self._file.write(part)
         if self._unsynced >= _SYNC_BYTES:  # while the next images are read
             self._sync()
 
@@ -120,3 +128,31 @@ class TarWriter:
         self._file.flush()
         os.fsync(self._file.fileno())
         self._unsynced = 0
+
+
+def member_header(name: str, size: int) -> bytes:
+    """Return the header of a tar's member, as ``tarfile`` writes it in its default format.
+
+    Args:
+        name: Name of the member.
+        size: Bytes of its content.
+    """
+    if not name.isascii() or len(name) > LENGTH_NAME or size > _LARGEST_PLAIN_SIZE:
+        return _tarinfo(name, size).tobuf(PAX_FORMAT, "utf-8", "surrogateescape")
+    # many times faster than tarfile, which took a fifth of the time that a tar takes
+    header = bytearray(_TEMPLATE)
+    header[: len(name)] = name.encode()
+    header[_SIZE_AT : _SIZE_AT + 11] = b"%011o" % size
+    header[_CHECKSUM_AT : _CHECKSUM_AT + 8] = b" " * 8
+    header[_CHECKSUM_AT : _CHECKSUM_AT + 7] = b"%06o\0" % sum(header)
+    return bytes(header)
+
+
+def _tarinfo(name: str, size: int) -> TarInfo:
+    info = TarInfo(name)
+    info.size = size
+    info.mode = _MODE
+    return info
+
+
+_TEMPLATE = _tarinfo("", 0).tobuf(USTAR_FORMAT)

@@ -10,7 +10,7 @@ from PIL import Image
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample, Source
-from iirc_data.sources.images import decode_rgb, open_image
+from iirc_data.sources.images import decode_rgb
 
 DEFAULT_QUALITY = 90
 
@@ -119,7 +119,7 @@ class ReencodedSource(_DerivedSource):
             yield Sample(sample.key, "jpg", self._encode(sample), sample.origin)
 
     def _encode(self, sample: Sample) -> bytes:
-        image = decode_rgb(open_image(sample), sample.origin)
+        image = decode_rgb(sample)
         if self.shorter_side is not None and min(image.size) > self.shorter_side:
             scale = self.shorter_side / min(image.size)
             width, height = (round(side * scale) for side in image.size)
