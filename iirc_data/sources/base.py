@@ -82,7 +82,8 @@ def read_file(path: Path) -> bytes:
         SourceError: The file cannot be read.
     """
     try:
-        return path.read_bytes()
+        with path.open("rb", buffering=0) as file:
+            return file.readall()
     except OSError as error:
         raise cannot_read(path, error) from error
 

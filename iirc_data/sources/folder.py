@@ -1,6 +1,7 @@
 """An image folder ``split/class/*``, on disk or inside a tar that is read without unpacking."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -88,7 +89,8 @@ class FolderSource:
 
     def fingerprint(self, split: str, class_name: str) -> str:
         """Return a digest of the files' names, sizes and times."""
-        files = [[path.name, *file_stamp(path)] for path, _, _ in self._images(split, class_name)]
+        folder = self.root / split / class_name
+        files = [[name, *file_stamp(folder / name)] for name in _sorted_names(folder)]
         return hashlib.sha256(canonical_json(files)).hexdigest()
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
@@ -98,28 +100,28 @@ class FolderSource:
             SourceError: The folder is missing or empty, or something in it is not an image file.
         """
         for path, key, extension in self._images(split, class_name):
-            yield Sample(key, extension, read_file(path), str(path))
+            yield Sample(key, extension, read_file(Path(path)), path)
 
-    def _images(self, split: str, class_name: str) -> list[tuple[Path, str, str]]:
+    def _images(self, split: str, class_name: str) -> list[tuple[str, str, str]]:
         folder = self.root / split / class_name
-        entries = _sorted(folder)
-        if not entries:
+        paths = [f"{folder}/{name}" for name in _sorted_names(folder)]
+        if not paths:
             raise SourceError(f"{folder} holds no images: remove the folder or fill it")
-        return [(path, *split_file_name(path.name, str(path))) for path in entries]
+        return [(path, *split_file_name(path.rpartition("/")[2], path)) for path in paths]
 
 
-def _sorted(folder: Path) -> list[Path]:
+def _sorted_names(folder: Path) -> list[str]:
     try:
-        entries = [path for path in folder.iterdir() if not is_hidden(path.name)]
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not is_hidden(entry.name))
     except NotADirectoryError as error:
         raise SourceError(f"{folder} is not a folder: {LAYOUT}") from error
     except OSError as error:
         raise cannot_read(folder, error) from error
-    return sorted(entries, key=lambda path: path.name)
 
 
 def _folders(folder: Path) -> list[Path]:
-    entries = _sorted(folder)
+    entries = [folder / name for name in _sorted_names(folder)]
     for path in entries:
         if not path.is_dir():
             raise SourceError(f"{path} is not a folder: {LAYOUT}")
