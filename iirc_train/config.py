@@ -119,7 +119,24 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     epochs_per_task: Annotated[
         PositiveInt, Field(description="Epochs per task; the first task gets twice as many")
     ] = 140
-    batch_size: Annotated[PositiveInt, Field(description="Samples per batch")] = 128
+    batch_size: Annotated[
+        PositiveInt, Field(description="Samples per batch, over all processes together")
+    ] = 128
+    joint: Annotated[
+        bool, Field(description="Learn all classes in one task, with complete information")
+    ] = False
+    incremental_joint: Annotated[
+        bool, Field(description="Learn each task with all data so far, with complete information")
+    ] = False
+    complete_info: Annotated[
+        bool, Field(description="Show all labels of a training sample that were seen so far")
+    ] = False
+    use_best_model: Annotated[
+        bool, Field(description="End each task with the epoch that was best at in-task validation")
+    ] = False
+    buffer_sampling_multiplier: Annotated[
+        float, Field(ge=0, description="Memories shown per epoch, in multiples of the buffer")
+    ] = 1.0
     samples_per_class: Annotated[
         PositiveInt | None,
         Field(description="Train on only the first so many images of each leaf class"),
@@ -135,6 +152,28 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     engine: Annotated[
         Literal["auto", "dali", "torch"], Field(description="What decodes images")
     ] = "auto"
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        Field(description="Arithmetic of the network; 'auto' is bf16 on a GPU, fp32 elsewhere"),
+    ] = "auto"
+    compile: Annotated[bool, Field(description="Compile the network with torch.compile")] = False
+    checkpoint_interval: Annotated[
+        int, Field(ge=0, description="Epochs between checkpoints; 0 for one per task")
+    ] = 1
+    save_each_task_model: Annotated[
+        bool, Field(description="Keep the checkpoint of every task's end")
+    ] = False
+
+    @model_validator(mode="after")
+    def _one_joint_only(self) -> Self:
+        if self.joint and self.incremental_joint:
+            raise ValueError("joint and incremental_joint exclude each other")
+        return self
+
+    @property
+    def complete_information(self) -> bool:
+        """Whether training samples show all labels that were seen so far."""
+        return self.complete_info or self.joint or self.incremental_joint
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
