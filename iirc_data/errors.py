@@ -27,3 +27,11 @@ class ConfigurationError(IIRCError, ValueError):
 
 class BufferStorageError(IIRCError, RuntimeError):
     """A replay buffer on disk is missing, damaged, or used out of turn."""
+
+
+class CheckpointError(IIRCError, RuntimeError):
+    """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class TrainingError(IIRCError, RuntimeError):
+    """Training went wrong in a way that going on would hide."""

@@ -32,9 +32,7 @@ def batch_bounds(
     """Return the places of the epoch order that make up each batch of one rank.
 
     Every rank has the same number of batches. Batch by batch, the ranks' parts together are
-    ``batch_size * world_size`` consecutive places; the last batch is what remains, shared as
-    evenly as can be. Fewer places than ranks would leave a rank without a batch: they are added
-    to the batch before.
+    one of :func:`global_batch_bounds`, shared as evenly as can be.
 
     Args:
         n: Number of places in the epoch.
@@ -53,12 +51,29 @@ def batch_bounds(
             f"expected batch_size >= 1 and 0 <= rank < world_size, "
             f"got batch_size={batch_size}, rank={rank}, world_size={world_size}"
         )
-    starts = list(range(0, n, batch_size * world_size))
-    if len(starts) > 1 and n - starts[-1] < world_size:
-        starts.pop()
     bounds = []
-    for start, stop in zip(starts, [*starts[1:], n], strict=True):
+    for start, stop in global_batch_bounds(n, batch_size, world_size):
         share, rest = divmod(stop - start, world_size)
         first = start + rank * share + min(rank, rest)
         bounds.append((first, first + share + (rank < rest)))
     return bounds
+
+
+def global_batch_bounds(n: int, batch_size: int, world_size: int = 1) -> list[tuple[int, int]]:
+    """Return the places of the epoch order that make up each batch of all ranks together.
+
+    A batch is ``batch_size * world_size`` consecutive places; the last one is what remains.
+    Fewer places than ranks would leave a rank without a batch: they are added to the batch before.
+
+    Args:
+        n: Number of places in the epoch.
+        batch_size: Samples per batch and rank.
+        world_size: Number of processes.
+
+    Returns:
+        (start, stop) for each batch.
+    """
+    starts = list(range(0, n, batch_size * world_size))
+    if len(starts) > 1 and n - starts[-1] < world_size:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], n], strict=True))

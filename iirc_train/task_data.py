@@ -18,6 +18,7 @@ from iirc_data.loader.engine import read_plain
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 from iirc_train.buffer import BufferBase
+from iirc_train.distributed import rank, world_size
 
 NOTHING = np.empty(0, np.int64)
 
@@ -48,8 +49,18 @@ class ImageReader:
         *,
         augment: bool,
         shuffle: bool = False,
+        shared: bool = False,
     ) -> Loader:
-        """Return a loader of a view's samples and memories."""
+        """Return a loader of a view's samples and memories.
+
+        Args:
+            view: The samples.
+            batch_size: Samples per batch and process.
+            replay: The memories.
+            augment: Show images as for training.
+            shuffle: Draw a new order each epoch.
+            shared: Each process shows its part; otherwise each shows everything.
+        """
         return make_loader(
             view,
             self.store,
@@ -59,6 +70,8 @@ class ImageReader:
             shuffle=shuffle,
             batch_size=batch_size,
             seed=self.seed,
+            rank=rank() if shared else 0,
+            world_size=world_size() if shared else 1,
             device=self.device,
             engine=self.engine,
         )
@@ -180,11 +193,18 @@ class MemoryData(_Augmented):
             self._reader.loader(self._no_samples, batch_size, chosen, augment=self._augment)
         )
 
-    def endless_batches(self, batch_size: int) -> Iterator[Batch]:
-        """Iterate over all memories without end, each once per pass, each pass shuffled."""
+    def endless_batches(self, batch_size: int, first_batch: int = 0) -> Iterator[Batch]:
+        """Iterate over all memories without end, each once per pass, each pass shuffled.
+
+        Args:
+            batch_size: Memories per batch and process; processes share each batch.
+            first_batch: How many batches to leave out at the beginning.
+        """
         loader = self._reader.loader(
-            self._no_samples, batch_size, self._memories, augment=True, shuffle=True
+            self._no_samples, batch_size, self._memories, augment=True, shuffle=True, shared=True
         )
-        for epoch in count():
-            loader.set_epoch(epoch)
+        first_epoch, first_batch = divmod(first_batch, len(loader))
+        for epoch in count(first_epoch):
+            loader.set_epoch(epoch, first_batch)
             yield from loader
+            first_batch = 0

@@ -28,6 +28,7 @@ DATA_ROOMS = [
 ]
 TRAIN_ROOMS = [
     "config",
+    "distributed",
     "utils",
     "models",
     "buffer",
@@ -35,6 +36,7 @@ TRAIN_ROOMS = [
     "metrics",
     "task_data",
     "run_directory",
+    "checkpoint",
     "progress",
     "engine",
     "report",

@@ -21,12 +21,14 @@ class Batch:
         in_buffer: bool (N,), whether a sample was replayed.
         sample_ids: int64 (N,), on the CPU: row of the sample table, or ``-1 - slot`` for a
             replayed sample.
+        share: This process's part, in [0, 1], of the batch that all processes share.
     """
 
     images: torch.Tensor
     targets: torch.Tensor
     in_buffer: torch.Tensor
     sample_ids: torch.Tensor
+    share: float = 1.0
 
     def __len__(self) -> int:
         return len(self.sample_ids)

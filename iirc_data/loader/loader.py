@@ -14,7 +14,7 @@ from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets
 from iirc_data.loader.engine import DecodeRequest, Engine, read_plain
 from iirc_data.loader.torch import TorchEngine
-from iirc_data.order import batch_bounds, epoch_order
+from iirc_data.order import batch_bounds, epoch_order, global_batch_bounds
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -96,10 +96,12 @@ class Loader:
         self._seed = seed
         self._device = device
         self._engine = engine
-        self._epoch = 0
+        self._epoch = self._first_batch = 0
         n_replayed = 0 if replay is None else len(replay)
         self._n = len(view) + n_replayed
         self._bounds = batch_bounds(self._n, batch_size, rank, world_size)
+        together = global_batch_bounds(self._n, batch_size, world_size)
+        self._batch_sizes = [stop - start for start, stop in together]
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -110,16 +112,23 @@ class Loader:
         """Number of samples of an epoch, replayed ones included, over all ranks."""
         return self._n
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration shows."""
-        self._epoch = epoch
+    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+        """Choose the epoch that further iterations show, and with which of its batches they begin.
+
+        Args:
+            epoch: Number of the epoch.
+            first_batch: Number of the first batch; those before it are not read.
+        """
+        self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:
-        order = epoch_order(self._n, seed=self._seed, epoch=self._epoch, shuffle=self._shuffle)
         epoch = self._epoch
-        requests = (self._request(order, epoch, *bounds) for bounds in self._bounds)
-        for (start, stop), pixels in zip(self._bounds, self._engine.images(requests), strict=True):
-            yield self._batch(order[start:stop], pixels)
+        order = epoch_order(self._n, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        shown = self._bounds[self._first_batch :]
+        sizes = self._batch_sizes[self._first_batch :]
+        images = self._engine.images(self._request(order, epoch, *bounds) for bounds in shown)
+        for (start, stop), size, pixels in zip(shown, sizes, images, strict=True):
+            yield self._batch(order[start:stop], pixels, (stop - start) / size)
 
     def _request(
         self, order: NDArray[np.int64], epoch: int, start: int, stop: int
@@ -154,7 +163,7 @@ class Loader:
             return self._replay.name(number - len(self._view))
         return self._store.name(int(self._view.sample_ids[number]))
 
-    def _batch(self, chosen: NDArray[np.int64], pixels: torch.Tensor) -> Batch:
+    def _batch(self, chosen: NDArray[np.int64], pixels: torch.Tensor, share: float) -> Batch:
         n_view = len(self._view)
         replayed = chosen >= n_view
         labels = np.empty((len(chosen), 2), np.int32)
@@ -170,6 +179,7 @@ class Loader:
             targets=targets.to(self._device, non_blocking=True),
             in_buffer=torch.from_numpy(replayed).to(self._device, non_blocking=True),
             sample_ids=torch.from_numpy(sample_ids),
+            share=share,
         )
 
 

@@ -22,6 +22,7 @@ from iirc_train.buffer.selection import herding
 from iirc_train.buffer.snapshot import ReplaySnapshot
 from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
 from iirc_train.config import BufferConfig
+from iirc_train.distributed import gathered, rank, share_of, wait_for_all, world_size
 
 __all__ = [
     "BufferBase",
@@ -53,7 +54,8 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
 
     Raises:
         ConfigurationError: The configuration is wrong.
-        BufferStorageError: ``buffer_dir`` holds something else.
+        BufferStorageError: ``buffer_dir`` holds something else, or is None where several processes
+            share a buffer.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         augmentation_transforms_fn: TransformFunction | None = None,
     ) -> None:
         self.config = BufferConfig.from_any(config)
-        self.store = BufferStore(None if buffer_dir is None else Path(buffer_dir))
+        self.store = _open_store(buffer_dir)
         self.essential_transforms_fn = essential_transforms_fn
         self.augmentation_transforms_fn = augmentation_transforms_fn
         self._apply_augmentations = True
@@ -178,7 +180,8 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
     ) -> None:
         """Add memories of a new task's classes; with a fixed total size, shrink older ones first.
 
-        With ``total_n_mems`` each seen class keeps ⌈total / seen classes⌉ memories.
+        With ``total_n_mems`` each seen class keeps ⌈total / seen classes⌉ memories. Of several
+        processes, which all call this, the first one writes.
 
         Args:
             new_task_data: The task's data: any dataset with ``cur_task``,
@@ -188,13 +191,22 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """
         new_classes = list(new_task_data.cur_task)
         n = self._memories_per_class(len(self._counts) + len(new_classes))
-        for class_label, count in self._counts.items():
-            self.remove_samples(class_label, count - min(count, n))
-        self.begin_adding_samples()
-        for class_label in new_classes if n else []:
-            for index in self._choose(new_task_data, class_label, n, **kwargs).tolist():
-                self.add_memory(class_label, _memory(new_task_data, index))
-        self.end_adding_samples()
+        chosen = {
+            class_label: self._choose(new_task_data, class_label, n, **kwargs)
+            for class_label in (new_classes if n else [])
+        }
+        if rank() == 0:
+            for class_label, count in self._counts.items():
+                self.remove_samples(class_label, count - min(count, n))
+            self.begin_adding_samples()
+            for class_label, indices in chosen.items():
+                for index in indices.tolist():
+                    self.add_memory(class_label, _memory(new_task_data, index))
+            self.end_adding_samples()
+        wait_for_all()
+        if rank() > 0:
+            self.generation = max(self.store.generations())
+            self._counts = self.store.counts(self.generation)
 
     @abstractmethod
     def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
@@ -226,12 +238,15 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
                 f"the checkpoint's buffer counts {state_dict['counts']}, the stored one {counts}: "
                 "they belong to different runs"
             )
-        if generation:
-            self.store.collect(generation)
-        else:
-            self.store.clear()
         self.generation, self._counts, self._added = generation, counts, None
         self._classes.clear()
+        self.collect_garbage()
+
+    def collect_garbage(self) -> None:
+        """Remove from storage whatever the current generation does not count."""
+        if rank() == 0:
+            self.store.collect(self.generation)
+        wait_for_all()
 
     def _memories_per_class(self, n_seen_classes: int) -> int:
         if self.config.n_memories_per_class >= 0:
@@ -276,11 +291,28 @@ class HerdingBuffer(BufferBase):
         return indices[herding(latents, n)]
 
 
+def _open_store(buffer_dir: PathLike | None) -> BufferStore:
+    if buffer_dir is None:
+        if world_size() > 1:
+            raise BufferStorageError(
+                f"{world_size()} processes share one replay buffer: give buffer_dir"
+            )
+        return BufferStore()
+    if rank() > 0:
+        wait_for_all()  # the first process makes it
+    store = BufferStore(Path(buffer_dir))
+    if rank() == 0:
+        wait_for_all()
+    return store
+
+
 @torch.no_grad()
 def class_latents(
     method: Any, task_data: Any, indices: NDArray[np.int64], batch_size: int
 ) -> torch.Tensor:
     """Return the latents of some of a task's samples, not augmented.
+
+    Several processes, which all call this, share the work.
 
     Args:
         method: Gives ``forward_net``; put into evaluation mode while it runs.
@@ -291,18 +323,21 @@ def class_latents(
     Returns:
         float32 (N, D), on the CPU, in the order of ``indices``.
     """
+    is_shared = len(indices) >= world_size()
+    mine = indices[share_of(len(indices))] if is_shared else indices
     was_training = method.training
     method.eval()
     try:
         with task_data.disable_augmentations():
-            return torch.cat(
+            latents = torch.cat(
                 [
-                    method.forward_net(images)[1].float().cpu()
-                    for images in _image_batches(task_data, indices, batch_size, method.device)
+                    method.forward_net(images)[1].float()
+                    for images in _image_batches(task_data, mine, batch_size, method.device)
                 ]
             )
     finally:
         method.train(was_training)
+    return (gathered(latents) if is_shared else latents).cpu()
 
 
 def _image_batches(

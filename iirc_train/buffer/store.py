@@ -27,6 +27,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER
 from iirc_data.errors import BufferStorageError
+from iirc_data.files import sync_tree
 
 FORMAT = "iirc-replay-buffer"
 VERSION = 1
@@ -154,7 +155,7 @@ class BufferStore:
             raise BufferStorageError(f"cannot read {self.path}/{name}: {error}") from error
 
     def commit(self, counts: Mapping[str, int]) -> int:
-        """Write a generation.
+        """Write a generation; on disk, everything outlives a power cut once this returns.
 
         Args:
             counts: For each class, in the order of the class groups, how many memories count.
@@ -165,6 +166,8 @@ class BufferStore:
         generation = max(self.generations(), default=0) + 1
         group = self._root.create_group(f"generations/{generation:06d}")
         group.attrs["counts"] = dict(counts)
+        if self.path is not None:
+            sync_tree(self.path)
         return generation
 
     def counts(self, generation: int) -> dict[str, int]:
@@ -187,7 +190,14 @@ class BufferStore:
         return {int(name) for name in self._member_names("generations")}
 
     def collect(self, generation: int) -> None:
-        """Remove every other generation, and the class groups that this one does not name."""
+        """Remove every other generation, and the class groups that this one does not name.
+
+        Args:
+            generation: Number of the generation to keep; 0 for none.
+        """
+        if not generation:
+            self._clear()
+            return
         n_classes = len(self.counts(generation))
         for name in self._member_names("generations"):
             if int(name) != generation:
@@ -196,8 +206,7 @@ class BufferStore:
             if int(name) >= n_classes:
                 del self._root[f"classes/{name}"]
 
-    def clear(self) -> None:
-        """Remove all memories."""
+    def _clear(self) -> None:
         for name in ("generations", "classes"):
             if name in self._root:
                 del self._root[name]

@@ -49,6 +49,14 @@ class Model(BaseMethod):
                 device=self.device,
             )
 
+    def resume_task(self, **kwargs: Any) -> None:
+        """Go on with a task.
+
+        Args:
+            **kwargs: ``memory_batches``, as for beginning it, from the batch of the next step on.
+        """
+        self._memories = kwargs.get("memory_batches")
+
     def _loss(
         self,
         output: torch.Tensor,
@@ -69,7 +77,7 @@ class Model(BaseMethod):
         output, _ = self.forward_net(memories.images)
         old = slice(self.n_old_classes)
         loss = self._bce(output[:, old], memories.targets[:, old], memories.in_buffer)
-        torch.autograd.backward(loss)
+        self._backward(loss, memories.share)
         update_gradient(self.net, project(gradient, get_gradient(self.net)))
 
 

@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from iirc_data.loader import Batch
 from iirc_train.config import MethodConfig
+from iirc_train.distributed import total, world_size
+from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.models import ResNet, ResNetCIFAR
 from iirc_train.utils import get_optimizer
 
@@ -42,10 +44,17 @@ class BaseMethod(nn.Module, ABC):
         old_net: The network as it was before the current task, for methods that distil from it.
         seen_classes: Names of the classes of the tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
+        autocast_dtype: What the network computes in, ``torch.bfloat16`` for example; None for the
+            type of its parameters. Losses are computed in float32.
     """
 
     replay_in_batches: bool = True
     """Whether replayed samples are mixed into the method's training batches."""
+
+    method_variables: tuple[str, ...] = ()
+    """Names of attributes that checkpoints keep besides modules, buffers, optimizer, scheduler."""
+
+    _wrapper: nn.Module | None
 
     def __init__(
         self,
@@ -63,6 +72,9 @@ class BaseMethod(nn.Module, ABC):
         self.register_module("old_net", None)
         self.seen_classes: list[str] = []
         self.cur_task_id = -1
+        self.autocast_dtype: torch.dtype | None = None
+        self._share = 1.0
+        self.train_through(None)
         self.opt: optim.Optimizer
         self.scheduler: LRScheduler | ReduceLROnPlateau
         self.reset_optimizer_and_scheduler()
@@ -115,6 +127,13 @@ class BaseMethod(nn.Module, ABC):
     ) -> None:
         """Do what the method needs at the start of a task."""
 
+    def resume_task(self, **kwargs: Any) -> None:
+        """Go on with a task that was begun before the method's state was saved and loaded.
+
+        Args:
+            **kwargs: What ``_prepare_model_for_new_task`` was given and no state holds.
+        """
+
     def training_step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """Learn from one batch; never waits for the device.
 
@@ -125,6 +144,7 @@ class BaseMethod(nn.Module, ABC):
             Predictions, bool (N, classes seen), and the loss, a scalar; both of the network
             before the update.
         """
+        self._share = batch.share
         return self._step(batch.images, batch.targets, batch.in_buffer, train=True)
 
     def observe(
@@ -148,6 +168,7 @@ class BaseMethod(nn.Module, ABC):
         """
         if in_buffer is None:
             in_buffer = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self._share = 1.0
         predictions, loss = self._step(x, y.float(), in_buffer, train=train)
         return predictions, float(loss)
 
@@ -161,7 +182,7 @@ class BaseMethod(nn.Module, ABC):
             loss = loss_of(output, latent, x, y, in_buffer)
         if train:
             self.opt.zero_grad()
-            torch.autograd.backward(loss)
+            self._backward(loss, self._share)
             self._correct_gradient()
             self.opt.step()
         return self._predict(output), loss.detach()
@@ -234,10 +255,56 @@ class BaseMethod(nn.Module, ABC):
 
     def forward_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the network's output (N, classes) and latent (N, D) for images."""
-        output, latent = self.net(x)
-        return output, latent
+        return self._run(self._trained_net if torch.is_grad_enabled() else self.net, x)
+
+    def forward_old_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the teacher's output and latent, without a gradient; see :meth:`forward_net`."""
+        assert self.old_net is not None
+        with torch.no_grad():
+            return self._run(self.old_net, x)
+
+    def _run(self, net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.autocast_dtype is None:
+            output, latent = net(x)
+            return output, latent
+        with torch.autocast(x.device.type, self.autocast_dtype):
+            output, latent = net(x)
+        return output.float(), latent.float()
+
+    def train_through(self, wrapper: nn.Module | None) -> None:
+        """Let training steps call the network through a wrapper of it.
+
+        Args:
+            wrapper: ``DistributedDataParallel`` of ``net``, for example; None for the network
+                itself. Whoever wraps does so again after :meth:`prepare_model_for_new_task`.
+        """
+        object.__setattr__(self, "_wrapper", wrapper)  # the network is no part twice
+
+    @property
+    def _trained_net(self) -> nn.Module:
+        return self.net if self._wrapper is None else self._wrapper
 
     # ------------------------------------------------------------------ shared parts
+
+    def _backward(self, loss: torch.Tensor, share: float) -> None:
+        """Add a loss's gradient; with several processes, that of the batch that they share.
+
+        Args:
+            loss: Mean over this process's samples, a scalar.
+            share: Part of the batch that these are; see :class:`~iirc_data.loader.Batch`.
+        """
+        # the processes' gradients are averaged as if their parts were equal
+        torch.autograd.backward(loss * (share * world_size()) if world_size() > 1 else loss)
+
+    def _divisor(self, count: torch.Tensor) -> torch.Tensor:
+        """Return by what to divide a sum over a number of things to get their mean loss.
+
+        With several processes the mean is over those of all of them.
+
+        Args:
+            count: Number of things in this process's part of the batch, a scalar.
+        """
+        return (total(count) * self._share).clamp(min=self._share)
 
     def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
         """Return each sample's weight in the loss, (N,): ``memory_strength`` where replayed."""
@@ -292,6 +359,18 @@ class BaseMethod(nn.Module, ABC):
             config.reduce_lr_on_plateau,
             config.weight_decay,
         )
+
+    def method_state_dict(self) -> dict[str, Any]:
+        """Return the method's state as plain values and tensors."""
+        return method_state(self)
+
+    def load_method_state_dict(self, state_dicts: dict[str, Any]) -> None:
+        """Take over a state of :meth:`method_state_dict`.
+
+        Raises:
+            CheckpointError: The method has learned already, or the state is another method's.
+        """
+        load_method_state(self, state_dicts)
 
     def get_last_lr(self) -> list[float]:
         """Return the current learning rate of each parameter group."""

@@ -35,8 +35,7 @@ class Model(BaseMethod):
     ) -> torch.Tensor:
         if self.old_net is not None:
             y = y.clone()
-            with torch.no_grad():
-                old_output, _ = self.old_net(x)
-                old_output = old_output[:, : self.n_old_classes] / self.config.temperature
-                y[:, : self.n_old_classes] = old_output.sigmoid()
+            old_output, _ = self.forward_old_net(x)
+            old_output = old_output[:, : self.n_old_classes] / self.config.temperature
+            y[:, : self.n_old_classes] = old_output.sigmoid()
         return self._bce(output, y, in_buffer)

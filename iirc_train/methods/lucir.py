@@ -81,8 +81,7 @@ class Model(BaseMethod):
         loss = self._validation_loss(output, latent, x, y, in_buffer)
         if self.old_net is None:
             return loss
-        with torch.no_grad():
-            _, old_latent = self.old_net(x)
+        _, old_latent = self.forward_old_net(x)
         less_forget = 1 - F.cosine_similarity(latent, old_latent, dim=1)
         loss = loss + self.lambda_cur * (self._sample_weight(in_buffer) * less_forget).mean()
         # detached, as published: the margins drive the scale too
@@ -123,4 +122,4 @@ class Model(BaseMethod):
         counted = (y[:, :n_old] > 0) & in_buffer.unsqueeze(1)
         pairs = counted.unsqueeze(2) & hardest.isfinite()
         hinge = F.relu(margin - own + hardest).where(pairs, 0.0)
-        return self.config.memory_strength * hinge.sum() / pairs.sum().clamp(min=1)
+        return self.config.memory_strength * hinge.sum() / self._divisor(pairs.sum())

@@ -1,0 +1,84 @@
+"""What processes of one run do together; with one process, nothing.
+
+Everything follows from PyTorch's default process group, which ``torchrun`` asks for.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+
+
+@contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """A context in which the processes that ``torchrun`` started know of each other.
+
+    Args:
+        device: Where they compute: NCCL connects GPUs, Gloo processors.
+    """
+    if not dist.is_torchelastic_launched() or dist.is_initialized():
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def local_rank() -> int:
+    """Return this process's number on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def rank() -> int:
+    """Return this process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """Return the number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def total(value: torch.Tensor) -> torch.Tensor:
+    """Return the sum of all processes' values, without a gradient."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value)
+    return value
+
+
+def gathered(rows: torch.Tensor) -> torch.Tensor:
+    """Return the rows of all processes' tensors, the first process's first.
+
+    Args:
+        rows: (N, ...); N may differ between processes, the rest may not.
+    """
+    if world_size() == 1:
+        return rows
+    lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
+    dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
+    sizes = [int(length) for length in lengths]
+    sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+    padded = sent.new_zeros((max(sizes), *rows.shape[1:]))
+    padded[: len(rows)] = sent
+    received = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(received, padded)
+    parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
+    return torch.cat(parts).to(rows.dtype)
+
+
+def share_of(n: int) -> slice:
+    """Return this process's part of n things: consecutive, parts as equal as can be."""
+    part, rest = divmod(n, world_size())
+    start = rank() * part + min(rank(), rest)
+    return slice(start, start + part + (rank() < rest))

@@ -1,0 +1,63 @@
+"""A method's state, for checkpoints: what to save, and how a new method takes it over."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from iirc_data.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from iirc_train.methods.base_method import BaseMethod
+
+
+def method_state(method: "BaseMethod") -> dict[str, Any]:
+    """Return a method's state as plain values and tensors, which share the method's memory."""
+    return {
+        "cur_task_id": method.cur_task_id,
+        "modules": method.state_dict(),
+        "optimizer": method.opt.state_dict(),
+        "scheduler": _plain(method.scheduler.state_dict()),
+        "variables": {name: getattr(method, name) for name in method.method_variables},
+    }
+
+
+def load_method_state(method: "BaseMethod", state: dict[str, Any]) -> None:
+    """Take over a state.
+
+    Teacher, grown heads and frozen parameters come from beginning the same tasks anew; then
+    every value is overwritten.
+
+    Args:
+        method: A new method, made as the saved one was.
+        state: From :func:`method_state`.
+
+    Raises:
+        CheckpointError: The method has learned already, or the state is another method's.
+    """
+    if method.cur_task_id != -1:
+        raise CheckpointError(
+            f"the method is at task {method.cur_task_id}: load a state into a new method"
+        )
+    try:
+        for _ in range(state["cur_task_id"] + 1):
+            method.prepare_model_for_new_task()
+        modules = state["modules"]
+        for name in method._buffers:  # some are None at times
+            value = modules.get(name)
+            setattr(method, name, None if value is None else torch.empty_like(value))
+        method.load_state_dict(modules)
+        method.opt.load_state_dict(state["optimizer"])
+        method.scheduler.load_state_dict(state["scheduler"])
+        for name, value in state["variables"].items():
+            setattr(method, name, value)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the state does not fit the method, network or number of tasks: {error}"
+        ) from error
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a scheduler's state without what is plain only by descent (a Counter of epochs)."""
+    return {
+        name: dict(value) if isinstance(value, dict) else value for name, value in state.items()
+    }
