@@ -141,9 +141,6 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         PositiveInt | None,
         Field(description="Train on only the first so many images of each leaf class"),
     ] = None
-    buffer: Annotated[
-        Literal["memory", "disk"], Field(description="Where the replay buffer is kept")
-    ] = "memory"
     device: Annotated[str, Field(description="'cpu', 'cuda', 'cuda:1', … or 'auto'")] = "auto"
     threads: Annotated[
         PositiveInt | None,
@@ -174,6 +171,21 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     def complete_information(self) -> bool:
         """Whether training samples show all labels that were seen so far."""
         return self.complete_info or self.joint or self.incremental_joint
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a configuration from YAML.
+
+        Raises:
+            ConfigurationError: The file is not readable, or a setting in it is wrong.
+        """
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ConfigurationError(f"cannot read {path}: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigurationError(f"{path} holds no settings")
+        return cls.parse(values)
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""

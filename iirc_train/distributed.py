@@ -9,6 +9,9 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
+from iirc_data.errors import ConfigurationError
 
 
 @contextmanager
@@ -28,11 +31,6 @@ def process_group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def local_rank() -> int:
-    """Return this process's number on its machine."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def rank() -> int:
     """Return this process's number."""
     return dist.get_rank() if dist.is_initialized() else 0
@@ -41,6 +39,32 @@ def rank() -> int:
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of that name; ``"auto"`` is the GPU where there is one.
+
+    Of several processes on a machine each gets a GPU of its own.
+
+    Raises:
+        ConfigurationError: There is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigurationError(f"unknown device {name!r}: give cpu, cuda or auto") from error
+    if device.type != "cuda":
+        return device
+    number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
+    if number >= torch.cuda.device_count():
+        raise ConfigurationError(
+            f"device {name!r} asked for, but torch sees {torch.cuda.device_count()} CUDA device(s)"
+        )
+    device = torch.device("cuda", number)
+    torch.cuda.set_device(device)
+    return device
 
 
 def wait_for_all() -> None:
@@ -75,6 +99,13 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     dist.all_gather(received, padded)
     parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
     return torch.cat(parts).to(rows.dtype)
+
+
+def broadcast_buffers(module: nn.Module) -> None:
+    """Give all processes the first one's buffers: running means of batches, for example."""
+    if world_size() > 1:
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def share_of(n: int) -> slice:

@@ -22,9 +22,10 @@ class TrainingProgress:
         console: Where to show it.
         title: Name of the run.
         n_tasks: Number of its tasks.
+        n_done: Number of tasks that were learned before.
     """
 
-    def __init__(self, console: Console, title: str, n_tasks: int) -> None:
+    def __init__(self, console: Console, title: str, n_tasks: int, n_done: int = 0) -> None:
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -38,7 +39,7 @@ class TrainingProgress:
         )
         self._title = title
         self._n_tasks = n_tasks
-        self._tasks = self._progress.add_task(title, total=n_tasks, note="tasks")
+        self._tasks = self._progress.add_task(title, total=n_tasks, completed=n_done, note="tasks")
         self._steps: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -53,17 +54,20 @@ class TrainingProgress:
     ) -> None:
         self._progress.stop()
 
-    def begin_task(self, task_id: int, class_names: list[str], n_batches: int) -> None:
+    def begin_task(
+        self, task_id: int, class_names: list[str], n_batches: int, n_done: int = 0
+    ) -> None:
         """Show that a task begins.
 
         Args:
             task_id: Number of the task.
             class_names: The classes that it introduces.
             n_batches: Batches of all its epochs together.
+            n_done: Batches that were learned before.
         """
         names = ", ".join(class_names[:4]) + (", …" if len(class_names) > 4 else "")
         self._steps = self._progress.add_task(
-            f"  task {task_id}: {names}", total=n_batches, note=""
+            f"  task {task_id}: {names}", total=n_batches, completed=n_done, note=""
         )
 
     def batch_done(self) -> None:

@@ -1,38 +1,61 @@
-"""A run's folder: its configuration, its numbers, its times."""
+"""A run's folder: its configuration, its numbers, its times, its checkpoints."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config import ExperimentConfig
+from iirc_train.distributed import rank
 
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
 TIMINGS_NAME = "timings.jsonl"
 BUFFER_NAME = "buffer.zarr"
+CHECKPOINTS_NAME = "checkpoints"
 
 
 class RunDirectory:
-    """Where one run writes what it finds.
+    """Where one run writes what it finds; of several processes the first one writes.
 
     ``metrics.jsonl`` of two equal runs is equal; what differs from run to run, such as times,
     goes to ``timings.jsonl``.
 
     Args:
-        path: The folder; made if missing.
-        config: The run's configuration, saved as ``config.yaml``.
-
-    Raises:
-        ConfigurationError: The folder holds a run already.
+        path: The folder.
     """
 
-    def __init__(self, path: Path, config: ExperimentConfig) -> None:
-        self.check_unused(path)
-        path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: Path) -> None:
         self.path = path
-        config.save(path / CONFIG_NAME)
-        (path / METRICS_NAME).touch()
+        self.checkpoint = path / CHECKPOINTS_NAME / "last.pt"
+
+    @classmethod
+    def create(cls, path: Path, config: ExperimentConfig) -> "RunDirectory":
+        """Begin a run's folder with its configuration; made if missing.
+
+        Raises:
+            ConfigurationError: The folder holds a run already.
+        """
+        if rank() == 0:
+            cls.check_unused(path)
+            path.mkdir(parents=True, exist_ok=True)
+            config.save(path / CONFIG_NAME)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> tuple["RunDirectory", ExperimentConfig]:
+        """Open the folder of a run that was begun.
+
+        Returns:
+            The folder, and the run's configuration.
+
+        Raises:
+            ConfigurationError: There is no run, or its configuration is not readable.
+        """
+        if not (path / CONFIG_NAME).exists():
+            raise ConfigurationError(f"{path} holds no run: it has no {CONFIG_NAME}")
+        return cls(path), ExperimentConfig.load(path / CONFIG_NAME)
 
     @staticmethod
     def check_unused(path: Path) -> None:
@@ -41,8 +64,14 @@ class RunDirectory:
         Raises:
             ConfigurationError: It does.
         """
-        if (path / CONFIG_NAME).exists():
-            raise ConfigurationError(f"{path} holds a run already: give another folder")
+        if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
+            raise ConfigurationError(
+                f"{path} holds a run already: give another folder, or go on with --resume {path}"
+            )
+
+    def task_checkpoint(self, task_id: int) -> Path:
+        """Return where the checkpoint of a task's end is kept."""
+        return self.path / CHECKPOINTS_NAME / f"task_{task_id:03d}.pt"
 
     def add_metrics(self, **record: Any) -> None:
         """Append a line to ``metrics.jsonl``."""
@@ -52,9 +81,40 @@ class RunDirectory:
         """Append a line to ``timings.jsonl``."""
         self._append(TIMINGS_NAME, record)
 
+    def sync(self) -> dict[str, int]:
+        """Wait until all lines are on the disk.
+
+        Returns:
+            The size in bytes of each file of lines.
+        """
+        sizes = {}
+        for name in (METRICS_NAME, TIMINGS_NAME):
+            with (self.path / name).open("ab") as file:
+                os.fsync(file.fileno())
+                sizes[name] = file.tell()
+        return sizes
+
+    def rewind(self, sizes: dict[str, int]) -> None:
+        """Remove the lines that were written after :meth:`sync` told the sizes of the files.
+
+        Raises:
+            ConfigurationError: A file is shorter.
+        """
+        if rank() > 0:
+            return
+        for name, size in sizes.items():
+            with (self.path / name).open("ab") as file:
+                if file.tell() < size:
+                    raise ConfigurationError(
+                        f"{self.path / name} has {file.tell()} bytes, the checkpoint counts {size}:"
+                        " they belong to different runs, or the file was cut"
+                    )
+                file.truncate(size)
+
     def _append(self, name: str, record: dict[str, Any]) -> None:
-        with (self.path / name).open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        if rank() == 0:
+            with (self.path / name).open("a") as file:
+                file.write(json.dumps(record) + "\n")
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

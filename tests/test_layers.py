@@ -37,6 +37,7 @@ TRAIN_ROOMS = [
     "task_data",
     "run_directory",
     "checkpoint",
+    "evaluation",
     "progress",
     "engine",
     "report",

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from iirc_data.loader import Batch
 from iirc_data.order import epoch_order
+from iirc_train.buffer.selection import memories_of_epoch
 from iirc_train.utils import transform_labels_names_to_vector
 
 
@@ -48,10 +48,9 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw the memories of an epoch; call it before the epoch's first sample is read."""
-        n = len(self.buffer)
-        whole, rest = divmod(round(n * self.buffer_sampling_multiplier), max(n, 1))
-        drawn = epoch_order(n, seed=self.seed, epoch=epoch, shuffle=True)[:rest]
-        self.memories = np.concatenate([np.tile(np.arange(n), whole), drawn])
+        self.memories = memories_of_epoch(
+            len(self.buffer), self.buffer_sampling_multiplier, self.seed, epoch
+        )
 
     def __len__(self) -> int:
         return len(self.task_data) + len(self.memories)

@@ -1,0 +1,100 @@
+"""Checkpoints: what a run needs to go on, in one file of plain tensors and plain values."""
+
+import io
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from iirc_data.errors import CheckpointError
+from iirc_data.files import write_atomically
+
+FORMAT = "iirc-checkpoint"
+VERSION = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint; a file of that name is replaced once the new one is on the disk.
+
+    Args:
+        path: The file.
+        state: Tensors and plain values.
+
+    Raises:
+        CheckpointError: It cannot be written, or holds something else than tensors and values.
+    """
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, "version": VERSION, **state}, content)
+    _load(content, "the checkpoint to write", torch.device("cpu"))
+    try:
+        with write_atomically(path) as file:
+            file.write(content.getbuffer())
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write {path}: {error.strerror or error}; once that is mended, resume the run"
+        ) from error
+
+
+def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    """Read a checkpoint; nothing but tensors and plain values is ever built from it.
+
+    Args:
+        path: The file.
+        device: Where its tensors are wanted.
+
+    Raises:
+        CheckpointError: The file cannot be read, or is no checkpoint of this version.
+    """
+    try:
+        state = _load(path, str(path), device)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint of a run")
+    if state.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} is of checkpoint version {state.get('version')!r}, expected {VERSION}: "
+            "resume it with the release that wrote it"
+        )
+    return state
+
+
+def random_state() -> dict[str, Any]:
+    """Return the states of the global random generators of PyTorch, NumPy and Python."""
+    numpy_state = np.random.get_state(legacy=False)
+    assert isinstance(numpy_state, dict)
+    key = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
+        "python": random.getstate(),
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Set the global random generators to a state of :func:`random_state`."""
+    torch.set_rng_state(state["torch"].cpu())
+    for device, cuda_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
+        torch.cuda.set_rng_state(cuda_state.cpu(), device)
+    key = state["numpy"]["state"]["key"].cpu().numpy().astype(np.uint32)
+    np.random.set_state({**state["numpy"], "state": {**state["numpy"]["state"], "key": key}})
+    random.setstate(state["python"])
+
+
+def _load(source: Path | io.BytesIO, name: str, device: torch.device) -> Any:
+    if isinstance(source, io.BytesIO):
+        source.seek(0)
+    try:
+        return torch.load(source, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{name} is damaged, or holds more than tensors and plain values: {error}"
+        ) from error
+    except Exception as error:  # PyTorch raises many types on damaged files
+        raise CheckpointError(f"{name} is damaged: {error}") from error

@@ -1,0 +1,81 @@
+"""What a method predicts on a view, and how good that is."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from iirc_data.definitions import SplitName
+from iirc_data.loader import Batch
+from iirc_data.task_view import TaskSequence, TaskView
+from iirc_train.distributed import gathered, share_of
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.metrics import compute_metrics
+
+MakeLoader = Callable[[TaskView], Iterable[Batch]]
+"""Makes a loader that shows a view's samples in order, as for evaluation."""
+
+
+def evaluate_view(method: BaseMethod, view: TaskView, make_loader: MakeLoader) -> dict[str, float]:
+    """Return a method's metrics on a view."""
+    return compute_metrics(*predict(method, view, make_loader))
+
+
+def evaluate_tasks(
+    method: BaseMethod,
+    sequence: TaskSequence,
+    split: SplitName,
+    after_task: int,
+    make_loader: MakeLoader,
+) -> list[dict[str, Any]]:
+    """Evaluate a method on every task seen so far, and on all their classes together.
+
+    Each image is predicted once, though several tasks may show it.
+
+    Args:
+        method: The method.
+        sequence: The tasks of one split, with complete information.
+        split: Name of the split, for the records.
+        after_task: Latest task seen.
+        make_loader: Reads images.
+
+    Returns:
+        A record per task, then one with task ``"all"``, in which each sample counts once.
+    """
+    everything = sequence.view(range(after_task + 1))
+    predictions, targets = predict(method, everything, make_loader)
+    records: list[dict[str, Any]] = []
+    for task in range(after_task + 1):
+        shown = sequence.view(task, seen_up_to=after_task).sample_ids
+        rows = np.searchsorted(everything.sample_ids, shown)
+        metrics = compute_metrics(predictions[rows], targets[rows])
+        records.append({"task": task, "n_samples": len(rows), **metrics})
+    metrics = compute_metrics(predictions, targets)
+    records.append({"task": "all", "n_samples": len(everything), **metrics})
+    where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
+    return [where | record for record in records]
+
+
+@torch.no_grad()
+def predict(
+    method: BaseMethod, view: TaskView, make_loader: MakeLoader
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predict a view's samples; several processes, which all call this, share the work.
+
+    Args:
+        method: The method; left in evaluation mode.
+        view: The samples.
+        make_loader: Reads images.
+
+    Returns:
+        Predictions and targets, bool (N, classes seen), in the view's order.
+    """
+    method.eval()
+    nothing = torch.zeros(0, view.n_seen_classes, dtype=torch.bool, device=method.device)
+    predictions, targets = [nothing], [nothing]
+    part = share_of(len(view))
+    for batch in make_loader(view.subset(np.arange(part.start, part.stop))):
+        predictions.append(method(batch.images))
+        targets.append(batch.targets.bool())
+    return gathered(torch.cat(predictions)), gathered(torch.cat(targets))
