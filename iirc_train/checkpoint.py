@@ -4,7 +4,7 @@ import io
 import pickle
 import random
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """
     content = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **state}, content)
+    content.seek(0)
     _load(content, "the checkpoint to write", torch.device("cpu"))
     try:
         with write_atomically(path) as file:
@@ -49,9 +50,11 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
         CheckpointError: The file cannot be read, or is no checkpoint of this version.
     """
     try:
-        state = _load(path, str(path), device)
+        file = path.open("rb")
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
+    with file:
+        state = _load(file, str(path), device)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of a run")
     if state.get("version") != VERSION:
@@ -60,6 +63,13 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
             "resume it with the release that wrote it"
         )
     return state
+
+
+def seed_random_generators(seed: int) -> None:
+    """Seed the global random generators of PyTorch, NumPy and Python."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
 
 def random_state() -> dict[str, Any]:
@@ -85,13 +95,9 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def _load(source: Path | io.BytesIO, name: str, device: torch.device) -> Any:
-    if isinstance(source, io.BytesIO):
-        source.seek(0)
+def _load(source: BinaryIO, name: str, device: torch.device) -> Any:
     try:
         return torch.load(source, map_location=device, weights_only=True)
-    except OSError:
-        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{name} is damaged, or holds more than tensors and plain values: {error}"

@@ -19,7 +19,13 @@ from iirc_data.loader import Batch, Engine, Loader, make_engine
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.buffer.selection import memories_of_epoch
-from iirc_train.checkpoint import load_checkpoint, random_state, save_checkpoint, set_random_state
+from iirc_train.checkpoint import (
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+    seed_random_generators,
+    set_random_state,
+)
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import (
     broadcast_buffers,
@@ -116,7 +122,7 @@ class Experiment:
     """
 
     def __init__(self, config: ExperimentConfig, buffer_dir: Path | None = None) -> None:
-        torch.manual_seed(config.seed)
+        seed_random_generators(config.seed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         self.config = config

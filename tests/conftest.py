@@ -88,3 +88,22 @@ def tiny_store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> S
     out = tmp_path_factory.mktemp("tiny-shards")
     write_shards(open_folder(tiny_folder), out)
     return ShardStore.open(out)
+
+
+@pytest.fixture(scope="session")
+def tiny_settings(
+    tiny_benchmark: Benchmark, tiny_store: ShardStore, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, object]:
+    """An experiment's settings, but for the method; a run takes a second or two."""
+    path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
+    path.write_text(tiny_benchmark.model_dump_json())
+    return {
+        "benchmark": str(path),
+        "data": str(tiny_store.root),
+        "n_layers": 8,
+        "n_memories_per_class": 3,
+        "epochs_per_task": 1,
+        "batch_size": 16,
+        "lr": 0.1,
+        "device": "cpu",
+    }

@@ -26,20 +26,8 @@ QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_benchmark, tiny_store, tmp_path_factory) -> dict[str, object]:
-    path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
-    path.write_text(tiny_benchmark.model_dump_json())
-    return {
-        "benchmark": str(path),
-        "data": str(tiny_store.root),
-        "method": "icarl_cnn",
-        "n_layers": 8,
-        "n_memories_per_class": 3,
-        "epochs_per_task": 1,
-        "batch_size": 16,
-        "lr": 0.1,
-        "device": "cpu",
-    }
+def settings(tiny_settings) -> dict[str, object]:
+    return tiny_settings | {"method": "icarl_cnn"}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,9 @@
 """Runs that are broken off and gone on with end as if nothing had happened, bit for bit."""
 
+import errno
+import os
+import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,25 +21,18 @@ from iirc_train.checkpoint import (
 )
 from iirc_train.config import ExperimentConfig
 from iirc_train.engine import Experiment, resume_experiment, run_experiment
-from iirc_train.methods import METHODS
+from iirc_train.methods import METHODS, get_method
+from iirc_train.progress import TrainingProgress
+from iirc_train.run_directory import RunDirectory
 
 QUIET = Console(quiet=True)
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_benchmark, tiny_store, tmp_path_factory) -> dict[str, object]:
-    path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
-    path.write_text(tiny_benchmark.model_dump_json())
-    return {
-        "benchmark": str(path),
-        "data": str(tiny_store.root),
-        "n_layers": 8,
-        "n_memories_per_class": 3,
+def settings(tiny_settings) -> dict[str, object]:
+    return tiny_settings | {
         "epochs_per_task": 2,
-        "batch_size": 16,
-        "lr": 0.1,
-        "device": "cpu",
         "threads": 1,
         "engine": "torch",
         "use_best_model": True,
@@ -109,3 +106,165 @@ def test_a_resumed_run_ends_like_an_unbroken_one(settings, tmp_path, monkeypatch
     torch.manual_seed(5)
     resume_experiment(run, QUIET)
     assert_equal_runs(run, expected)
+
+
+@pytest.fixture(scope="module")
+def finished(settings, tmp_path_factory) -> Path:
+    config = ExperimentConfig.parse(
+        settings | {"method": "finetune", "epochs_per_task": 1, "save_each_task_model": True}
+    )
+    return run_experiment(config, tmp_path_factory.mktemp("finished") / "run", QUIET)
+
+
+@pytest.fixture
+def copied(finished, tmp_path) -> Path:
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    before = contents(finished)
+    resume_experiment(finished, QUIET)
+    assert contents(finished) == before
+
+
+def test_the_checkpoint_of_every_task_is_kept_when_asked_for(finished):
+    folder = finished / "checkpoints"
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["last.pt", *(f"task_{task:03d}.pt" for task in range(4))]
+    assert load_checkpoint(folder / "task_001.pt", CPU)["position"] == (2, 0)
+    assert (folder / "task_003.pt").read_bytes() == (folder / "last.pt").read_bytes()
+
+
+@pytest.mark.parametrize(("interval", "expected"), [(0, []), (2, [2, 4]), (3, [3])])
+def test_checkpoints_are_written_as_often_as_asked(settings, tmp_path, interval, expected):
+    config = ExperimentConfig.parse(
+        settings | {"method": "finetune", "checkpoint_interval": interval}
+    )
+    positions = []
+
+    class Counted(Experiment):
+        def _save(self, run, position):
+            positions.append(position)
+
+    experiment = Counted(config)
+    run = RunDirectory.create(tmp_path / "run", config)
+    experiment.learn_task(0, run, TrainingProgress(QUIET, "run", 4))
+    assert positions == [(0, epochs) for epochs in expected]
+
+
+def test_a_run_without_a_checkpoint_begins_anew(settings, copied, finished):
+    (copied / "checkpoints" / "last.pt").unlink()
+    resume_experiment(copied, QUIET)
+    assert_equal_runs(copied, finished)
+
+
+def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"holds no run: it has no config\.yaml"):
+        resume_experiment(tmp_path, QUIET)
+
+
+def test_checkpoints_without_a_configuration_are_not_overwritten(settings, copied):
+    (copied / "config.yaml").unlink()
+    config = ExperimentConfig.parse(settings | {"method": "finetune"})
+    with pytest.raises(ConfigurationError, match="holds a run already"):
+        run_experiment(config, copied, QUIET)
+
+
+@pytest.mark.parametrize("size", [0, 10, 5000, -1])
+def test_a_damaged_checkpoint_is_named_and_nothing_is_changed(copied, size):
+    path = copied / "checkpoints" / "last.pt"
+    path.write_bytes(path.read_bytes()[:size])
+    before = contents(copied)
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        resume_experiment(copied, QUIET)
+    assert contents(copied) == before
+
+
+def test_a_checkpoint_builds_nothing_but_tensors_and_values(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "touched",))
+
+    torch.save({"format": "iirc-checkpoint", "version": 1, "x": Evil()}, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
+        load_checkpoint(tmp_path / "x.pt", CPU)
+    with pytest.raises(CheckpointError, match="more than tensors and plain values"):
+        save_checkpoint(tmp_path / "y.pt", {"x": Path()})
+    assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"format": "other"}, "no checkpoint of a run"),
+        ({"format": "iirc-checkpoint", "version": 2}, "checkpoint version 2, expected 1"),
+    ],
+)
+def test_other_files_are_no_checkpoint(tmp_path, state, message):
+    torch.save(state, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(tmp_path / "x.pt", CPU)
+
+
+def test_a_checkpoint_of_other_data_is_refused(copied):
+    path = copied / "checkpoints" / "last.pt"
+    save_checkpoint(path, load_checkpoint(path, CPU) | {"dataset": "0" * 64})
+    with pytest.raises(CheckpointError, match="was trained on dataset 000000000000"):
+        resume_experiment(copied, QUIET)
+
+
+def test_metrics_that_lack_lines_are_noticed(copied):
+    path = copied / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ConfigurationError, match="they belong to different runs"):
+        resume_experiment(copied, QUIET)
+
+
+def test_a_disk_that_is_full_leaves_the_checkpoint_before(copied, monkeypatch):
+    path = copied / "checkpoints" / "last.pt"
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*last\.pt: No space left"):
+        save_checkpoint(path, {"x": 1})
+    assert path.read_bytes() == before
+    assert not list(copied.rglob("*.partial"))
+
+
+def test_a_state_is_loaded_into_a_new_method_only(settings):
+    experiment = Experiment(ExperimentConfig.parse(settings | {"method": "lucir"}))
+    experiment.method.prepare_model_for_new_task()
+    state = experiment.method.method_state_dict()
+    with pytest.raises(CheckpointError, match="load a state into a new method"):
+        experiment.method.load_method_state_dict(state)
+    other = Experiment(ExperimentConfig.parse(settings | {"method": "lucir", "n_layers": 20}))
+    with pytest.raises(CheckpointError, match="the state does not fit"):
+        other.method.load_method_state_dict(state)
+
+
+def test_variables_that_a_method_names_are_part_of_its_state(settings):
+    class Counting(get_method("finetune").model):
+        method_variables = ("n_steps",)
+        n_steps = 0
+
+    methods = [Counting([2], {"a": 0, "b": 1}, {"n_layers": 8}) for _ in range(2)]
+    methods[0].n_steps = 7
+    methods[1].load_method_state_dict(methods[0].method_state_dict())
+    assert methods[1].n_steps == 7
+
+
+def test_random_states_are_taken_up_again():
+    def draw():
+        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()
+
+    state = random_state()
+    first = draw()
+    set_random_state(state)
+    assert draw() == first

@@ -15,7 +15,8 @@ shrinking a class writes a few bytes.
 """
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, MemoryStore
 
 from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER
@@ -126,8 +128,11 @@ class BufferStore:
             "labels": np.array(labels, np.int32).reshape(-1, 2),
             "sizes": np.array(sizes, np.int32).reshape(-1, 2),
         }
-        group = self._root.create_group(f"classes/{number:06d}", overwrite=True)
-        group.attrs.update({"class_name": class_name, "label_names": label_names})
+        group = self._root.create_group(
+            f"classes/{number:06d}",
+            overwrite=True,
+            attributes={"class_name": class_name, "label_names": label_names},
+        )
         for name, array in arrays.items():
             # images are compressed already: one plain chunk is read in one go
             group.create_array(
@@ -164,8 +169,9 @@ class BufferStore:
             The generation's number.
         """
         generation = max(self.generations(), default=0) + 1
-        group = self._root.create_group(f"generations/{generation:06d}")
-        group.attrs["counts"] = dict(counts)
+        self._root.create_group(
+            f"generations/{generation:06d}", attributes={"counts": dict(counts)}
+        )
         if self.path is not None:
             sync_tree(self.path)
         return generation
@@ -187,33 +193,30 @@ class BufferStore:
 
     def generations(self) -> set[int]:
         """Return the numbers of the generations that exist."""
-        return {int(name) for name in self._member_names("generations")}
+        return {int(name) for name in self._group_names("generations")}
 
     def collect(self, generation: int) -> None:
-        """Remove every other generation, and the class groups that this one does not name.
+        """Remove every other generation, the class groups that this one does not name, debris.
 
         Args:
             generation: Number of the generation to keep; 0 for none.
         """
-        if not generation:
-            self._clear()
-            return
-        n_classes = len(self.counts(generation))
-        for name in self._member_names("generations"):
-            if int(name) != generation:
-                del self._root[f"generations/{name}"]
-        for name in self._member_names("classes"):
-            if int(name) >= n_classes:
-                del self._root[f"classes/{name}"]
+        n_classes = len(self.counts(generation)) if generation else 0
+        kept = {
+            "generations": {f"{generation:06d}"} if generation else set(),
+            "classes": {f"{number:06d}" for number in range(n_classes)},
+        }
+        for folder, names in kept.items():
+            for name in set(self._group_names(folder)) - names:
+                del self._root[f"{folder}/{name}"]
+        if self.path is not None:  # what a killed process left is no group yet
+            for path in self.path.glob("*/*"):
+                if path.is_dir() and path.name not in kept.get(path.parent.name, {path.name}):
+                    shutil.rmtree(path)
+            for path in self.path.rglob("*.partial"):
+                path.unlink()
 
-    def _clear(self) -> None:
-        for name in ("generations", "classes"):
-            if name in self._root:
-                del self._root[name]
-        if self.path is not None:
-            for leftover in ("generations", "classes"):
-                shutil.rmtree(self.path / leftover, ignore_errors=True)
-
-    def _member_names(self, name: str) -> Iterable[str]:
-        group = self._root.get(name)
-        return list(group.group_keys()) if isinstance(group, zarr.Group) else []
+    def _group_names(self, name: str) -> list[str]:
+        with warnings.catch_warnings(category=ZarrUserWarning, action="ignore"):
+            group = self._root.get(name)
+            return list(group.group_keys()) if isinstance(group, zarr.Group) else []

@@ -1,0 +1,110 @@
+"""Runs that are killed again and again end as if nothing had happened."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import resume_experiment, run_experiment
+from iirc_train.methods import METHODS
+from tests.test_resume import assert_equal_runs
+
+N_WRITES_TO_KILL_AT = 3
+N_MOMENTS_TO_KILL_AT = 2  # together 35 kills over all methods, 21 of them at a write
+WRITING_EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
+
+
+def writes_to(folder: Path, event: str, arguments: tuple) -> bool:
+    """Whether an audit event is about to change a file or folder of a run."""
+    if event == "open":
+        path, mode, flags = arguments
+        writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set(mode) & set("wax+")
+    else:
+        path, writes = arguments[0] if arguments else None, event in WRITING_EVENTS
+    return bool(writes) and not isinstance(path, int) and str(path).startswith(str(folder))
+
+
+def train(settings: dict[str, object], output: Path, kill_at_write: int | None) -> None:
+    """Begin or resume a run; die right before a certain write to its folder."""
+    writes = count()
+
+    def watch(event: str, arguments: tuple) -> None:
+        if writes_to(output, event, arguments) and next(writes) == kill_at_write:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    console = Console(quiet=True)
+    if (output / "config.yaml").exists():
+        resume_experiment(output, console)
+    else:
+        run_experiment(ExperimentConfig.parse(settings), output, console)
+    (output / "writes").write_text(str(next(writes)))
+
+
+@pytest.fixture(scope="module")
+def start():
+    context = multiprocessing.get_context("forkserver")  # starts in milliseconds, without threads
+    context.set_forkserver_preload(["iirc_train.engine", "tests.test_training_kills"])
+
+    def start(*arguments):
+        process = context.Process(target=train, args=arguments)
+        process.start()
+        return process
+
+    return start
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_killed_over_and_over_ends_like_an_unbroken_one(
+    tiny_settings, tmp_path, start, method
+):
+    settings = tiny_settings | {"method": method, "threads": 1, "engine": "torch"}
+    begin = partial(start, settings)
+    expected, run = tmp_path / "unbroken", tmp_path / "run"
+    process = begin(expected, None)
+    process.join()
+    assert process.exitcode == 0
+    n_writes = int((expected / "writes").read_text())
+    n_lines = lines(expected)
+
+    n_kills = N_WRITES_TO_KILL_AT + N_MOMENTS_TO_KILL_AT
+    shift = list(METHODS).index(method)
+    for kill in range(n_kills):
+        at_write = kill % 2 == 0
+        # the writes of a part of the run, each method at other ones
+        part = n_writes // (n_kills + 1)
+        process = begin(run, part * 2 // 3 + 5 * shift + kill if at_write else None)
+        if not at_write:
+            wait_until(partial(has_lines, run, n_lines * (kill + 1) // (n_kills + 2)), process)
+            time.sleep(0.003 * shift)
+            process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not (run / "writes").exists()
+    process = begin(run, None)
+    process.join()
+    assert process.exitcode == 0
+    assert_equal_runs(run, expected)
+
+
+def lines(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
+
+
+def has_lines(run: Path, n: int) -> bool:
+    return lines(run) >= n
+
+
+def wait_until(condition, process) -> None:
+    while not condition():
+        assert process.is_alive(), "the run ended before it could be killed"
+        time.sleep(0.0005)

@@ -1,0 +1,69 @@
+"""Two processes that share every batch learn what one learns alone."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from iirc_train.buffer.store import BufferStore
+from iirc_train.checkpoint import load_checkpoint
+from iirc_train.methods import METHODS
+from iirc_train.run_directory import read_metrics
+
+ROOT = Path(__file__).parents[1]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_settings, tmp_path_factory) -> dict[int, Path]:
+    """All methods' runs by one process, and by two."""
+    root = tmp_path_factory.mktemp("ranks")
+    settings = tiny_settings | {"engine": "torch", "threads": 1, "lr": 0.05, "epochs_per_task": 2}
+    (root / "settings.json").write_text(json.dumps(settings))
+    for n in (1, 2):
+        (root / str(n)).mkdir()
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
+        subprocess.run(
+            [
+                sys.executable,
+                *launcher,
+                "-m",
+                "tests.two_ranks",
+                root / "settings.json",
+                root / str(n),
+            ],
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            timeout=300,
+        )
+    return {n: root / str(n) for n in (1, 2)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_ranks_agree_with_one(runs, method):
+    alone, shared = (read_metrics(runs[n] / method) for n in (1, 2))
+    assert len(alone) == len(shared)
+    for ours, theirs in zip(shared, alone, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+
+    gradients = [torch.load(runs[n] / f"{method}.pt", weights_only=True) for n in (1, 2)]
+    assert torch.equal(gradients[0]["sizes"], gradients[1]["sizes"])
+    torch.testing.assert_close(gradients[1]["values"], gradients[0]["values"], atol=1e-4, rtol=1e-4)
+
+    states = [load_checkpoint(runs[n] / method / "checkpoints/last.pt", CPU) for n in (1, 2)]
+    for name, value in states[0]["method"]["modules"].items():
+        torch.testing.assert_close(
+            states[1]["method"]["modules"][name], value, atol=1e-4, rtol=1e-4
+        )
+
+    stores = [BufferStore(runs[n] / method / "buffer.zarr") for n in (1, 2)]
+    counts = [store.counts(max(store.generations())) for store in stores]
+    assert counts[0] == counts[1] != {}
+    for number in range(len(counts[0])):
+        memories = [store.read_class(number) for store in stores]
+        assert memories[0].data.tobytes() == memories[1].data.tobytes()

@@ -1,0 +1,73 @@
+"""Trains every method, broken off and resumed; alone, or as the ranks that ``torchrun`` starts.
+
+torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from iirc_train.config import ExperimentConfig
+from iirc_train.distributed import process_group, rank
+from iirc_train.engine import Experiment, resume_experiment, run_experiment
+from iirc_train.methods import METHODS
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.utils import get_gradient
+
+QUIET = Console(quiet=True)
+
+
+class NetworkWithoutBatchStatistics(nn.Module):
+    def __init__(self, n_classes: int) -> None:
+        super().__init__()
+        self.model = nn.Module()
+        self.model.convolution = nn.Conv2d(3, 8, 5, stride=4)
+        self.model.output_layer = nn.Linear(8, n_classes)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        latent = torch.tanh(self.model.convolution(x)).mean(dim=(2, 3))
+        return self.model.output_layer(latent), latent
+
+
+class BrokenOffError(Exception):
+    pass
+
+
+def train_all(settings: dict[str, object], output: Path) -> None:
+    """Train all methods; write each one's run, and the gradients of its steps."""
+    gradients: list[torch.Tensor] = []
+    training_step, save = BaseMethod.training_step, Experiment._save
+
+    def recorded_step(self, batch):
+        result = training_step(self, batch)
+        gradients.append(get_gradient(self.net))
+        return result
+
+    def save_and_break_off(self, run, position):
+        save(self, run, position)
+        if position == (2, 1):
+            raise BrokenOffError
+
+    BaseMethod._make_network = lambda self: NetworkWithoutBatchStatistics(sum(self.n_cla_per_tsk))
+    BaseMethod.training_step = recorded_step
+    for method in METHODS:
+        gradients.clear()
+        config = ExperimentConfig.parse(settings | {"method": method})
+        Experiment._save = save_and_break_off
+        try:
+            run_experiment(config, output / method, QUIET)
+        except BrokenOffError:
+            Experiment._save = save
+            resume_experiment(output / method, QUIET)
+        if rank() == 0:
+            sizes = torch.tensor([len(gradient) for gradient in gradients])
+            torch.save({"values": torch.cat(gradients), "sizes": sizes}, output / f"{method}.pt")
+
+
+if __name__ == "__main__":
+    with process_group(torch.device("cpu")):
+        train_all(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
