@@ -165,6 +165,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     def _one_joint_only(self) -> Self:
         if self.joint and self.incremental_joint:
             raise ValueError("joint and incremental_joint exclude each other")
+        if self.incremental_joint and max(self.n_memories_per_class, self.total_n_mems) > 0:
+            raise ValueError(
+                "incremental_joint shows all earlier data again: set n_memories_per_class to 0"
+            )
         return self
 
     @property

@@ -1,0 +1,180 @@
+"""What the settings of a run change: joint training, best model, replay, arithmetic."""
+
+import math
+
+import pytest
+import torch
+from rich.console import Console
+
+from iirc_data.errors import ConfigurationError, TrainingError
+from iirc_train import engine
+from iirc_train.buffer.selection import memories_of_epoch
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import Experiment, run_experiment
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.progress import TrainingProgress
+from iirc_train.run_directory import RunDirectory, read_metrics
+
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def settings(tiny_settings) -> dict[str, object]:
+    return tiny_settings | {
+        "method": "finetune",
+        "n_memories_per_class": 0,
+        "engine": "torch",
+        "threads": 1,
+    }
+
+
+@pytest.fixture
+def shown(monkeypatch) -> list[tuple[int, int, torch.Tensor]]:
+    """Task, sample and targets of everything that is trained on."""
+    seen = []
+    step = BaseMethod.training_step
+
+    def spy(self, batch):
+        ids = batch.sample_ids.tolist()
+        seen.extend(zip([self.cur_task_id] * len(ids), ids, batch.targets, strict=True))
+        return step(self, batch)
+
+    monkeypatch.setattr(BaseMethod, "training_step", spy)
+    return seen
+
+
+def evaluated(run):
+    records = read_metrics(run)
+    return {(r["after_task"], r["task"]) for r in records if r["kind"] == "evaluation"}
+
+
+def test_joint_training_learns_all_classes_in_one_task_with_all_their_labels(
+    settings, tmp_path, shown
+):
+    config = ExperimentConfig.parse(settings | {"joint": True})
+    run = run_experiment(config, tmp_path / "run", QUIET)
+    assert evaluated(run) == {(0, 0), (0, "all")}
+    experiment = Experiment(config)
+    view = experiment.splits["train"].view(0)
+    assert view.n_seen_classes == 8
+    assert {sample for _, sample, _ in shown} == set(view.sample_ids.tolist())
+    assert {int(targets.sum()) for _, _, targets in shown} == {1, 2}  # a tulip has one label
+
+
+def test_incremental_joint_training_shows_all_data_so_far_with_all_labels_so_far(
+    settings, tmp_path, shown
+):
+    config = ExperimentConfig.parse(settings | {"incremental_joint": True})
+    run = run_experiment(config, tmp_path / "run", QUIET)
+    assert len(evaluated(run)) == 4 + 3 + 2 + 1 + 4
+    sequence = Experiment(config).splits["train"]
+    assert sequence.complete_information
+    for task in range(4):
+        ids = [sample for at, sample, _ in shown if at == task]
+        assert set(ids) == set(sequence.view(range(task + 1)).sample_ids.tolist())
+    labels = {task: max(int(t.sum()) for at, _, t in shown if at == task) for task in range(4)}
+    assert labels == {0: 1, 1: 2, 2: 2, 3: 2}
+
+
+def test_complete_information_shows_the_labels_of_earlier_tasks(settings, tmp_path, shown):
+    for complete, most in [(False, 1), (True, 2)]:
+        shown.clear()
+        config = ExperimentConfig.parse(settings | {"complete_info": complete})
+        run_experiment(config, tmp_path / str(complete), QUIET)
+        assert max(int(targets.sum()) for _, _, targets in shown) == most
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"joint": True, "incremental_joint": True}, "exclude each other"),
+        ({"incremental_joint": True, "n_memories_per_class": 2}, "set n_memories_per_class to 0"),
+        ({"buffer_sampling_multiplier": -1}, "buffer_sampling_multiplier"),
+        ({"checkpoint_interval": -1}, "checkpoint_interval"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings, changes, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ExperimentConfig.parse(settings | changes)
+
+
+@pytest.mark.parametrize("use_best_model", [False, True])
+def test_a_task_ends_with_its_best_epoch_when_asked_to(
+    settings, tmp_path, monkeypatch, use_best_model
+):
+    config = ExperimentConfig.parse(
+        settings | {"use_best_model": use_best_model, "epochs_per_task": 2}
+    )
+    scores = [0.1, 0.7, 0.3, 0.7]
+    weights = []
+
+    def score(method, view, make_loader):
+        weights.append(method.net.model.output_layer.weight.detach().clone())
+        return {"modified_jaccard_sim": scores[len(weights) - 1]}
+
+    monkeypatch.setattr(engine, "evaluate_view", score)
+    experiment = Experiment(config)
+    run = RunDirectory.create(tmp_path / "run", config)
+    experiment.learn_task(0, run, TrainingProgress(QUIET, "run", 4))
+    kept = experiment.method.net.model.output_layer.weight
+    assert torch.equal(kept, weights[1 if use_best_model else 3])
+
+
+def test_a_fraction_of_the_memories_is_drawn_anew_each_epoch(settings, tmp_path, shown):
+    changes = {
+        "n_memories_per_class": 4,
+        "buffer_sampling_multiplier": 1.5,
+        "epochs_per_task": 6,
+    }
+    run_experiment(ExperimentConfig.parse(settings | changes), tmp_path / "run", QUIET)
+    assert sum(sample < 0 for task, sample, _ in shown if task == 1) == 6 * 12  # of 2 classes
+    drawn = {tuple(sorted(memories_of_epoch(8, 1.5, 0, epoch))) for epoch in range(6)}
+    assert len(drawn) > 3
+    assert all(set(numbers) == set(range(8)) for numbers in drawn)
+    assert len(memories_of_epoch(8, 0.0, 0, 0)) == len(memories_of_epoch(0, 1.5, 0, 0)) == 0
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_epochs_before(
+    settings, tmp_path, monkeypatch
+):
+    step = BaseMethod.training_step
+
+    def diverging_step(self, batch):
+        predictions, loss = step(self, batch)
+        return predictions, loss * (math.nan if self.cur_task_id else 1)
+
+    monkeypatch.setattr(BaseMethod, "training_step", diverging_step)
+    with pytest.raises(TrainingError, match=r"loss of task 1, epoch 0 is nan: lower the learning"):
+        run_experiment(ExperimentConfig.parse(settings), tmp_path / "run", QUIET)
+    assert {record.get("task") for record in read_metrics(tmp_path / "run")} == {0, "all"}
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
+@pytest.mark.parametrize("method", ["icarl_cnn", "lucir"])
+def test_bfloat16_is_used_where_asked_and_learns_nearly_the_same(settings, tmp_path, method):
+    settings = settings | {"method": method, "n_memories_per_class": 2, "lr": 0.01}
+    losses = {}
+    for precision in ("fp32", "auto", "bf16"):
+        config = ExperimentConfig.parse(settings | {"precision": precision, "device": "cpu"})
+        records = read_metrics(run_experiment(config, tmp_path / precision, QUIET))
+        losses[precision] = [record["loss"] for record in records if "loss" in record]
+    assert losses["auto"] == losses["fp32"] != losses["bf16"]
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+
+def test_the_network_is_compiled_where_asked(settings, tmp_path, monkeypatch):
+    compiled = []
+    real = torch.nn.Module.compile
+
+    def compile_eagerly(self):
+        compiled.append(self)
+        real(self, backend="eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+    settings = settings | {"method": "lucir", "n_memories_per_class": 2}
+    run = run_experiment(ExperimentConfig.parse(settings), tmp_path / "plain", QUIET)
+    again = run_experiment(
+        ExperimentConfig.parse(settings | {"compile": True}), tmp_path / "compiled", QUIET
+    )
+    assert len(compiled) == 1
+    assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
