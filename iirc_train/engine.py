@@ -204,9 +204,9 @@ class Experiment:
             TrainingError: The loss is no number any more.
         """
         view = self._view(TRAIN, task_id)
-        data = TaskData(self.splits[TRAIN].view(task_id), self._reader(self.decoder))
+        data = TaskData(self.splits[TRAIN].view(task_id), self.reader(self.decoder))
         self._check_samples(task_id, len(view), len(data))
-        loader = self._training_loader(view, 0)
+        loader = self.training_loader(view, 0)
         if epochs_done:
             stream = self._memory_batches(view, epochs_done * len(loader))
             self.method.resume_task(memory_batches=stream)
@@ -223,7 +223,7 @@ class Experiment:
             task_id, data.cur_task, n_epochs * len(loader), epochs_done * len(loader)
         )
         for epoch in range(epochs_done, n_epochs):
-            loader = self._training_loader(view, first_epoch + epoch)
+            loader = self.training_loader(view, first_epoch + epoch)
             self._learn_epoch(task_id, epoch, loader, run, progress)
             if (
                 self.config.checkpoint_interval
@@ -233,7 +233,7 @@ class Experiment:
         if self._best is not None:
             self.method.net.load_state_dict(self._best["net"])
         self.buffer.update_buffer_new_task(data, method=self.method, batch_size=HERDING_BATCH_SIZE)
-        memories = MemoryData(self.buffer, view, self._reader(self.decoder))
+        memories = MemoryData(self.buffer, view, self.reader(self.decoder))
         self.method.consolidate_task_knowledge(
             buffer=memories, device=self.device, batch_size=HERDING_BATCH_SIZE
         )
@@ -308,7 +308,7 @@ class Experiment:
     ) -> None:
         started = time.perf_counter()
         record = {"task": task_id, "epoch": epoch, "lr": self.method.get_last_lr()[0]}
-        record |= self._train_epoch(loader, progress)
+        record |= self.train_epoch(loader, progress)
         seconds = time.perf_counter() - started
         if not math.isfinite(record["loss"]):
             raise TrainingError(
@@ -334,7 +334,12 @@ class Experiment:
                 }
         self.method.consolidate_epoch_knowledge(val_metric)
 
-    def _train_epoch(self, loader: Loader, progress: TrainingProgress) -> dict[str, float]:
+    def train_epoch(self, loader: Loader, progress: TrainingProgress) -> dict[str, float]:
+        """Train on every batch of a loader.
+
+        Returns:
+            Mean loss and metrics of what the network said before each step.
+        """
         self.method.train()
         losses, predictions, targets = [], [], []
         for batch in loader:
@@ -365,7 +370,8 @@ class Experiment:
             devices = [self.device] if self.device.type == "cuda" else None
             self.method.train_through(DistributedDataParallel(self.method.net, devices))
 
-    def _training_loader(self, view: TaskView, epoch: int) -> Loader:
+    def training_loader(self, view: TaskView, epoch: int) -> Loader:
+        """Return the loader of one epoch of a view, memories mixed in where the method wants so."""
         replay = None
         if self.method.replay_in_batches and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
@@ -373,16 +379,17 @@ class Experiment:
             replay = replay.subset(
                 memories_of_epoch(len(replay), multiplier, self.config.seed, epoch)
             )
-        loader = self._reader(self.decoder).loader(
+        loader = self.reader(self.decoder).loader(
             view, self.batch_size, replay, augment=True, shuffle=True, shared=True
         )
         loader.set_epoch(epoch)
         return loader
 
     def _evaluation_loader(self, view: TaskView) -> Loader:
-        return self._reader(self.decoder).loader(view, self.batch_size, augment=False)
+        return self.reader(self.decoder).loader(view, self.batch_size, augment=False)
 
-    def _reader(self, decoder: Engine, seed: int | None = None) -> ImageReader:
+    def reader(self, decoder: Engine, seed: int | None = None) -> ImageReader:
+        """Return how images are read; by default with the run's seed."""
         seed = self.config.seed if seed is None else seed
         return ImageReader(self.store, self.transforms, decoder, self.device, seed)
 
@@ -394,7 +401,7 @@ class Experiment:
             self.memory_decoder = make_engine(self.config.engine, self.device)
         key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        memories = MemoryData(self.buffer, view, self._reader(self.memory_decoder, seed))
+        memories = MemoryData(self.buffer, view, self.reader(self.memory_decoder, seed))
         return memories.endless_batches(self.batch_size, first_batch)
 
 

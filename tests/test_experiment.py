@@ -97,7 +97,7 @@ def test_a_method_that_takes_memories_apart_gets_one_stream_per_task(settings):
     view = experiment.splits[TRAIN].view(0)
     assert experiment._memory_batches(view) is None  # nothing is kept yet
     experiment.buffer.update_buffer_new_task(
-        TaskData(view, experiment._reader(experiment.decoder, 0))
+        TaskData(view, experiment.reader(experiment.decoder, 0))
     )
     streams = [experiment._memory_batches(experiment.splits[TRAIN].view(t)) for t in (1, 1, 2)]
     orders = [[next(stream).sample_ids.tolist() for _ in range(4)] for stream in streams]

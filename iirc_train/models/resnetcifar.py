@@ -67,7 +67,7 @@ class _Layers(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        hidden: torch.Tensor = self.blocks(F.relu(self.norm(self.conv(images))))
+        hidden: torch.Tensor = self.blocks(F.relu(self.norm(self.conv(images)), inplace=True))
         return hidden.mean(dim=(2, 3))
 
 
@@ -86,6 +86,6 @@ class _Block(nn.Module):
         self.relu = relu
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.norm1(self.conv1(hidden)))
+        out = F.relu(self.norm1(self.conv1(hidden)), inplace=True)
         out = self.norm2(self.conv2(out)) + self.shortcut(hidden)
-        return F.relu(out) if self.relu else out
+        return F.relu(out, inplace=True) if self.relu else out

@@ -1,0 +1,266 @@
+"""Training speed on the CPU beside a loop written the published way, in the same run.
+
+    python -m benchmarks.train_step SHARDS
+
+SHARDS are CIFAR-10's. The published way: images as PIL objects, torchvision's transforms, a
+DataLoader with 2 workers, label names turned into vectors sample by sample, float32 in the
+contiguous layout, loss and metrics fetched at every step. Both train the same method on the second
+task, after its first task's memories were chosen (which is timed too). Runs take turns; medians
+are compared.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from PIL import Image
+from rich.console import Console
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision import transforms
+
+from iirc_data.augment import TRANSFORM_PRESETS
+from iirc_data.definitions import TRAIN
+from iirc_train.buffer.merged import TaskDataMergedWithBuffer
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import HERDING_BATCH_SIZE, Experiment
+from iirc_train.metrics import jaccard_sim, modified_jaccard_sim
+from iirc_train.progress import TrainingProgress
+from iirc_train.task_data import TaskData
+from iirc_train.utils import transform_labels_names_to_vector
+
+METHODS = ("finetune", "icarl_cnn")
+N_WORKERS = 2
+
+Sample = tuple[Image.Image, str, str]
+
+
+class PILDataset(Dataset[tuple[torch.Tensor, str, str]]):
+    """Decoded images with the names of their labels."""
+
+    def __init__(self, samples: list[Sample], augment: bool) -> None:
+        preset = TRANSFORM_PRESETS["cifar"]
+        augmentation = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+        self.samples = samples
+        self.transform = transforms.Compose(
+            [
+                *(augmentation if augment else []),
+                transforms.ToTensor(),
+                transforms.Normalize(preset.mean, preset.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
+        image, first, second = self.samples[index]
+        return self.transform(image), first, second
+
+
+def samples_of(data: TaskData) -> list[Sample]:
+    """Decode a task's samples beforehand."""
+    return [data.get_item(index) for index in range(len(data))]
+
+
+class Ours:
+    """This project's way."""
+
+    def __init__(self, config: ExperimentConfig) -> None:
+        self.experiment = Experiment(config)
+        self.second = self.experiment.splits[TRAIN].view(1)
+        self.progress = TrainingProgress(Console(quiet=True), "", 2)
+        self.epoch = 0
+        self.experiment.method.prepare_model_for_new_task(self.data(0))
+
+    def data(self, task_id: int) -> TaskData:
+        """Return a task's data."""
+        experiment = self.experiment
+        view = experiment.splits[TRAIN].view(task_id)
+        return TaskData(view, experiment.reader(experiment.decoder))
+
+    def choose_memories(self) -> list[np.ndarray]:
+        """Choose the first task's memories; return which."""
+        experiment = self.experiment
+        experiment.buffer.load_buffer_state_dict({"generation": 0, "counts": {}})
+        data = self.data(0)
+        chosen: list[np.ndarray] = []
+        choose = experiment.buffer._choose
+        experiment.buffer._choose = lambda *args, **kwargs: (  # type: ignore[method-assign]
+            chosen.append(choose(*args, **kwargs)) or chosen[-1]  # type: ignore[func-returns-value]
+        )
+        experiment.buffer.update_buffer_new_task(
+            data, method=experiment.method, batch_size=HERDING_BATCH_SIZE
+        )
+        experiment.buffer._choose = choose  # type: ignore[method-assign]
+        return chosen
+
+    def begin_second_task(self) -> None:
+        """Prepare the method."""
+        self.experiment.method.prepare_model_for_new_task(self.data(1))
+
+    def train_epoch(self) -> int:
+        """Train an epoch; return its images."""
+        self.epoch += 1
+        loader = self.experiment.training_loader(self.second, self.epoch)
+        self.experiment.train_epoch(loader, self.progress)
+        return loader.n_samples
+
+
+class Published:
+    """The published way, with the same method and the same images."""
+
+    def __init__(self, ours: Ours) -> None:
+        experiment = ours.experiment
+        self.class_names_to_idx = experiment.class_names_to_idx
+        self.batch_size = experiment.config.batch_size
+        self.method = type(experiment.method)(
+            experiment.method.n_cla_per_tsk,
+            self.class_names_to_idx,
+            experiment.config.model_copy(update={"dataset": "cifar"}),
+        )
+        self.method.load_state_dict(experiment.method.state_dict())
+        self.method.prepare_model_for_new_task()
+        data = ours.data(0)
+        self.first_classes = {
+            name: data.get_image_indices_by_cla(name, shuffle=False) for name in data.cur_task
+        }
+        self.first, self.second = samples_of(data), samples_of(ours.data(1))
+        self.memories: list[Sample] = []
+
+    @torch.no_grad()
+    def choose_memories(self, n: int) -> list[np.ndarray]:
+        """Choose the first task's memories by herding; return which."""
+        self.method.eval()
+        self.memories = []
+        chosen = []
+        for indices in self.first_classes.values():
+            part = Subset(PILDataset(self.first, augment=False), indices.tolist())
+            latents = []
+            for images, *_ in DataLoader(part, self.batch_size, num_workers=N_WORKERS):
+                latent = self.method.forward_net(images)[1]
+                latents.append(latent / latent.norm(dim=1, keepdim=True))
+            features = torch.cat(latents)
+            mean = features.mean(dim=0)
+            total, left, taken = torch.zeros_like(mean), list(range(len(features))), []
+            for _ in range(min(n, len(features))):
+                distances = [
+                    float((mean - (total + features[i]) / (len(taken) + 1)).norm()) for i in left
+                ]
+                best = left.pop(int(np.argmin(distances)))
+                taken.append(best)
+                total = total + features[best]
+            chosen.append(indices[taken])
+            self.memories += [self.first[index] for index in chosen[-1]]
+        return chosen
+
+    def begin_second_task(self) -> None:
+        """Prepare the method."""
+        self.method.prepare_model_for_new_task()
+
+    def train_epoch(self) -> int:
+        """Train an epoch; return its images."""
+        self.method.train()
+        data = TaskDataMergedWithBuffer(
+            PILDataset(self.memories, augment=True), PILDataset(self.second, augment=True)
+        )
+        losses, scores = [], []
+        for images, first, second, in_buffer in DataLoader(
+            data, self.batch_size, shuffle=True, num_workers=N_WORKERS
+        ):
+            targets = torch.stack(
+                [
+                    transform_labels_names_to_vector(
+                        names, self.method.n_seen_classes, self.class_names_to_idx
+                    )
+                    for names in zip(first, second, strict=True)
+                ]
+            )
+            predictions, loss = self.method.observe(images, targets, in_buffer)
+            losses.append(loss)
+            scores.append(float(jaccard_sim(predictions, targets.bool())))
+            scores.append(float(modified_jaccard_sim(predictions, targets.bool())))
+        return len(data)
+
+
+def timed(seconds: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
+    """Run and keep how long it took."""
+    started = time.perf_counter()
+    result = work()
+    seconds.setdefault(name, []).append(time.perf_counter() - started)
+    return result
+
+
+def main(
+    shards: Annotated[Path, typer.Argument(help="Shard folder of CIFAR-10.")],
+    images: Annotated[int, typer.Option(help="Training images per class.")] = 1000,
+    layers: Annotated[int, typer.Option(help="Layers of the network.")] = 32,
+    runs: Annotated[int, typer.Option(help="Runs of each.")] = 3,
+    compiled: Annotated[bool, typer.Option(help="Time torch.compile too.")] = False,
+) -> None:
+    """Measure and print medians."""
+    variants = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
+    if compiled:
+        variants |= {
+            f"{name}, compiled": {**settings, "compile": True}
+            for name, settings in variants.items()
+        }
+    for method in METHODS:
+        ours = {
+            name: Ours(
+                ExperimentConfig.parse(
+                    {
+                        "benchmark": "iirc_cifar10",
+                        "data": str(shards),
+                        "method": method,
+                        "n_layers": layers,
+                        "n_memories_per_class": 20,
+                        "samples_per_class": images,
+                        "lr": 0.01,
+                        "device": "cpu",
+                        **settings,
+                    }
+                )
+            )
+            for name, settings in variants.items()
+        }
+        published = Published(ours["fp32"])
+        seconds: dict[str, list[float]] = {}
+        for _ in range(runs if method == "icarl_cnn" else 1):
+            theirs = timed(seconds, "published", lambda: published.choose_memories(20))  # noqa: B023
+            chosen = timed(seconds, "fp32", ours["fp32"].choose_memories)
+        if method == "icarl_cnn":
+            equal = all(np.array_equal(a, b) for a, b in zip(chosen, theirs, strict=True))
+            ratio = median(seconds["published"]) / median(seconds["fp32"])
+            print(
+                f"{method}: choosing memories {median(seconds['published']):.2f} s published, "
+                f"{median(seconds['fp32']):.2f} s ours: {ratio:.2f} times as fast, "
+                f"{'the same' if equal else 'OTHER'} exemplars",
+                flush=True,
+            )
+        contenders = {"published": published, **ours}
+        for name, contender in contenders.items():
+            if name not in ("published", "fp32"):
+                contender.choose_memories()
+            contender.begin_second_task()
+            contender.train_epoch()  # compiles, starts decoders
+        seconds = {}
+        n = 0
+        for _ in range(runs):
+            for name, contender in contenders.items():
+                n = timed(seconds, name, contender.train_epoch)
+        speed = {name: n / median(times) for name, times in seconds.items()}
+        for name, images_per_second in speed.items():
+            print(
+                f"{method}: {name:15} {images_per_second:6.0f} images/s, "
+                f"{images_per_second / speed['published']:.2f} times the published way",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    typer.run(main)
