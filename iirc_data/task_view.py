@@ -398,11 +398,14 @@ def check_classes(
             f"{dataset.dataset!r} does not have: {', '.join(missing[:5])}"
             f"{', …' if len(missing) > 5 else ''}"
         )
-    order = class_order([list(task) for task in tasks])
+    task_of: dict[str, int] = {}
+    for number, task in enumerate(tasks):
+        for name in task:
+            task_of.setdefault(name, number)
     early = [
         leaf
         for leaf, superclass in benchmark.superclass_of.items()
-        if leaf in order and superclass in order and order[leaf] < order[superclass]
+        if leaf in task_of and superclass in task_of and task_of[leaf] < task_of[superclass]
     ]
     if early:
         warnings.warn(

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import warnings
 from pathlib import Path
 
 import fsspec
@@ -344,6 +345,21 @@ def test_cifar_pickles_that_are_not_cifars_are_named(tmp_path, file, change, mat
         path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes(), encoding="bytes") | change))
     with pytest.raises(SourceError, match=match):
         get_lifelong_datasets("iirc_cifar100", tmp_path)
+
+
+def test_a_subclass_before_its_superclass_is_warned_of_once_for_all_splits(
+    tmp_path, tiny_benchmark, tiny_store
+):
+    path = tmp_path / "mine.json"
+    content = tiny_benchmark.model_dump() | {"schedules": [[["dog", "cat"], ["animal"]]]}
+    path.write_text(json.dumps(content))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        datasets, *_ = get_lifelong_datasets(path, tiny_store.root)
+    assert len([w for w in caught if "before their superclass: cat, dog" in str(w.message)]) == 1
+    datasets["test"].choose_task(1)
+    shown = {datasets["test"].get_labels(i) for i in range(len(datasets["test"]))}
+    assert shown == {("animal", "dog"), ("animal", "cat"), ("animal", "None")}
 
 
 def test_a_users_benchmark_with_a_wrong_field_is_named(tmp_path, tiny_benchmark, tiny_store):

@@ -10,6 +10,7 @@ import pytest
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.download import download
+from tests.full_disk import space_left
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -84,6 +85,17 @@ def test_an_interrupted_download_is_gone_on_with(server, tmp_path):
 def test_whatever_part_is_there_the_whole_is_right(server, tmp_path, there, ranges):
     server.ranges = ranges
     (tmp_path / "data.part").write_bytes(there)
+    download(server.url, tmp_path / "data", SHA256)
+    assert (tmp_path / "data").read_bytes() == CONTENT
+
+
+def test_a_disk_that_fills_up_is_told_and_the_download_gone_on_with(server, tmp_path):
+    with (
+        space_left(tmp_path, 200_000),
+        pytest.raises(SourceError, match=f"to {tmp_path}/data.part: .*No space left on device"),
+    ):
+        download(server.url, tmp_path / "data", SHA256)
+    assert not (tmp_path / "data").exists()
     download(server.url, tmp_path / "data", SHA256)
     assert (tmp_path / "data").read_bytes() == CONTENT
 

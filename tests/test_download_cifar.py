@@ -11,13 +11,15 @@ from iirc_data.errors import SourceError
 from iirc_data.sources.cifar import CIFAR100
 from iirc_data.utils import download_cifar
 from iirc_data.utils.download_cifar import download_extract_cifar100
+from tests.full_disk import space_left
 
 
-def make_archive(path, name="cifar-100-python/meta"):
+def make_archive(path, *names):
     with tarfile.open(path, "w:gz") as tar:
-        member = tarfile.TarInfo(name)
-        member.size = 4
-        tar.addfile(member, io.BytesIO(b"meta"))
+        for name in names or ("cifar-100-python/meta",):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"meta"))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
@@ -29,6 +31,22 @@ def test_cifar100_is_extracted_also_where_its_archive_is_there_already(
     download_extract_cifar100(tmp_path)
     assert (tmp_path / "cifar-100-python" / "meta").read_bytes() == b"meta"
     assert "downloading" not in capsys.readouterr().out
+
+
+def test_a_disk_that_fills_up_leaves_nothing_half_extracted(tmp_path, monkeypatch):
+    names = [f"cifar-100-python/{name}" for name in ("meta", "train", "test")]
+    sha256 = make_archive(tmp_path / "cifar-100-python.tar.gz", *names)
+    monkeypatch.setattr(download_cifar, "CIFAR100", replace(CIFAR100, sha256=sha256))
+    with (
+        space_left(tmp_path, 6),
+        pytest.raises(SourceError, match=r"cannot extract .*python\.tar\.gz: .*No space left"),
+    ):
+        download_extract_cifar100(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["cifar-100-python.tar.gz"]
+    download_extract_cifar100(tmp_path)
+    for name in names:
+        assert (tmp_path / name).read_bytes() == b"meta"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_archive_whose_members_leave_the_folder_is_refused(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from iirc_data.errors import BenchmarkError, LoaderError
 from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.lifelong_dataset.torch_dataset import Dataset
 from tests.conftest import encode, noise_image
+from tests.odd_images import odd_images
 
 COMBINATIONS = [("A", "Aa")] * 5 + [("A", "Ab")] * 4 + [("B", "Ba")] * 5 + [("C",)] * 3
 TASKS = [["A", "B"], ["Aa", "C"], ["Ab", "Ba"]]
@@ -317,6 +318,17 @@ def test_paths_are_read_as_rgb_when_asked_for(image_files):
     assert np.array_equal(np.asarray(grey)[..., 0], noise_image(5, mode="L"))
 
 
+def test_images_of_every_pixel_format_are_converted_as_pillow_does(tmp_path):
+    for name, data in odd_images().items():
+        (tmp_path / name).write_bytes(data)
+    names = sorted(odd_images())
+    samples = [(str(tmp_path / name), ("A",)) for name in names]
+    dataset = Dataset(samples, [["A"]], using_image_path=True)
+    for index, name in enumerate(names):
+        image, *_ = dataset.get_item(index)
+        assert image == Image.open(tmp_path / name).convert("RGB"), name
+
+
 def test_cached_images_are_read_once_and_forgotten_when_the_task_changes(image_files):
     dataset = from_files(image_files, cache_images=True, essential_transforms_fn=identity)
     first = dataset[0][0]
@@ -444,7 +456,11 @@ def test_a_state_holds_plain_values_only():
         ({"total_dataset_size": 3}, "total_dataset_size"),
         ({"task_ids": [7]}, "no task 7"),
         ({"seen_classes": ["Z"]}, "unknown classes"),
-        ({"dataset": None}, "expected the keys"),
+        ({"task_ids": []}, "not a state of a dataset: task_ids: .*at least 1"),
+        ({"task_ids": ["0"]}, r"not a state of a dataset: task_ids\.0: .*integer"),
+        ({"seen_classes": None}, "not a state of a dataset: seen_classes: .*list"),
+        ({"complete_information_mode": "no"}, "complete_information_mode: .*boolean"),
+        ({"dataset": None}, "not a state of a dataset: dataset: Extra"),
     ],
 )
 def test_a_foreign_state_is_refused_and_changes_nothing(change, match):
@@ -454,6 +470,12 @@ def test_a_foreign_state_is_refused_and_changes_nothing(change, match):
     with pytest.raises(BenchmarkError, match=match):
         dataset.load_dataset_state_dict({**before, **change})
     assert dataset.dataset_state_dict() == before
+
+
+def test_what_is_no_state_is_refused():
+    for state in (None, {}, {"dataset": []}):
+        with pytest.raises(BenchmarkError, match="not a state of a dataset"):
+            make().load_dataset_state_dict(state)
 
 
 # -- bad input ---------------------------------------------------------------------------------

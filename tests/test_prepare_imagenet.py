@@ -4,6 +4,7 @@ import pytest
 
 from iirc_data.errors import SourceError
 from iirc_data.utils.prepare_imagenet import prepare_imagenet
+from tests.full_disk import space_left
 from tests.raw_datasets import WORDNET_IDS, write_imagenet_tars, write_imagenet_tree
 
 
@@ -38,6 +39,20 @@ def test_an_interrupted_run_is_gone_on_with(originals, tmp_path):
     prepare_imagenet(originals, target)
     assert contents(target) == contents(write_imagenet_tree(tmp_path / "expected"))
     assert {name: (target / "train" / name).stat().st_mtime_ns for name in done} == times
+
+
+def test_a_disk_that_fills_up_leaves_no_half_filled_class(originals, tmp_path):
+    target = tmp_path / "prepared"
+    expected = contents(write_imagenet_tree(tmp_path / "expected"))
+    first = min(expected)
+    with (
+        space_left(target, len(expected[first]) + 10),
+        pytest.raises(SourceError, match=r"cannot write .*/train/n\d+: No space left on device"),
+    ):
+        prepare_imagenet(originals, target)
+    assert not [path for path in contents(target) if ".partial" not in str(path.parent)]
+    prepare_imagenet(originals, target)
+    assert contents(target) == expected
 
 
 def test_missing_original_files_are_named(tmp_path):

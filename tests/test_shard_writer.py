@@ -1,10 +1,8 @@
 """Writing shards: reproducible, resumable, and nothing half-written under a final name."""
 
-import errno
 import io
 import json
 import os
-import pathlib
 import shutil
 import subprocess
 import sys
@@ -31,6 +29,7 @@ from iirc_data.sources import Sample, open_cifar, open_folder
 from iirc_data.sources.images import read_header
 from iirc_data.task_view import TaskView
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
+from tests.full_disk import file_size_limit, space_left
 from tests.odd_images import odd_images
 from tests.raw_datasets import write_cifar100
 
@@ -328,44 +327,50 @@ def test_a_second_run_into_one_folder_is_refused_until_the_first_is_gone(tiny_fo
     assert not (tmp_path / ".lock").exists()
 
 
-class FullDisk(io.FileIO):
-    """A file on a disk with little space left."""
-
-    space = 0
-
-    def write(self, data):
-        FullDisk.space -= len(data)
-        if FullDisk.space < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return super().write(data)
-
-
 @pytest.mark.parametrize("space", [0, 1_000, 30_000, 100_000, 136_000])
 def test_a_disk_that_fills_up_is_an_error_that_names_the_file(
-    tiny_folder, tiny_store, tmp_path, monkeypatch, space
+    tiny_folder, tiny_store, tmp_path, space
 ):
-    open_file = pathlib.Path.open
+    with (
+        space_left(tmp_path, space),
+        pytest.raises(ShardError, match=f"cannot write {tmp_path}.*No space left on device"),
+    ):
+        write_shards(open_folder(tiny_folder), tmp_path / "out")
+    check_that_final_names_hold_whole_files(tmp_path / "out", contents(tiny_store.root))
+    run_again(open_folder(tiny_folder), tmp_path / "out")
+    assert contents(tmp_path / "out") == contents(tiny_store.root)
 
-    def open_on_full_disk(path, mode="r", *arguments, **keywords):
-        if mode == "wb" and tmp_path in path.parents:
-            return FullDisk(path, "wb")
-        return open_file(path, mode, *arguments, **keywords)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pathlib.Path, "open", open_on_full_disk)
-        FullDisk.space = space
-        with pytest.raises(ShardError, match=f"cannot write {tmp_path}.*No space left on device"):
-            write_shards(open_folder(tiny_folder), tmp_path / "out")
-    expected = contents(tiny_store.root)
-    left = {
-        name: data
-        for name, data in contents(tmp_path / "out").items()
-        if not name.startswith(".receipts")
-    }
+def test_a_disk_that_fills_up_under_workers_is_an_error_that_names_the_file(
+    tiny_folder, tiny_store, tmp_path
+):
+    with (
+        file_size_limit(20_000),
+        pytest.raises(ShardError, match=r"cannot write .*/train/\w+-000000\.tar: File too large"),
+    ):
+        write_shards(open_folder(tiny_folder), tmp_path, workers=2)
+    check_that_final_names_hold_whole_files(tmp_path, contents(tiny_store.root))
+
+
+def check_that_final_names_hold_whole_files(out: Path, expected: dict[str, bytes]) -> None:
+    left = {name: data for name, data in contents(out).items() if not name.startswith(".receipts")}
     assert left == {name: expected[name] for name in left}
     assert "manifest.json" not in left
-    run_again(open_folder(tiny_folder), tmp_path / "out")
-    assert contents(tmp_path / "out") == expected
+
+
+def test_a_disk_that_fills_up_leaves_no_half_index_file(tiny_store, tmp_path):
+    root = shutil.copytree(tiny_store.root, tmp_path / "shards")
+    with (
+        space_left(root, 1_500),
+        pytest.raises(ShardError, match=r"cannot write .*\.idx: No space.*tools/dali_index\.py"),
+    ):
+        write_dali_index(root, tiny_store.manifest)
+    half = {path.name for path in root.rglob("*.partial")}
+    written = list(root.rglob("*.idx"))
+    assert not half and 0 < len(written) < 12
+    before = {path: path.read_bytes() for path in written}
+    write_dali_index(root, tiny_store.manifest)
+    assert {path: path.read_bytes() for path in written} == before
 
 
 def test_a_place_that_cannot_be_written_is_named(tiny_folder, tmp_path):
@@ -412,15 +417,14 @@ def test_too_large_an_image_is_refused(tmp_path, monkeypatch):
 
 def headers_agree(data: bytes) -> bool:
     """Whether our header is Pillow's; whether there is one."""
-    sample = Sample("key", "jpg", data, "here")
     try:
         image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
     except Exception:  # whatever Pillow raises
         with pytest.raises(SourceError, match="here is"):
-            read_header(sample)
+            read_header(data, "here")
         return False
     expected = (image.height, image.width, image.mode)
-    assert read_header(sample) == expected
+    assert read_header(data, "here") == read_header(memoryview(data), "here") == expected
     return True
 
 

@@ -18,6 +18,7 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
 from tests.conftest import TINY_TREE, write_image_folder
+from tests.full_disk import space_left
 from tests.raw_datasets import (
     WORDNET_IDS,
     tar_gz_of_folder,
@@ -71,6 +72,15 @@ def test_only_the_classes_of_a_benchmark_are_taken_and_counted(
     assert f"benchmark tiny: {counts}" in output
 
 
+def test_a_dataset_that_does_not_fit_its_benchmark_is_told(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"train": {"cat": 3, "dog": 3}})
+    content = {"name": "pets", "dataset": "pets", "other_classes": ["cat", "dog"]}
+    (tmp_path / "pets.json").write_text(json.dumps(content | {"schedules": [[["cat", "dog"]]]}))
+    output = run_well(shard_folder, root, tmp_path / "out", "--benchmark", tmp_path / "pets.json")
+    assert "benchmark pets: does not fit: " in output
+    assert "'test' needs test or" in output
+
+
 @pytest.mark.parametrize("as_file", [True, False])
 def test_chosen_classes_are_taken_from_a_list_or_a_file(tiny_folder, tmp_path, as_file):
     (tmp_path / "list.txt").write_text("dog\n\n cat \n")
@@ -113,6 +123,25 @@ def test_a_taxonomy_gives_a_benchmark_to_start_from(tiny_folder, tmp_path):
         ["dog"],
     ]
     assert "all 6 leaf classes are here" in output
+
+
+def test_a_disk_that_fills_up_is_said_in_one_line_and_the_command_gone_on_with(
+    tiny_folder, tiny_store, tmp_path
+):
+    (tmp_path / "taxonomy.json").write_text('{"animal": ["dog"]}')
+    out = tmp_path / "out"
+    command = (shard_folder, tiny_folder, out, "--taxonomy", tmp_path / "taxonomy.json")
+    for space, file in ((100, "benchmark.json"), (30_000, "test/cat-000000.tar")):
+        with space_left(out, space):
+            result = run(*command)
+        assert result.exit_code == 1
+        message = "".join(result.stderr.split("\n"))
+        assert f"error: cannot write {out / file}: No space left on device" in message
+    assert f"digest {tiny_store.digest}" in run_well(*command)
+    benchmark = out / "benchmark.json"
+    benchmark.write_text("edited")
+    assert run(*command).exit_code == 1  # there is a dataset already
+    assert benchmark.read_text() == "edited"
 
 
 @pytest.mark.parametrize(
@@ -179,6 +208,14 @@ def test_classes_are_written_by_a_dask_cluster(tiny_folder, tiny_store, tmp_path
             shard_folder, tiny_folder, tmp_path, "--scheduler", cluster.scheduler_address
         )
     assert f"digest {tiny_store.digest}" in output
+
+
+def test_a_cluster_without_dask_says_what_to_install(tiny_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = run(shard_folder, tiny_folder, tmp_path / "out", "--scheduler", "tcp://here:8786")
+    assert result.exit_code == 1
+    assert "pip install 'iirc-pipeline[cluster]'" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 # --- CIFAR and ImageNet -----------------------------------------------------------------------

@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import pickle
 import re
-import resource
 import shutil
 import signal
 import threading
@@ -36,6 +35,7 @@ from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from iirc_data.task_view import TaskSequence, needed_classes
 from tests.conftest import write_image_folder
+from tests.full_disk import space_left
 
 pytest.importorskip("aiohttp")
 
@@ -194,14 +194,38 @@ def test_a_later_pull_adds_classes_without_fetching_anew(server, tiny_store, tmp
     assert server.requests["/train/dog-000000.tar"] == 1
 
 
-def test_a_file_in_place_is_checked_and_replaced_if_it_is_damaged(server, tiny_store, tmp_path):
-    pull(server.url, tmp_path)
+@pytest.mark.parametrize("copy", ["pull", "publish"])
+@pytest.mark.parametrize("damage", ["zeros", "flipped bit", "cut short", "longer", "missing"])
+def test_a_shard_in_place_is_checked_and_replaced_if_it_is_damaged(
+    server, tiny_store, tmp_path, copy, damage
+):
+    run = {
+        "pull": partial(pull, server.url, tmp_path),
+        "publish": partial(publish, tiny_store.root, tmp_path),
+    }[copy]
+    run()
     damaged = tmp_path / "train" / "dog-000000.tar"
-    damaged.write_bytes(bytes(damaged.stat().st_size))
-    pull(server.url, tmp_path)
+    data = damaged.read_bytes()
+    damaged.unlink()
+    if damage != "missing":
+        damaged.write_bytes(
+            {
+                "zeros": bytes(len(data)),
+                "flipped bit": data[:700] + bytes([data[700] ^ 1]) + data[701:],
+                "cut short": data[:-512],
+                "longer": data + bytes(512),
+            }[damage]
+        )
+    untouched = tmp_path / "train" / "cat-000000.tar"
+    time_before = untouched.stat().st_mtime_ns
+    calls = []
+    run(progress=lambda done, total: calls.append((done, total)))
     assert tree(tmp_path) == tree(tiny_store.root)
-    assert server.requests["/train/dog-000000.tar"] == 2
-    assert server.requests["/train/cat-000000.tar"] == 1
+    assert calls[-1][0] == calls[-1][1]
+    assert untouched.stat().st_mtime_ns == time_before
+    if copy == "pull":
+        assert server.requests["/train/dog-000000.tar"] == 2
+        assert server.requests["/train/cat-000000.tar"] == 1
 
 
 def test_a_pull_that_broke_off_is_no_dataset_and_goes_on_when_run_again(
@@ -324,19 +348,45 @@ def test_a_pull_that_does_not_fit_on_the_disk_is_refused_at_once(server, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_write_that_fails_leaves_nothing_under_a_final_name(server, tmp_path):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(
-            ShardError, match=r"cannot write .*train/\w+-000000\.tar: File too large"
-        ):
-            pull(server.url, tmp_path, classes={"dog"}, workers=1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [name for name in tree(tmp_path) if not name.endswith(".lock")] == [
-        "test/dog-000000.tar"
-    ]
+DOG_SHARDS = ("test/dog-000000.tar", "train/dog-000000.tar")
+
+
+@pytest.mark.parametrize("copy", ["pull", "publish"])
+@pytest.mark.parametrize("full_at", [*DOG_SHARDS, "index.npz", "manifest.json"])
+def test_a_disk_that_fills_up_leaves_nothing_half_written_under_a_final_name(
+    server, tiny_store, tmp_path, copy, full_at
+):
+    run = {
+        "pull": partial(pull, server.url, tmp_path, classes={"dog"}, workers=1),
+        "publish": partial(publish, tiny_store.root, tmp_path, workers=1),
+    }[copy]
+    shards = [shard.path for shard in tiny_store.manifest.shards]
+    names = [*(DOG_SHARDS if copy == "pull" else shards), "index.npz", "manifest.json"]
+    whole = tree(tiny_store.root)
+    space = sum(len(whole[name]) for name in names[: names.index(full_at)]) + 100
+    with (
+        space_left(tmp_path, space),
+        pytest.raises(
+            ShardError, match=f"cannot write {tmp_path / full_at}: No space left on device"
+        ),
+    ):
+        run()
+    left = {name: data for name, data in tree(tmp_path).items() if not name.endswith(".lock")}
+    assert left == {name: whole[name] for name in names[: names.index(full_at)]}
+    run()
+    assert tree(tmp_path) == {name: whole[name] for name in names}
+
+
+def test_a_cache_on_a_full_disk_keeps_nothing_half_written(server, tiny_store, tmp_path):
+    store = ShardStore.open(server.url)
+    shard = store.root / store.manifest.shards[0].path
+    with (
+        space_left(tmp_path, 10_000),
+        pytest.raises(ShardError, match=f"cannot write {shard}: No space left on device"),
+    ):
+        store.read(0)
+    assert [path.suffix for path in shard.parent.iterdir()] == [".lock"]
+    assert store.read(0).tobytes() == tiny_store.read(0).tobytes()
 
 
 def test_class_names_with_characters_that_urls_reserve(tmp_path):
@@ -491,6 +541,53 @@ def test_a_publication_may_break_off_at_its_last_files(tiny_store, tmp_path, mon
     pull("memory://lab", tmp_path)
     assert tree(tmp_path) == tree(tiny_store.root)
     assert not fsspec.filesystem("memory").exists(f"/lab/{MARKER_NAME}")
+
+
+@pytest.mark.parametrize("full_at", ["train/dog-000000.tar", "index.npz", "manifest.json"])
+def test_a_remote_disk_that_fills_up_keeps_nothing_half_written(tiny_store, tmp_path, full_at):
+    target = tmp_path / "out"
+    order = [shard.path for shard in tiny_store.manifest.shards] + ["index.npz", "manifest.json"]
+    whole = tree(tiny_store.root)
+    written = [*order[: order.index(full_at)], MARKER_NAME]
+    expected = {name: whole["manifest.json" if name == MARKER_NAME else name] for name in written}
+    with (
+        space_left(target, sum(map(len, expected.values())) + 100),
+        pytest.raises(
+            ShardError,
+            match=f"cannot publish plainremote://{target}/{full_at}: .*No space left on device",
+        ),
+    ):
+        publish(tiny_store.root, f"plainremote://{target}", workers=1)
+    assert tree(target) == expected
+    publish(tiny_store.root, f"plainremote://{target}")
+    assert tree(target) == whole
+
+
+@pytest.mark.parametrize("name", [MARKER_NAME, "manifest.json"])
+@pytest.mark.parametrize("size", [0, 1000, -2])
+def test_a_manifest_that_a_killed_publication_half_wrote_is_written_again(
+    tiny_store, tmp_path, name, size
+):
+    filesystem = fsspec.filesystem("memory")
+    whole = (tiny_store.root / "manifest.json").read_bytes()
+    if name == "manifest.json":
+        publish(tiny_store.root, "memory://lab")
+        filesystem.pipe_file(f"/lab/{MARKER_NAME}", whole)
+    filesystem.pipe_file(f"/lab/{name}", whole[:size])
+    with pytest.raises(ShardError, match=r"manifest\.json"):
+        pull("memory://lab", tmp_path)
+    publish(tiny_store.root, "memory://lab")
+    pull("memory://lab", tmp_path)
+    assert tree(tmp_path) == tree(tiny_store.root)
+    assert not filesystem.exists(f"/lab/{MARKER_NAME}")
+
+
+def test_a_published_dataset_is_left_as_it_is_when_it_is_published_again(tiny_store, monkeypatch):
+    publish(tiny_store.root, "memory://lab")
+    error = AssertionError("what was in place is put again")
+    put_file = fail_after(0, MemoryFileSystem.put_file, error)
+    monkeypatch.setattr(MemoryFileSystem, "put_file", put_file)
+    publish(tiny_store.root, "memory://lab")
 
 
 def test_files_that_no_publication_put_there_are_not_trusted(tiny_store, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import iirc.lifelong_dataset.torch_dataset as published
 import numpy as np
@@ -230,6 +231,13 @@ def test_a_subclass_scheduled_before_its_superclass_is_allowed_with_one_warning(
     with pytest.warns(UserWarning, match="before their superclass") as caught:
         TaskSequence.from_table(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
     assert len(caught) == 1
+
+
+def test_a_subclass_in_the_task_of_its_superclass_is_not_warned_of(tiny_benchmark, tiny_store):
+    benchmark = tiny_benchmark.model_copy(update={"schedules": [[["dog", "cat", "animal"]]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TaskSequence.from_table(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
 
 
 def test_samples_per_class_takes_the_first_of_each_class(tiny_benchmark, tiny_store):

@@ -10,6 +10,8 @@ from pydantic import TypeAdapter, ValidationError
 from iirc_data.benchmarks import Benchmark, load_benchmark, parse_benchmark
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json, write_json
+from iirc_data.shards.class_writer import writing
+from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources import open_folder
 from tools import sharding
 from tools.summary import summarise
@@ -110,11 +112,12 @@ def main(
         if taxonomy is not None:
             leaves = sorted(set(chain.from_iterable(raw.classes().values())))
             chosen = starting_benchmark(raw.name, read_taxonomy(taxonomy), leaves)
+            if not (out / MANIFEST_NAME).exists():  # else it may be edited, and stays
+                with writing(out / BENCHMARK_NAME):
+                    write_json(out / BENCHMARK_NAME, chosen.model_dump())
         manifest = sharding.write(
             raw, out, sharding.Options(workers, scheduler, max_shard_size, check_decode, dali_index)
         )
-        if taxonomy is not None and chosen is not None:
-            write_json(out / BENCHMARK_NAME, chosen.model_dump())
         summarise(out, manifest, benchmark=chosen)
 
 

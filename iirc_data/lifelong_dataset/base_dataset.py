@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, SupportsIndex, cast
+from typing import Annotated, Any, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from iirc_data.benchmarks import SamplingSettings, class_order
 from iirc_data.decoding import read_image
@@ -30,6 +30,19 @@ STATE_VERSION = 1
 
 Transform = Callable[[Any], Any]
 Item = tuple[Any, str, str]
+
+
+class _State(BaseModel):
+    """What :meth:`BaseDataset.dataset_state_dict` returns."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    version: int
+    tasks: list[list[str]]
+    total_dataset_size: int
+    task_ids: Annotated[list[int], Field(min_length=1)]
+    seen_classes: list[str]
+    complete_information_mode: bool
 
 
 class BaseDataset(ABC):
@@ -296,23 +309,24 @@ class BaseDataset(ABC):
             BenchmarkError: The state is of another version, or of other samples or tasks; the
                 dataset is left as it was.
         """
-        expected = self.dataset_state_dict()
-        if not isinstance(state_dict, dict) or set(state_dict) != set(expected):
-            raise BenchmarkError(
-                f"not a state of a dataset: expected the keys {sorted(expected)}, got "
-                f"{sorted(map(str, state_dict))[:10]}"
-            )
+        try:
+            state = _State.model_validate(state_dict)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"])) or "state"
+            raise BenchmarkError(f"not a state of a dataset: {field}: {first['msg']}") from error
+        given, expected = state.model_dump(), self.dataset_state_dict()
         for key in ("version", "tasks", "total_dataset_size"):
-            if state_dict[key] != expected[key]:
+            if given[key] != expected[key]:
                 raise BenchmarkError(
-                    f"the state's {key} is {state_dict[key]!r:.80}, this dataset's "
+                    f"the state's {key} is {given[key]!r:.80}, this dataset's "
                     f"{expected[key]!r:.80}: load it into the dataset that it was taken of"
                 )
-        task_ids = [self._checked_task_id(task_id) for task_id in state_dict["task_ids"]]
-        seen = frozenset(state_dict["seen_classes"])
+        task_ids = [self._checked_task_id(task_id) for task_id in state.task_ids]
+        seen = frozenset(state.seen_classes)
         if unknown := seen - set(self._sequence.class_names_to_idx):
             raise BenchmarkError(f"the state's seen_classes has unknown classes {sorted(unknown)}")
-        self.complete_information_mode = bool(state_dict["complete_information_mode"])
+        self.complete_information_mode = state.complete_information_mode
         self._seen = seen
         self._load(task_ids)
 

@@ -99,7 +99,7 @@ def write_class(
                 data_size == 0 or data_size + len(sample.data) <= settings.max_shard_size
             ):
                 name = f"{_new_key(sample, origins)}.{sample.extension}"
-                height, width, mode = read_header(sample)
+                height, width, mode = read_header(sample.data, sample.origin)
                 if mode not in _MODE_NUMBERS:
                     raise SourceError(f"{sample.origin} has the unsupported pixel format {mode!r}")
                 if pixels is not None:

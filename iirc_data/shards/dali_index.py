@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
-from iirc_data.shards.class_writer import writing
 from iirc_data.shards.manifest import Manifest
 from iirc_data.sources.tar import TarMember, list_members
 
@@ -28,9 +28,15 @@ def write_dali_index(root: Path, manifest: Manifest) -> list[Path]:
     for shard in manifest.shards:
         members = list_members(root / shard.path)
         path = (root / shard.path).with_suffix(".idx")
-        with writing(path), write_atomically(path) as file:
-            file.write(f"{_VERSION} {len(members)}\n".encode())
-            file.writelines(_line(member) for member in members)
+        try:
+            with write_atomically(path) as file:
+                file.write(f"{_VERSION} {len(members)}\n".encode())
+                file.writelines(_line(member) for member in members)
+        except OSError as error:
+            raise ShardError(
+                f"cannot write {path}: {error.strerror or error}; once that is mended, run "
+                f"tools/dali_index.py {root}: the shards are finished"
+            ) from error
         paths.append(path)
     return paths
 

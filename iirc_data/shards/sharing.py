@@ -125,7 +125,7 @@ class _Publication:
     def run(self, workers: int, progress: TotalProgress) -> Manifest:
         """Copy what is not there yet."""
         manifest = self._source.manifest
-        self._source.read_table()  # raises where it is damaged
+        _, table_text = self._source.read_table()  # raises where it is damaged
         sizes = self._sizes_in_place()
 
         def bring(shard: Shard, advance: BytesDone) -> None:
@@ -136,8 +136,9 @@ class _Publication:
 
         total = sum(shard.bytes for shard in manifest.shards)
         for_each(bring, manifest.shards, workers=workers, total=total, progress=progress)
-        self._put(TABLE_NAME, TABLE_NAME)
-        self._put(MANIFEST_NAME, MANIFEST_NAME)
+        for name, text in ((TABLE_NAME, table_text), (MANIFEST_NAME, self._source.manifest_text)):
+            if sizes.get(name) != len(text):
+                self._put(name, name)
         with self._explained(MARKER_NAME), suppress(FileNotFoundError):
             self._filesystem.rm_file(f"{self._folder}/{MARKER_NAME}")
         return manifest
@@ -147,7 +148,7 @@ class _Publication:
         self._filesystem.invalidate_cache()
         for name in (MANIFEST_NAME, MARKER_NAME):
             text = self._read(name)
-            if text is None:
+            if text is None or self._is_half_written(text):
                 continue
             there = load_manifest(text, f"{self._address}/{name}")
             _check_same(there, self._source.manifest, self._address)
@@ -158,6 +159,11 @@ class _Publication:
         self._put(MANIFEST_NAME, MARKER_NAME)
         return {}
 
+    def _is_half_written(self, text: bytes) -> bool:
+        """Tell whether this is what a killed publication of the same manifest leaves of it."""
+        whole = self._source.manifest_text
+        return len(text) < len(whole) and whole.startswith(text)
+
     def _put_shard(self, shard: Shard, advance: BytesDone) -> None:
         path = self._root / shard.path
         if not has_size(path, shard.bytes) or file_sha256(path) != shard.sha256:
@@ -167,11 +173,15 @@ class _Publication:
         advance(shard.bytes - callback.value)
 
     def _put(self, path: str, name: str, callback: Callback = DEFAULT_CALLBACK) -> None:
+        target = f"{self._folder}/{name}"
         with self._explained(name):
-            # unlike piping bytes, this makes the folders that it needs, and no bucket
-            self._filesystem.put_file(
-                str(self._root / path), f"{self._folder}/{name}", callback=callback
-            )
+            try:
+                # unlike piping bytes, this makes the folders that it needs, and no bucket
+                self._filesystem.put_file(str(self._root / path), target, callback=callback)
+            except BaseException:
+                with suppress(Exception):  # object stores have nothing to remove
+                    self._filesystem.rm_file(target)
+                raise
 
     def _read(self, name: str) -> bytes | None:
         with self._explained(name), suppress(FileNotFoundError):

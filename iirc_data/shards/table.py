@@ -29,8 +29,8 @@ IMAGE_MODES = (
 )
 """Pillow's names of the stored images' pixel formats; the table's ``mode`` indexes this tuple.
 
-``RGB;16B`` is RGB of 16 bits a channel, which Pillow calls ``RGB`` and other decoders round
-otherwise.
+``RGB;16B`` and ``I;16B`` are RGB and gray of 16 bits a channel: see
+:mod:`iirc_data.sources.images`.
 """
 
 TABLE_NAME = "index.npz"

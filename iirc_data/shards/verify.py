@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
+from iirc_data.shards.headers import header_problems
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import (
     BytesDone,
@@ -51,7 +52,8 @@ def verify(
 
     Of each shard the size, the SHA-256, that of its pixels where the manifest gives one, and that
     its members are exactly the samples of the table: regular files, of the size, at the place and
-    in the order of their rows, named like images, each key once.
+    in the order of their rows, named like images, each key once; images of the height, width and
+    mode that their rows say.
 
     Args:
         root: The shard folder.
@@ -113,7 +115,8 @@ def _shard_problems(
         check_pixels(path, shard)
         if table is None:
             return []
-        return member_problems(path, table.offset[rows], table.size[rows], manifest.image_formats)
+        members = table.offset[rows], table.size[rows], manifest.image_formats
+        return member_problems(path, *members) or header_problems(path, table, rows)
     except ShardError as error:
         return [str(error)]
     except OSError as error:

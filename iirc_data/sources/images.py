@@ -2,7 +2,7 @@
 
 import io
 import struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from PIL import Image
 from PIL.ImageFile import ImageFile
@@ -10,8 +10,12 @@ from PIL.ImageFile import ImageFile
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample
 
+Encoded: TypeAlias = bytes | memoryview
+
 RGB_OF_16_BITS = "RGB;16B"
 """RGB of 16 bits a channel, which Pillow calls ``RGB`` and other decoders round otherwise."""
+GRAY_OF_16_BITS = "I;16B"
+"""Gray of 16 bits, which Pillow calls ``I`` or ``I;16``, as its version is."""
 
 _FORMATS = ("JPEG", "PNG")
 
@@ -30,7 +34,8 @@ class ImageHeader(NamedTuple):
     Attributes:
         height: In pixels.
         width: In pixels.
-        mode: Pillow's name of the pixel format, or :data:`RGB_OF_16_BITS`.
+        mode: Pillow's name of the pixel format, or :data:`RGB_OF_16_BITS` or
+            :data:`GRAY_OF_16_BITS`.
     """
 
     height: int
@@ -38,22 +43,26 @@ class ImageHeader(NamedTuple):
     mode: str
 
 
-def read_header(sample: Sample) -> ImageHeader:
+def read_header(data: Encoded, origin: str) -> ImageHeader:
     """Read an image's header, without decoding its pixels.
+
+    Args:
+        data: The encoded image.
+        origin: What to call it in an error.
 
     Raises:
         SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
     """
-    header = _plain_jpeg_header(sample.data)
+    header = _plain_jpeg_header(data)
     if header is None:
-        image = _open(sample)
+        image = _open(data, origin)
         stored = image.tile[0][3] if image.tile else None
-        mode = RGB_OF_16_BITS if stored == RGB_OF_16_BITS else image.mode
-        header = ImageHeader(image.height, image.width, mode)
+        mode = stored if stored in (RGB_OF_16_BITS, GRAY_OF_16_BITS) else image.mode
+        header = ImageHeader(image.height, image.width, str(mode))
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and header.width * header.height > limit:
         raise SourceError(
-            f"{sample.origin} is too large an image: {header.width} x {header.height} pixels, "
+            f"{origin} is too large an image: {header.width} x {header.height} pixels, "
             f"at most {limit:,} are accepted"
         )
     return header
@@ -65,30 +74,30 @@ def decode_rgb(sample: Sample) -> Image.Image:
     Raises:
         SourceError: The data is no image, or the image is damaged.
     """
-    image = _open(sample)
+    image = _open(sample.data, sample.origin)
     try:
         return image.convert("RGB")
     except Exception as error:  # Pillow raises many types on broken data
         raise SourceError(f"{sample.origin} cannot be decoded, it is damaged: {error}") from error
 
 
-def _open(sample: Sample) -> ImageFile:
-    if not sample.data:
-        raise SourceError(f"{sample.origin} is empty (0 bytes): it is no image")
+def _open(data: Encoded, origin: str) -> ImageFile:
+    if not data:
+        raise SourceError(f"{origin} is empty (0 bytes): it is no image")
     try:
-        return Image.open(io.BytesIO(sample.data), formats=_FORMATS)
+        return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise SourceError(f"{sample.origin} is too large an image: {error}") from error
+        raise SourceError(f"{origin} is too large an image: {error}") from error
     except Exception as error:  # Pillow raises many types on broken headers
-        raise SourceError(f"{sample.origin} is no JPEG or PNG image: {error}") from error
+        raise SourceError(f"{origin} is no JPEG or PNG image: {error}") from error
 
 
-def _plain_jpeg_header(data: bytes) -> ImageHeader | None:
+def _plain_jpeg_header(data: Encoded) -> ImageHeader | None:
     """Read the header of a sound, plain JPEG; None for all others, at which Pillow shall look.
 
     Pillow parses every table that it passes, which took a third of the time of sharding.
     """
-    if not data.startswith(_JPEG_START):
+    if data[: len(_JPEG_START)] != _JPEG_START:
         return None
     header = None
     at = len(_JPEG_START)
@@ -111,12 +120,12 @@ def _plain_jpeg_header(data: bytes) -> ImageHeader | None:
     return None
 
 
-def _are_plain_tables(content: bytes) -> bool:
+def _are_plain_tables(content: Encoded) -> bool:
     """Tell whether these are quantization tables of 8 bits, each its number and 64 values."""
     return len(content) % 65 == 0 and max(content[::65], default=16) < 16
 
 
-def _plain_frame(content: bytes) -> ImageHeader | None:
+def _plain_frame(content: Encoded) -> ImageHeader | None:
     if len(content) < 6:
         return None
     precision, height, width, components = struct.unpack_from(">BHHB", content)

@@ -1,5 +1,6 @@
 """Getting CIFAR-100 from where its authors publish it."""
 
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Annotated
@@ -34,11 +35,25 @@ def download_extract_cifar100(root: PathLike = "data") -> None:
     print_msg("dataset downloaded")
     print_msg("extracting CIFAR 100")
     try:
-        with tarfile.open(archive, "r:gz") as tar:
-            tar.extractall(root, filter="data")
+        _extract(archive)
     except (OSError, tarfile.TarError, EOFError) as error:
         raise SourceError(f"cannot extract {archive}: {error}") from error
     print_msg("dataset extracted")
+
+
+def _extract(archive: Path) -> None:
+    """Extract an archive beside itself; a file gets its name once all files are there."""
+    partial = archive.with_name(f".{archive.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(partial, filter="data")
+        for file in [path for path in partial.rglob("*") if path.is_file()]:
+            target = archive.parent / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def main(
