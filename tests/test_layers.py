@@ -27,7 +27,9 @@ DATA_ROOMS = [
     "commands",
 ]
 TRAIN_ROOMS = [
+    "settings",
     "config",
+    "composition",
     "distributed",
     "utils",
     "models",
@@ -42,6 +44,7 @@ TRAIN_ROOMS = [
     "engine",
     "report",
     "demo",
+    "commands",
     "cli",
     "__main__",
 ]
