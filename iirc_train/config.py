@@ -165,10 +165,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Raises:
             ConfigurationError: The file is not readable, or a setting in it is wrong.
         """
-        return cls.parse(read_settings(path))
+        settings = cls.checked_names(read_settings(path), str(path))
+        return cls.parse(settings, dict.fromkeys(settings, str(path)))
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
-        settings = self.model_dump(include=set(self.setting_names()))
         with write_atomically(path) as file:
-            file.write(yaml.safe_dump(settings, sort_keys=False).encode())
+            file.write(yaml.safe_dump(self.values(), sort_keys=False).encode())

@@ -24,6 +24,10 @@ class Settings(BaseModel):
         """Return the names of the settings that can be given."""
         return [name for name in cls.model_fields if name not in cls.published_names]
 
+    def values(self) -> dict[str, Any]:
+        """Return the settings as plain values; :meth:`parse` reads them."""
+        return self.model_dump(include=set(self.setting_names()))
+
     @classmethod
     def from_any(cls, config: "Mapping[str, Any] | BaseModel") -> Self:
         """Take this group's settings out of a larger configuration, typed or a plain mapping.

@@ -89,6 +89,9 @@ def test_a_saved_configuration_is_a_file_to_start_from(tmp_path):
     assert "dataset" not in yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert compose(file=tmp_path / "config.yaml") == config
     assert ExperimentConfig.load(tmp_path / "config.yaml") == config
+    (tmp_path / "config.yaml").write_text("benchmark: b\ndata: d\nmethod: m\nlr: fast")
+    with pytest.raises(ConfigurationError, match=r"config.yaml: lr: .* got 'fast'"):
+        ExperimentConfig.load(tmp_path / "config.yaml")
 
 
 @pytest.mark.parametrize(
