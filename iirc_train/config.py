@@ -1,58 +1,27 @@
 """The experiment's configuration: every setting typed, documented and checked in one place."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_atomically
+from iirc_train.settings import Settings, read_settings
 
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    @classmethod
-    def from_any(cls, config: "Mapping[str, Any] | BaseModel") -> Self:
-        """Take this group's settings out of a larger configuration, typed or a plain mapping.
-
-        Raises:
-            ConfigurationError: A value is wrong; the message names the setting.
-        """
-        values = config.model_dump() if isinstance(config, BaseModel) else dict(config)
-        return cls.parse({name: values[name] for name in cls.model_fields if name in values})
-
-    @classmethod
-    def parse(cls, values: Mapping[str, Any]) -> Self:
-        """Check settings.
-
-        Raises:
-            ConfigurationError: A name or value is wrong; the message names the setting, and the
-                nearest right name.
-        """
-        for name in values:
-            if name not in cls.model_fields:
-                close = difflib.get_close_matches(name, cls.model_fields, n=1, cutoff=0.5)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise ConfigurationError(f"there is no setting {name!r}{hint}")
-        try:
-            return cls.model_validate(values)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}, got {problem['input']!r}"
-                if problem["loc"]
-                else problem["msg"]
-                for problem in error.errors()
-            )
-            raise ConfigurationError(f"wrong configuration: {problems}") from error
+def _split_epochs(value: Any) -> Any:
+    """Read ``"80 110"`` as two epochs and ``"-1"`` as none, as in published configurations."""
+    if isinstance(value, str):
+        value = value.split()
+        return None if value == ["-1"] else value
+    return value
 
 
-class MethodConfig(_Settings):
+class MethodConfig(Settings):
     """What a method needs to know; the names are those of the published configuration."""
 
     dataset: Annotated[
@@ -65,7 +34,9 @@ class MethodConfig(_Settings):
         float, Field(gt=0, le=1, description="Factor of the learning rate at each decay")
     ] = 0.1
     lr_schedule: Annotated[
-        list[int] | None, Field(description="Epochs of a task at which the learning rate decays")
+        list[PositiveInt] | None,
+        BeforeValidator(_split_epochs),
+        Field(description="Epochs of a task at which the learning rate decays, e.g. '80 110'"),
     ] = None
     reduce_lr_on_plateau: Annotated[
         bool, Field(description="Decay when in-task validation stalls; lr_schedule is ignored then")
@@ -86,8 +57,10 @@ class MethodConfig(_Settings):
     ] = 0.5
 
 
-class BufferConfig(_Settings):
+class BufferConfig(Settings):
     """How much the replay buffer keeps; the names are those of the published configuration."""
+
+    published_names: ClassVar[Mapping[str, str]] = {"total_n_memories": "total_n_mems"}
 
     n_memories_per_class: Annotated[
         int, Field(ge=-1, description="Memories kept per class; -1 to use total_n_mems")
@@ -103,13 +76,22 @@ class BufferConfig(_Settings):
     def _one_size_only(self) -> Self:
         if self.n_memories_per_class == -1 and self.total_n_mems == -1:
             raise ValueError("give n_memories_per_class or total_n_mems (0 for no replay)")
-        if self.n_memories_per_class > 0 and self.total_n_mems > 0:
-            raise ValueError("n_memories_per_class and total_n_mems exclude each other")
+        if self.n_memories_per_class >= 0 and self.total_n_mems > 0:
+            raise ValueError(
+                "n_memories_per_class and total_n_mems exclude each other: set "
+                "n_memories_per_class to -1 to use total_n_mems"
+            )
         return self
 
 
 class ExperimentConfig(MethodConfig, BufferConfig):
     """Everything that determines a run."""
+
+    published_names: ClassVar[Mapping[str, str]] = {
+        **BufferConfig.published_names,
+        "tasks_configuration_id": "schedule",
+        "dataset": "benchmark",
+    }
 
     benchmark: Annotated[str, Field(description="Benchmark: a name, or a JSON file")]
     data: Annotated[str, Field(description="Shard folder")]
@@ -183,15 +165,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Raises:
             ConfigurationError: The file is not readable, or a setting in it is wrong.
         """
-        try:
-            values = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigurationError(f"cannot read {path}: {error}") from error
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"{path} holds no settings")
-        return cls.parse(values)
+        settings = cls.checked_names(read_settings(path), str(path))
+        return cls.parse(settings, dict.fromkeys(settings, str(path)))
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
         with write_atomically(path) as file:
-            file.write(yaml.safe_dump(self.model_dump(), sort_keys=False).encode())
+            file.write(yaml.safe_dump(self.values(), sort_keys=False).encode())

@@ -10,6 +10,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceL
 from torch.utils.data import Sampler
 
 from iirc_data.errors import ConfigurationError
+from iirc_train.saved_model import load_model as load_model
+from iirc_train.saved_model import save_model as save_model
 
 
 class SubsetSampler(Sampler[int]):

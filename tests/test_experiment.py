@@ -165,10 +165,19 @@ def test_train_command_trains_and_prints_the_table(settings, tmp_path, run):
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
 
 
+def test_train_command_goes_on_with_a_run(run):
+    before = (run / "metrics.jsonl").read_bytes()
+    result = command("train", "--resume", run)
+    assert result.exit_code == 0, result.output
+    assert "all seen" in result.output
+    assert (run / "metrics.jsonl").read_bytes() == before  # it was finished
+
+
 def test_train_help_shows_every_setting():
     runner = CliRunner(env={"COLUMNS": "200"})
     shown = runner.invoke(cli.app, ["train", "--help"]).output
-    for name, field in ExperimentConfig.model_fields.items():
+    for name in ExperimentConfig.setting_names():
+        field = ExperimentConfig.model_fields[name]
         assert f"--{name.replace('_', '-')} " in shown
         assert field.description is not None and field.description[:20] in shown
 

@@ -27,8 +27,12 @@ DATA_ROOMS = [
     "commands",
 ]
 TRAIN_ROOMS = [
+    "settings",
     "config",
+    "composition",
     "distributed",
+    "checkpoint",
+    "saved_model",
     "utils",
     "models",
     "buffer",
@@ -36,12 +40,12 @@ TRAIN_ROOMS = [
     "metrics",
     "task_data",
     "run_directory",
-    "checkpoint",
     "evaluation",
     "progress",
     "engine",
     "report",
     "demo",
+    "commands",
     "cli",
     "__main__",
 ]

@@ -1,0 +1,1 @@
+"""The commands of the training half, mounted by the command ``iirc``."""

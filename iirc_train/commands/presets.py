@@ -1,0 +1,57 @@
+"""``iirc presets``: the published configurations, one per curve of the paper."""
+
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from iirc_data.console import errors_in_one_line
+from iirc_train.composition import preset_file, preset_names
+from iirc_train.config import BufferConfig, MethodConfig
+from iirc_train.settings import read_settings
+
+app = typer.Typer(help="List the published configurations, or show one.")
+
+
+@app.callback(invoke_without_command=True)
+def list_presets(context: typer.Context) -> None:
+    """List the published configurations, one per curve of the paper, or show one."""
+    if context.invoked_subcommand is not None:
+        return
+    # narrow enough for 80 columns
+    table = Table(
+        caption="memory: samples per class (* in all); epochs: per task",
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for heading in ("name", "benchmark", "method"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("memory", "epochs", "lr"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name in preset_names():
+        settings = read_settings(preset_file(name))
+        table.add_row(
+            name,
+            settings["benchmark"],
+            settings["method"],
+            _memories(BufferConfig.from_any(settings)),
+            str(settings["epochs_per_task"]),
+            f"{MethodConfig.from_any(settings).lr:g}",
+        )
+    Console().print(table)
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="A preset's name.")]) -> None:
+    """Print a preset: YAML to start a configuration of your own from."""
+    with errors_in_one_line():
+        typer.echo(preset_file(name).read_text(encoding="utf-8"), nl=False)
+
+
+def _memories(buffer: BufferConfig) -> str:
+    if buffer.n_memories_per_class >= 0:
+        return str(buffer.n_memories_per_class)
+    return f"{buffer.total_n_mems}*"

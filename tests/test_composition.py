@@ -1,0 +1,241 @@
+"""Composing a configuration: preset, then file, then options; the presets; what is refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.errors import ConfigurationError
+from iirc_train import cli
+from iirc_train.composition import compose, preset_file, preset_names
+from iirc_train.config import BufferConfig, ExperimentConfig
+from iirc_train.methods import get_method
+
+PUBLISHED = {
+    "cifar100": "configurations_cifar.json",
+    "imagenet_full": "configurations_imagenet_full.json",
+    "imagenet_lite": "configurations_imagenet_lite.json",
+}
+RENAMED = {"agem_20_lr05": "agem_20_lr0.5"}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_lacks_nothing_but_the_data(name):
+    config = compose(name, overrides={"data": "shards"})
+    get_method(config.method)
+    assert load_benchmark(config.benchmark).name == config.benchmark
+    lines = preset_file(name).read_text().splitlines()
+    assert lines[0].startswith("# IIRC-") and not lines[1].startswith("#")
+
+
+@pytest.mark.parametrize("prefix, file", PUBLISHED.items())
+def test_presets_are_the_published_configurations(shared_file, prefix, file):
+    published = json.loads(shared_file(f"reference/published_configurations/{file}").read_text())
+    expected = {}
+    for key, parts in published.items():
+        settings = parts["fixed_arguments"] | parts["flags"] | {"data": "shards"}
+        settings.setdefault("seed", parts["iterable_arguments"].get("seed", [None])[0])
+        assert settings["reduce_lr_on_plateau"]  # the schedule is ignored then
+        for name in ("group", "tasks_configuration_id", "lr_schedule"):
+            settings.pop(name, None)
+        expected[f"{prefix}_{RENAMED.get(key, key)}"] = ExperimentConfig.parse(settings)
+    found = {
+        name.replace("-", "_"): compose(name, overrides={"data": "shards"})
+        for name in preset_names()
+        if name.startswith(f"{prefix}-")
+    }
+    assert found == expected
+
+
+def test_the_file_wins_over_the_preset_and_options_over_both(write):
+    file = write("lr: 0.2\nbatch_size: 64\ndata: here\n")
+    config = compose("cifar100-lucir-20", file, {"lr": 0.3})
+    assert (config.lr, config.batch_size, config.n_layers) == (0.3, 64, 32)
+    assert compose("cifar100-lucir-20", file).lr == 0.2
+    assert compose("cifar100-lucir-20", overrides={"data": "here"}).lr == 1.0
+
+
+def test_published_names_serve_too(write):
+    file = write(
+        "dataset: iirc_cifar100\ndata: here\nmethod: finetune\ntasks_configuration_id: 3\n"
+        "n_memories_per_class: -1\ntotal_n_memories: 2000\nlr_schedule: '80 110'\n"
+    )
+    config = compose(file=file)
+    assert (config.benchmark, config.schedule) == ("iirc_cifar100", 3)
+    assert (config.total_n_mems, config.lr_schedule) == (2000, [80, 110])
+    assert compose(file=file, overrides={"schedule": 4, "lr_schedule": "-1"}) == config.model_copy(
+        update={"schedule": 4, "lr_schedule": None}
+    )
+    published = {"n_memories_per_class": -1, "total_n_memories": 50, "group": "x"}
+    assert BufferConfig.from_any(published).total_n_mems == 50
+
+
+def test_a_saved_configuration_is_a_file_to_start_from(tmp_path):
+    config = compose("imagenet_lite-icarl_norm-20", overrides={"data": "here", "schedule": 2})
+    config.save(tmp_path / "config.yaml")
+    assert "dataset" not in yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert compose(file=tmp_path / "config.yaml") == config
+    assert ExperimentConfig.load(tmp_path / "config.yaml") == config
+    (tmp_path / "config.yaml").write_text("benchmark: b\ndata: d\nmethod: m\nlr: fast")
+    with pytest.raises(ConfigurationError, match=r"config.yaml: lr: .* got 'fast'"):
+        ExperimentConfig.load(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("learning_rate: 1", r"mine.yaml: there is no setting 'learning_rate'"),
+        ("epoch_per_task: 1", r"mine.yaml: .* did you mean 'epochs_per_task'\?"),
+        ("3: 1", r"mine.yaml: there is no setting 3"),
+        ("lr: fast", r"mine.yaml: lr: .* got 'fast'"),
+        ("joint: perhaps", r"mine.yaml: joint: .* got 'perhaps'"),
+        ("lr_schedule: [80, x]", r"mine.yaml: lr_schedule.1: .* got 'x'"),
+        ("lr_schedule: '80 0'", r"mine.yaml: lr_schedule.1: .* got '0'"),
+        ("schedule: 1\ntasks_configuration_id: 2", r"mine.yaml: .* 'schedule' a second time"),
+        ("lr: [1", r"mine.yaml is not YAML: .* line \d"),
+        ("lr: !!python/object/apply:os.getcwd []", r"mine.yaml is not YAML"),
+        ("", r"mine.yaml holds no settings"),
+        ("- lr", r"mine.yaml holds no settings"),
+        ("total_n_mems: 100", r"set n_memories_per_class to -1"),
+    ],
+)
+def test_an_error_names_file_and_setting_in_one_line(write, text, message):
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        compose("cifar100-lucir-20", write(text), {"data": "here"})
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wrong_value_is_not_blamed_on_what_it_overrides(write):
+    with pytest.raises(ConfigurationError, match=r"configuration: lr: .* got -1"):
+        compose("cifar100-lucir-20", write("lr: 2"), {"data": "here", "lr": -1})
+
+
+def test_a_file_that_is_not_there_or_not_text_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"cannot read .*none.yaml: No such file"):
+        compose(file=tmp_path / "none.yaml")
+    (tmp_path / "mine.yaml").write_bytes(b"\xff\xfe\x00lr")
+    with pytest.raises(ConfigurationError, match=r"mine.yaml is not YAML"):
+        compose(file=tmp_path / "mine.yaml")
+
+
+def test_the_nearest_preset_is_named():
+    with pytest.raises(ConfigurationError, match="did you mean 'cifar100-lucir-20'"):
+        compose("cifar100-lucir_20")
+
+
+def test_all_missing_settings_are_named():
+    with pytest.raises(ConfigurationError, match="no value for benchmark, data, method: give it"):
+        compose()
+    with pytest.raises(ConfigurationError, match="no value for data: give it"):
+        compose("cifar100-joint")
+
+
+def command(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def composed(monkeypatch):
+    """Return a function that gives the configuration that ``iirc train`` would run."""
+
+    def composed(*arguments: object) -> ExperimentConfig:
+        found = []
+
+        def catch(config, output, console):
+            found.append(config)
+            raise ConfigurationError("far enough")
+
+        monkeypatch.setattr(cli, "run_experiment", catch)
+        result = command("train", "--output", "run", "--data", "here", *arguments)
+        assert found, result.exception
+        return found[0]
+
+    return composed
+
+
+def test_train_composes_preset_file_and_options(composed, write):
+    file = write("batch_size: 64\nlr: 0.2\n")
+    config = composed("--preset", "cifar100-finetune-20", "--config", file, "--lr", "0.3")
+    assert (config.method, config.n_memories_per_class) == ("finetune", 20)
+    assert (config.batch_size, config.lr) == (64, 0.3)
+
+
+def test_train_turns_flags_on_and_off(composed):
+    config = composed("--preset", "cifar100-joint", "--no-joint", "--save-each-task-model")
+    assert (config.joint, config.complete_info, config.save_each_task_model) == (False, True, True)
+
+
+@pytest.mark.parametrize(
+    "options, expected",
+    [
+        (["--lr-schedule", "80 110"], [80, 110]),
+        (["--lr-schedule", "80", "--lr-schedule", "110"], [80, 110]),
+        (["--lr-schedule", "-1"], None),
+        ([], [7]),
+    ],
+)
+def test_train_takes_a_schedule_of_several_epochs(composed, write, options, expected):
+    file = write("lr_schedule: [7]")
+    assert composed("--preset", "cifar100-joint", "--config", file, *options).lr_schedule == (
+        expected
+    )
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (["--output", "run"], "no value for benchmark, data, method"),
+        (["--preset", "cifar100-joint"], "--output"),
+        (["--resume", "run", "--lr", "1"], "give no other option"),
+        (["--resume", "nowhere"], "nowhere holds no run"),
+        (["--output", "run", "--preset", "joint"], "no preset 'joint'"),
+    ],
+)
+def test_train_says_what_is_wrong_or_missing(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    result = command("train", *options)
+    assert isinstance(result.exception, ConfigurationError)
+    assert message in str(result.exception)
+    assert not list(tmp_path.iterdir())
+
+
+def test_presets_are_listed_with_what_they_train():
+    result = CliRunner().invoke(cli.app, ["presets"], env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.output.splitlines()]
+    assert [
+        "imagenet_full-icarl_cnn-20",
+        "iirc_imagenet_full",
+        "icarl_cnn",
+        "20",
+        "100",
+        "0.5",
+    ] in (rows)
+    assert ["cifar100-infinite_buffer", "iirc_cifar100", "finetune", "100000*", "140", "1"] in rows
+    assert {row[0] for row in rows if row} >= set(preset_names())
+    assert "…" not in result.output
+
+
+def test_a_preset_is_shown_as_it_is_written():
+    shown = command("presets", "show", "cifar100-lucir-20").output
+    assert shown == preset_file("cifar100-lucir-20").read_text()
+    assert yaml.safe_load(shown)["lucir_lambda"] == 5.0
+
+
+def test_a_preset_that_is_not_there_is_one_line():
+    result = command("presets", "show", "cifar100-lucir")
+    assert result.exit_code == 1
+    assert "did you mean 'cifar100-lucir-20'" in result.output
