@@ -14,6 +14,7 @@ from iirc_train.commands import presets
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
 from iirc_train.demo import run_demo
+from iirc_train.distributed import is_first_process
 from iirc_train.engine import resume_experiment, run_experiment
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import task_table
@@ -69,8 +70,9 @@ def train(
         raise ConfigurationError("say where the run goes: --output FOLDER")
     else:
         run = run_experiment(compose(preset, config, overrides), output, console)
-    console.print(task_table(read_results(run)))
-    console.print(f"run: {run}", highlight=False)
+    if is_first_process():
+        console.print(task_table(read_results(run)))
+        console.print(f"run: {run}", highlight=False)
 
 
 RUN_OPTIONS = {

@@ -36,6 +36,11 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
+def is_first_process() -> bool:
+    """Tell whether this process speaks for the run, even while no process group exists."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def world_size() -> int:
     """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1

@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from iirc_data.errors import ConfigurationError
 from iirc_train.buffer.store import BufferStore
 from iirc_train.checkpoint import load_checkpoint
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import Experiment
 from iirc_train.methods import METHODS
 from iirc_train.run_directory import read_metrics
 
@@ -67,3 +70,33 @@ def test_two_ranks_agree_with_one(runs, method):
     for number in range(len(counts[0])):
         memories = [store.read_class(number) for store in stores]
         assert memories[0].data.tobytes() == memories[1].data.tobytes()
+
+
+def test_the_command_runs_under_torchrun_and_speaks_once(tiny_settings, tmp_path):
+    options = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in (tiny_settings | {"method": "icarl", "threads": 1}).items()
+    ]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command = ["-m", "iirc_train", "train", f"--output={tmp_path / 'run'}", *options]
+    launched = subprocess.run(
+        [*launcher, "--nproc-per-node", "2", *command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert launched.stdout.count("after task ┃") == 1
+    records = [r for r in read_metrics(tmp_path / "run") if r["kind"] == "evaluation"]
+    assert {r["n_samples"] for r in records if (r["split"], r["task"]) == ("test", "all")} == {
+        25,
+        28,
+    }
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
+    monkeypatch.setattr("iirc_train.engine.world_size", lambda: 3)
+    with pytest.raises(ConfigurationError, match="batch_size 16 cannot be shared evenly by 3"):
+        Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))
