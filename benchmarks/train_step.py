@@ -27,7 +27,8 @@ from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import TRAIN
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import HERDING_BATCH_SIZE, Experiment
+from iirc_train.engine import HERDING_BATCH_SIZE, train_epoch
+from iirc_train.experiment import Experiment
 from iirc_train.metrics import jaccard_sim, modified_jaccard_sim
 from iirc_train.progress import TrainingProgress
 from iirc_train.task_data import TaskData
@@ -72,16 +73,11 @@ class Ours:
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.experiment = Experiment(config)
-        self.second = self.experiment.splits[TRAIN].view(1)
+        self.second = self.experiment.view(TRAIN, 1)
         self.progress = TrainingProgress(Console(quiet=True), "", 2)
         self.epoch = 0
+        self.data = self.experiment.task_data
         self.experiment.method.prepare_model_for_new_task(self.data(0))
-
-    def data(self, task_id: int) -> TaskData:
-        """Return a task's data."""
-        experiment = self.experiment
-        view = experiment.splits[TRAIN].view(task_id)
-        return TaskData(view, experiment.reader(experiment.decoder))
 
     def choose_memories(self) -> list[np.ndarray]:
         """Choose the first task's memories; return which."""
@@ -107,7 +103,7 @@ class Ours:
         """Train an epoch; return its images."""
         self.epoch += 1
         loader = self.experiment.training_loader(self.second, self.epoch)
-        self.experiment.train_epoch(loader, self.progress)
+        train_epoch(self.experiment, loader, self.progress)
         return loader.n_samples
 
 

@@ -97,12 +97,16 @@ class RunDirectory:
     def rewind(self, sizes: dict[str, int]) -> None:
         """Remove the lines that were written after :meth:`sync` told the sizes of the files.
 
+        Args:
+            sizes: Size in bytes of each file; a file without one is emptied.
+
         Raises:
             ConfigurationError: A file is shorter.
         """
         if rank() > 0:
             return
-        for name, size in sizes.items():
+        for name in (METRICS_NAME, TIMINGS_NAME):
+            size = sizes.get(name, 0)
             with (self.path / name).open("ab") as file:
                 if file.tell() < size:
                     raise ConfigurationError(

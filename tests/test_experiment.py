@@ -13,14 +13,14 @@ from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
 from iirc_train import cli
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Experiment, run_experiment
+from iirc_train.engine import Position, Training, run_experiment
+from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
 from iirc_train.progress import TrainingProgress
 from iirc_train.report.plots import plot_comparison
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import comparison_table, task_table
 from iirc_train.run_directory import RunDirectory, read_metrics
-from iirc_train.task_data import TaskData
 
 QUIET = Console(quiet=True)
 
@@ -94,12 +94,9 @@ def test_every_method_runs(settings, tmp_path, method):
 
 def test_a_method_that_takes_memories_apart_gets_one_stream_per_task(settings):
     experiment = Experiment(ExperimentConfig.parse(settings | {"method": "agem"}))
-    view = experiment.splits[TRAIN].view(0)
-    assert experiment._memory_batches(view) is None  # nothing is kept yet
-    experiment.buffer.update_buffer_new_task(
-        TaskData(view, experiment.reader(experiment.decoder, 0))
-    )
-    streams = [experiment._memory_batches(experiment.splits[TRAIN].view(t)) for t in (1, 1, 2)]
+    assert experiment.memory_batches(experiment.view(TRAIN, 0)) is None  # nothing is kept yet
+    experiment.buffer.update_buffer_new_task(experiment.task_data(0))
+    streams = [experiment.memory_batches(experiment.view(TRAIN, t)) for t in (1, 1, 2)]
     orders = [[next(stream).sample_ids.tolist() for _ in range(4)] for stream in streams]
     assert orders[0] == orders[1] != orders[2]
 
@@ -115,9 +112,10 @@ def test_memories_of_earlier_tasks_are_replayed(settings, tmp_path):
         return step(batch)
 
     experiment.method.training_step = spy
-    run = RunDirectory.create(tmp_path / "run", config)
+    training = Training(experiment, RunDirectory.create(tmp_path / "run", config))
     for task in range(3):
-        experiment.learn_task(task, run, TrainingProgress(QUIET, "t", 4))
+        training.position = Position(task)
+        training.learn_task(TrainingProgress(QUIET, "t", 4))
     replayed = {task: sum(n for t, n in seen if t == task) for task in range(3)}
     assert replayed == {0: 0, 1: 6, 2: 12}
 

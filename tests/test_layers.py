@@ -41,6 +41,7 @@ TRAIN_ROOMS = [
     "task_data",
     "run_directory",
     "evaluation",
+    "experiment",
     "progress",
     "engine",
     "report",

@@ -20,7 +20,8 @@ from iirc_train.checkpoint import (
     set_random_state,
 )
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Experiment, resume_experiment, run_experiment
+from iirc_train.engine import Training, resume_experiment, run_experiment
+from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS, get_method
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import RunDirectory
@@ -60,7 +61,7 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
     states = [tensors(load_checkpoint(r / "checkpoints/last.pt", CPU)) for r in (run, expected)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
-        if name != "/sizes/timings.jsonl" and name != "/buffer/generation":
+        if name != "/sizes/timings.jsonl" and name != "/experiment/buffer/generation":
             if isinstance(value, torch.Tensor):
                 assert torch.equal(value, states[1][name]), name
             else:
@@ -77,7 +78,7 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
 def break_off_at_save(monkeypatch, number: int) -> None:
     """Break off a run right after a checkpoint, and much of the epoch that follows."""
     saves = []
-    save, step = Experiment._save, Experiment._learn_epoch
+    save, step = Training._save, Training._learn_epoch
 
     def counted_save(self, *args):
         save(self, *args)
@@ -88,8 +89,8 @@ def break_off_at_save(monkeypatch, number: int) -> None:
         if len(saves) >= number:
             raise BrokenOffError
 
-    monkeypatch.setattr(Experiment, "_save", counted_save)
-    monkeypatch.setattr(Experiment, "_learn_epoch", last_step)
+    monkeypatch.setattr(Training, "_save", counted_save)
+    monkeypatch.setattr(Training, "_learn_epoch", last_step)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -146,13 +147,12 @@ def test_checkpoints_are_written_as_often_as_asked(settings, tmp_path, interval,
     )
     positions = []
 
-    class Counted(Experiment):
-        def _save(self, run, position):
+    class Counted(Training):
+        def _save(self, position):
             positions.append(position)
 
-    experiment = Counted(config)
     run = RunDirectory.create(tmp_path / "run", config)
-    experiment.learn_task(0, run, TrainingProgress(QUIET, "run", 4))
+    Counted(Experiment(config), run).learn_task(TrainingProgress(QUIET, "run", 4))
     assert positions == [(0, epochs) for epochs in expected]
 
 
@@ -212,7 +212,9 @@ def test_other_files_are_no_checkpoint(tmp_path, state, message):
 
 def test_a_checkpoint_of_other_data_is_refused(copied):
     path = copied / "checkpoints" / "last.pt"
-    save_checkpoint(path, load_checkpoint(path, CPU) | {"dataset": "0" * 64})
+    state = load_checkpoint(path, CPU)
+    state["experiment"]["dataset"] = "0" * 64
+    save_checkpoint(path, state)
     with pytest.raises(CheckpointError, match="was trained on dataset 000000000000"):
         resume_experiment(copied, QUIET)
 

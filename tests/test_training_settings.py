@@ -10,7 +10,8 @@ from iirc_data.errors import ConfigurationError, TrainingError
 from iirc_train import engine
 from iirc_train.buffer.selection import memories_of_epoch
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Experiment, run_experiment
+from iirc_train.engine import Training, run_experiment
+from iirc_train.experiment import Experiment
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import RunDirectory, read_metrics
@@ -114,8 +115,8 @@ def test_a_task_ends_with_its_best_epoch_when_asked_to(
 
     monkeypatch.setattr(engine, "evaluate_view", score)
     experiment = Experiment(config)
-    run = RunDirectory.create(tmp_path / "run", config)
-    experiment.learn_task(0, run, TrainingProgress(QUIET, "run", 4))
+    training = Training(experiment, RunDirectory.create(tmp_path / "run", config))
+    training.learn_task(TrainingProgress(QUIET, "run", 4))
     kept = experiment.method.net.model.output_layer.weight
     assert torch.equal(kept, weights[1 if use_best_model else 3])
 

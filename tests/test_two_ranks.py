@@ -13,7 +13,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.buffer.store import BufferStore
 from iirc_train.checkpoint import load_checkpoint
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Experiment
+from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
 from iirc_train.run_directory import read_metrics
 
@@ -59,9 +59,9 @@ def test_two_ranks_agree_with_one(runs, method):
     torch.testing.assert_close(gradients[1]["values"], gradients[0]["values"], atol=1e-4, rtol=1e-4)
 
     states = [load_checkpoint(runs[n] / method / "checkpoints/last.pt", CPU) for n in (1, 2)]
-    for name, value in states[0]["method"]["modules"].items():
+    for name, value in states[0]["experiment"]["method"]["modules"].items():
         torch.testing.assert_close(
-            states[1]["method"]["modules"][name], value, atol=1e-4, rtol=1e-4
+            states[1]["experiment"]["method"]["modules"][name], value, atol=1e-4, rtol=1e-4
         )
 
     stores = [BufferStore(runs[n] / method / "buffer.zarr") for n in (1, 2)]
@@ -97,6 +97,6 @@ def test_the_command_runs_under_torchrun_and_speaks_once(tiny_settings, tmp_path
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
-    monkeypatch.setattr("iirc_train.engine.world_size", lambda: 3)
+    monkeypatch.setattr("iirc_train.experiment.world_size", lambda: 3)
     with pytest.raises(ConfigurationError, match="batch_size 16 cannot be shared evenly by 3"):
         Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))

@@ -13,7 +13,7 @@ from torch import nn
 
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import process_group, rank
-from iirc_train.engine import Experiment, resume_experiment, run_experiment
+from iirc_train.engine import Training, resume_experiment, run_experiment
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.utils import get_gradient
@@ -40,15 +40,15 @@ class BrokenOffError(Exception):
 def train_all(settings: dict[str, object], output: Path) -> None:
     """Train all methods; write each one's run, and the gradients of its steps."""
     gradients: list[torch.Tensor] = []
-    training_step, save = BaseMethod.training_step, Experiment._save
+    training_step, save = BaseMethod.training_step, Training._save
 
     def recorded_step(self, batch):
         result = training_step(self, batch)
         gradients.append(get_gradient(self.net))
         return result
 
-    def save_and_break_off(self, run, position):
-        save(self, run, position)
+    def save_and_break_off(self, position):
+        save(self, position)
         if position == (2, 1):
             raise BrokenOffError
 
@@ -57,11 +57,11 @@ def train_all(settings: dict[str, object], output: Path) -> None:
     for method in METHODS:
         gradients.clear()
         config = ExperimentConfig.parse(settings | {"method": method})
-        Experiment._save = save_and_break_off
+        Training._save = save_and_break_off
         try:
             run_experiment(config, output / method, QUIET)
         except BrokenOffError:
-            Experiment._save = save
+            Training._save = save
             resume_experiment(output / method, QUIET)
         if rank() == 0:
             sizes = torch.tensor([len(gradient) for gradient in gradients])

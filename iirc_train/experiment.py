@@ -1,0 +1,199 @@
+"""What a run works with: data, method and buffer, and the loaders between them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from iirc_data.augment import TRANSFORM_PRESETS
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
+from iirc_data.errors import CheckpointError, ConfigurationError
+from iirc_data.loader import Batch, Engine, Loader, make_engine
+from iirc_data.shards import ShardStore
+from iirc_data.task_view import TaskSequence, TaskView
+from iirc_train.buffer.selection import memories_of_epoch
+from iirc_train.checkpoint import random_state, seed_random_generators, set_random_state
+from iirc_train.config import ExperimentConfig
+from iirc_train.distributed import choose_device, world_size
+from iirc_train.methods import get_method
+from iirc_train.task_data import ImageReader, MemoryData, TaskData
+
+MEMORY_STREAM = 1  # tells the stream of memories from other things drawn from the seed
+
+
+class Experiment:
+    """Data, method and buffer of a run.
+
+    Args:
+        config: The run's configuration.
+        buffer_dir: Folder of the replay buffer; None keeps it in memory.
+
+    Raises:
+        IIRCError: Configuration, benchmark or data are wrong.
+    """
+
+    def __init__(self, config: ExperimentConfig, buffer_dir: Path | None = None) -> None:
+        seed_random_generators(config.seed)
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.config = config
+        self.batch_size = _share_of_batch(config.batch_size)
+        self.device = choose_device(config.device)
+        self.benchmark = load_benchmark(config.benchmark)
+        self.store = ShardStore.open(config.data)
+        self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
+        self.decoder = make_engine(config.engine, self.device)
+        self.memory_decoder: Engine | None = None
+        self.splits = {
+            split: self._sequence(split) for split in (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
+        }
+        parts = get_method(config.method)
+        self.method = parts.model(
+            [len(task) for task in self.splits[TRAIN].tasks],
+            self.class_names_to_idx,
+            config.model_copy(update={"dataset": self.benchmark.transforms}),
+        )
+        # images come channels-last: convolutions are faster with their weights likewise
+        self.method.to(self.device).to(memory_format=torch.channels_last)
+        if config.precision == "bf16" or (
+            config.precision == "auto" and self.device.type == "cuda"
+        ):
+            self.method.autocast_dtype = torch.bfloat16
+        if config.compile:
+            self.method.net.compile()
+        self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
+
+    def _sequence(self, split: SplitName) -> TaskSequence:
+        learned = split in (TRAIN, INTASK_VALID)
+        return TaskSequence.from_table(
+            self.benchmark,
+            self.store.manifest,
+            self.store.table,
+            split,
+            schedule=self.config.schedule,
+            joint=self.config.joint,
+            complete_information=self.config.complete_information if learned else None,
+            samples_per_class=self.config.samples_per_class if split == TRAIN else None,
+        )
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks."""
+        return len(self.splits[TRAIN])
+
+    @property
+    def class_names_to_idx(self) -> dict[str, int]:
+        """Index of each class, in order of appearance."""
+        return self.splits[TRAIN].class_names_to_idx
+
+    def view(self, split: SplitName, task_id: int) -> TaskView:
+        """Return what a task's epochs show of a split."""
+        tasks = range(task_id + 1) if self.config.incremental_joint else task_id
+        return self.splits[split].view(tasks)
+
+    def task_data(self, task_id: int) -> TaskData:
+        """Return the data that a task introduces.
+
+        Raises:
+            ConfigurationError: There are fewer samples than processes.
+        """
+        view = self.splits[TRAIN].view(task_id)
+        if len(view) < world_size():
+            raise ConfigurationError(
+                f"task {task_id} ({', '.join(view.task_class_names)}) shows {len(view)} training "
+                f"samples to {world_size()} process(es): use more samples per class, or another "
+                "benchmark"
+            )
+        return TaskData(view, self._reader(self.decoder))
+
+    def memory_data(self, task_id: int) -> MemoryData:
+        """Return the memories of the buffer as they are now, with a task's labels."""
+        view = self.splits[TRAIN].view(task_id)
+        return MemoryData(self.buffer, view, self._reader(self.decoder))
+
+    def connect_processes(self) -> None:
+        """Let the processes average the gradients of the network as it is now."""
+        if world_size() > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            self.method.train_through(DistributedDataParallel(self.method.net, devices))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of all parts as tensors and plain values."""
+        return {
+            "dataset": self.store.manifest.digest,
+            "method": self.method.method_state_dict(),
+            "buffer": self.buffer.buffer_state_dict(),
+            "random": random_state(),
+            "threads": torch.get_num_threads(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a state; only a new experiment can.
+
+        Raises:
+            CheckpointError: The state is of other data, or another method's.
+            BufferStorageError: The buffer's folder lacks the memories.
+        """
+        if state["dataset"] != self.store.manifest.digest:
+            raise CheckpointError(
+                f"the run was trained on dataset {state['dataset'][:12]}…, {self.config.data} "
+                f"holds {self.store.manifest.digest[:12]}…: give the same shards back"
+            )
+        torch.set_num_threads(state["threads"])
+        self.method.load_method_state_dict(state["method"])
+        self.buffer.load_buffer_state_dict(state["buffer"])
+        set_random_state(state["random"])
+
+    def training_loader(self, view: TaskView, epoch: int) -> Loader:
+        """Return the loader of one epoch of a view, memories mixed in where the method wants so."""
+        replay = None
+        if self.method.replay_in_batches and len(self.buffer):
+            replay = self.buffer.replay_source(self.class_names_to_idx)
+            multiplier = self.config.buffer_sampling_multiplier
+            replay = replay.subset(
+                memories_of_epoch(len(replay), multiplier, self.config.seed, epoch)
+            )
+        loader = self._reader(self.decoder).loader(
+            view, self.batch_size, replay, augment=True, shuffle=True, shared=True
+        )
+        loader.set_epoch(epoch)
+        return loader
+
+    def evaluation_loader(self, view: TaskView) -> Loader:
+        """Return a loader of a view's samples in order, not augmented."""
+        return self._reader(self.decoder).loader(view, self.batch_size, augment=False)
+
+    def _reader(self, decoder: Engine, seed: int | None = None) -> ImageReader:
+        seed = self.config.seed if seed is None else seed
+        return ImageReader(self.store, self.transforms, decoder, self.device, seed)
+
+    def memory_batches(self, view: TaskView, first_batch: int = 0) -> Iterator[Batch] | None:
+        """Return an endless stream of memories, for methods that do not mix them in batches.
+
+        Args:
+            view: What the task shows.
+            first_batch: How many batches of the stream were used before.
+
+        Returns:
+            The stream; None where memories come in batches, or there are none.
+        """
+        if self.method.replay_in_batches or not len(self.buffer):
+            return None
+        if self.memory_decoder is None:  # a decoder serves one loader at a time
+            self.memory_decoder = make_engine(self.config.engine, self.device)
+        key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        memories = MemoryData(self.buffer, view, self._reader(self.memory_decoder, seed))
+        return memories.endless_batches(self.batch_size, first_batch)
+
+
+def _share_of_batch(batch_size: int) -> int:
+    if batch_size % world_size():
+        raise ConfigurationError(
+            f"batch_size {batch_size} cannot be shared evenly by {world_size()} processes"
+        )
+    return batch_size // world_size()
