@@ -71,9 +71,9 @@ def global_batch_bounds(n: int, batch_size: int, world_size: int = 1) -> list[tu
         world_size: Number of processes.
 
     Returns:
-        (start, stop) for each batch.
+        (start, stop) for each batch; none where there are no places.
     """
     starts = list(range(0, n, batch_size * world_size))
     if len(starts) > 1 and n - starts[-1] < world_size:
         starts.pop()
-    return list(zip(starts, [*starts[1:], n], strict=True))
+    return list(zip(starts, [*starts[1:], n], strict=True)) if starts else []

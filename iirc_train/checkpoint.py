@@ -29,7 +29,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     content = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **state}, content)
     content.seek(0)
-    _load(content, "the checkpoint to write", torch.device("cpu"))
+    _load(content, "the checkpoint to write")
     try:
         with write_atomically(path) as file:
             file.write(content.getbuffer())
@@ -39,12 +39,11 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         ) from error
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+def load_checkpoint(path: Path) -> dict[str, Any]:
     """Read a checkpoint; nothing but tensors and plain values is ever built from it.
 
     Args:
-        path: The file.
-        device: Where its tensors are wanted.
+        path: The file. Its tensors come on the CPU.
 
     Raises:
         CheckpointError: The file cannot be read, or is no checkpoint of this version.
@@ -54,7 +53,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
     with file:
-        state = _load(file, str(path), device)
+        state = _load(file, str(path))
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of a run")
     if state.get("version") != VERSION:
@@ -95,9 +94,9 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate(state["python"])
 
 
-def _load(source: BinaryIO, name: str, device: torch.device) -> Any:
+def _load(source: BinaryIO, name: str) -> Any:
     try:
-        return torch.load(source, map_location=device, weights_only=True)
+        return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{name} is damaged, or holds more than tensors and plain values: {error}"

@@ -74,6 +74,8 @@ class BufferConfig(Settings):
 
     @model_validator(mode="after")
     def _one_size_only(self) -> Self:
+        if self.max_mems_pool_per_class == 0:
+            raise ValueError("max_mems_pool_per_class must be -1 (all) or above 0")
         if self.n_memories_per_class == -1 and self.total_n_mems == -1:
             raise ValueError("give n_memories_per_class or total_n_mems (0 for no replay)")
         if self.n_memories_per_class >= 0 and self.total_n_mems > 0:
@@ -97,7 +99,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     data: Annotated[str, Field(description="Shard folder")]
     method: Annotated[str, Field(description="Method")]
     schedule: Annotated[int, Field(ge=0, description="Number of the benchmark's schedule")] = 0
-    seed: Annotated[int, Field(ge=0, description="Seed of everything random")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of everything random")] = 0
     epochs_per_task: Annotated[
         PositiveInt, Field(description="Epochs per task; the first task gets twice as many")
     ] = 140
@@ -140,11 +142,13 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         int, Field(ge=0, description="Epochs between checkpoints; 0 for one per task")
     ] = 1
     save_each_task_model: Annotated[
-        bool, Field(description="Keep the checkpoint of every task's end")
+        bool, Field(description="Keep the state of every task's end, for analysis")
     ] = False
 
     @model_validator(mode="after")
-    def _one_joint_only(self) -> Self:
+    def _make_sense_together(self) -> Self:
+        if self.reduce_lr_on_plateau and self.lr_gamma == 1:
+            raise ValueError("reduce_lr_on_plateau needs an lr_gamma below 1")
         if self.joint and self.incremental_joint:
             raise ValueError("joint and incremental_joint exclude each other")
         if self.incremental_joint and max(self.n_memories_per_class, self.total_n_mems) > 0:

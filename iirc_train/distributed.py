@@ -60,8 +60,14 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigurationError(f"unknown device {name!r}: give cpu, cuda or auto") from error
-    if device.type != "cuda":
+    if device.type == "cpu":
         return device
+    if device.type != "cuda":
+        raise ConfigurationError(f"device {name!r} is not supported: give cpu, cuda or auto")
+    if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError(
+            f"device {name!r} names one GPU for several processes: give cuda, and each has its own"
+        )
     number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
     if number >= torch.cuda.device_count():
         raise ConfigurationError(

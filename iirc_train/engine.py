@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN
-from iirc_data.errors import TrainingError
+from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
 from iirc_train.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.config import ExperimentConfig
@@ -107,12 +107,19 @@ class Training:
         self.position = Position()
         self._best: dict[str, Any] | None = None
         if run.checkpoint.exists():
-            state = load_checkpoint(run.checkpoint, experiment.device)
+            state = load_checkpoint(run.checkpoint)
+            if "experiment" not in state:
+                raise CheckpointError(f"{run.checkpoint} is no checkpoint of a run")
             experiment.load_state_dict(state["experiment"])
             run.rewind(state["sizes"])
             self.position = Position(*state["position"])
             self._best = state["best"]
         else:
+            if run.has_results():
+                raise CheckpointError(
+                    f"{run.path} holds results but no {run.checkpoint.name}: bring it back, or "
+                    "begin anew in another folder"
+                )
             experiment.buffer.load_buffer_state_dict({"generation": 0, "counts": {}})
             run.rewind({})
 
@@ -132,7 +139,6 @@ class Training:
         """Train on the task that comes next, or go on with it; then choose its memories.
 
         Raises:
-            ConfigurationError: The task shows too few samples.
             TrainingError: The loss is no number any more.
         """
         experiment = self.experiment
@@ -148,7 +154,7 @@ class Training:
             self.method.prepare_model_for_new_task(
                 data, batch_size=HERDING_BATCH_SIZE, memory_batches=memory_batches
             )
-        experiment.connect_processes()
+        experiment.connect_network()
         epochs = self.config.epochs_per_task
         first_epoch = epochs * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
         n_epochs = epochs if task_id else epochs * FIRST_TASK_EPOCHS

@@ -63,9 +63,8 @@ class Experiment:
             config.precision == "auto" and self.device.type == "cuda"
         ):
             self.method.autocast_dtype = torch.bfloat16
-        if config.compile:
-            self.method.net.compile()
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
+        self._check_views()
 
     def _sequence(self, split: SplitName) -> TaskSequence:
         learned = split in (TRAIN, INTASK_VALID)
@@ -96,27 +95,22 @@ class Experiment:
         return self.splits[split].view(tasks)
 
     def task_data(self, task_id: int) -> TaskData:
-        """Return the data that a task introduces.
-
-        Raises:
-            ConfigurationError: There are fewer samples than processes.
-        """
-        view = self.splits[TRAIN].view(task_id)
-        if len(view) < world_size():
-            raise ConfigurationError(
-                f"task {task_id} ({', '.join(view.task_class_names)}) shows {len(view)} training "
-                f"samples to {world_size()} process(es): use more samples per class, or another "
-                "benchmark"
-            )
-        return TaskData(view, self._reader(self.decoder))
+        """Return the data that a task introduces."""
+        return TaskData(self.splits[TRAIN].view(task_id), self._reader(self.decoder))
 
     def memory_data(self, task_id: int) -> MemoryData:
         """Return the memories of the buffer as they are now, with a task's labels."""
         view = self.splits[TRAIN].view(task_id)
         return MemoryData(self.buffer, view, self._reader(self.decoder))
 
-    def connect_processes(self) -> None:
-        """Let the processes average the gradients of the network as it is now."""
+    def connect_network(self) -> None:
+        """Compile the network as it is now, where asked for; let the processes share its gradient.
+
+        To be called whenever a task was prepared, for that may change the network.
+        """
+        if self.config.compile:
+            torch.compiler.reset()  # what earlier heads were compiled to counts against a limit
+            self.method.net.compile()
         if world_size() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.method.train_through(DistributedDataParallel(self.method.net, devices))
@@ -124,12 +118,48 @@ class Experiment:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all parts as tensors and plain values."""
         return {
-            "dataset": self.store.manifest.digest,
+            **self._identity(),
             "method": self.method.method_state_dict(),
             "buffer": self.buffer.buffer_state_dict(),
             "random": random_state(),
             "threads": torch.get_num_threads(),
         }
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what must not change while a run is broken off."""
+        everything = range(self.n_tasks)
+        elsewhere = ("benchmark", "data", "device")  # these may lie elsewhere when it goes on
+        settings = self.config.values()
+        return {
+            "dataset": self.store.manifest.digest,
+            "benchmark": {
+                "tasks": [list(task) for task in self.splits[TRAIN].tasks],
+                **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
+            },
+            "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
+        }
+
+    def _check_views(self) -> None:
+        by_validation = [
+            name
+            for name in ("use_best_model", "reduce_lr_on_plateau")
+            if getattr(self.config, name)
+        ]
+        for task_id, task in enumerate(self.splits[TRAIN].tasks):
+            name = f"task {task_id} ({', '.join(task)})"
+            n_samples = len(self.splits[TRAIN].view(task_id))
+            if n_samples < world_size():
+                raise ConfigurationError(
+                    f"{name} shows {n_samples} training samples to {world_size()} process(es): "
+                    "use more samples per class, or another benchmark"
+                )
+            if by_validation and not len(self.view(INTASK_VALID, task_id)):
+                raise ConfigurationError(
+                    f"{by_validation[0]} goes by in-task validation, of which {name} has no "
+                    "sample: raise the benchmark's intask_valid_ratio"
+                )
+            if not len(self.splits[TEST].view(range(task_id + 1))):
+                raise ConfigurationError(f"the dataset has no test image of {name}")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; only a new experiment can.
@@ -138,11 +168,12 @@ class Experiment:
             CheckpointError: The state is of other data, or another method's.
             BufferStorageError: The buffer's folder lacks the memories.
         """
-        if state["dataset"] != self.store.manifest.digest:
-            raise CheckpointError(
-                f"the run was trained on dataset {state['dataset'][:12]}…, {self.config.data} "
-                f"holds {self.store.manifest.digest[:12]}…: give the same shards back"
-            )
+        for name, ours in self._identity().items():
+            if state[name] != ours:
+                raise CheckpointError(
+                    f"the run was begun with another {name} ({_shown(state[name], ours)}, now "
+                    f"{_shown(ours, state[name])}): give the same one back"
+                )
         torch.set_num_threads(state["threads"])
         self.method.load_method_state_dict(state["method"])
         self.buffer.load_buffer_state_dict(state["buffer"])
@@ -183,6 +214,11 @@ class Experiment:
         """
         if self.method.replay_in_batches or not len(self.buffer):
             return None
+        if len(self.buffer) < world_size():
+            raise ConfigurationError(
+                f"{len(self.buffer)} memories cannot be shared by {world_size()} processes: keep "
+                "more memories, or use fewer processes"
+            )
         if self.memory_decoder is None:  # a decoder serves one loader at a time
             self.memory_decoder = make_engine(self.config.engine, self.device)
         key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
@@ -197,3 +233,10 @@ def _share_of_batch(batch_size: int) -> int:
             f"batch_size {batch_size} cannot be shared evenly by {world_size()} processes"
         )
     return batch_size // world_size()
+
+
+def _shown(value: Any, other: Any) -> str:
+    """Show a value, or only what differs of one with many parts."""
+    if isinstance(value, dict) and isinstance(other, dict):
+        return ", ".join(f"{k}: {value[k]}" for k in value if other.get(k) != value[k])
+    return str(value)

@@ -59,15 +59,24 @@ class RunDirectory:
 
     @staticmethod
     def check_unused(path: Path) -> None:
-        """Check that a folder holds no run.
+        """Check that a folder can hold a new run.
 
         Raises:
-            ConfigurationError: It does.
+            ConfigurationError: It holds a run already, or cannot be made.
         """
+        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise ConfigurationError(f"cannot make the folder {path}: cannot write to {parent}")
         if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
             raise ConfigurationError(
                 f"{path} holds a run already: give another folder, or go on with --resume {path}"
             )
+
+    def has_results(self) -> bool:
+        """Tell whether metrics go beyond the first task, which has a checkpoint by then."""
+        if not (self.path / METRICS_NAME).exists():
+            return False
+        return any(record.get("after_task", 0) > 0 for record in read_metrics(self.path))
 
     def task_checkpoint(self, task_id: int) -> Path:
         """Return where the checkpoint of a task's end is kept."""
@@ -107,13 +116,15 @@ class RunDirectory:
             return
         for name in (METRICS_NAME, TIMINGS_NAME):
             size = sizes.get(name, 0)
-            with (self.path / name).open("ab") as file:
-                if file.tell() < size:
-                    raise ConfigurationError(
-                        f"{self.path / name} has {file.tell()} bytes, the checkpoint counts {size}:"
-                        " they belong to different runs, or the file was cut"
-                    )
-                file.truncate(size)
+            path = self.path / name
+            found = path.stat().st_size if path.exists() else 0
+            if name == METRICS_NAME and found < size:
+                raise ConfigurationError(
+                    f"{path} has {found} bytes, the checkpoint counts {size}: they belong to "
+                    "different runs, or the file was cut"
+                )
+            with path.open("ab") as file:
+                file.truncate(min(size, found))
 
     def _append(self, name: str, record: dict[str, Any]) -> None:
         if rank() == 0:

@@ -1,5 +1,6 @@
 """The replay buffer: a contract that every kind and every backend keeps, and what goes wrong."""
 
+import copy
 from collections import Counter
 
 import numpy as np
@@ -77,6 +78,16 @@ class ReplayContract:
         for (image, *labels), (kept, *kept_labels) in zip(before, after, strict=False):
             assert np.array_equal(np.asarray(image), np.asarray(kept))
             assert labels == kept_labels
+
+    def test_a_class_without_samples_has_its_share_of_a_fixed_total(self, buffer_dir, tasks):
+        buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=15)
+        empty = copy.copy(tasks[0])
+        empty.get_image_indices_by_cla = lambda *args, **kwargs: np.empty(0, np.int64)
+        update(buffer, empty)
+        assert buffer.n_memories_per_class == {"animal": 0, "vehicle": 0}
+        update(buffer, tasks[1])
+        assert buffer.n_memories_per_class == {"animal": 0, "vehicle": 0, "dog": 4, "bus": 4}
+        assert [labels[0] for _, *labels in (buffer[0], buffer[7])] == ["dog", "bus"]
 
     def test_no_memories_asked_for_keeps_none(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=0)
@@ -353,4 +364,15 @@ def test_a_damaged_class_is_named(tmp_path, tasks):
     update(buffer, tasks[0])
     (tmp_path / "buffer.zarr" / "classes" / "000000" / "offsets" / "zarr.json").unlink()
     with pytest.raises(BufferStorageError, match="classes/000000"):
+        buffer[0]
+
+
+def test_flipped_bytes_of_memories_are_noticed(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    (chunk,) = (tmp_path / "buffer.zarr" / "classes" / "000000" / "data" / "c").iterdir()
+    content = bytearray(chunk.read_bytes())
+    content[100] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(BufferStorageError, match=r"cannot read .*classes/000000"):
         buffer[0]

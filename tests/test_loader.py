@@ -273,7 +273,7 @@ def test_epochs_differ_and_repeat_by_seed(view, tiny_store):
     assert torch.equal(first[0], again[0])
 
 
-@pytest.mark.parametrize("n", [1, 5, 64, 65, 67, 130])
+@pytest.mark.parametrize("n", [0, 1, 5, 64, 65, 67, 130])
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 def test_ranks_share_an_epoch_evenly(n, world_size):
     bounds = [batch_bounds(n, 16, rank, world_size) for rank in range(world_size)]

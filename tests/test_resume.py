@@ -1,6 +1,7 @@
 """Runs that are broken off and gone on with end as if nothing had happened, bit for bit."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from iirc_data.errors import CheckpointError, ConfigurationError
@@ -27,7 +29,6 @@ from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import RunDirectory
 
 QUIET = Console(quiet=True)
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,7 @@ def tensors(value: object, name: str = "") -> dict[str, object]:
 
 def assert_equal_runs(run: Path, expected: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
-    states = [tensors(load_checkpoint(r / "checkpoints/last.pt", CPU)) for r in (run, expected)]
+    states = [tensors(load_checkpoint(r / "checkpoints/last.pt")) for r in (run, expected)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
         if name != "/sizes/timings.jsonl" and name != "/experiment/buffer/generation":
@@ -136,7 +137,7 @@ def test_the_checkpoint_of_every_task_is_kept_when_asked_for(finished):
     folder = finished / "checkpoints"
     names = sorted(path.name for path in folder.iterdir())
     assert names == ["last.pt", *(f"task_{task:03d}.pt" for task in range(4))]
-    assert load_checkpoint(folder / "task_001.pt", CPU)["position"] == (2, 0)
+    assert load_checkpoint(folder / "task_001.pt")["position"] == (2, 0)
     assert (folder / "task_003.pt").read_bytes() == (folder / "last.pt").read_bytes()
 
 
@@ -156,8 +157,10 @@ def test_checkpoints_are_written_as_often_as_asked(settings, tmp_path, interval,
     assert positions == [(0, epochs) for epochs in expected]
 
 
-def test_a_run_without_a_checkpoint_begins_anew(settings, copied, finished):
+def test_a_run_without_a_checkpoint_begins_anew(copied, finished):
     (copied / "checkpoints" / "last.pt").unlink()
+    lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copied / "metrics.jsonl").write_text("".join(lines[:3]))
     resume_experiment(copied, QUIET)
     assert_equal_runs(copied, finished)
 
@@ -191,7 +194,7 @@ def test_a_checkpoint_builds_nothing_but_tensors_and_values(tmp_path):
 
     torch.save({"format": "iirc-checkpoint", "version": 1, "x": Evil()}, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="more than tensors and plain values"):
-        load_checkpoint(tmp_path / "x.pt", CPU)
+        load_checkpoint(tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match="more than tensors and plain values"):
         save_checkpoint(tmp_path / "y.pt", {"x": Path()})
     assert [path.name for path in tmp_path.iterdir()] == ["x.pt"]
@@ -207,15 +210,15 @@ def test_a_checkpoint_builds_nothing_but_tensors_and_values(tmp_path):
 def test_other_files_are_no_checkpoint(tmp_path, state, message):
     torch.save(state, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=message):
-        load_checkpoint(tmp_path / "x.pt", CPU)
+        load_checkpoint(tmp_path / "x.pt")
 
 
 def test_a_checkpoint_of_other_data_is_refused(copied):
     path = copied / "checkpoints" / "last.pt"
-    state = load_checkpoint(path, CPU)
+    state = load_checkpoint(path)
     state["experiment"]["dataset"] = "0" * 64
     save_checkpoint(path, state)
-    with pytest.raises(CheckpointError, match="was trained on dataset 000000000000"):
+    with pytest.raises(CheckpointError, match=r"was begun with another dataset \(000000000000"):
         resume_experiment(copied, QUIET)
 
 
@@ -270,3 +273,46 @@ def test_random_states_are_taken_up_again():
     first = draw()
     set_random_state(state)
     assert draw() == first
+
+
+def test_a_run_is_not_gone_on_with_under_other_settings(copied):
+    path = copied / "config.yaml"
+    path.write_text(path.read_text().replace("lr: 0.1", "lr: 0.2"))
+    with pytest.raises(CheckpointError, match=r"another configuration \(lr: 0\.1, now lr: 0\.2\)"):
+        resume_experiment(copied, QUIET)
+
+
+def test_a_run_is_not_gone_on_with_under_another_benchmark(copied, tmp_path, tiny_benchmark):
+    values = json.loads(tiny_benchmark.model_dump_json())
+    values["schedules"][0] = values["schedules"][0][::-1]
+    (tmp_path / "edited.json").write_text(json.dumps(values))
+    config = yaml.safe_load((copied / "config.yaml").read_text())
+    (copied / "config.yaml").write_text(
+        yaml.safe_dump(config | {"benchmark": str(tmp_path / "edited.json")})
+    )
+    before = contents(copied)
+    with (
+        pytest.raises(CheckpointError, match="begun with another benchmark"),
+        pytest.warns(UserWarning, match="before their superclass"),
+    ):
+        resume_experiment(copied, QUIET)
+    assert contents(copied) == before
+
+
+def test_results_without_a_checkpoint_are_not_erased(copied):
+    (copied / "checkpoints" / "last.pt").unlink()
+    before = contents(copied)
+    with pytest.raises(CheckpointError, match=r"holds results but no last\.pt"):
+        resume_experiment(copied, QUIET)
+    assert contents(copied) == before
+
+
+def test_a_saved_model_is_no_checkpoint_of_a_run(copied):
+    save_checkpoint(copied / "checkpoints" / "last.pt", {"model": {}})
+    with pytest.raises(CheckpointError, match=r"last\.pt is no checkpoint of a run"):
+        resume_experiment(copied, QUIET)
+
+
+def test_lost_times_do_not_keep_a_run_from_going_on(copied):
+    (copied / "timings.jsonl").unlink()
+    resume_experiment(copied, QUIET)

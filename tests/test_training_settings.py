@@ -1,5 +1,6 @@
 """What the settings of a run change: joint training, best model, replay, arithmetic."""
 
+import json
 import math
 
 import pytest
@@ -92,6 +93,9 @@ def test_complete_information_shows_the_labels_of_earlier_tasks(settings, tmp_pa
         ({"incremental_joint": True, "n_memories_per_class": 2}, "set n_memories_per_class to 0"),
         ({"buffer_sampling_multiplier": -1}, "buffer_sampling_multiplier"),
         ({"checkpoint_interval": -1}, "checkpoint_interval"),
+        ({"max_mems_pool_per_class": 0}, "max_mems_pool_per_class must be -1"),
+        ({"reduce_lr_on_plateau": True, "lr_gamma": 1}, "needs an lr_gamma below 1"),
+        ({"seed": 2**70}, "seed"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, changes, message):
@@ -177,5 +181,29 @@ def test_the_network_is_compiled_where_asked(settings, tmp_path, monkeypatch):
     again = run_experiment(
         ExperimentConfig.parse(settings | {"compile": True}), tmp_path / "compiled", QUIET
     )
-    assert len(compiled) == 1
+    assert len(compiled) == 4  # anew for each task, whose head is larger
     assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("setting", ["use_best_model", "reduce_lr_on_plateau"])
+def test_what_goes_by_validation_needs_validation_images(
+    settings, tmp_path, tiny_benchmark, setting
+):
+    values = json.loads(tiny_benchmark.model_dump_json())
+    values["splits"]["intask_valid_ratio"] = 0
+    (tmp_path / "benchmark.json").write_text(json.dumps(values))
+    changes = {"benchmark": str(tmp_path / "benchmark.json"), setting: True}
+    with pytest.raises(ConfigurationError, match=f"{setting} goes by in-task validation, of which"):
+        Experiment(ExperimentConfig.parse(settings | changes))
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "gpu"])
+def test_other_devices_are_refused(settings, device):
+    with pytest.raises(ConfigurationError, match="give cpu, cuda or auto"):
+        Experiment(ExperimentConfig.parse(settings | {"device": device}))
+
+
+def test_a_file_in_place_of_the_run_folder_is_named(settings, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigurationError, match=r"cannot make the folder .*/file"):
+        run_experiment(ExperimentConfig.parse(settings), tmp_path / "file", QUIET)

@@ -18,7 +18,6 @@ from iirc_train.methods import METHODS
 from iirc_train.run_directory import read_metrics
 
 ROOT = Path(__file__).parents[1]
-CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +57,7 @@ def test_two_ranks_agree_with_one(runs, method):
     assert torch.equal(gradients[0]["sizes"], gradients[1]["sizes"])
     torch.testing.assert_close(gradients[1]["values"], gradients[0]["values"], atol=1e-4, rtol=1e-4)
 
-    states = [load_checkpoint(runs[n] / method / "checkpoints/last.pt", CPU) for n in (1, 2)]
+    states = [load_checkpoint(runs[n] / method / "checkpoints/last.pt") for n in (1, 2)]
     for name, value in states[0]["experiment"]["method"]["modules"].items():
         torch.testing.assert_close(
             states[1]["experiment"]["method"]["modules"][name], value, atol=1e-4, rtol=1e-4

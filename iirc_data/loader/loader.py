@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -63,9 +64,19 @@ class Normalization:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 (N, 3, H, W) to float32 of the same shape and memory format."""
-        mean = torch.tensor(self.mean, device=images.device).mul_(255.0).view(3, 1, 1)
-        scale = torch.tensor(self.std, device=images.device).mul_(255.0).reciprocal_().view(3, 1, 1)
+        mean, scale = _pixel_statistics(self, images.device)
         return images.to(torch.float32).sub_(mean).mul_(scale)
+
+
+@lru_cache(maxsize=8)  # a copy to a GPU for every batch would wait for it
+def _pixel_statistics(
+    normalization: Normalization, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, std = (
+        torch.tensor(values, device=device).mul_(255.0).view(3, 1, 1)
+        for values in (normalization.mean, normalization.std)
+    )
+    return mean, std.reciprocal_()
 
 
 class Loader:
@@ -172,15 +183,20 @@ class Loader:
         sample_ids[~replayed] = self._view.sample_ids[chosen[~replayed]]
         if self._replay is not None:
             labels[replayed] = self._replay.labels[chosen[replayed] - n_view]
-        images = pixels.to(self._device, non_blocking=True).permute(0, 3, 1, 2)
+        images = self._on_device(pixels).permute(0, 3, 1, 2)
         targets = indicator_targets(labels, self._view.n_seen_classes)
         return Batch(
             images=images if self._normalization is None else self._normalization(images),
-            targets=targets.to(self._device, non_blocking=True),
-            in_buffer=torch.from_numpy(replayed).to(self._device, non_blocking=True),
+            targets=self._on_device(targets),
+            in_buffer=self._on_device(torch.from_numpy(replayed)),
             sample_ids=torch.from_numpy(sample_ids),
             share=share,
         )
+
+    def _on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self._device.type == "cuda" and not tensor.is_cuda:
+            tensor = tensor.pin_memory()  # only so does the copy not wait
+        return tensor.to(self._device, non_blocking=True)
 
 
 def make_loader(

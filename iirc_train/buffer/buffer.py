@@ -198,7 +198,8 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         if rank() == 0:
             for class_label, count in self._counts.items():
                 self.remove_samples(class_label, count - min(count, n))
-            self.begin_adding_samples()
+            # a class without memories has its share of a fixed total too
+            self._added = {class_label: [] for class_label in chosen}
             for class_label, indices in chosen.items():
                 for index in indices.tolist():
                     self.add_memory(class_label, _memory(new_task_data, index))

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, MemoryStore
 
@@ -134,9 +135,12 @@ class BufferStore:
             attributes={"class_name": class_name, "label_names": label_names},
         )
         for name, array in arrays.items():
-            # images are compressed already: one plain chunk is read in one go
+            # images are compressed already: one chunk with a checksum is read in one go
             group.create_array(
-                name, data=array, chunks=tuple(max(n, 1) for n in array.shape), compressors=None
+                name,
+                data=array,
+                chunks=tuple(max(n, 1) for n in array.shape),
+                compressors=Crc32cCodec(),
             )
 
     def read_class(self, number: int) -> ClassMemories:

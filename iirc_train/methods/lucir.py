@@ -115,11 +115,11 @@ class Model(BaseMethod):
         n_old = self.n_old_classes
         margins = [self.config.lucir_margin_1, self.config.lucir_margin_2]
         n_hardest = min(len(margins), cosine.shape[1] - n_old)
-        margin = torch.tensor(margins[:n_hardest], device=cosine.device)
         new = cosine[:, n_old:].masked_fill(y[:, n_old:] > 0, -torch.inf)
         hardest = new.topk(n_hardest, dim=1).values.unsqueeze(1)  # N, 1, 2
         own = cosine[:, :n_old].unsqueeze(2)  # N, old classes, 1
         counted = (y[:, :n_old] > 0) & in_buffer.unsqueeze(1)
         pairs = counted.unsqueeze(2) & hardest.isfinite()
-        hinge = F.relu(margin - own + hardest).where(pairs, 0.0)
+        too_near = [hardest[..., i] + margins[i] for i in range(n_hardest)]
+        hinge = F.relu(torch.stack(too_near, dim=-1) - own).where(pairs, 0.0)
         return self.config.memory_strength * hinge.sum() / self._divisor(pairs.sum())
