@@ -72,14 +72,12 @@ def test_two_ranks_agree_with_one(runs, method):
 
 
 def test_the_command_runs_under_torchrun_and_speaks_once(tiny_settings, tmp_path):
-    options = [
-        f"--{name.replace('_', '-')}={value}"
-        for name, value in (tiny_settings | {"method": "icarl", "threads": 1}).items()
-    ]
+    settings = tiny_settings | {"method": "icarl", "threads": 1, "batch_size": 15}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = ["-m", "iirc_train", "train", f"--output={tmp_path / 'run'}", *options]
     launched = subprocess.run(
-        [*launcher, "--nproc-per-node", "2", *command],
+        [*launcher, "--nproc-per-node", "3", *command],  # a task has 2 validation images
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,

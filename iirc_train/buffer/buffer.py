@@ -329,7 +329,7 @@ def class_latents(
     was_training = method.training
     method.eval()
     try:
-        with task_data.disable_augmentations():
+        with task_data.disable_augmentations(), torch.inference_mode():
             latents = torch.cat(
                 [
                     method.forward_net(images)[1].float()
@@ -338,6 +338,7 @@ def class_latents(
             )
     finally:
         method.train(was_training)
+    latents = latents.clone()  # a tensor like any other
     return (gathered(latents) if is_shared else latents).cpu()
 
 
