@@ -103,13 +103,11 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
     dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
     sizes = [int(length) for length in lengths]
-    sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
-    padded = sent.new_zeros((max(sizes), *rows.shape[1:]))
-    padded[: len(rows)] = sent
+    padded = rows.new_zeros((max(sizes), *rows.shape[1:]))
+    padded[: len(rows)] = rows
     received = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(received, padded)
-    parts = [part[:size] for part, size in zip(received, sizes, strict=True)]
-    return torch.cat(parts).to(rows.dtype)
+    return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)])
 
 
 def broadcast_buffers(module: nn.Module) -> None:

@@ -24,7 +24,7 @@ from iirc_train.distributed import (
 )
 from iirc_train.evaluation import evaluate_tasks, evaluate_view
 from iirc_train.experiment import Experiment
-from iirc_train.metrics import compute_metrics
+from iirc_train.metrics import compute_metrics, label_counts
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import BUFFER_NAME, RunDirectory
 
@@ -250,14 +250,12 @@ def train_epoch(
     """
     method = experiment.method
     method.train()
-    losses, predictions, targets = [], [], []
+    losses, counts = [], []
     for batch in loader:
         predicted, loss = method.training_step(batch)
         losses.append(loss * len(batch))
-        predictions.append(predicted)
-        targets.append(batch.targets.bool())
+        counts.append(label_counts(predicted, batch.targets.bool()))
         progress.batch_done()
     broadcast_buffers(method.net)
     mean_loss = float(total(torch.stack(losses).sum())) / loader.n_samples
-    shown = gathered(torch.cat(predictions)), gathered(torch.cat(targets))
-    return {"loss": mean_loss, **compute_metrics(*shown)}
+    return {"loss": mean_loss, **compute_metrics(gathered(torch.cat(counts)))}

@@ -11,7 +11,7 @@ from iirc_data.loader import Batch
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.distributed import gathered, share_of
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import compute_metrics
+from iirc_train.metrics import compute_metrics, label_counts
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
 """Makes a loader that shows a view's samples in order, as for evaluation."""
@@ -19,7 +19,7 @@ MakeLoader = Callable[[TaskView], Iterable[Batch]]
 
 def evaluate_view(method: BaseMethod, view: TaskView, make_loader: MakeLoader) -> dict[str, float]:
     """Return a method's metrics on a view."""
-    return compute_metrics(*predict(method, view, make_loader))
+    return compute_metrics(count_labels(method, view, make_loader))
 
 
 def evaluate_tasks(
@@ -44,23 +44,21 @@ def evaluate_tasks(
         A record per task, then one with task ``"all"``, in which each sample counts once.
     """
     everything = sequence.view(range(after_task + 1))
-    predictions, targets = predict(method, everything, make_loader)
+    counts = count_labels(method, everything, make_loader)
     records: list[dict[str, Any]] = []
     for task in range(after_task + 1):
         shown = sequence.view(task, seen_up_to=after_task).sample_ids
         rows = np.searchsorted(everything.sample_ids, shown)
-        metrics = compute_metrics(predictions[rows], targets[rows])
+        metrics = compute_metrics(counts[rows])
         records.append({"task": task, "n_samples": len(rows), **metrics})
-    metrics = compute_metrics(predictions, targets)
+    metrics = compute_metrics(counts)
     records.append({"task": "all", "n_samples": len(everything), **metrics})
     where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
     return [where | record for record in records]
 
 
 @torch.no_grad()
-def predict(
-    method: BaseMethod, view: TaskView, make_loader: MakeLoader
-) -> tuple[torch.Tensor, torch.Tensor]:
+def count_labels(method: BaseMethod, view: TaskView, make_loader: MakeLoader) -> torch.Tensor:
     """Predict a view's samples; several processes, which all call this, share the work.
 
     Args:
@@ -69,13 +67,12 @@ def predict(
         make_loader: Reads images.
 
     Returns:
-        Predictions and targets, bool (N, classes seen), in the view's order.
+        What metrics are computed from, int64 (N, 3), in the view's order; see
+        :func:`~iirc_train.metrics.label_counts`.
     """
     method.eval()
-    nothing = torch.zeros(0, view.n_seen_classes, dtype=torch.bool, device=method.device)
-    predictions, targets = [nothing], [nothing]
+    counts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
     part = share_of(len(view))
     for batch in make_loader(view.subset(np.arange(part.start, part.stop))):
-        predictions.append(method(batch.images))
-        targets.append(batch.targets.bool())
-    return gathered(torch.cat(predictions)), gathered(torch.cat(targets))
+        counts.append(label_counts(method(batch.images), batch.targets.bool()))
+    return gathered(torch.cat(counts))

@@ -1,11 +1,26 @@
 """The metrics of the IIRC paper (Abdelsalam et al., 2021, section 4).
 
-Each takes boolean indicator tensors (N, classes) and returns the mean over samples, in [0, 1].
+Each takes boolean indicator tensors (N, classes) and returns a number in [0, 1]. All of them follow
+from three counts per sample, which is all that has to be kept of a long evaluation.
 """
 
 from collections.abc import Callable
 
 import torch
+
+
+def label_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return what the metrics need of each sample.
+
+    Args:
+        predictions: bool (N, classes).
+        target: bool (N, classes).
+
+    Returns:
+        int64 (N, 3): how many labels are predicted, how many are true, and how many are both.
+    """
+    parts = (predictions, target, predictions & target)
+    return torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
 
 def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -18,7 +33,7 @@ def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor
     Returns:
         Scalar float32; 0 where N is 0. A sample without labels and predictions counts as 1.
     """
-    return _mean(_jaccard(predictions, target))
+    return _jaccard_sim(label_counts(predictions, target))
 
 
 def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -31,11 +46,7 @@ def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> tor
     Returns:
         Scalar float32; 0 where N is 0.
     """
-    correct = (predictions & target).sum(dim=1)
-    predicted = predictions.sum(dim=1)
-    no_label = ~(predictions | target).any(dim=1)
-    precision = torch.where(no_label, 1.0, correct / predicted.clamp(min=1))
-    return _mean(_jaccard(predictions, target) * precision)
+    return _modified_jaccard_sim(label_counts(predictions, target))
 
 
 def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -48,7 +59,7 @@ def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> torch.Te
     Returns:
         Scalar float32; 0 where N is 0.
     """
-    return _mean((predictions == target).all(dim=1).float())
+    return _strict_accuracy(label_counts(predictions, target))
 
 
 def recall(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -61,7 +72,47 @@ def recall(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Returns:
         Scalar float32; 0 where there is no label.
     """
-    return (predictions & target).sum() / target.sum().clamp(min=1)
+    return _recall(label_counts(predictions, target))
+
+
+def compute_metrics(counts: torch.Tensor) -> dict[str, float]:
+    """Return every metric of :data:`METRICS` by name.
+
+    Args:
+        counts: int64 (N, 3), from :func:`label_counts`.
+    """
+    return {name: float(metric(counts)) for name, metric in _OF_COUNTS.items()}
+
+
+def _modified_jaccard_sim(counts: torch.Tensor) -> torch.Tensor:
+    predicted, true, both = counts.unbind(dim=1)
+    no_label = predicted + true == 0
+    precision = torch.where(no_label, 1.0, both / predicted.clamp(min=1))
+    return _mean(_jaccard(counts) * precision)
+
+
+def _jaccard_sim(counts: torch.Tensor) -> torch.Tensor:
+    return _mean(_jaccard(counts))
+
+
+def _strict_accuracy(counts: torch.Tensor) -> torch.Tensor:
+    predicted, true, both = counts.unbind(dim=1)
+    return _mean(((predicted == both) & (true == both)).float())
+
+
+def _recall(counts: torch.Tensor) -> torch.Tensor:
+    _, true, both = counts.unbind(dim=1)
+    return both.sum() / true.sum().clamp(min=1)
+
+
+def _jaccard(counts: torch.Tensor) -> torch.Tensor:
+    predicted, true, both = counts.unbind(dim=1)
+    union = predicted + true - both
+    return torch.where(union > 0, both / union.clamp(min=1), 1.0)
+
+
+def _mean(values: torch.Tensor) -> torch.Tensor:
+    return values.mean() if len(values) else torch.zeros(())
 
 
 METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
@@ -71,17 +122,9 @@ METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "recall": recall,
 }
 
-
-def compute_metrics(predictions: torch.Tensor, target: torch.Tensor) -> dict[str, float]:
-    """Return every metric of :data:`METRICS` by name."""
-    return {name: float(metric(predictions, target)) for name, metric in METRICS.items()}
-
-
-def _jaccard(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    union = (predictions | target).sum(dim=1)
-    both = (predictions & target).sum(dim=1)
-    return torch.where(union > 0, both / union.clamp(min=1), 1.0)
-
-
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    return values.mean() if len(values) else torch.zeros(())
+_OF_COUNTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "modified_jaccard_sim": _modified_jaccard_sim,
+    "jaccard_sim": _jaccard_sim,
+    "strict_accuracy": _strict_accuracy,
+    "recall": _recall,
+}
