@@ -19,7 +19,7 @@ _CHECKSUM_AT = 148
 
 
 class TarWriter:
-    """Writes files into a tar; one thread digests what is written, another stores it.
+    """Writes files into a tar; threads digest what is written, store it and sync it.
 
     Time, owner and mode of all members are fixed, so the same files give the same tar. A tar that
     is closed is on the disk, not only in the system's memory.
@@ -36,8 +36,10 @@ class TarWriter:
         self._file = file
         self._digest = hashlib.sha256()
         self._unsynced = 0
+        self._synced: Future[None] | None = None
         self._digesting = ThreadPoolExecutor(1, "iirc-digest")
         self._storing = ThreadPoolExecutor(1, "iirc-store")
+        self._syncing = ThreadPoolExecutor(1, "iirc-sync")
         # few buffers, used again and again: new memory costs more than copying into old
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._filled = 0
@@ -60,10 +62,11 @@ class TarWriter:
                 self._send()
                 while self._under_way:
                     self._reclaim()
-                self._sync()
+                self._begin_sync()
+                self._end_sync()
         finally:
-            self._digesting.shutdown(cancel_futures=True)
-            self._storing.shutdown(cancel_futures=True)
+            for threads in (self._digesting, self._storing, self._syncing):
+                threads.shutdown(cancel_futures=True)
 
     def add(self, name: str, data: bytes) -> int:
         """Add a file.
@@ -78,19 +81,10 @@ class TarWriter:
         Raises:
             OSError: An earlier part could not be written.
         """
-        header, padding = member_header(name, len(data)), _PADDING[-len(data) % BLOCKSIZE]
+        header = member_header(name, len(data))
         offset = self.size + len(header)
-        end = self._filled + len(header) + len(data) + len(padding)
-        if end < _BUFFER_BYTES:
-            start, stop = self._filled + len(header), end - len(padding)
-            self._buffer[self._filled : start] = header
-            self._buffer[start:stop] = data
-            self._buffer[stop:end] = padding
-            self._filled = end
-            self.size = offset + len(data) + len(padding)
-        else:
-            for part in (header, data, padding):
-                self._put(part)
+        for part in (header, data, _PADDING[-len(data) % BLOCKSIZE]):
+            self._put(part)
         return offset
 
     @property
@@ -132,13 +126,19 @@ class TarWriter:
     def _store(self, part: memoryview) -> None:
         for start in range(0, len(part), _WRITE_BYTES):
             self._unsynced += self._file.write(part[start : start + _WRITE_BYTES])
-        if self._unsynced >= _SYNC_BYTES:  # while the next images are read
-            self._sync()
+        is_syncing = self._synced is not None and not self._synced.done()
+        if self._unsynced >= _SYNC_BYTES and not is_syncing:
+            self._begin_sync()
 
-    def _sync(self) -> None:
+    def _begin_sync(self) -> None:
+        self._end_sync()
         self._file.flush()
-        os.fsync(self._file.fileno())
         self._unsynced = 0
+        self._synced = self._syncing.submit(os.fsync, self._file.fileno())
+
+    def _end_sync(self) -> None:
+        if self._synced is not None:
+            self._synced.result()
 
 
 def member_header(name: str, size: int) -> bytes:

@@ -90,7 +90,7 @@ class FolderSource:
     def fingerprint(self, split: str, class_name: str) -> str:
         """Return a digest of the files' names, sizes and times."""
         folder = self.root / split / class_name
-        files = [[name, *file_stamp(folder / name)] for name in _sorted_names(folder)]
+        files = [[name, *file_stamp(f"{folder}/{name}")] for name in _sorted_names(folder)]
         return hashlib.sha256(canonical_json(files)).hexdigest()
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
@@ -100,7 +100,7 @@ class FolderSource:
             SourceError: The folder is missing or empty, or something in it is not an image file.
         """
         for path, key, extension in self._images(split, class_name):
-            yield Sample(key, extension, read_file(Path(path)), path)
+            yield Sample(key, extension, read_file(path), path)
 
     def _images(self, split: str, class_name: str) -> list[tuple[str, str, str]]:
         folder = self.root / split / class_name
