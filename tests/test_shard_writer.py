@@ -1,5 +1,7 @@
 """Writing shards: reproducible, resumable, and nothing half-written under a final name."""
 
+import errno
+import fcntl
 import io
 import json
 import os
@@ -44,7 +46,7 @@ def contents(root: Path) -> dict[str, bytes]:
 # --- the tar ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [0, 1, 3, 40])
+@pytest.mark.parametrize("n", [0, 1, 3, 120])
 def test_a_tar_equals_that_of_webdataset(tmp_path, n):
     rng = np.random.default_rng(n)
     members = [(f"{i:05d}", rng.bytes(int(rng.integers(1, 100_000)))) for i in range(n)]
@@ -61,6 +63,24 @@ def test_a_tar_equals_that_of_webdataset(tmp_path, n):
     assert tar.size == len(written)
     for offset, (_, data) in zip(offsets, members, strict=True):
         assert written[offset : offset + len(data)] == data
+
+
+class RefusesDirectWriting(io.FileIO):
+    """A file of a system that takes the flag for direct writing, but not the data."""
+
+    def write(self, data):
+        if fcntl.fcntl(self, fcntl.F_GETFL) & os.O_DIRECT:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return super().write(data)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux writes past its memory")
+def test_a_tar_is_the_same_where_writing_past_the_memory_is_refused(tmp_path):
+    data = np.random.default_rng(0).bytes(5_000_000)
+    for path, kind in (("a.tar", io.FileIO), ("b.tar", RefusesDirectWriting)):
+        with kind(tmp_path / path, "wb") as file, TarWriter(file) as tar:
+            tar.add("0.jpg", data)
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
 
 
 # --- the same data, the same digest -----------------------------------------------------------
