@@ -29,7 +29,7 @@ from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import BUFFER_NAME, RunDirectory
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
-HERDING_BATCH_SIZE = 256
+HERDING_BATCH_SIZE = 128
 MONITOR = "modified_jaccard_sim"  # of in-task validation: plateaus and best models go by it
 
 
