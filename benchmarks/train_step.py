@@ -98,13 +98,14 @@ class Ours:
     def begin_second_task(self) -> None:
         """Prepare the method."""
         self.experiment.method.prepare_model_for_new_task(self.data(1))
+        self.loader = self.experiment.training_loader(self.second)
 
     def train_epoch(self) -> int:
         """Train an epoch; return its images."""
         self.epoch += 1
-        loader = self.experiment.training_loader(self.second, self.epoch)
-        train_epoch(self.experiment, loader, self.progress)
-        return loader.n_samples
+        self.loader.set_epoch(self.epoch)
+        train_epoch(self.experiment, self.loader, self.progress)
+        return self.loader.n_samples
 
 
 class Published:

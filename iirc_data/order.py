@@ -26,6 +26,26 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.i
     return generator.permutation(n)
 
 
+def memories_of_epoch(n: int, multiplier: float, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Choose which memories an epoch shows.
+
+    Each memory is shown ⌊multiplier⌋ times; what the fraction adds is drawn without replacement,
+    anew each epoch.
+
+    Args:
+        n: Number of memories.
+        multiplier: Memories shown per epoch, in multiples of n.
+        seed: Seed of the draw.
+        epoch: Number of the epoch.
+
+    Returns:
+        int64 (round(n * multiplier),), numbers of memories.
+    """
+    whole, rest = divmod(round(n * multiplier), max(n, 1))
+    drawn = epoch_order(n, seed=seed, epoch=epoch, shuffle=True)[:rest]
+    return np.concatenate([np.tile(np.arange(n), whole), drawn])
+
+
 def batch_bounds(
     n: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[tuple[int, int]]:

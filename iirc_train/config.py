@@ -133,6 +133,13 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     engine: Annotated[
         Literal["auto", "dali", "torch"], Field(description="What decodes images")
     ] = "auto"
+    resident: Annotated[
+        bool | None,
+        Field(
+            description="Decode a task's images once and keep them on the training device; by "
+            "default where they are small, and results are the same"
+        ),
+    ] = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
         Field(description="Arithmetic of the network; 'auto' is bf16 on a GPU, fp32 elsewhere"),

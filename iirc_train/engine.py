@@ -22,7 +22,7 @@ from iirc_train.distributed import (
     total,
     wait_for_all,
 )
-from iirc_train.evaluation import evaluate_tasks, evaluate_view
+from iirc_train.evaluation import evaluate, evaluate_tasks
 from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
 from iirc_train.progress import TrainingProgress
@@ -145,7 +145,10 @@ class Training:
         task_id, epochs_done = self.position
         view = experiment.view(TRAIN, task_id)
         data = experiment.task_data(task_id)
-        n_batches = len(experiment.training_loader(view, 0))
+        loader = experiment.training_loader(view)
+        n_batches = len(loader)
+        valid = experiment.view(INTASK_VALID, task_id)
+        valid_loader = experiment.evaluation_loader(valid, resident=self.config.resident)
         memory_batches = experiment.memory_batches(view, epochs_done * n_batches)
         if epochs_done:
             self.method.resume_task(memory_batches=memory_batches)
@@ -161,8 +164,10 @@ class Training:
         progress.begin_task(task_id, data.cur_task, n_epochs * n_batches, epochs_done * n_batches)
         interval = self.config.checkpoint_interval
         for epoch in range(epochs_done, n_epochs):
-            loader = experiment.training_loader(view, first_epoch + epoch)
+            loader.set_epoch(first_epoch + epoch)
             self._learn_epoch(task_id, epoch, loader, progress)
+            metrics = evaluate(self.method, valid_loader) if len(valid) else None
+            self._end_epoch(task_id, epoch, metrics)
             if interval and not (epoch + 1) % interval:
                 self._save(Position(task_id, epoch + 1))
         if self._best is not None:
@@ -192,11 +197,13 @@ class Training:
         run.add_metrics(kind="epoch", split=TRAIN, **record)
         run.add_timing(task=task_id, epoch=epoch, seconds=seconds, images=loader.n_samples)
         progress.epoch_done(record, loader.n_samples / seconds)
+
+    def _end_epoch(self, task_id: int, epoch: int, metrics: dict[str, float] | None) -> None:
         val_metric = None
-        valid = self.experiment.view(INTASK_VALID, task_id)
-        if len(valid):
-            metrics = evaluate_view(self.method, valid, self.experiment.evaluation_loader)
-            run.add_metrics(kind="epoch", split=INTASK_VALID, task=task_id, epoch=epoch, **metrics)
+        if metrics is not None:
+            self.run_directory.add_metrics(
+                kind="epoch", split=INTASK_VALID, task=task_id, epoch=epoch, **metrics
+            )
             val_metric = metrics[MONITOR]
             self._keep_best(val_metric)
         self.method.consolidate_epoch_knowledge(val_metric)

@@ -9,17 +9,17 @@ import torch
 from iirc_data.definitions import SplitName
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskSequence, TaskView
-from iirc_train.distributed import gathered, share_of
+from iirc_train.distributed import gathered
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.metrics import compute_metrics, label_counts
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
-"""Makes a loader that shows a view's samples in order, as for evaluation."""
+"""Makes a loader that shows this process's part of a view in order, as for evaluation."""
 
 
-def evaluate_view(method: BaseMethod, view: TaskView, make_loader: MakeLoader) -> dict[str, float]:
-    """Return a method's metrics on a view."""
-    return compute_metrics(count_labels(method, view, make_loader))
+def evaluate(method: BaseMethod, batches: Iterable[Batch]) -> dict[str, float]:
+    """Return a method's metrics on the samples of all processes' batches."""
+    return compute_metrics(count_labels(method, batches))
 
 
 def evaluate_tasks(
@@ -44,7 +44,7 @@ def evaluate_tasks(
         A record per task, then one with task ``"all"``, in which each sample counts once.
     """
     everything = sequence.view(range(after_task + 1))
-    counts = count_labels(method, everything, make_loader)
+    counts = count_labels(method, make_loader(everything))
     records: list[dict[str, Any]] = []
     for task in range(after_task + 1):
         shown = sequence.view(task, seen_up_to=after_task).sample_ids
@@ -58,21 +58,19 @@ def evaluate_tasks(
 
 
 @torch.no_grad()
-def count_labels(method: BaseMethod, view: TaskView, make_loader: MakeLoader) -> torch.Tensor:
-    """Predict a view's samples; several processes, which all call this, share the work.
+def count_labels(method: BaseMethod, batches: Iterable[Batch]) -> torch.Tensor:
+    """Predict samples; several processes, which all call this, share the work.
 
     Args:
         method: The method; left in evaluation mode.
-        view: The samples.
-        make_loader: Reads images.
+        batches: This process's part of the samples.
 
     Returns:
-        What metrics are computed from, int64 (N, 3), in the view's order; see
+        What metrics are computed from, int64 (N, 3), for all processes' samples in order; see
         :func:`~iirc_train.metrics.label_counts`.
     """
     method.eval()
     counts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
-    part = share_of(len(view))
-    for batch in make_loader(view.subset(np.arange(part.start, part.stop))):
+    for batch in batches:
         counts.append(label_counts(method(batch.images), batch.targets.bool()))
     return gathered(torch.cat(counts))

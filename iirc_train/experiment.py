@@ -15,10 +15,9 @@ from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.loader import Batch, Engine, Loader, make_engine
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
-from iirc_train.buffer.selection import memories_of_epoch
 from iirc_train.checkpoint import random_state, seed_random_generators, set_random_state
 from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import choose_device, world_size
+from iirc_train.distributed import choose_device, share_of, world_size
 from iirc_train.methods import get_method
 from iirc_train.task_data import ImageReader, MemoryData, TaskData
 
@@ -128,7 +127,7 @@ class Experiment:
     def _identity(self) -> dict[str, Any]:
         """Return what must not change while a run is broken off."""
         everything = range(self.n_tasks)
-        elsewhere = ("benchmark", "data", "device")  # these may lie elsewhere when it goes on
+        elsewhere = ("benchmark", "data", "device", "resident")  # may change when it goes on
         settings = self.config.values()
         return {
             "dataset": self.store.manifest.digest,
@@ -179,24 +178,33 @@ class Experiment:
         self.buffer.load_buffer_state_dict(state["buffer"])
         set_random_state(state["random"])
 
-    def training_loader(self, view: TaskView, epoch: int) -> Loader:
-        """Return the loader of one epoch of a view, memories mixed in where the method wants so."""
+    def training_loader(self, view: TaskView) -> Loader:
+        """Return the loader of a view's epochs, memories mixed in where the method wants so."""
         replay = None
         if self.method.replay_in_batches and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
-            multiplier = self.config.buffer_sampling_multiplier
-            replay = replay.subset(
-                memories_of_epoch(len(replay), multiplier, self.config.seed, epoch)
-            )
-        loader = self._reader(self.decoder).loader(
-            view, self.batch_size, replay, augment=True, shuffle=True, shared=True
+        return self._reader(self.decoder).loader(
+            view,
+            self.batch_size,
+            replay,
+            replay_multiplier=self.config.buffer_sampling_multiplier,
+            augment=True,
+            shuffle=True,
+            shared=True,
+            resident=self.config.resident,
         )
-        loader.set_epoch(epoch)
-        return loader
 
-    def evaluation_loader(self, view: TaskView) -> Loader:
-        """Return a loader of a view's samples in order, not augmented."""
-        return self._reader(self.decoder).loader(view, self.batch_size, augment=False)
+    def evaluation_loader(self, view: TaskView, *, resident: bool | None = False) -> Loader:
+        """Return a loader of this process's part of a view, in order, not augmented.
+
+        Args:
+            view: The samples.
+            resident: Keep decoded images for further epochs; None decides by size.
+        """
+        part = share_of(len(view))
+        mine = view.subset(np.arange(part.start, part.stop))
+        reader = self._reader(self.decoder)
+        return reader.loader(mine, self.batch_size, augment=False, resident=resident)
 
     def _reader(self, decoder: Engine, seed: int | None = None) -> ImageReader:
         seed = self.config.seed if seed is None else seed

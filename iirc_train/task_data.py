@@ -50,6 +50,8 @@ class ImageReader:
         augment: bool,
         shuffle: bool = False,
         shared: bool = False,
+        replay_multiplier: float = 1.0,
+        resident: bool | None = False,
     ) -> Loader:
         """Return a loader of a view's samples and memories.
 
@@ -60,6 +62,8 @@ class ImageReader:
             augment: Show images as for training.
             shuffle: Draw a new order each epoch.
             shared: Each process shows its part; otherwise each shows everything.
+            replay_multiplier: How often an epoch shows each memory.
+            resident: Keep decoded images on the device; None decides by size.
         """
         return make_loader(
             view,
@@ -69,6 +73,8 @@ class ImageReader:
             train=augment,
             shuffle=shuffle,
             batch_size=batch_size,
+            replay_multiplier=replay_multiplier,
+            resident=resident,
             seed=self.seed,
             rank=rank() if shared else 0,
             world_size=world_size() if shared else 1,

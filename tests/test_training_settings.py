@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 
 from iirc_data.errors import ConfigurationError, TrainingError
+from iirc_data.order import memories_of_epoch
 from iirc_train import engine
-from iirc_train.buffer.selection import memories_of_epoch
 from iirc_train.config import ExperimentConfig
 from iirc_train.engine import Training, run_experiment
 from iirc_train.experiment import Experiment
@@ -113,11 +113,11 @@ def test_a_task_ends_with_its_best_epoch_when_asked_to(
     scores = [0.1, 0.7, 0.3, 0.7]
     weights = []
 
-    def score(method, view, make_loader):
+    def score(method, batches):
         weights.append(method.net.model.output_layer.weight.detach().clone())
         return {"modified_jaccard_sim": scores[len(weights) - 1]}
 
-    monkeypatch.setattr(engine, "evaluate_view", score)
+    monkeypatch.setattr(engine, "evaluate", score)
     experiment = Experiment(config)
     training = Training(experiment, RunDirectory.create(tmp_path / "run", config))
     training.learn_task(TrainingProgress(QUIET, "run", 4))

@@ -2,7 +2,9 @@
 
 from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets
 from iirc_data.loader.engine import Engine
-from iirc_data.loader.loader import EngineName, Loader, Normalization, make_engine, make_loader
+from iirc_data.loader.loader import Loader
+from iirc_data.loader.make import EngineName, make_engine, make_loader
+from iirc_data.loader.normalization import Normalization
 
 __all__ = [
     "Batch",

@@ -73,3 +73,10 @@ def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor
     rows, columns = np.nonzero((labels != NO_LABEL) & (labels < n_classes))
     targets[rows, labels[rows, columns]] = 1.0
     return torch.from_numpy(targets)
+
+
+def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor to a device, without waiting for the copy."""
+    if device.type == "cuda" and not tensor.is_cuda:
+        tensor = tensor.pin_memory()  # only so does the copy not wait
+    return tensor.to(device, non_blocking=True)

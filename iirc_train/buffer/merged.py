@@ -8,8 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from iirc_data.loader import Batch
-from iirc_data.order import epoch_order
-from iirc_train.buffer.selection import memories_of_epoch
+from iirc_data.order import epoch_order, memories_of_epoch
 from iirc_train.utils import transform_labels_names_to_vector
 
 

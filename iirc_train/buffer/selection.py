@@ -5,8 +5,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from iirc_data.order import epoch_order
-
 
 def herding(latents: torch.Tensor, n: int) -> NDArray[np.int64]:
     """Choose exemplars whose running mean follows the class mean, most important first.
@@ -47,23 +45,3 @@ def random_choice(n_samples: int, n: int, seed: int) -> NDArray[np.int64]:
         int64 (min(n, n_samples),), row numbers.
     """
     return np.random.default_rng(seed).permutation(n_samples)[:n]
-
-
-def memories_of_epoch(n: int, multiplier: float, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Choose which memories an epoch shows.
-
-    Each memory is shown ⌊multiplier⌋ times; what the fraction adds is drawn without replacement,
-    anew each epoch.
-
-    Args:
-        n: Number of memories.
-        multiplier: Memories shown per epoch, in multiples of n.
-        seed: Seed of the draw.
-        epoch: Number of the epoch.
-
-    Returns:
-        int64 (round(n * multiplier),), numbers of memories.
-    """
-    whole, rest = divmod(round(n * multiplier), max(n, 1))
-    drawn = epoch_order(n, seed=seed, epoch=epoch, shuffle=True)[:rest]
-    return np.concatenate([np.tile(np.arange(n), whole), drawn])

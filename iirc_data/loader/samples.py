@@ -1,0 +1,74 @@
+"""What an epoch shows: a view's samples, then memories, by their place in it."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.augment import Augmentation
+from iirc_data.loader.batch import ReplaySource
+from iirc_data.loader.engine import DecodeRequest, read_plain
+from iirc_data.shards.store import ShardStore
+from iirc_data.task_view import TaskView
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A view's samples followed by memories, each with its number.
+
+    Attributes:
+        view: The samples, numbers 0 to ``len(view) - 1``.
+        store: The shards that hold them.
+        replay: The memories; number ``len(view) + slot``.
+    """
+
+    view: TaskView
+    store: ShardStore
+    replay: ReplaySource | None
+
+    def __len__(self) -> int:
+        return len(self.view) + (0 if self.replay is None else len(self.replay))
+
+    @cached_property
+    def labels(self) -> NDArray[np.int32]:
+        """int32 (N, 2): indices of the visible labels, -1 for none."""
+        replayed = [] if self.replay is None else [self.replay.labels]
+        return np.concatenate([self.view.labels, *replayed])
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int32]:
+        """int32 (N, 2): height and width in pixels."""
+        rows, table = self.view.sample_ids, self.store.table
+        sizes = [np.stack([table.height[rows], table.width[rows]], axis=1).astype(np.int32)]
+        if self.replay is not None:
+            sizes.append(np.stack([self.replay.heights, self.replay.widths], axis=1))
+        return np.concatenate(sizes)
+
+    @cached_property
+    def sample_ids(self) -> NDArray[np.int64]:
+        """int64 (N,): row of the sample table, or ``-1 - slot`` for a memory."""
+        slots = np.arange(len(self) - len(self.view))
+        return np.concatenate([self.view.sample_ids, -1 - slots])
+
+    def is_replayed(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Tell of each number whether it is a memory's."""
+        return numbers >= len(self.view)
+
+    def request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
+        """Return what an engine needs to show some samples."""
+        return DecodeRequest(
+            encoded=[self._read(number) for number in numbers.tolist()],
+            augmentation=augmentation,
+            names=lambda position: self._name(int(numbers[position])),
+        )
+
+    def _read(self, number: int) -> NDArray[np.uint8]:
+        if self.replay is not None and number >= len(self.view):
+            return self.replay.read(number - len(self.view))
+        return read_plain(self.store, int(self.view.sample_ids[number]))
+
+    def _name(self, number: int) -> str:
+        if self.replay is not None and number >= len(self.view):
+            return self.replay.name(number - len(self.view))
+        return self.store.name(int(self.view.sample_ids[number]))
