@@ -3,6 +3,7 @@
 import io
 import itertools
 import threading
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from iirc_data.augment import (
     TRANSFORM_PRESETS,
+    RandomCropFlip,
     RandomResizedCropFlip,
     TransformPreset,
     Unchanged,
@@ -86,13 +88,18 @@ def everything(store: ShardStore) -> TaskView:
 
 
 def batches(view, store, **options):
-    return list(make_loader(view, store, **{"transforms": CIFAR, "batch_size": 8} | options))
+    usual = {"transforms": CIFAR, "batch_size": 8, "resident": False}
+    return list(make_loader(view, store, **usual | options))
 
 
+RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["streaming", "resident"])
+
+
+@RESIDENT
 @pytest.mark.parametrize("engine", ENGINES)
-def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, engine):
+def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, engine, resident):
     memories = Memories([noise_image(900 + i) for i in range(5)], [[0, -1]] * 5)
-    found = batches(view, tiny_store, replay=memories, train=True, engine=engine)
+    found = batches(view, tiny_store, replay=memories, train=True, engine=engine, resident=resident)
     ids = torch.cat([batch.sample_ids for batch in found])
     in_buffer = torch.cat([batch.in_buffer for batch in found])
     assert sorted(ids[~in_buffer].tolist()) == view.sample_ids.tolist()
@@ -100,11 +107,19 @@ def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, eng
     assert any(0 < int(batch.in_buffer.sum()) < len(batch) for batch in found)
 
 
+@RESIDENT
 @pytest.mark.parametrize("engine", ENGINES)
-def test_batches_keep_the_contract(view, tiny_store, engine):
+def test_batches_keep_the_contract(view, tiny_store, engine, resident):
     memories = Memories([noise_image(1)] * 3, [[0, 1]] * 3)
     loader = make_loader(
-        view, tiny_store, memories, transforms=CIFAR, train=True, batch_size=10, engine=engine
+        view,
+        tiny_store,
+        memories,
+        transforms=CIFAR,
+        train=True,
+        batch_size=10,
+        engine=engine,
+        resident=resident,
     )
     found = list(loader)
     assert len(found) == len(loader)
@@ -125,12 +140,12 @@ def test_batches_keep_the_contract(view, tiny_store, engine):
                 assert target.nonzero().flatten().tolist() == sorted(expected[expected >= 0])
 
 
+@RESIDENT
 @pytest.mark.parametrize("engine", ENGINES)
-def test_pixels_are_pillows_and_come_in_the_order_of_the_view(tiny_store, engine):
+def test_pixels_are_pillows_and_come_in_the_order_of_the_view(tiny_store, engine, resident):
     view = everything(tiny_store).subset([7, 3, 11, 0])
-    (batch,) = batches(
-        view, tiny_store, transforms=RAW, train=False, normalize=False, engine=engine
-    )
+    options = {"transforms": RAW, "train": False, "normalize": False, "resident": resident}
+    (batch,) = batches(view, tiny_store, engine=engine, **options)
     assert batch.sample_ids.tolist() == [7, 3, 11, 0]
     for image, sample_id in zip(batch.images, batch.sample_ids.tolist(), strict=True):
         decoded = Image.open(io.BytesIO(tiny_store.read(sample_id).tobytes())).convert("RGB")
@@ -241,7 +256,13 @@ def test_images_of_different_sizes_that_are_not_resized_are_refused(tmp_path, en
 def test_one_engine_serves_many_loaders_and_half_read_epochs(view, tiny_store, engine):
     decoder = make_engine(engine)
     loader = make_loader(
-        view, tiny_store, transforms=CIFAR, train=True, batch_size=4, engine=decoder
+        view,
+        tiny_store,
+        transforms=CIFAR,
+        train=True,
+        batch_size=4,
+        engine=decoder,
+        resident=False,
     )
     expected = [batch.images for batch in loader]
     for _ in range(3):
@@ -262,8 +283,11 @@ def test_closing_the_torch_engine_ends_its_threads(view, tiny_store):
     assert not any(thread.is_alive() for thread in started)
 
 
-def test_epochs_differ_and_repeat_by_seed(view, tiny_store):
-    loader = make_loader(view, tiny_store, transforms=CIFAR, train=True, engine="torch")
+@RESIDENT
+def test_epochs_differ_and_repeat_by_seed(view, tiny_store, resident):
+    loader = make_loader(
+        view, tiny_store, transforms=CIFAR, train=True, engine="torch", resident=resident
+    )
     first = [batch.images for batch in loader]
     loader.set_epoch(1)
     second = [batch.images for batch in loader]
@@ -271,6 +295,86 @@ def test_epochs_differ_and_repeat_by_seed(view, tiny_store):
     again = [batch.images for batch in loader]
     assert not torch.equal(first[0], second[0])
     assert torch.equal(first[0], again[0])
+
+
+# --- resident images --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("normalize", [False, True], ids=["uint8", "float"])
+@pytest.mark.parametrize("padding", [0, 4])
+def test_resident_images_are_shown_as_streamed_ones(view, tiny_store, normalize, padding):
+    """Across several strokes, with memories drawn anew each epoch, from any batch on."""
+    crop = RandomCropFlip(size=32 if padding else 20, padding=padding)
+    memories = Memories([noise_image(i) for i in range(7)], [[0, 1]] * 7)
+    make = partial(
+        make_loader,
+        view,
+        tiny_store,
+        memories,
+        transforms=TransformPreset(crop, Unchanged(), CIFAR.mean, CIFAR.std),
+        train=True,
+        batch_size=5,
+        normalize=normalize,
+        replay_multiplier=1.5,
+        seed=3,
+        engine="torch",
+    )
+    resident, streaming = make(resident=True), make(resident=False)
+    assert resident.n_samples == streaming.n_samples == len(view) + 10
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iirc_data.loader.loader.RESIDENT_STROKE", 15)
+        short = make(resident=True)
+    for epoch, first_batch in ((0, 0), (1, 2)):
+        for loader in (resident, streaming, short):
+            loader.set_epoch(epoch, first_batch)
+        for expected, *found in zip(streaming, resident, short, strict=True):
+            for batch in found:
+                assert torch.equal(batch.images, expected.images)
+                assert batch.images.stride() == expected.images.stride()
+                assert torch.equal(batch.targets, expected.targets)
+                assert torch.equal(batch.in_buffer, expected.in_buffer)
+                assert torch.equal(batch.sample_ids, expected.sample_ids)
+                assert batch.share == expected.share
+
+
+def test_resident_images_are_decoded_once(view, tiny_store):
+    class Counting:
+        def __init__(self):
+            self.engine, self.decoded = make_engine("torch"), 0
+
+        def images(self, requests):
+            for images in self.engine.images(requests):
+                self.decoded += len(images)
+                yield images
+
+    engine = Counting()
+    loader = make_loader(view, tiny_store, transforms=CIFAR, train=True, engine=engine)
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        assert sum(len(batch) for batch in loader) == len(view)
+    assert engine.decoded == len(view)
+
+
+def test_what_is_small_is_resident_and_what_is_large_is_not(view, tiny_store, monkeypatch):
+    small = make_loader(view, tiny_store, transforms=CIFAR, train=True)
+    resized = make_loader(view, tiny_store, transforms=IMAGENET, train=True)
+    monkeypatch.setattr("iirc_data.loader.make.MAX_BYTES", 3 * 32 * 32 * len(view) - 1)
+    large = make_loader(view, tiny_store, transforms=CIFAR, train=True)
+    assert (small.is_resident, resized.is_resident, large.is_resident) == (True, False, False)
+
+
+def test_images_that_cannot_be_resident_are_refused_with_the_reason(view, tiny_store):
+    make = partial(make_loader, train=True, resident=True)
+    with pytest.raises(LoaderError, match="the transform resizes images; use resident=False"):
+        make(view, tiny_store, transforms=IMAGENET)
+    with pytest.raises(LoaderError, match=r"from \[32, 32\] to \[32, 40\] pixels"):
+        wide = Memories([noise_image(0, width=40)], [[0, -1]])
+        make(view, tiny_store, wide, transforms=CIFAR)
+    with pytest.raises(LoaderError, match="no images"):
+        make(view.subset([]), tiny_store, transforms=CIFAR)
+
+
+# --- order ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 64, 65, 67, 130])
@@ -286,8 +390,15 @@ def test_ranks_share_an_epoch_evenly(n, world_size):
         assert all(a[1] == b[0] for a, b in itertools.pairwise(step))
 
 
-def test_ranks_together_show_what_one_process_shows(view, tiny_store):
-    options = {"transforms": CIFAR, "train": True, "engine": "torch", "normalize": False}
+@RESIDENT
+def test_ranks_together_show_what_one_process_shows(view, tiny_store, resident):
+    options = {
+        "transforms": CIFAR,
+        "train": True,
+        "engine": "torch",
+        "normalize": False,
+        "resident": resident,
+    }
     alone = batches(view, tiny_store, batch_size=12, **options)
     ranks = [
         batches(view, tiny_store, batch_size=6, rank=rank, world_size=2, **options)

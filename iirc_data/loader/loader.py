@@ -15,7 +15,7 @@ from iirc_data.loader.resident import ResidentImages
 from iirc_data.loader.samples import Samples
 from iirc_data.order import batch_bounds, epoch_order, global_batch_bounds, memories_of_epoch
 
-_RESIDENT_STROKE = 2048  # images augmented at once
+RESIDENT_STROKE = 2048  # images augmented at once
 
 
 class Loader:
@@ -53,7 +53,7 @@ class Loader:
             _Part(*bounds, share=(bounds[1] - bounds[0]) / (stop - start))
             for bounds, (start, stop) in zip(own, shared, strict=True)
         ]
-        self._batches_at_once = max(1, _RESIDENT_STROKE // batch_size) if is_resident else 1
+        self._batches_at_once = max(1, RESIDENT_STROKE // batch_size) if is_resident else 1
         self._is_resident = is_resident
         self._resident: ResidentImages | None = None
 
