@@ -273,6 +273,24 @@ def test_one_engine_serves_many_loaders_and_half_read_epochs(view, tiny_store, e
         assert torch.equal(before, after.images)
 
 
+@needs_dali
+def test_training_and_evaluation_take_turns_without_building_pipelines(
+    view, tiny_store, monkeypatch
+):
+    from iirc_data.loader import dali
+
+    built, build = [], dali._build_pipeline
+    monkeypatch.setattr(dali, "_build_pipeline", lambda *a: built.append(a) or build(*a))
+    decoder = make_engine("dali", threads=1)
+    options = {"transforms": CIFAR, "resident": False, "engine": decoder, "batch_size": 8}
+    train = make_loader(view, tiny_store, train=True, **options)
+    evaluate = make_loader(view, tiny_store, train=False, **options)
+    for epoch in range(3):
+        train.set_epoch(epoch)
+        assert len(list(train)) == len(list(evaluate)) == len(train)
+    assert len(built) == 2
+
+
 def test_closing_the_torch_engine_ends_its_threads(view, tiny_store):
     before = set(threading.enumerate())
     decoder = make_engine("torch", threads=3)

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -28,8 +28,9 @@ _BATCHES_AHEAD = 2
 class DaliEngine:
     """Decodes and augments with NVIDIA DALI.
 
-    A pipeline is built for the first batch and kept for all that ask for the same steps: batches
-    are handed to it one by one, so an epoch may end anywhere.
+    A pipeline is built when steps are first asked for and kept for all that ask for the same:
+    training and evaluation take turns without building any. Batches are handed to it one by one,
+    so an epoch may end anywhere.
 
     Args:
         device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
@@ -39,82 +40,117 @@ class DaliEngine:
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self._device = device
         self._threads = threads or default_threads()
-        self._steps: tuple[bool, bool, tuple[int, int] | None] | None = None
-        self._pipeline: Any = None
-        self._max_batch_size = 0
+        self._pipelines: dict[_Steps, _DaliPipeline] = {}
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """See :class:`iirc_data.loader.engine.Engine`."""
         pending: deque[DecodeRequest] = deque()
+        pipeline = None
         try:
             for request in requests:
-                if self._needs_other_pipeline(request):
-                    while pending:
-                        yield self._collect(pending.popleft())
-                    self._build(request)
+                needed = self._pipeline_for(request)
+                while pending and (needed is not pipeline or len(pending) >= _BATCHES_AHEAD):
+                    assert pipeline is not None
+                    yield self._collect(pipeline, pending.popleft())
+                pipeline = needed
                 pending.append(request)
-                self._submit(request)
-                if len(pending) >= _BATCHES_AHEAD:
-                    yield self._collect(pending.popleft())
-            while pending:
-                yield self._collect(pending.popleft())
+                pipeline.submit(request)
+            while pending and pipeline is not None:
+                yield self._collect(pipeline, pending.popleft())
         finally:
-            if pending:  # abandoned half-way: what is under way belongs to nobody
-                self._drain(len(pending))
+            if pending and pipeline is not None:  # left half-way: what is under way is nobody's
+                self._drain(pipeline, len(pending))
 
     def close(self) -> None:
-        """Release the pipeline."""
-        self._pipeline = self._steps = None
+        """Release the pipelines."""
+        self._pipelines.clear()
 
-    def _needs_other_pipeline(self, request: DecodeRequest) -> bool:
-        return _steps(request.augmentation) != self._steps or (
-            len(request.encoded) > self._max_batch_size
+    def _pipeline_for(self, request: DecodeRequest) -> "_DaliPipeline":
+        steps = _Steps.of(request.augmentation)
+        pipeline = self._pipelines.get(steps)
+        if pipeline is None or len(request.encoded) > pipeline.max_batch_size:
+            pipeline = _DaliPipeline(steps, len(request.encoded), self._threads, self._device)
+            self._pipelines[steps] = pipeline
+        return pipeline
+
+    def _collect(self, pipeline: "_DaliPipeline", request: DecodeRequest) -> torch.Tensor:
+        try:
+            return pipeline.collect(request)
+        except RuntimeError as error:
+            self._give_up(pipeline)
+            for number, encoded in enumerate(request.encoded):
+                decode(encoded, partial(request.names, number))  # raises for the damaged one
+            raise LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}") from error
+
+    def _drain(self, pipeline: "_DaliPipeline", n: int) -> None:
+        try:
+            pipeline.drain(n)
+        except RuntimeError:
+            self._give_up(pipeline)
+
+    def _give_up(self, pipeline: "_DaliPipeline") -> None:
+        if self._pipelines.get(pipeline.steps) is pipeline:  # one that failed stays unusable
+            del self._pipelines[pipeline.steps]
+
+
+class _Steps(NamedTuple):
+    """What a pipeline does to images after it decoded them."""
+
+    has_window: bool
+    has_resize: bool
+    output_size: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, augmentation: Augmentation) -> Self:
+        return cls(
+            augmentation.window is not None,
+            augmentation.resize is not None,
+            None if augmentation.crop is None else augmentation.output_size,
         )
 
-    def _build(self, request: DecodeRequest) -> None:
-        steps = _steps(request.augmentation)
-        self._max_batch_size = max(len(request.encoded), self._max_batch_size)
-        self._pipeline = _build_pipeline(steps, self._max_batch_size, self._threads, self._device)
-        self._steps = steps
+
+class _DaliPipeline:
+    """A running pipeline; batches come out in the order in which they went in."""
+
+    def __init__(
+        self, steps: _Steps, max_batch_size: int, threads: int, device: torch.device
+    ) -> None:
+        self.steps = steps
+        self.max_batch_size = max_batch_size
+        self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
         # the first run of a pipeline is run once per batch ahead: spend these on a 1x1 image
         blank = Augmentation(
             window=np.array([[0, 0, 1, 1]], np.int32),
             resize=np.array([[1, 1]], np.int32),
             crop=np.array([[0, 0]], np.int32),
-            output_size=steps[2],
+            output_size=steps.output_size,
             flip=np.zeros(1, dtype=bool),
         )
         for _ in range(_BATCHES_AHEAD):
             self._feed([encode_rgb_png(Image.new("RGB", (1, 1)))], blank)
         self._pipeline.schedule_run()
-        self._drain(_BATCHES_AHEAD)
+        self.drain(_BATCHES_AHEAD)
 
-    def _feed(self, encoded: list[NDArray[np.uint8]], augmentation: Augmentation) -> None:
-        has_window, has_resize, output_size = self._steps or (False, False, None)
-        feed = self._pipeline.feed_input
-        feed("encoded", encoded)
-        feed("flip", augmentation.flip.astype(np.int32))
-        if has_window and augmentation.window is not None:
-            feed("window_start", np.ascontiguousarray(augmentation.window[:, :2]))
-            feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:]))
-        if has_resize and augmentation.resize is not None:
-            feed("resize", augmentation.resize.astype(np.float32))
-        if output_size is not None:
-            crop = augmentation.crop
-            feed("crop", np.zeros((len(encoded), 2), np.int32) if crop is None else crop)
-
-    def _submit(self, request: DecodeRequest) -> None:
+    def submit(self, request: DecodeRequest) -> None:
+        """Begin a batch."""
         self._feed(request.encoded, request.augmentation)
         self._pipeline.schedule_run()
 
-    def _collect(self, request: DecodeRequest) -> torch.Tensor:
-        try:
-            (output,) = self._pipeline.share_outputs()
-        except RuntimeError as error:
-            self.close()  # a pipeline that failed stays unusable
-            for number, encoded in enumerate(request.encoded):
-                decode(encoded, partial(request.names, number))  # raises for the damaged one
-            raise LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}") from error
+    def _feed(self, encoded: list[NDArray[np.uint8]], augmentation: Augmentation) -> None:
+        steps, feed = self.steps, self._pipeline.feed_input
+        feed("encoded", encoded)
+        feed("flip", augmentation.flip.astype(np.int32))
+        if steps.has_window and augmentation.window is not None:
+            feed("window_start", np.ascontiguousarray(augmentation.window[:, :2]))
+            feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:]))
+        if steps.has_resize and augmentation.resize is not None:
+            feed("resize", augmentation.resize.astype(np.float32))
+        if steps.output_size is not None:
+            feed("crop", augmentation.crop)
+
+    def collect(self, request: DecodeRequest) -> torch.Tensor:
+        """Return the images of the oldest batch under way, uint8 (N, H, W, 3)."""
+        (output,) = self._pipeline.share_outputs()
         try:
             if not output.is_dense_tensor():
                 sizes = {tuple(shape[:2]) for shape in output.shape()}
@@ -124,28 +160,15 @@ class DaliEngine:
         finally:
             self._pipeline.release_outputs()
 
-    def _drain(self, n: int) -> None:
+    def drain(self, n: int) -> None:
+        """Let go of the oldest batches under way."""
         for _ in range(n):
-            if self._pipeline is None:
-                return
-            try:
-                self._pipeline.share_outputs()
-                self._pipeline.release_outputs()
-            except RuntimeError:
-                self.close()
-
-
-def _steps(augmentation: Augmentation) -> tuple[bool, bool, tuple[int, int] | None]:
-    crops = augmentation.crop is not None
-    return (
-        augmentation.window is not None,
-        augmentation.resize is not None,
-        augmentation.output_size if crops else None,
-    )
+            self._pipeline.share_outputs()
+            self._pipeline.release_outputs()
 
 
 def _build_pipeline(
-    steps: tuple[bool, bool, tuple[int, int] | None],
+    steps: _Steps,
     max_batch_size: int,
     threads: int,
     device: torch.device,
