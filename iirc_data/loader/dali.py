@@ -21,6 +21,7 @@ from iirc_data.loader.engine import (
     encode_rgb_png,
     sizes_differ,
 )
+from iirc_data.loader.memory import empty
 
 _BATCHES_AHEAD = 2
 
@@ -155,8 +156,9 @@ class _DaliPipeline:
             if not output.is_dense_tensor():
                 sizes = {tuple(shape[:2]) for shape in output.shape()}
                 raise sizes_differ(request, sizes)
-            images = from_dlpack(output.as_tensor())
-            return images.clone()  # DALI uses its memory again
+            images: torch.Tensor = from_dlpack(output.as_tensor())
+            # DALI uses its memory again
+            return empty(images.shape, images.dtype, images.device).copy_(images)
         finally:
             self._pipeline.release_outputs()
 

@@ -5,6 +5,8 @@ from functools import lru_cache
 
 import torch
 
+from iirc_data.loader.memory import empty
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -19,17 +21,19 @@ class Normalization:
     std: tuple[float, float, float]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise uint8 (N, 3, H, W) to float32 of the same shape and memory format."""
-        mean, scale = _pixel_statistics(self, images.device)
-        return images.to(torch.float32).sub_(mean).mul_(scale)
+        """Normalise uint8 (N, 3, H, W) in channels-last memory format to float32, likewise."""
+        # rows of pixels, not single ones: a processor works on long runs many times faster
+        rows = images.permute(0, 2, 3, 1).flatten(2)
+        mean, scale = _row_statistics(self, images.shape[3], images.device)
+        normalized = empty(rows.shape, torch.float32, rows.device)
+        normalized.copy_(rows).sub_(mean).mul_(scale)
+        return normalized.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=8)  # a copy to a GPU for every batch would wait for it
-def _pixel_statistics(
-    normalization: Normalization, device: torch.device
+def _row_statistics(
+    normalization: Normalization, width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    mean, std = (
-        torch.tensor(values, device=device).mul_(255.0).view(3, 1, 1)
-        for values in (normalization.mean, normalization.std)
-    )
-    return mean, std.reciprocal_()
+    mean = torch.tensor(normalization.mean).mul_(255.0)
+    std = torch.tensor(normalization.std).mul_(255.0)
+    return mean.repeat(width).to(device), std.reciprocal_().repeat(width).to(device)
