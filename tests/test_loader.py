@@ -1,9 +1,13 @@
 """Loaders: order, augmentation, both engines, replay, and what goes wrong."""
 
+import gc
 import io
 import itertools
+import os
+import sys
 import threading
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -289,6 +293,49 @@ def test_training_and_evaluation_take_turns_without_building_pipelines(
         train.set_epoch(epoch)
         assert len(list(train)) == len(list(evaluate)) == len(train)
     assert len(built) == 2
+
+
+def resources() -> dict[str, int]:
+    """What a process holds: threads, open files, children, and memory in KiB."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return {
+        "threads": int(status["Threads"]),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
+        "children": len(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()),
+        "memory": int(status["VmRSS"].split()[0]),
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
+@RESIDENT
+@pytest.mark.parametrize("engine", ENGINES)
+def test_fifty_epochs_and_twenty_tasks_leak_nothing(view, tiny_store, engine, resident):
+    decoder = make_engine(engine, threads=2)
+    options = {"transforms": CIFAR, "engine": decoder, "batch_size": 8}
+
+    def learn_task(task):
+        rows = np.random.default_rng(task).permutation(len(view))[:16]
+        loader = make_loader(
+            view.subset(rows), tiny_store, train=True, resident=resident, **options
+        )
+        evaluation = make_loader(view, tiny_store, train=False, resident=False, **options)
+        for epoch in range(3):  # 60 in all
+            loader.set_epoch(epoch)
+            assert sum(len(batch) for batch in loader) == 16
+            next(iter(loader))  # left half-way
+            assert sum(len(batch) for batch in evaluation) == len(view)
+
+    for task in range(4):
+        learn_task(task)
+    gc.collect()
+    before = resources()
+    for task in range(20):
+        learn_task(task)
+    gc.collect()
+    after = resources()
+    memory = after.pop("memory") - before.pop("memory")
+    assert after == before
+    assert memory < 4096  # one batch leaked by each epoch would be 5 MiB and more
 
 
 def test_closing_the_torch_engine_ends_its_threads(view, tiny_store):
