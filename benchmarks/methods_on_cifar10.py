@@ -1,0 +1,124 @@
+"""Every method on CIFAR-10: trains all of them in an hour or two, and writes the table.
+
+    python -m benchmarks.methods_on_cifar10 train SHARDS RUNS
+    python -m benchmarks.methods_on_cifar10 table RUNS docs/results_cifar10.md
+
+Training that was broken off goes on where it stood. The table's text around the numbers is kept.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from iirc_data.files import write_atomically
+from iirc_train.report.results import PWJS, read_results
+
+SCHEDULES = (0, 1, 2)
+COMMON = (
+    "--benchmark iirc_cifar10 --samples-per-class 500 --n-layers 20 --epochs-per-task 6 "
+    "--batch-size 64 --lr 0.5 --precision bf16 --threads 1"
+)
+REPLAY = "--n-memories-per-class 20 --memory-strength 10"
+ROWS = {
+    "joint": "--method finetune --joint",
+    "incremental joint": "--method finetune --incremental-joint",
+    "iCaRL-CNN": f"--method icarl_cnn {REPLAY}",
+    "iCaRL-norm": f"--method icarl_norm {REPLAY}",
+    "iCaRL": f"--method icarl {REPLAY}",
+    "LUCIR": f"--method lucir {REPLAY}",
+    "masked replay": f"--method mask_seen_classes {REPLAY}",
+    "replay": f"--method finetune {REPLAY}",
+    "A-GEM": f"--method agem {REPLAY}",
+    "finetuning": "--method finetune",
+}
+METRICS = {"pw-JS": PWJS, "JS": "jaccard_sim"}
+_BEGIN, _END = "<!-- begin: written by benchmarks.methods_on_cifar10 -->", "<!-- end -->"
+
+app = typer.Typer(add_completion=False, help=__doc__)
+
+
+def run_folder(runs: Path, row: str, schedule: int) -> Path:
+    """Return the folder of a run."""
+    return runs / row.replace(" ", "_").lower() / f"schedule_{schedule}"
+
+
+def command(row: str, schedule: int, shards: str, output: str) -> str:
+    """Return the command of a run."""
+    return (
+        f"iirc train {COMMON} {ROWS[row]} --schedule {schedule} --data {shards} --output {output}"
+    )
+
+
+@app.command()
+def train(
+    shards: Annotated[Path, typer.Argument(help="Shard folder of CIFAR-10.")],
+    runs: Annotated[Path, typer.Argument(help="Folder for the runs.")],
+    processes: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 2,
+) -> None:
+    """Train all methods on all schedules; runs that are finished stay as they are."""
+    console = Console(stderr=True)
+
+    def run(row: str, schedule: int) -> None:
+        folder = run_folder(runs, row, schedule)
+        if (folder / "config.yaml").exists():
+            arguments = ["train", "--resume", str(folder)]
+        else:
+            line = command(row, schedule, shlex.quote(str(shards)), shlex.quote(str(folder)))
+            arguments = shlex.split(line)[1:]
+        subprocess.run(
+            [sys.executable, "-m", "iirc_train", *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        console.print(f"{row}, schedule {schedule}: {read_results(folder).all_seen.round(3)}")
+
+    with ThreadPoolExecutor(processes) as pool:
+        for _ in pool.map(run, *zip(*[(r, s) for s in SCHEDULES for r in ROWS], strict=True)):
+            pass
+
+
+@app.command()
+def table(
+    runs: Annotated[Path, typer.Argument(help="Folder of the runs.")],
+    document: Annotated[Path, typer.Argument(help="Markdown file whose tables are replaced.")],
+) -> None:
+    """Write mean and standard deviation over the schedules into a document."""
+    before, _, rest = document.read_text().partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    text = f"{before}{_BEGIN}\n\n" + "\n".join(_tables(runs)) + f"\n{_END}{after}"
+    with write_atomically(document) as file:
+        file.write(text.encode())
+
+
+def _tables(runs: Path) -> Iterator[str]:
+    for title, metric in METRICS.items():
+        rows = {
+            row: np.stack(
+                [read_results(run_folder(runs, row, s), metric=metric).all_seen for s in SCHEDULES]
+            )
+            for row in ROWS
+        }
+        n_tasks = max(scores.shape[1] for scores in rows.values())
+        yield f"{title} on the test split, all classes seen so far, after each task:\n"
+        yield "| |" + "".join(f" {task} |" for task in range(n_tasks))
+        yield "|---|" + "---|" * n_tasks
+        for row, scores in rows.items():
+            cells = [f"{of_task.mean():.3f} ± {of_task.std(ddof=1):.3f}" for of_task in scores.T]
+            cells = [""] * (n_tasks - len(cells)) + cells  # joint training ends where others end
+            yield f"| {row} | " + " | ".join(cells) + " |"
+        yield ""
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,81 @@
+"""What only a GPU can show."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from iirc_data.augment import TRANSFORM_PRESETS
+from iirc_data.definitions import TRAIN
+from iirc_data.loader import make_loader
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import run_experiment
+from iirc_train.experiment import Experiment
+from iirc_train.methods import METHODS
+from iirc_train.metrics import label_counts
+from iirc_train.run_directory import read_metrics
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
+    settings = {"method": method, "device": "cuda", "batch_size": 4, "engine": "torch"}
+    experiment = Experiment(ExperimentConfig.parse(tiny_settings | settings))
+    learner = experiment.method
+    learner.prepare_model_for_new_task(experiment.task_data(0))
+    experiment.buffer.update_buffer_new_task(experiment.task_data(0), method=learner, batch_size=16)
+    view = experiment.view(TRAIN, 1)
+    learner.prepare_model_for_new_task(
+        experiment.task_data(1), batch_size=16, memory_batches=experiment.memory_batches(view)
+    )
+    learner.train()
+    loader = experiment.training_loader(view)
+    assert loader.is_resident
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first one decodes
+        try:
+            losses, counts = [], []
+            for batch in loader:
+                predicted, loss = learner.training_step(batch)
+                losses.append(loss * len(batch))
+                counts.append(label_counts(predicted, batch.targets.bool()))
+            mean_loss = torch.stack(losses).sum()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.isfinite(mean_loss)
+
+
+def test_resident_images_are_the_same_on_the_gpu(tiny_settings):
+    experiment = Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))
+    loaders = [
+        make_loader(
+            experiment.view(TRAIN, 0),
+            experiment.store,
+            transforms=TRANSFORM_PRESETS["cifar"],
+            train=True,
+            batch_size=7,
+            normalize=False,
+            resident=True,
+            device=device,
+            engine="torch",
+        )
+        for device in ("cpu", "cuda")
+    ]
+    for ours, expected in zip(*reversed([list(loader) for loader in loaders]), strict=True):
+        assert ours.images.is_cuda
+        assert torch.equal(ours.images.cpu(), expected.images)
+        assert torch.equal(ours.targets.cpu(), expected.targets)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_in_bfloat16_on_the_gpu(tiny_settings, tmp_path, method):
+    config = ExperimentConfig.parse(
+        tiny_settings | {"method": method, "device": "cuda", "precision": "auto"}
+    )
+    run = run_experiment(config, tmp_path / "run", Console(quiet=True))
+    scores = [r for r in read_metrics(run) if r["kind"] == "evaluation" and r["task"] == "all"]
+    assert len(scores) == 8
