@@ -25,7 +25,7 @@ from iirc_train.report.results import PWJS, read_results
 SCHEDULES = (0, 1, 2)
 COMMON = (
     "--benchmark iirc_cifar10 --samples-per-class 500 --n-layers 20 --epochs-per-task 6 "
-    "--batch-size 64 --lr 0.5 --precision bf16 --threads 1"
+    "--batch-size 64 --lr 0.1 --precision bf16 --threads 1"
 )
 REPLAY = "--n-memories-per-class 20 --memory-strength 10"
 ROWS = {
