@@ -25,16 +25,17 @@ from iirc_train.report.results import PWJS, read_results
 SCHEDULES = (0, 1, 2)
 COMMON = (
     "--benchmark iirc_cifar10 --samples-per-class 500 --n-layers 20 --epochs-per-task 6 "
-    "--batch-size 64 --lr 0.1 --precision bf16 --threads 1"
+    "--batch-size 64 --lr 0.1 --lr-schedule 4 --precision bf16 --threads 1"
 )
-REPLAY = "--n-memories-per-class 20 --memory-strength 10"
+MEMORIES = "--n-memories-per-class 20"
+REPLAY = f"{MEMORIES} --memory-strength 10"
 ROWS = {
     "joint": "--method finetune --joint",
     "incremental joint": "--method finetune --incremental-joint",
     "iCaRL-CNN": f"--method icarl_cnn {REPLAY}",
     "iCaRL-norm": f"--method icarl_norm {REPLAY}",
     "iCaRL": f"--method icarl {REPLAY}",
-    "LUCIR": f"--method lucir {REPLAY}",
+    "LUCIR": f"--method lucir {MEMORIES}",
     "masked replay": f"--method mask_seen_classes {REPLAY}",
     "replay": f"--method finetune {REPLAY}",
     "A-GEM": f"--method agem {REPLAY}",
