@@ -18,6 +18,7 @@ from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.remote import RemoteDataset, cache_folder
 from iirc_data.shards.table import IMAGE_MODES, TABLE_NAME, SampleTable, load_table
 
+_READ_AHEAD: int | None = getattr(mmap, "MADV_WILLNEED", None)
 _MAX_OPEN_SHARDS = 512
 # without it every map, and every view of one, holds a file descriptor
 _NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
@@ -78,6 +79,9 @@ class ShardStore:
     def read(self, sample_id: int) -> NDArray[np.uint8]:
         """Return one encoded image.
 
+        The system is asked to read it from the disk, and not waited for: several images that are
+        asked for before the first one is looked at are read side by side.
+
         Args:
             sample_id: Row of the sample table.
 
@@ -88,9 +92,11 @@ class ShardStore:
             ShardError: The shard is missing or not of the size that the manifest gives.
         """
         shard = self._shard(int(self.table.shard[sample_id]))
-        return np.frombuffer(
-            shard, np.uint8, int(self.table.size[sample_id]), int(self.table.offset[sample_id])
-        )
+        offset, size = int(self.table.offset[sample_id]), int(self.table.size[sample_id])
+        if _READ_AHEAD is not None:
+            page = offset - offset % mmap.PAGESIZE
+            shard.madvise(_READ_AHEAD, page, offset + size - page)
+        return np.frombuffer(shard, np.uint8, size, offset)
 
     def is_plain_rgb_or_gray(self, sample_id: int) -> bool:
         """Tell whether every decoder turns this image into the same RGB pixels."""

@@ -1,0 +1,87 @@
+"""Reading images that are not in memory, with and without asking the system ahead.
+
+    python -m benchmarks.cold_files SHARDS
+
+Images are asked for in random order, batch by batch, two batches before two threads look at them,
+as loaders do. Before each run the system is told to forget the shards.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from iirc_data.shards import ShardStore, store
+
+_AHEAD = 2
+_THREADS = 2
+
+
+def forget(shards: ShardStore) -> None:
+    """Let the system drop the shards from its memory."""
+    os.sync()
+    for shard in shards.manifest.shards:
+        with (shards.root / shard.path).open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+@contextmanager
+def without_read_ahead() -> Iterator[None]:
+    """A context in which images are read when they are looked at."""
+    advice, store._READ_AHEAD = store._READ_AHEAD, None
+    try:
+        yield
+    finally:
+        store._READ_AHEAD = advice
+
+
+def look(image: NDArray[np.uint8]) -> int:
+    """Touch every page of an image."""
+    return int(image[::4096].sum()) + int(image[-1])
+
+
+def read_cold(shards: Path, n: int, batch_size: int) -> float:
+    """Return images per second."""
+    with_images = ShardStore.open(shards)
+    forget(with_images)
+    order = np.random.default_rng(0).permutation(len(with_images))[:n]
+    waiting = deque[list[NDArray[np.uint8]]]()
+    started = time.perf_counter()
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for first in range(0, n, batch_size):
+            batch = [with_images.read(number) for number in order[first : first + batch_size]]
+            waiting.append(batch)
+            if len(waiting) > _AHEAD:
+                list(pool.map(look, waiting.popleft()))
+        for batch in waiting:
+            list(pool.map(look, batch))
+    return len(order) / (time.perf_counter() - started)
+
+
+def main(
+    shards: Annotated[Path, typer.Argument(help="Shard folder, on a disk.")],
+    images: Annotated[int, typer.Option(help="Images to read.")] = 4000,
+    batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 128,
+    runs: Annotated[int, typer.Option(help="Runs of each.")] = 5,
+) -> None:
+    """Measure and print medians."""
+    speeds: dict[str, list[float]] = {"as they are looked at": [], "asked for ahead": []}
+    for _ in range(runs):
+        with without_read_ahead():
+            speeds["as they are looked at"].append(read_cold(shards, images, batch_size))
+        speeds["asked for ahead"].append(read_cold(shards, images, batch_size))
+    for name, of_run in speeds.items():
+        print(f"cold images, {name:22} {median(of_run):8,.0f} images/s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
