@@ -37,7 +37,7 @@ ROWS = {
     "iCaRL": f"--method icarl {REPLAY}",
     "LUCIR": f"--method lucir {MEMORIES}",
     "masked replay": f"--method mask_seen_classes {REPLAY}",
-    "replay": f"--method finetune {REPLAY}",
+    "replay": f"--method finetune {MEMORIES}",
     "A-GEM": f"--method agem {REPLAY}",
     "finetuning": "--method finetune",
 }
