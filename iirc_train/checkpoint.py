@@ -3,6 +3,7 @@
 import io
 import pickle
 import random
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,12 +25,13 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         state: Tensors and plain values.
 
     Raises:
-        CheckpointError: It cannot be written, or holds something else than tensors and values.
+        CheckpointError: It cannot be written, or holds something that is neither a tensor nor a
+            plain value; the message says where.
     """
+    for name, value in state.items():
+        _check_plain(value, name)
     content = io.BytesIO()
     torch.save({"format": FORMAT, "version": VERSION, **state}, content)
-    content.seek(0)
-    _load(content, "the checkpoint to write")
     try:
         with write_atomically(path) as file:
             file.write(content.getbuffer())
@@ -103,3 +105,25 @@ def _load(source: BinaryIO, name: str) -> Any:
         ) from error
     except Exception as error:  # PyTorch raises many types on damaged files
         raise CheckpointError(f"{name} is damaged: {error}") from error
+
+
+def _check_plain(value: Any, where: str) -> None:
+    # by exact type: NumPy's float64 is a float too, and is not loaded with weights_only
+    if value is None or type(value) in (bool, int, float, complex, str, bytes):
+        return
+    if type(value) in (torch.Tensor, torch.nn.Parameter, torch.device, torch.dtype, torch.Size):
+        return
+    if type(value) in (dict, OrderedDict):
+        for key, item in value.items():
+            _check_plain(key, f"a key of {where}")
+            _check_plain(item, f"{where}[{key!r}]")
+    elif type(value) in (list, tuple, set):
+        for number, item in enumerate(value):
+            _check_plain(item, f"{where}[{number}]")
+    else:
+        kind = f"{type(value).__module__}.{type(value).__qualname__}"
+        raise CheckpointError(
+            f"{where} is a {kind}, more than tensors and plain values: only tensors, numbers, "
+            "text, lists, tuples, sets and dictionaries can be saved; give a tensor for an array, "
+            ".item() for a NumPy number"
+        )

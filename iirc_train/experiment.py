@@ -1,6 +1,7 @@
 """What a run works with: data, method and buffer, and the loaders between them."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class Experiment:
         self.splits = {
             split: self._sequence(split) for split in (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
         }
+        self._check_views()
         parts = get_method(config.method)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
@@ -63,7 +65,6 @@ class Experiment:
         ):
             self.method.autocast_dtype = torch.bfloat16
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
-        self._check_views()
 
     def _sequence(self, split: SplitName) -> TaskSequence:
         learned = split in (TRAIN, INTASK_VALID)
@@ -117,15 +118,16 @@ class Experiment:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all parts as tensors and plain values."""
         return {
-            **self._identity(),
+            **self._identity,
             "method": self.method.method_state_dict(),
             "buffer": self.buffer.buffer_state_dict(),
             "random": random_state(),
             "threads": torch.get_num_threads(),
         }
 
+    @cached_property
     def _identity(self) -> dict[str, Any]:
-        """Return what must not change while a run is broken off."""
+        """What must not change while a run is broken off."""
         everything = range(self.n_tasks)
         elsewhere = ("benchmark", "data", "device", "resident")  # may change when it goes on
         settings = self.config.values()
@@ -167,7 +169,7 @@ class Experiment:
             CheckpointError: The state is of other data, or another method's.
             BufferStorageError: The buffer's folder lacks the memories.
         """
-        for name, ours in self._identity().items():
+        for name, ours in self._identity.items():
             if state[name] != ours:
                 raise CheckpointError(
                     f"the run was begun with another {name} ({_shown(state[name], ours)}, now "

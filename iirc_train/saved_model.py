@@ -1,11 +1,8 @@
 """``save_model`` and ``load_model``, as published: an experiment's state in one file."""
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
-
-import torch
 
 from iirc_data.errors import CheckpointError
 from iirc_data.lifelong_dataset.base_dataset import BaseDataset
@@ -68,8 +65,6 @@ def save_model(
         state["datasets"] = {
             split: dataset.dataset_state_dict() for split, dataset in datasets.items()
         }
-    for name, value in state.items():
-        _check_plain(value, name)
     save_checkpoint(Path(save_file), state)
 
 
@@ -109,24 +104,3 @@ def load_model(
         buffer.load_buffer_state_dict(checkpoint["buffer"])
     for split, dataset in (datasets or {}).items():
         dataset.load_dataset_state_dict(checkpoint["datasets"][split])
-
-
-def _check_plain(value: Any, where: str) -> None:
-    # by exact type: NumPy's float64 is a float too, and is not loaded with weights_only
-    if value is None or type(value) in (bool, int, float, complex, str, bytes):
-        return
-    if type(value) in (torch.Tensor, torch.nn.Parameter, torch.device, torch.dtype, torch.Size):
-        return
-    if type(value) in (dict, OrderedDict):
-        for key, item in value.items():
-            _check_plain(key, f"a key of {where}")
-            _check_plain(item, f"{where}[{key!r}]")
-    elif type(value) in (list, tuple, set):
-        for number, item in enumerate(value):
-            _check_plain(item, f"{where}[{number}]")
-    else:
-        kind = f"{type(value).__module__}.{type(value).__qualname__}"
-        raise CheckpointError(
-            f"{where} is a {kind}: only tensors, numbers, text, lists, tuples, sets and "
-            "dictionaries can be saved; give a tensor for an array, .item() for a NumPy number"
-        )

@@ -12,7 +12,7 @@ from tools import sharding
 
 def main(shards: Annotated[Path, typer.Argument(help="Finished shard folder.")]) -> None:
     """Write .idx files beside finished shards, for DALI's own webdataset reader."""
-    with sharding.errors_in_one_line():
+    with sharding.told_in_one_line():
         paths = write_dali_index(shards, ShardStore.open(shards).manifest)
         typer.echo(f"{shards}: {len(paths):,} index files")
 

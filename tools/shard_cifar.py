@@ -79,7 +79,7 @@ def main(
     """Turn CIFAR-10 or CIFAR-100 into per-class tar shards of PNG images."""
     if download and dataset is None:
         raise typer.BadParameter("--download needs --dataset cifar10 or cifar100")
-    with sharding.errors_in_one_line():
+    with sharding.told_in_one_line():
         chosen = None if benchmark is None else load_benchmark(benchmark)
         if download and dataset is not None:
             download_with_progress(CIFAR_LAYOUTS[dataset], source)

@@ -104,7 +104,7 @@ def main(
     dali_index: sharding.DaliIndex = False,
 ) -> None:
     """Turn an image folder split/class/* (or a tar of one) into per-class tar shards."""
-    with sharding.errors_in_one_line():
+    with sharding.told_in_one_line():
         chosen = None if benchmark is None else load_benchmark(benchmark)
         raw = sharding.select(
             open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality

@@ -46,7 +46,7 @@ def main(
     dali_index: sharding.DaliIndex = False,
 ) -> None:
     """Turn ImageNet 2012 into per-class tar shards: from folders, or from the original tars."""
-    with sharding.errors_in_one_line():
+    with sharding.told_in_one_line():
         chosen = None if benchmark is None else load_benchmark(benchmark)
         whole = (
             open_imagenet_tars(

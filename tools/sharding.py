@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from iirc_data.benchmarks import Benchmark
-from iirc_data.errors import IIRCError, ShardError, SourceError
+from iirc_data.console import errors_in_one_line
+from iirc_data.errors import ShardError, SourceError
 from iirc_data.shards import Manifest, write_shards
 from iirc_data.shards.class_writer import DEFAULT_MAX_SHARD_SIZE, ShardedClass
 from iirc_data.shards.dali_index import write_dali_index
@@ -139,29 +140,23 @@ class Options:
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
+def told_in_one_line() -> Iterator[None]:
     """Print this project's errors, and what to do after an interruption; then exit."""
     earlier = signal.signal(signal.SIGTERM, _terminate)
     try:
-        yield
-    except IIRCError as error:
-        _leave(f"error: {error}", 1)
+        with errors_in_one_line():
+            yield
     except KeyboardInterrupt as interrupt:
-        _leave(
-            "interrupted: run the same command again to go on; finished classes are kept",
-            _TERMINATED if interrupt.args == (signal.SIGTERM,) else _INTERRUPTED,
+        Console(stderr=True, soft_wrap=True).print(
+            "interrupted: run the same command again to go on; finished classes are kept"
         )
+        sys.exit(_TERMINATED if interrupt.args == (signal.SIGTERM,) else _INTERRUPTED)
     finally:
         signal.signal(signal.SIGTERM, earlier)
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt(signal.SIGTERM)
-
-
-def _leave(message: str, status: int) -> NoReturn:
-    Console(stderr=True).print(message, style="bold red", markup=False, highlight=False)
-    sys.exit(status)
 
 
 def write(source: Source, out: Path, options: Options) -> Manifest:

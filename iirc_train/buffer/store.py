@@ -211,12 +211,14 @@ class BufferStore:
             "classes": {f"{number:06d}" for number in range(n_classes)},
         }
         for folder, names in kept.items():
-            for name in set(self._group_names(folder)) - names:
-                del self._root[f"{folder}/{name}"]
-        if self.path is not None:  # what a killed process left is no group yet
-            for path in self.path.glob("*/*"):
-                if path.is_dir() and path.name not in kept.get(path.parent.name, {path.name}):
-                    shutil.rmtree(path)
+            if self.path is None:
+                for name in set(self._group_names(folder)) - names:
+                    del self._root[f"{folder}/{name}"]
+            else:  # what a killed process left is no group yet: only the file system knows it
+                for path in (self.path / folder).glob("*/"):
+                    if path.name not in names:
+                        shutil.rmtree(path)
+        if self.path is not None:
             for path in self.path.rglob("*.partial"):
                 path.unlink()
 

@@ -7,13 +7,13 @@ import torch
 
 from iirc_data.loader import Batch
 from iirc_train.buffer.buffer import RandomBuffer, memory_batches
-from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods import mask_seen_classes
 from iirc_train.utils import get_gradient, update_gradient
 
 Buffer = RandomBuffer
 
 
-class Model(BaseMethod):
+class Model(mask_seen_classes.Model):
     """Projects the gradient where it conflicts with the gradient on a batch of memories.
 
     Chaudhry et al., "Efficient lifelong learning with A-GEM" (ICLR 2019), equation 11. The loss
@@ -56,17 +56,6 @@ class Model(BaseMethod):
             **kwargs: ``memory_batches``, as for beginning it, from the batch of the next step on.
         """
         self._memories = kwargs.get("memory_batches")
-
-    def _loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
-        new = slice(self.n_old_classes, None)
-        return self._bce(output[:, new], y[:, new], in_buffer)
 
     def _correct_gradient(self) -> None:
         if self._memories is None:

@@ -14,6 +14,7 @@ from iirc_data.loader import Batch
 from iirc_train.config import MethodConfig
 from iirc_train.distributed import total, world_size
 from iirc_train.methods.state import load_method_state, method_state
+from iirc_train.methods.step import Step
 from iirc_train.models import ResNet, ResNetCIFAR
 from iirc_train.utils import get_optimizer
 
@@ -177,45 +178,22 @@ class BaseMethod(nn.Module, ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.set_grad_enabled(train):
             output, latent = self.forward_net(x)
-            output = output[:, : self.n_seen_classes]
-            loss_of = self._loss if train else self._validation_loss
-            loss = loss_of(output, latent, x, y, in_buffer)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer)
+            loss = self._loss(step) if train else self._validation_loss(step)
         if train:
             self.opt.zero_grad()
             self._backward(loss, self._share)
             self._correct_gradient()
             self.opt.step()
-        return self._predict(output), loss.detach()
+        return self._predict(step.output), loss.detach()
 
     @abstractmethod
-    def _loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return the loss of a batch.
+    def _loss(self, step: Step) -> torch.Tensor:
+        """Return the loss of a batch, a scalar."""
 
-        Args:
-            output: Logits (N, classes seen).
-            latent: Latents (N, D).
-            x: Images (N, 3, H, W).
-            y: Indicator targets, float32 (N, classes seen).
-            in_buffer: bool (N,), which samples were replayed.
-        """
-
-    def _validation_loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
-        """Return the loss of a batch that is not learned from; see :meth:`_loss`."""
-        return self._loss(output, latent, x, y, in_buffer)
+    def _validation_loss(self, step: Step) -> torch.Tensor:
+        """Return the loss of a batch that is not learned from, a scalar."""
+        return self._loss(step)
 
     def _correct_gradient(self) -> None:
         """Change the gradient of a step before the optimizer uses it."""

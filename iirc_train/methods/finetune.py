@@ -4,6 +4,7 @@ import torch
 
 from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.step import Step
 
 Buffer = RandomBuffer
 
@@ -14,12 +15,5 @@ class Model(BaseMethod):
     The baselines "finetune" and "ER" of Abdelsalam et al. (2021), section 5.
     """
 
-    def _loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
-        return self._bce(output, y, in_buffer)
+    def _loss(self, step: Step) -> torch.Tensor:
+        return self._bce(step.output, step.targets, step.in_buffer)

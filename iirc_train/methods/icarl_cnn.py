@@ -6,6 +6,7 @@ import torch
 
 from iirc_train.buffer.buffer import HerdingBuffer
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.step import Step
 from iirc_train.utils import copy_freeze
 
 Buffer = HerdingBuffer
@@ -25,17 +26,11 @@ class Model(BaseMethod):
         if self.cur_task_id > 0:
             self.old_net = copy_freeze(self.net)
 
-    def _loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
+    def _loss(self, step: Step) -> torch.Tensor:
+        targets = step.targets
         if self.old_net is not None:
-            y = y.clone()
-            old_output, _ = self.forward_old_net(x)
+            targets = targets.clone()
+            old_output, _ = self.forward_old_net(step.images)
             old_output = old_output[:, : self.n_old_classes] / self.config.temperature
-            y[:, : self.n_old_classes] = old_output.sigmoid()
-        return self._bce(output, y, in_buffer)
+            targets[:, : self.n_old_classes] = old_output.sigmoid()
+        return self._bce(step.output, targets, step.in_buffer)

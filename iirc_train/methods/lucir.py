@@ -8,6 +8,7 @@ from torch import nn
 
 from iirc_train.buffer.buffer import HerdingBuffer, class_latents
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
 from iirc_train.utils import copy_freeze
 
@@ -70,33 +71,19 @@ class Model(BaseMethod):
                 row = self.class_names_to_idx[name] - self.n_old_classes
                 layer.fc2.weight[row] = norm * F.normalize(latents.mean(dim=0), dim=0).to(norm)
 
-    def _loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
-        loss = self._validation_loss(output, latent, x, y, in_buffer)
+    def _loss(self, step: Step) -> torch.Tensor:
+        loss = self._validation_loss(step)
         if self.old_net is None:
             return loss
-        _, old_latent = self.forward_old_net(x)
-        less_forget = 1 - F.cosine_similarity(latent, old_latent, dim=1)
-        loss = loss + self.lambda_cur * (self._sample_weight(in_buffer) * less_forget).mean()
+        _, old_latent = self.forward_old_net(step.images)
+        less_forget = 1 - F.cosine_similarity(step.latent, old_latent, dim=1)
+        loss = loss + self.lambda_cur * (self._sample_weight(step.in_buffer) * less_forget).mean()
         # detached, as published: the margins drive the scale too
-        cosine = output / self._sigma.detach()
-        return loss + self._margin_ranking_loss(cosine, y, in_buffer)
+        cosine = step.output / self._sigma.detach()
+        return loss + self._margin_ranking_loss(cosine, step.targets, step.in_buffer)
 
-    def _validation_loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
-        return self._bce(output, y, in_buffer, temperature=1.0)
+    def _validation_loss(self, step: Step) -> torch.Tensor:
+        return self._bce(step.output, step.targets, step.in_buffer, temperature=1.0)
 
     def _margin_ranking_loss(
         self, cosine: torch.Tensor, y: torch.Tensor, in_buffer: torch.Tensor

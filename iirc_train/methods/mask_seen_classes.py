@@ -4,6 +4,7 @@ import torch
 
 from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.step import Step
 
 Buffer = RandomBuffer
 
@@ -11,13 +12,6 @@ Buffer = RandomBuffer
 class Model(BaseMethod):
     """Learns every task with a loss over the classes that the task introduces, no others."""
 
-    def _loss(
-        self,
-        output: torch.Tensor,
-        latent: torch.Tensor,
-        x: torch.Tensor,
-        y: torch.Tensor,
-        in_buffer: torch.Tensor,
-    ) -> torch.Tensor:
+    def _loss(self, step: Step) -> torch.Tensor:
         new = slice(self.n_old_classes, None)
-        return self._bce(output[:, new], y[:, new], in_buffer)
+        return self._bce(step.output[:, new], step.targets[:, new], step.in_buffer)
