@@ -2,6 +2,8 @@
 #   make demo    see the whole pipeline at work, in minutes
 #   make test    style, types, and all tests
 #   make parity  every task view of the six published benchmarks at full size against iirc 1.0.1
+#   make bench   the loaders beside others; PHOTOGRAPHS=... SMALL_IMAGES=... name image folders, tars
+#                of such, or shards; without them, images are drawn
 
 VENV ?= .venv
 PYTHON ?= python3
@@ -10,7 +12,7 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types parity clean
+.PHONY: demo test lint types parity bench clean
 
 demo: $(READY)
 	$(BIN)/iirc demo --output demo
@@ -27,6 +29,10 @@ types: $(READY)
 
 parity: $(READY)
 	$(BIN)/python -m benchmarks.parity
+
+bench: $(READY)
+	$(BIN)/python -m benchmarks $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS)) \
+		$(if $(SMALL_IMAGES),--small-images $(SMALL_IMAGES))
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -14,15 +14,14 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
-from itertools import cycle
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 import typer
 
+from benchmarks.images import RepeatedImages
+from benchmarks.timing import interleaved
 from iirc_data.shards import write_shards
 from iirc_data.sources import FolderSource, open_folder
 
@@ -33,7 +32,7 @@ def replicate(images: Path, folder: Path, size: int, n_classes: int) -> int:
     Args:
         images: Image folder, or a tar of one.
         folder: Where the copies go; one that is there already is taken as it is.
-        size: Bytes of images.
+        size: Bytes of images, about.
         n_classes: Classes.
 
     Returns:
@@ -41,22 +40,16 @@ def replicate(images: Path, folder: Path, size: int, n_classes: int) -> int:
     """
     if folder.exists():
         return sum(path.stat().st_size for path in folder.rglob("*.JPEG"))
-    source = open_folder(images)
-    samples = [
-        sample
-        for split, names in source.classes().items()
-        for name in names
-        for sample in source.samples(split, name)
-    ]
-    written = 0
     unfinished = folder.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    for number, sample in enumerate(cycle(samples)):
-        if written >= size:
-            break
-        path = unfinished / "train" / f"class{number % n_classes:03d}" / f"{number:07d}.JPEG"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        written += path.write_bytes(sample.data)
+    source = RepeatedImages.of_bytes(open_folder(images), size, n_classes)
+    written = 0
+    for split, names in source.classes().items():
+        for name in names:
+            (unfinished / split / name).mkdir(parents=True)
+            for sample in source.samples(split, name):
+                path = unfinished / split / name / f"{sample.key}.JPEG"
+                written += path.write_bytes(sample.data)
     unfinished.rename(folder)
     return written
 
@@ -92,21 +85,19 @@ def main(
             "tar cf": run_tar,
             "tar cf, sync": run_tar_and_sync,
         }
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for number in range(runs + 1):
-            for name, run in contenders.items():
-                shutil.rmtree(out, ignore_errors=True)
-                tar.unlink(missing_ok=True)
-                os.sync()
-                start = time.perf_counter()
-                run()
-                if number > 0:
-                    seconds[name].append(time.perf_counter() - start)
-        speed = {name: size / 1e6 / median(times) for name, times in seconds.items()}
+
+        def clean() -> None:
+            shutil.rmtree(out, ignore_errors=True)
+            tar.unlink(missing_ok=True)
+            os.sync()
+
+        interleaved(contenders, 1, clean)
+        timings = interleaved(contenders, runs, clean)
+        speed = {name: size / 1e6 / timing.median for name, timing in timings.items()}
         for name, megabytes_per_second in speed.items():
             print(
                 f"{name:13} {megabytes_per_second:8,.0f} MB/s (median), "
-                f"{size / 1e6 / min(seconds[name]):8,.0f} MB/s (best); "
+                f"{size / 1e6 / min(timings[name].seconds):8,.0f} MB/s (best); "
                 f"shards reach {speed['shards'] / megabytes_per_second:.2f} of its median"
             )
 

@@ -5,9 +5,7 @@ the size of ImageNet (1.28 million images) this project is timed alone, with a g
 the published package at a twentieth of it, for that one looks at every sample once per class.
 """
 
-from collections.abc import Callable
-from statistics import median
-from time import perf_counter
+from math import nan
 from typing import Annotated
 
 import typer
@@ -15,22 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.parity import made_up_dataset, published_dataset, published_tasks
+from benchmarks.timing import interleaved
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.definitions import TRAIN
 from iirc_data.task_view import TaskSequence
 
 BENCHMARK = "iirc_imagenet_full"
 GOAL_SECONDS = 0.5
-
-
-def seconds(action: Callable[[], object], repeats: int) -> float:
-    """Return the median duration of an action."""
-    durations = []
-    for _ in range(repeats):
-        started = perf_counter()
-        action()
-        durations.append(perf_counter() - started)
-    return median(durations)
 
 
 def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int, float, float]:
@@ -59,8 +48,8 @@ def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int,
 
     return (
         len(manifest.split_rows(TRAIN)),
-        seconds(ours, repeats),
-        seconds(published, published_repeats) if published_repeats else float("nan"),
+        interleaved({"": ours}, repeats)[""].median,
+        interleaved({"": published}, published_repeats)[""].median if published_repeats else nan,
     )
 
 

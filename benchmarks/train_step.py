@@ -9,11 +9,8 @@ task, after its first task's memories were chosen (which is timed too). Runs tak
 are compared.
 """
 
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -23,6 +20,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
+from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import TRAIN
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer
@@ -36,6 +34,7 @@ from iirc_train.utils import transform_labels_names_to_vector
 
 METHODS = ("finetune", "icarl_cnn")
 N_WORKERS = 2
+MEMORIES_PER_CLASS = 20
 
 Sample = tuple[Image.Image, str, str]
 
@@ -130,7 +129,7 @@ class Published:
         self.memories: list[Sample] = []
 
     @torch.no_grad()
-    def choose_memories(self, n: int) -> list[np.ndarray]:
+    def choose_memories(self) -> list[np.ndarray]:
         """Choose the first task's memories by herding; return which."""
         self.method.eval()
         self.memories = []
@@ -143,8 +142,9 @@ class Published:
                 latents.append(latent / latent.norm(dim=1, keepdim=True))
             features = torch.cat(latents)
             mean = features.mean(dim=0)
-            total, left, taken = torch.zeros_like(mean), list(range(len(features))), []
-            for _ in range(min(n, len(features))):
+            total, left = torch.zeros_like(mean), list(range(len(features)))
+            taken: list[int] = []
+            for _ in range(min(MEMORIES_PER_CLASS, len(features))):
                 distances = [
                     float((mean - (total + features[i]) / (len(taken) + 1)).norm()) for i in left
                 ]
@@ -184,14 +184,6 @@ class Published:
         return len(data)
 
 
-def timed(seconds: dict[str, list[float]], name: str, work: Callable[[], Any]) -> Any:
-    """Run and keep how long it took."""
-    started = time.perf_counter()
-    result = work()
-    seconds.setdefault(name, []).append(time.perf_counter() - started)
-    return result
-
-
 def main(
     shards: Annotated[Path, typer.Argument(help="Shard folder of CIFAR-10.")],
     images: Annotated[int, typer.Option(help="Training images per class.")] = 1000,
@@ -200,7 +192,10 @@ def main(
     compiled: Annotated[bool, typer.Option(help="Time torch.compile too.")] = False,
 ) -> None:
     """Measure and print medians."""
-    variants = {"fp32": {"precision": "fp32"}, "bf16": {"precision": "bf16"}}
+    variants: dict[str, dict[str, str | bool]] = {
+        "fp32": {"precision": "fp32"},
+        "bf16": {"precision": "bf16"},
+    }
     if compiled:
         variants |= {
             f"{name}, compiled": {**settings, "compile": True}
@@ -215,7 +210,7 @@ def main(
                         "data": str(shards),
                         "method": method,
                         "n_layers": layers,
-                        "n_memories_per_class": 20,
+                        "n_memories_per_class": MEMORIES_PER_CLASS,
                         "samples_per_class": images,
                         "lr": 0.01,
                         "device": "cpu",
@@ -226,31 +221,33 @@ def main(
             for name, settings in variants.items()
         }
         published = Published(ours["fp32"])
-        seconds: dict[str, list[float]] = {}
-        for _ in range(runs if method == "icarl_cnn" else 1):
-            theirs = timed(seconds, "published", lambda: published.choose_memories(20))  # noqa: B023
-            chosen = timed(seconds, "fp32", ours["fp32"].choose_memories)
+        choosing = interleaved(
+            {
+                "published": published.choose_memories,
+                "ours": ours["fp32"].choose_memories,
+            },
+            runs if method == "icarl_cnn" else 1,
+        )
         if method == "icarl_cnn":
+            theirs, chosen = (timing.results[-1] for timing in choosing.values())
             equal = all(np.array_equal(a, b) for a, b in zip(chosen, theirs, strict=True))
-            ratio = median(seconds["published"]) / median(seconds["fp32"])
+            ratio = choosing["published"].median / choosing["ours"].median
             print(
-                f"{method}: choosing memories {median(seconds['published']):.2f} s published, "
-                f"{median(seconds['fp32']):.2f} s ours: {ratio:.2f} times as fast, "
+                f"{method}: choosing memories {choosing['published'].median:.2f} s published, "
+                f"{choosing['ours'].median:.2f} s ours: {ratio:.2f} times as fast, "
                 f"{'the same' if equal else 'OTHER'} exemplars",
                 flush=True,
             )
-        contenders = {"published": published, **ours}
+        contenders: dict[str, Published | Ours] = {"published": published, **ours}
         for name, contender in contenders.items():
             if name not in ("published", "fp32"):
                 contender.choose_memories()
             contender.begin_second_task()
             contender.train_epoch()  # compiles, starts decoders
-        seconds = {}
-        n = 0
-        for _ in range(runs):
-            for name, contender in contenders.items():
-                n = timed(seconds, name, contender.train_epoch)
-        speed = {name: n / median(times) for name, times in seconds.items()}
+        timings = interleaved(
+            {name: contender.train_epoch for name, contender in contenders.items()}, runs
+        )
+        speed = {name: timing.results[-1] / timing.median for name, timing in timings.items()}
         for name, images_per_second in speed.items():
             print(
                 f"{method}: {name:15} {images_per_second:6.0f} images/s, "

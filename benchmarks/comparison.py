@@ -1,0 +1,97 @@
+"""What the loader benchmarks share: their options, and one way from images to a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import torch
+import typer
+from rich.console import Console
+
+from benchmarks.contenders import Contender, Workload, measure
+from benchmarks.images import opened
+from benchmarks.results import Result, Setting
+from iirc_data.console import errors_in_one_line
+from iirc_data.errors import LoaderError
+from iirc_data.sources import Source
+
+Data: TypeAlias = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Shard folder, image folder split/class/*, or a tar of one. [default: drawn images]"
+    ),
+]
+Images: TypeAlias = Annotated[int, typer.Option(min=1, help="Images per epoch, at least.")]
+BatchSize: TypeAlias = Annotated[int, typer.Option(min=1, help="Images per batch.")]
+Workers: TypeAlias = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes or threads of each. [default: all processors]"),
+]
+Runs: TypeAlias = Annotated[int, typer.Option(min=1, help="Epochs of each that are timed.")]
+Device: TypeAlias = Annotated[str, typer.Option(help="Where images are wanted: cpu or cuda.")]
+Results: TypeAlias = Annotated[Path, typer.Option(help="Folder for the JSON file.")]
+
+_SHARDS_PER_WORKER = 4
+
+
+def compare(
+    name: str,
+    contenders: Sequence[Contender],
+    *,
+    preset: str,
+    data: Path | None,
+    drawn: Source,
+    images: int,
+    batch_size: int,
+    workers: int,
+    runs: int,
+    device: str,
+    results: Path,
+) -> Result:
+    """Measure both kinds of output, print a table, and write a JSON file.
+
+    Args:
+        name: The benchmark's name.
+        contenders: Who takes part.
+        preset: Name of the transforms.
+        data: Where the images are; see :func:`benchmarks.images.opened`.
+        drawn: Images for where ``data`` is None.
+        images: Images per epoch, at least.
+        batch_size: Images per batch.
+        workers: Processes or threads of each contender.
+        runs: Epochs of each contender that are timed.
+        device: ``"cpu"`` or ``"cuda"``.
+        results: Folder for the JSON file.
+
+    Returns:
+        What was found.
+    """
+    with errors_in_one_line():
+        target = torch.device(device)
+        if target.type == "cuda" and not torch.cuda.is_available():
+            raise LoaderError("no CUDA device here: run without --device cuda")
+        speeds = []
+        with opened(data, drawn, images, _SHARDS_PER_WORKER * workers) as store:
+            for normalize in (True, False):
+                workload = Workload.of_size(
+                    store,
+                    images,
+                    preset=preset,
+                    normalize=normalize,
+                    batch_size=batch_size,
+                    workers=workers,
+                    device=target,
+                )
+                speeds += measure(workload, contenders, runs)
+    settings: dict[str, Setting] = {
+        "images": store.manifest.dataset,
+        "images per epoch": len(workload.sample_ids),
+        "batch size": batch_size,
+        "workers": workers,
+        "device": target.type,
+        "runs": runs,
+    }
+    result = Result.now(name, target, settings, speeds)
+    Console().print(result.table())
+    print(f"written to {result.write(results)}")
+    return result

@@ -1,0 +1,244 @@
+"""Contenders of the loader benchmarks: what each is given, how it is checked, how it is timed."""
+
+import itertools
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.results import Role, Speed
+from benchmarks.timing import interleaved
+from iirc_data.augment import TRANSFORM_PRESETS, TransformPreset
+from iirc_data.definitions import NO_LABEL, TRAIN
+from iirc_data.errors import LoaderError
+from iirc_data.loader import EngineName, make_engine, make_loader
+from iirc_data.shards import ShardStore
+from iirc_data.task_view import TaskView
+
+_TOLERANCE = 0.5  # of mean and deviation, in units of the deviation: crops are drawn at random
+
+Epoch = Callable[[], Iterable[torch.Tensor]]
+"""Begins an epoch; gives its images batch after batch, (N, 3, H, W)."""
+
+
+class UnavailableError(Exception):
+    """A contender cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What every contender is asked for: some images once per epoch, augmented for training.
+
+    Attributes:
+        store: The shards that hold the images.
+        shard_numbers: Which of them; the images are all of theirs.
+        preset: Name of the transforms: ``"imagenet"`` or ``"cifar"``.
+        normalize: Give float32 normalised, otherwise uint8.
+        batch_size: Images per batch.
+        workers: Processes or threads that decode.
+        device: Where the images are wanted.
+    """
+
+    store: ShardStore
+    shard_numbers: tuple[int, ...]
+    preset: str
+    normalize: bool
+    batch_size: int
+    workers: int
+    device: torch.device
+
+    @classmethod
+    def of_size(cls, store: ShardStore, n_images: int, **settings: object) -> Self:
+        """Take as many of the training shards as hold some number of images.
+
+        Args:
+            store: The shards.
+            n_images: Images that are enough; shards are taken whole.
+            **settings: The other attributes.
+        """
+        splits = store.manifest.splits
+        split = TRAIN if TRAIN in splits else next(iter(splits))
+        paths = {shard.path for shard in splits[split]}
+        chosen, found = [], 0
+        for number, shard in enumerate(store.manifest.shards):
+            if shard.path in paths and found < n_images:
+                chosen.append(number)
+                found += shard.samples
+        return cls(store=store, shard_numbers=tuple(chosen), **settings)  # type: ignore[arg-type]
+
+    @property
+    def output(self) -> str:
+        """Name of what is given."""
+        return "float32, normalised" if self.normalize else "uint8"
+
+    @property
+    def transforms(self) -> TransformPreset:
+        """The transforms."""
+        return TRANSFORM_PRESETS[self.preset]
+
+    @cached_property
+    def sample_ids(self) -> NDArray[np.int64]:
+        """int64 (N,): the images' rows of the sample table."""
+        return np.flatnonzero(np.isin(self.store.table.shard, self.shard_numbers))
+
+    @property
+    def paths(self) -> list[Path]:
+        """The tars."""
+        shards = self.store.manifest.shards
+        return [self.store.root / shards[number].path for number in self.shard_numbers]
+
+    @property
+    def view(self) -> TaskView:
+        """The images as samples of one class."""
+        labels = np.tile(np.array([0, NO_LABEL], np.int32), (len(self.sample_ids), 1))
+        return TaskView(("image",), (0,), 0, 1, (0,), self.sample_ids, labels)
+
+
+Build = Callable[[Workload, ExitStack], Epoch]
+"""Builds a contender; the stack takes what must be closed.
+
+Raises:
+    UnavailableError: It cannot run here.
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of loading images.
+
+    Attributes:
+        name: What to call it.
+        role: See :class:`~benchmarks.results.Speed`; a limit gives no images.
+        build: Makes it.
+    """
+
+    name: str
+    role: Role
+    build: Build
+
+
+def ours(engine: EngineName, resident: bool = False) -> Build:
+    """Return how this project's loader is built.
+
+    Args:
+        engine: Its engine.
+        resident: Keep decoded images on the device.
+    """
+
+    def build(workload: Workload, stack: ExitStack) -> Epoch:
+        try:
+            decoder = make_engine(engine, workload.device, workload.workers)
+        except LoaderError as error:
+            raise UnavailableError(str(error)) from error
+        stack.callback(decoder.close)
+        loader = make_loader(
+            workload.view,
+            workload.store,
+            transforms=workload.transforms,
+            train=True,
+            batch_size=workload.batch_size,
+            normalize=workload.normalize,
+            resident=resident,
+            device=workload.device,
+            engine=decoder,
+        )
+        numbers = itertools.count()
+
+        def epoch() -> Iterable[torch.Tensor]:
+            loader.set_epoch(next(numbers))
+            return (batch.images for batch in loader)
+
+        return epoch
+
+    return build
+
+
+def measure(workload: Workload, contenders: Iterable[Contender], runs: int) -> list[Speed]:
+    """Build contenders, check over one epoch that they give the same, and time further epochs.
+
+    Args:
+        workload: What they are asked for.
+        contenders: Who takes part; loaders are compared with the first that can run.
+        runs: Epochs of each that are timed.
+
+    Returns:
+        A speed for each contender.
+
+    Raises:
+        RuntimeError: A contender gives other images than the first.
+    """
+    speeds: list[Speed] = []
+    epochs: dict[str, Callable[[], None]] = {}
+    expected: _Seen | None = None
+    with ExitStack() as stack:
+        for contender in contenders:
+            speed = Speed(contender=contender.name, role=contender.role, output=workload.output)
+            speeds.append(speed)
+            try:
+                epoch = contender.build(workload, stack)
+            except UnavailableError as error:
+                speed.note = str(error)
+                continue
+            seen = _look_at(epoch(), workload)
+            if contender.role != "limit":
+                expected = expected or seen
+                seen.check(contender.name, expected)
+            epochs[contender.name] = partial(_exhaust, epoch, workload.device)
+        timings = interleaved(epochs, runs)
+    n = len(workload.sample_ids)
+    for speed in speeds:
+        if speed.contender in timings:
+            timing = timings[speed.contender]
+            speed.images_per_second = [n / seconds for seconds in timing.seconds]
+            speed.median = n / timing.median
+    return speeds
+
+
+@dataclass(frozen=True)
+class _Seen:
+    n_images: int
+    shapes: frozenset[tuple[int, ...]]
+    dtypes: frozenset[torch.dtype]
+    mean: float
+    deviation: float
+
+    def check(self, name: str, expected: "_Seen") -> None:
+        same_form = (self.n_images, self.shapes, self.dtypes) == (
+            expected.n_images,
+            expected.shapes,
+            expected.dtypes,
+        )
+        allowed = _TOLERANCE * expected.deviation
+        differences = (self.mean - expected.mean, self.deviation - expected.deviation)
+        if not same_form or not all(abs(difference) <= allowed for difference in differences):
+            raise RuntimeError(
+                f"{name} gives other images than it should: it gives {self}, "
+                f"others {expected}; such contenders cannot be compared"
+            )
+
+
+def _look_at(epoch: Iterable[torch.Tensor], workload: Workload) -> _Seen:
+    n, shapes, dtypes, means, squares = 0, set(), set(), [], []
+    for images in epoch:
+        n += len(images)
+        shapes.add(tuple(images.shape[1:]))
+        dtypes.add(images.dtype)
+        values = images.to(workload.device).float()
+        means.append(values.mean().item() * len(images))
+        squares.append(values.square().mean().item() * len(images))
+    mean, square = sum(means) / max(n, 1), sum(squares) / max(n, 1)
+    deviation = max(square - mean**2, 0.0) ** 0.5
+    return _Seen(n, frozenset(shapes), frozenset(dtypes), mean, deviation)
+
+
+def _exhaust(epoch: Epoch, device: torch.device) -> None:
+    for images in epoch():
+        images.to(device, non_blocking=True)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

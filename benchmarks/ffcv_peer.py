@@ -1,0 +1,64 @@
+"""FFCV as a peer; importing this module needs FFCV."""
+
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from ffcv.fields import IntField, RGBImageField
+from ffcv.fields.decoders import RandomResizedCropRGBImageDecoder
+from ffcv.loader import Loader, OrderOption
+from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, ToDevice, ToTensor, ToTorchImage
+from ffcv.writer import DatasetWriter
+from PIL import Image
+
+from benchmarks.contenders import Epoch, Workload
+from iirc_data.decoding import decode
+
+_JPEG_QUALITY = 90  # as FFCV's own ImageNet scripts; FFCV cannot keep a photograph's own bytes
+
+
+class _DecodedImages(Sequence[tuple[Image.Image, int]]):
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+
+    def __len__(self) -> int:
+        return len(self.workload.sample_ids)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        store, sample_id = self.workload.store, int(self.workload.sample_ids[index])
+        return decode(store.read(sample_id), lambda: store.name(sample_id)), 0
+
+
+def build(workload: Workload, stack: ExitStack) -> Epoch:
+    """Write the images to FFCV's format and make its loader."""
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iirc-benchmark-"))
+    path = str(Path(folder, "images.beton"))
+    fields = {
+        "image": RGBImageField(write_mode="jpg", jpeg_quality=_JPEG_QUALITY),
+        "label": IntField(),
+    }
+    writer = DatasetWriter(path, fields, num_workers=workload.workers)
+    writer.from_indexed_dataset(_DecodedImages(workload))
+    preset = workload.transforms
+    on_gpu = [ToDevice(workload.device, non_blocking=True)]
+    mean, std = np.array(preset.mean) * 255, np.array(preset.std) * 255
+    steps = [
+        RandomResizedCropRGBImageDecoder((224, 224)),
+        RandomHorizontalFlip(),
+        ToTensor(),
+        *(on_gpu if workload.device.type == "cuda" else []),
+        ToTorchImage(),
+        *([NormalizeImage(mean, std, np.float32)] if workload.normalize else []),
+    ]
+    loader = Loader(
+        path,
+        batch_size=workload.batch_size,
+        num_workers=workload.workers,
+        order=OrderOption.RANDOM,
+        os_cache=True,
+        drop_last=False,
+        pipelines={"image": steps, "label": None},
+    )
+    return lambda: (batch[0] for batch in loader)

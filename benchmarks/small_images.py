@@ -1,0 +1,53 @@
+"""Loading small images for training, resident and streamed, beside a DataLoader.
+
+    python -m benchmarks.small_images SHARDS_OR_IMAGES
+
+CIFAR's augmentation in small batches. The DataLoader has every image decoded in memory already and
+two workers. This project's streaming loader decodes in every epoch; the resident one only in the
+first, which is not timed. Epochs take turns; medians are compared.
+"""
+
+import typer
+
+from benchmarks import peers
+from benchmarks.comparison import BatchSize, Data, Device, Images, Results, Runs, Workers, compare
+from benchmarks.contenders import Contender, ours
+from benchmarks.results import RESULTS_FOLDER
+from iirc_data.loader.engine import default_threads
+from iirc_data.sources.drawn import DrawnSource
+
+CONTENDERS = (
+    Contender("ours, resident", "ours", ours("auto", resident=True)),
+    Contender("ours, streamed by DALI", "ours", ours("dali")),
+    Contender("ours, streamed by torch", "ours", ours("torch")),
+    Contender("DataLoader, decoded, transforms v1", "peer", peers.decoded_pillow),
+)
+
+
+def main(
+    data: Data = None,
+    images: Images = 20_000,
+    batch_size: BatchSize = 128,
+    workers: Workers = 2,
+    runs: Runs = 5,
+    device: Device = "cpu",
+    results: Results = RESULTS_FOLDER,
+) -> None:
+    """Measure, print a table, and write a JSON file."""
+    compare(
+        "small-images" if device == "cpu" else "small-images-gpu",
+        CONTENDERS,
+        preset="cifar",
+        data=data,
+        drawn=DrawnSource(),
+        images=images,
+        batch_size=batch_size,
+        workers=workers or default_threads(),
+        runs=runs,
+        device=device,
+        results=results,
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,165 @@
+"""The benchmark programs, at tiny sizes: they run, compare what they should, and say where."""
+
+import multiprocessing
+from contextlib import ExitStack
+
+import pytest
+import torch
+
+from benchmarks import loader, small_images
+from benchmarks.contenders import Contender, Workload, measure, ours
+from benchmarks.images import DrawnPhotographs, RepeatedImages, opened
+from benchmarks.results import Machine, Result, Speed
+from benchmarks.timing import interleaved
+from iirc_data.shards import ShardStore, write_shards
+from iirc_data.sources import open_folder
+
+NOT_NEEDED = {"FFCV", "decoding alone: PyTurboJPEG"}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory) -> ShardStore:
+    folder = tmp_path_factory.mktemp("photographs")
+    write_shards(RepeatedImages(DrawnPhotographs(6, width=96), 24, 4), folder)
+    return ShardStore.open(folder)
+
+
+def workload(store: ShardStore, **changes: object) -> Workload:
+    settings = {
+        "preset": "imagenet",
+        "normalize": True,
+        "batch_size": 8,
+        "workers": 2,
+        "device": torch.device("cpu"),
+    }
+    return Workload.of_size(store, 24, **settings | changes)
+
+
+def test_the_loader_benchmark_times_every_contender_that_is_installed(
+    photographs, tmp_path, capsys
+):
+    loader.main(photographs.root, images=24, batch_size=8, workers=2, runs=1, results=tmp_path)
+    (path,) = tmp_path.iterdir()
+    result = Result.model_validate_json(path.read_bytes())
+    for speed in result.speeds:
+        if speed.median is None:
+            assert speed.contender in NOT_NEEDED and speed.note == "not installed"
+        else:
+            assert speed.images_per_second == [speed.median] and speed.median > 0
+    for output in ("float32, normalised", "uint8"):
+        names = {speed.contender for speed in result.speeds if speed.output == output}
+        assert names == {contender.name for contender in loader.CONTENDERS + loader.ON_CPU}
+    printed = capsys.readouterr().out
+    assert f"written to {path}" in printed
+    assert all(len(line) <= 80 for line in printed.splitlines() if str(path) not in line)
+    assert not multiprocessing.active_children()
+
+
+def test_the_small_image_benchmark_writes_shards_of_what_it_is_given(tiny_folder, tmp_path):
+    small_images.main(tiny_folder, images=64, batch_size=16, workers=2, runs=2, results=tmp_path)
+    (path,) = tmp_path.iterdir()
+    result = Result.model_validate_json(path.read_bytes())
+    assert len(result.speeds) == 2 * len(small_images.CONTENDERS)
+    assert all(len(speed.images_per_second) == 2 for speed in result.speeds)
+    assert result.settings["images per epoch"] == 64
+
+
+def test_a_contender_that_gives_other_images_is_refused(photographs):
+    def unnormalised(workload: Workload, stack: ExitStack):
+        epoch = ours("torch")(workload, stack)
+        return lambda: (images.mul(0.25).add(0.45) for images in epoch())
+
+    def one_too_few(workload: Workload, stack: ExitStack):
+        epoch = ours("torch")(workload, stack)
+        return lambda: (images[1:] for images in epoch())
+
+    def other_layout(workload: Workload, stack: ExitStack):
+        epoch = ours("torch")(workload, stack)
+        return lambda: (images.permute(0, 2, 3, 1) for images in epoch())
+
+    first = Contender("ours", "ours", ours("torch"))
+    for wrong in (unnormalised, one_too_few, other_layout):
+        with pytest.raises(RuntimeError, match="wrong gives other images"):
+            measure(workload(photographs), [first, Contender("wrong", "peer", wrong)], 1)
+
+
+def test_a_gpu_that_is_not_there_is_told_in_one_line(photographs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="1"):
+        loader.main(photographs.root, device="cuda", results=tmp_path)
+    assert "no CUDA device here" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_workload_takes_whole_training_shards_until_they_are_enough(tiny_store):
+    found = Workload.of_size(
+        tiny_store,
+        21,
+        preset="cifar",
+        normalize=True,
+        batch_size=8,
+        workers=1,
+        device=torch.device("cpu"),
+    )
+    shards = [tiny_store.manifest.shards[number] for number in found.shard_numbers]
+    assert [shard.path for shard in shards] == ["train/bear-000000.tar", "train/bus-000000.tar"]
+    assert len(found.sample_ids) == sum(shard.samples for shard in shards) == 40
+
+
+def test_images_are_repeated_and_dealt_out_evenly(tiny_folder):
+    source = RepeatedImages(open_folder(tiny_folder), n_images=300, n_classes=7)
+    classes = [list(source.samples("train", name)) for name in source.classes()["train"]]
+    assert {len(samples) for samples in classes} <= {300 // 7, 300 // 7 + 1}
+    samples = [sample for of_class in classes for sample in of_class]
+    assert len({sample.key for sample in samples}) == 300
+    originals = [path.read_bytes() for path in tiny_folder.rglob("*.jpg")]
+    assert {sample.data for sample in samples} == set(originals)
+
+
+def test_drawn_images_serve_where_none_are_given():
+    with opened(None, DrawnPhotographs(2, width=64), 5, 2) as store:
+        root = store.root
+        assert len(store) == 5
+        assert {*store.table.height.tolist()} == {48, 36}
+    assert not root.exists()
+
+
+def test_contenders_take_turns():
+    turns: list[str] = []
+    timings = interleaved(
+        {name: lambda name=name: turns.append(name) or name for name in "ab"},
+        3,
+        before_each=lambda: turns.append("-"),
+    )
+    assert "".join(turns) == "-a-b" * 3
+    assert timings["b"].results == ["b"] * 3
+    assert len(timings["a"].seconds) == 3
+
+
+def test_tables_give_ratios_to_the_fastest_of_ours_and_shares_of_the_fastest_limit():
+    def speed(name, role, median):
+        return Speed(
+            contender=name, role=role, output="uint8", images_per_second=[median], median=median
+        )
+
+    result = Result(
+        name="loader",
+        date="2025-01-01T00:00:00+00:00",
+        machine=Machine(cpu="CPU (R) 9", cores=4, memory_gib=8, gpu=None),
+        versions={"python": "3.11"},
+        settings={"runs": 1},
+        speeds=[
+            speed("ours", "ours", 600.0),
+            speed("ours, slow", "ours", 300.0),
+            speed("peer", "peer", 400.0),
+            Speed(contender="FFCV", role="peer", output="uint8", note="not installed"),
+            speed("limit", "limit", 1000.0),
+            speed("slow limit", "limit", 500.0),
+        ],
+    )
+    lines = result.markdown().splitlines()
+    assert "| ours, slow | 300 |  | 0.30 |" in lines
+    assert "| peer | 400 | 1.50 | 0.40 |" in lines
+    assert "| FFCV | not installed |  |  |" in lines
+    assert "| slow limit | 500 |  |  |" in lines
+    assert result.machine.slug == "cpu-r-9-4-cores"
