@@ -82,6 +82,10 @@ def compare(
                     workers=workers,
                     device=target,
                 )
+                Console(stderr=True).print(
+                    f"{name}, {workload.output}: {len(contenders)} contenders, {runs} epochs of "
+                    f"{len(workload.sample_ids):,} images each"
+                )
                 speeds += measure(workload, contenders, runs)
     settings: dict[str, Setting] = {
         "images": store.manifest.dataset,

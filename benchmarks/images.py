@@ -127,6 +127,45 @@ class DrawnPhotographs:
             yield Sample(f"{number:04d}", "jpg", file.getvalue(), f"drawn photograph {number}")
 
 
+@dataclass(frozen=True)
+class NoiseImages:
+    """PNGs of noise, 32 x 32 pixels, with given classes: CIFAR's shape without CIFAR.
+
+    Attributes:
+        class_names: The classes.
+        train: Training images per class.
+        test: Test images per class.
+    """
+
+    class_names: tuple[str, ...]
+    train: int
+    test: int
+    name = "noise"
+    encoded_here = False
+
+    def classes(self) -> dict[str, list[str]]:
+        """Return for each split the sorted names of its classes."""
+        return {"test": sorted(self.class_names), "train": sorted(self.class_names)}
+
+    def weight(self, split: str, class_name: str) -> int:
+        """Return the number of a class's images."""
+        return self.train if split == "train" else self.test
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return what the images depend on."""
+        return str(self)
+
+    def samples(self, split: str, class_name: str) -> Iterator[Sample]:
+        """Yield a class's images; image n is always the same."""
+        n = self.weight(split, class_name)
+        stream = [self.class_names.index(class_name), split == "train"]
+        pixels = np.random.default_rng(stream).integers(0, 256, (n, 32, 32, 3), np.uint8)
+        for number in range(n):
+            file = io.BytesIO()
+            Image.fromarray(pixels[number]).save(file, format="PNG", compress_level=1)
+            yield Sample(f"{number:04d}", "png", file.getvalue(), f"noise {class_name} {number}")
+
+
 @contextmanager
 def opened(data: Path | None, drawn: Source, n_images: int, n_classes: int) -> Iterator[ShardStore]:
     """Open shards; those of images that are none yet are written to a temporary folder.

@@ -20,7 +20,7 @@ CONTENDERS = (
     Contender("ours, resident", "ours", ours("auto", resident=True)),
     Contender("ours, streamed by DALI", "ours", ours("dali")),
     Contender("ours, streamed by torch", "ours", ours("torch")),
-    Contender("DataLoader, decoded, transforms v1", "peer", peers.decoded_pillow),
+    Contender("DataLoader, decoded images, v1", "peer", peers.decoded_pillow),
 )
 
 

@@ -1,0 +1,126 @@
+"""One whole run of IIRC-CIFAR100's shape, end to end, and how idle the GPU is meanwhile.
+
+``python -m benchmarks.gpu_run --epochs 140``. 22 tasks with the published settings of
+``icarl_cnn``, on images of noise: as many, and as large, as CIFAR-100's. Then a training epoch of
+the second task is run under the profiler. Works on the CPU as well, which shows that the program
+does; there it needs few epochs, and there is no GPU to be idle.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from torch.profiler import ProfilerActivity, profile
+
+from benchmarks.comparison import Results
+from benchmarks.images import NoiseImages
+from benchmarks.results import RESULTS_FOLDER, Result, Setting
+from benchmarks.synthetic import CIFAR100_TEST, CIFAR100_TRAIN
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.console import errors_in_one_line
+from iirc_data.definitions import TRAIN
+from iirc_data.shards import write_shards
+from iirc_train.composition import compose
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import run_experiment, train_epoch
+from iirc_train.experiment import Experiment
+from iirc_train.progress import TrainingProgress
+
+PRESET = "cifar100-icarl_cnn-20"
+LEARNING_RATE = 0.01  # noise cannot be learnt, and the published rate would end in infinities
+
+
+def idle_share(config: ExperimentConfig) -> tuple[float, float]:
+    """Profile an epoch of the second task, after two that compile and decode.
+
+    Returns:
+        The share of the time in which the GPU does nothing; images per second without profiler.
+    """
+    experiment = Experiment(config)
+    method = experiment.method
+    for task_id in (0, 1):
+        method.prepare_model_for_new_task(experiment.task_data(task_id))
+    experiment.connect_network()
+    loader = experiment.training_loader(experiment.view(TRAIN, 1))
+    progress = TrainingProgress(Console(quiet=True), "", experiment.n_tasks)
+
+    def epoch(number: int) -> float:
+        loader.set_epoch(number)
+        started = time.perf_counter()
+        train_epoch(experiment, loader, progress)
+        torch.cuda.synchronize(experiment.device)
+        return time.perf_counter() - started
+
+    epoch(0)
+    epoch(1)
+    images_per_second = loader.n_samples / epoch(2)
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        seconds = epoch(3)
+    busy = end = 0.0
+    spans = [
+        (event.time_range.start, event.time_range.end)
+        for event in profiler.events()
+        if event.device_type.name == "CUDA" and not event.is_user_annotation
+    ]
+    for start, stop in sorted(spans):  # kernels may overlap
+        busy += max(0.0, stop - max(start, end))
+        end = max(end, stop)
+    return 1 - busy / 1e6 / seconds, images_per_second
+
+
+def main(
+    epochs: Annotated[int, typer.Option(min=1, help="Epochs per task, twice in the first.")] = 140,
+    device: Annotated[str, typer.Option(help="Training device: auto, cpu or cuda.")] = "auto",
+    images: Annotated[
+        int, typer.Option(min=50, help="Training images per class.")
+    ] = CIFAR100_TRAIN,
+    layers: Annotated[int, typer.Option(help="Layers of the network.")] = 32,
+    compiled: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,
+    results: Results = RESULTS_FOLDER,
+) -> None:
+    """Train, print times, and write a JSON file."""
+    console = Console()
+    with errors_in_one_line(), tempfile.TemporaryDirectory(prefix="iirc-benchmark-") as folder:
+        classes = tuple(load_benchmark("iirc_cifar100").leaf_classes)
+        source = NoiseImages(classes, images, images * CIFAR100_TEST // CIFAR100_TRAIN)
+        write_shards(source, Path(folder, "shards"))
+        overrides = {
+            "data": str(Path(folder, "shards")),
+            "epochs_per_task": epochs,
+            "n_layers": layers,
+            "lr": LEARNING_RATE,
+            "device": device,
+            "compile": compiled,
+        }
+        config = compose(PRESET, None, overrides)
+        started = time.perf_counter()
+        run_experiment(config, Path(folder, "run"), console)
+        figures = {"end to end (s)": time.perf_counter() - started}
+        experiment = Experiment(config)
+        target, n_tasks = experiment.device, experiment.n_tasks
+        if target.type == "cuda":
+            idle, images_per_second = idle_share(config)
+            figures |= {"GPU idle share": idle, "training (images/s)": images_per_second}
+        else:
+            console.print("no GPU: its idle share was not measured")
+    settings: dict[str, Setting] = {
+        "preset": PRESET,
+        "tasks": n_tasks,
+        "epochs per task": epochs,
+        "images per class": images,
+        "layers": layers,
+        "compile": compiled,
+        "device": target.type,
+    }
+    result = Result.now("gpu-run", target, settings, [], figures)
+    for name, value in figures.items():
+        console.print(f"{name}: {value:,.2f}")
+    print(f"written to {result.write(results)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
