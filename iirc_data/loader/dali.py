@@ -2,6 +2,8 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +24,7 @@ from iirc_data.loader.engine import (
     sizes_differ,
 )
 from iirc_data.loader.memory import empty
+from iirc_data.loader.pixels import resize_and_crop, stack
 
 _BATCHES_AHEAD = 2
 
@@ -42,6 +45,7 @@ class DaliEngine:
         self._device = device
         self._threads = threads or default_threads()
         self._pipelines: dict[_Steps, _DaliPipeline] = {}
+        self._pool = ThreadPoolExecutor(self._threads, "iirc-resize")
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """See :class:`iirc_data.loader.engine.Engine`."""
@@ -63,11 +67,12 @@ class DaliEngine:
                 self._drain(pipeline, len(pending))
 
     def close(self) -> None:
-        """Release the pipelines."""
+        """Release the pipelines and threads."""
         self._pipelines.clear()
+        self._pool.shutdown()
 
     def _pipeline_for(self, request: DecodeRequest) -> "_DaliPipeline":
-        steps = _Steps.of(request.augmentation)
+        steps = _Steps.of(request.augmentation, on_gpu=self._device.type == "cuda")
         pipeline = self._pipelines.get(steps)
         if pipeline is None or len(request.encoded) > pipeline.max_batch_size:
             pipeline = _DaliPipeline(steps, len(request.encoded), self._threads, self._device)
@@ -76,12 +81,29 @@ class DaliEngine:
 
     def _collect(self, pipeline: "_DaliPipeline", request: DecodeRequest) -> torch.Tensor:
         try:
-            return pipeline.collect(request)
+            with pipeline.outputs() as decoded:
+                if pipeline.steps.leaves_size:
+                    return self._resized(decoded, request)
+                return _copied(decoded, request)
         except RuntimeError as error:
             self._give_up(pipeline)
             for number, encoded in enumerate(request.encoded):
                 decode(encoded, partial(request.names, number))  # raises for the damaged one
             raise LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}") from error
+
+    def _resized(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
+        def resize(numbers: range) -> list[torch.Tensor]:
+            return [
+                resize_and_crop(from_dlpack(decoded[number]), request.augmentation, number)
+                for number in numbers
+            ]
+
+        n = len(request.encoded)
+        parts = [range(first, n, self._threads) for first in range(self._threads)]
+        images: list[torch.Tensor] = [torch.empty(0)] * n
+        for part, resized in zip(parts, self._pool.map(resize, parts), strict=True):
+            images[part.start :: self._threads] = resized
+        return stack(images, request)
 
     def _drain(self, pipeline: "_DaliPipeline", n: int) -> None:
         try:
@@ -95,19 +117,28 @@ class DaliEngine:
 
 
 class _Steps(NamedTuple):
-    """What a pipeline does to images after it decoded them."""
+    """What a pipeline does to images.
+
+    Attributes:
+        has_window: It decodes a window.
+        has_resize: It resizes.
+        output_size: What it crops to.
+        leaves_size: It ends with the decoded window; whoever collects it resizes, crops and
+            mirrors. DALI's resizing on the CPU takes longer than its decoding.
+    """
 
     has_window: bool
     has_resize: bool
     output_size: tuple[int, int] | None
+    leaves_size: bool
 
     @classmethod
-    def of(cls, augmentation: Augmentation) -> Self:
-        return cls(
-            augmentation.window is not None,
-            augmentation.resize is not None,
-            None if augmentation.crop is None else augmentation.output_size,
-        )
+    def of(cls, augmentation: Augmentation, on_gpu: bool) -> Self:
+        has_window, has_resize = augmentation.window is not None, augmentation.resize is not None
+        if has_resize and not on_gpu:
+            return cls(has_window, False, None, True)
+        crops = augmentation.crop is not None
+        return cls(has_window, has_resize, augmentation.output_size if crops else None, False)
 
 
 class _DaliPipeline:
@@ -140,7 +171,8 @@ class _DaliPipeline:
     def _feed(self, encoded: list[NDArray[np.uint8]], augmentation: Augmentation) -> None:
         steps, feed = self.steps, self._pipeline.feed_input
         feed("encoded", encoded)
-        feed("flip", augmentation.flip.astype(np.int32))
+        if not steps.leaves_size:
+            feed("flip", augmentation.flip.astype(np.int32))
         if steps.has_window and augmentation.window is not None:
             feed("window_start", np.ascontiguousarray(augmentation.window[:, :2]))
             feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:]))
@@ -149,24 +181,28 @@ class _DaliPipeline:
         if steps.output_size is not None:
             feed("crop", augmentation.crop)
 
-    def collect(self, request: DecodeRequest) -> torch.Tensor:
-        """Return the images of the oldest batch under way, uint8 (N, H, W, 3)."""
-        (output,) = self._pipeline.share_outputs()
+    @contextmanager
+    def outputs(self) -> Iterator[Any]:
+        """Lend the images of the oldest batch under way, DALI's list of uint8 (H, W, 3)."""
+        (images,) = self._pipeline.share_outputs()
         try:
-            if not output.is_dense_tensor():
-                sizes = {tuple(shape[:2]) for shape in output.shape()}
-                raise sizes_differ(request, sizes)
-            images: torch.Tensor = from_dlpack(output.as_tensor())
-            # DALI uses its memory again
-            return empty(images.shape, images.dtype, images.device).copy_(images)
+            yield images
         finally:
             self._pipeline.release_outputs()
 
     def drain(self, n: int) -> None:
         """Let go of the oldest batches under way."""
         for _ in range(n):
-            self._pipeline.share_outputs()
-            self._pipeline.release_outputs()
+            with self.outputs():
+                pass
+
+
+def _copied(decoded: Any, request: DecodeRequest) -> torch.Tensor:
+    if not decoded.is_dense_tensor():
+        raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
+    images: torch.Tensor = from_dlpack(decoded.as_tensor())
+    # DALI uses its memory again
+    return empty(images.shape, images.dtype, images.device).copy_(images)
 
 
 def _build_pipeline(
@@ -175,7 +211,7 @@ def _build_pipeline(
     threads: int,
     device: torch.device,
 ) -> Any:
-    has_window, has_resize, output_size = steps
+    has_window, has_resize, output_size, leaves_size = steps
     on_gpu = device.type == "cuda"
     pipeline = Pipeline(
         batch_size=max_batch_size,
@@ -211,8 +247,9 @@ def _build_pipeline(
                 out_of_bounds_policy="pad",
                 fill_values=0,
             )
-        flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
-        images = fn.flip(images, horizontal=flip, vertical=0)
+        if not leaves_size:
+            flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
+            images = fn.flip(images, horizontal=flip, vertical=0)
         pipeline.set_outputs(images)
     pipeline.build()
     return pipeline
