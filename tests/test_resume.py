@@ -70,8 +70,8 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
     stores = [BufferStore(path / "buffer.zarr") for path in (run, expected)]
     counts = [store.counts(max(store.generations())) for store in stores]
     assert counts[0] == counts[1]
-    for number in range(len(counts[0])):
-        ours, theirs = (vars(store.read_class(number)) for store in stores)
+    for number, name in enumerate(counts[0]):
+        ours, theirs = (vars(store.read_class(number, name)) for store in stores)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
