@@ -316,3 +316,15 @@ def test_a_saved_model_is_no_checkpoint_of_a_run(copied):
 def test_lost_times_do_not_keep_a_run_from_going_on(copied):
     (copied / "timings.jsonl").unlink()
     resume_experiment(copied, QUIET)
+
+
+def test_an_altered_bit_in_a_checkpoint_is_noticed(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"position": (1, 2), "weight": torch.arange(100.0)})
+    whole = path.read_bytes()
+    for part in (b"position", torch.arange(50.0, 60.0).numpy().tobytes()):
+        altered = bytearray(whole)
+        altered[whole.index(part) + 3] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(CheckpointError, match="does not fit its checksum"):
+            load_checkpoint(path)
