@@ -167,7 +167,8 @@ def source_tar_target(around: Surroundings) -> Target:
     path = around.folder / "source.tar"
     packed = around.folder / "packed.tar.gz"
 
-    def use(data: bytes) -> None:
+    def use(value: tuple[bytes, bool]) -> None:
+        data = with_checksums(value[0]) if value[1] else value[0]
         path.write_bytes(data)
         packed.write_bytes(gzip.compress(data, 1))
         members = list_members(path)
@@ -176,7 +177,18 @@ def source_tar_target(around: Surroundings) -> Target:
             assert len(sample.data) <= len(data)
         read_compressed(packed, ["train/a/0.jpg"])
 
-    return Target(edited_bytes(tars()), use, (SourceError,))
+    return Target(st.tuples(edited_bytes(tars()), st.booleans()), use, (SourceError,))
+
+
+def with_checksums(data: bytes) -> bytes:
+    """Return a tar whose headers, altered as they may be, have the sums that they need."""
+    tar = bytearray(data)
+    for start in range(0, len(tar) - tarfile.BLOCKSIZE + 1, tarfile.BLOCKSIZE):
+        if tar[start + 257 : start + 262] == b"ustar":
+            tar[start + 148 : start + 156] = b" " * 8
+            total = sum(tar[start : start + tarfile.BLOCKSIZE])
+            tar[start + 148 : start + 156] = b"%06o\0 " % total
+    return bytes(tar)
 
 
 def shard_target(around: Surroundings) -> Target:
@@ -186,14 +198,15 @@ def shard_target(around: Surroundings) -> Target:
     rows = slice(0, manifest.shards[0].samples)
     path = around.folder / "shard.tar"
 
-    def use(data: bytes) -> None:
+    def use(value: tuple[bytes, bool]) -> None:
+        data = with_checksums(value[0]) if value[1] else value[0]
         data = data[: len(original)].ljust(len(original), b"\0")
         path.write_bytes(data)
         members = table.offset[rows], table.size[rows], manifest.image_formats
         if member_problems(path, *members) or header_problems(path, table, rows):
             raise ShardError("problems were found")
 
-    return Target(edited_bytes([original]), use, (ShardError,))
+    return Target(st.tuples(edited_bytes([original]), st.booleans()), use, (ShardError,))
 
 
 def pickle_target(around: Surroundings) -> Target:
