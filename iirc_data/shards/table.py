@@ -9,6 +9,7 @@ from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
@@ -182,7 +183,9 @@ def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
         "class": table.class_id != shard_class[table.shard],
         "offset": (table.offset < BLOCKSIZE) | (table.offset % BLOCKSIZE != 0),
         "size": (table.size < 1) | (table.size > shard_bytes[table.shard] - table.offset),
-        "height or width": (table.height < 1) | (table.width < 1),
+        "height or width": (table.height < 1)
+        | (table.width < 1)
+        | (table.height.astype(np.int64) * table.width > (Image.MAX_IMAGE_PIXELS or np.inf)),
         "mode": table.mode >= len(IMAGE_MODES),
     }
     return [
