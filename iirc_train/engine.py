@@ -11,7 +11,7 @@ from rich.console import Console
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
-from iirc_train.checkpoint import load_checkpoint, save_checkpoint
+from iirc_train.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import (
     broadcast_buffers,
@@ -110,10 +110,12 @@ class Training:
             state = load_checkpoint(run.checkpoint)
             if "experiment" not in state:
                 raise CheckpointError(f"{run.checkpoint} is no checkpoint of a run")
-            experiment.load_state_dict(state["experiment"])
-            run.rewind(state["sizes"])
-            self.position = Position(*state["position"])
-            self._best = state["best"]
+            with taking_over(run.checkpoint):
+                task_id, epochs = map(int, state["position"])
+                self.position = Position(task_id, epochs)
+                self._best = state["best"]
+                experiment.load_state_dict(state["experiment"])
+                run.rewind(state["sizes"])
         else:
             if run.has_results():
                 raise CheckpointError(
