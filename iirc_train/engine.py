@@ -26,7 +26,7 @@ from iirc_train.evaluation import evaluate, evaluate_tasks
 from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
 from iirc_train.progress import TrainingProgress
-from iirc_train.run_directory import BUFFER_NAME, RunDirectory
+from iirc_train.run_directory import BUFFER_NAME, METRICS_NAME, RunDirectory
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 HERDING_BATCH_SIZE = 128
@@ -115,7 +115,7 @@ class Training:
                 self.position = Position(task_id, epochs)
                 self._best = state["best"]
                 experiment.load_state_dict(state["experiment"])
-                run.rewind(state["sizes"])
+                run.rewind(state["sizes"], state["metrics_digest"])
         else:
             if run.has_results():
                 raise CheckpointError(
@@ -237,11 +237,13 @@ class Training:
         self.position = position
         run = self.run_directory
         if rank() == 0:
+            sizes = run.sync()
             state = {
                 "position": tuple(position),
                 "experiment": self.experiment.state_dict(),
                 "best": self._best,
-                "sizes": run.sync(),
+                "sizes": sizes,
+                "metrics_digest": run.metrics_digest(sizes[METRICS_NAME]),
             }
             save_checkpoint(run.checkpoint, state)
             if self.config.save_each_task_model and not position.epochs:

@@ -66,7 +66,7 @@ class Campaign:
         end = self._run()
         self._seconds = time.monotonic() - started
         assert end.status == 0, (command.name, end)
-        self._n_writes = end.n_writes
+        self._writes = end.writes
         self._expected = command.content(self._out)
 
     def kill(self, n: int) -> None:
@@ -76,7 +76,7 @@ class Campaign:
             for _ in range(KILLS_PER_ROUND):
                 if self.tally.kills >= n:
                     break
-                end = self._run(random_kill(self._chance, self._n_writes, self._seconds))
+                end = self._run(random_kill(self._chance, self._writes, self._seconds))
                 if end.status in ENDS_OF_KILLED:
                     self.tally.kills += 1
                     self.tally.moments[end.moment] += 1
@@ -90,7 +90,7 @@ class Campaign:
         """Let so many writes fail: the command says so in a line, and goes on when run again."""
         for _ in range(n):
             self._clear()
-            fate = random_failure(self._chance, self._n_writes)
+            fate = random_failure(self._chance, self._writes)
             end = self._run(fate)
             self.tally.failures += 1
             if end.status not in (0, 1) or "Traceback" in end.told:
@@ -101,7 +101,8 @@ class Campaign:
         """Lose or alter a file of a half-finished run: it is refused, or the end is right."""
         for _ in range(n):
             self._clear()
-            self._run(Fate("KILL", self._chance.randrange(self._n_writes // 2, self._n_writes)))
+            n_writes = len(self._writes)
+            self._run(Fate("KILL", self._chance.randrange(n_writes // 2, n_writes)))
             files = sorted(path for path in self._out.rglob("*") if path.is_file())
             if not files:
                 continue

@@ -78,13 +78,13 @@ class End:
         status: Exit status; negative for a signal.
         told: What it wrote on standard output and standard error.
         moment: What was being written when its fate came; ``"between writes"`` for nothing.
-        n_writes: Writes to the folder.
+        writes: For each write to the folder, what was written.
     """
 
     status: int
     told: str
     moment: str
-    n_writes: int
+    writes: list[str]
 
     @property
     def was_finished(self) -> bool:
@@ -127,10 +127,10 @@ def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate 
     moment = (notes / "moment").read_text() if (notes / "moment").exists() else "between writes"
     if half_written:
         moment = part_of(str(half_written[0].relative_to(folder)))
-    n_writes = len((notes / "writes").read_bytes()) if (notes / "writes").exists() else 0
+    writes = (notes / "writes").read_text().splitlines() if (notes / "writes").exists() else []
     told = (notes / "told").read_text(errors="replace") if (notes / "told").exists() else ""
     assert process.exitcode is not None
-    return End(process.exitcode, told, moment, n_writes)
+    return End(process.exitcode, told, moment, writes)
 
 
 def _child(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate) -> None:
@@ -170,7 +170,7 @@ def _arm(folder: str, notes: Path, fate: Fate) -> None:
         with lock:
             number, n_writes = n_writes, n_writes + 1
             if fate.kind != "FSIZE":  # whose limit would count for this file too
-                os.write(counter, b".")
+                os.write(counter, f"{part_of(path[len(folder) :])}\n".encode())
         if number != fate.at_write:
             return
         os.ftruncate(moment, 0)
@@ -200,17 +200,23 @@ def _written_path(event: str, values: tuple[object, ...]) -> str | None:
     return os.fsdecode(path) if writes and isinstance(path, str | bytes | os.PathLike) else None
 
 
-def random_kill(chance: random.Random, n_writes: int, seconds: float) -> Fate:
+def random_write(chance: random.Random, writes: list[str]) -> int:
+    """Return the number of a write, every part of a folder as likely as every other."""
+    part = chance.choice(sorted(set(writes)))
+    return chance.choice([number for number, written in enumerate(writes) if written == part])
+
+
+def random_kill(chance: random.Random, writes: list[str], seconds: float) -> Fate:
     """Return a kill: three of four at a write or just after it begins, the others anywhere."""
     kind = chance.choice(["KILL", "KILL", "TERM"])
     if chance.random() < 0.75:
-        return Fate(kind, chance.randrange(max(n_writes, 1)), chance.choice([0.0, 1e-4, 2e-3]))
+        return Fate(kind, random_write(chance, writes), chance.choice([0.0, 1e-4, 2e-3]))
     return Fate(kind, None, chance.uniform(0.0, seconds))
 
 
-def random_failure(chance: random.Random, n_writes: int) -> Fate:
+def random_failure(chance: random.Random, writes: list[str]) -> Fate:
     """Return an error of the system at some write, or a limit on the size of files."""
     kind = chance.choice([*FAILURES, "FSIZE"])
     if kind == "FSIZE":
         return Fate(kind, size=chance.randrange(0, 60_000))
-    return Fate(kind, chance.randrange(max(n_writes, 1)))
+    return Fate(kind, random_write(chance, writes))
