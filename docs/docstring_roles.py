@@ -1,6 +1,7 @@
 """Docstrings refer to each other by Sphinx's roles, which editors know; here they become links."""
 
 import re
+from contextlib import suppress
 
 import griffe
 
@@ -22,8 +23,6 @@ def _link(role: re.Match[str], obj: griffe.Object) -> str:
     """Return a link that is plain text where the reference has no page for its target."""
     short, target = role.groups()
     text = target.rpartition(".")[2] if short else target
-    try:
+    with suppress(griffe.NameResolutionError):  # raised where it is written in full already
         target = obj.resolve(target)
-    except griffe.NameResolutionError:
-        pass  # written in full already
     return f'<autoref identifier="{target}" optional><code>{text}</code></autoref>'
