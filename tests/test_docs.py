@@ -41,7 +41,7 @@ ANNOUNCED = ("iirc sweep", "iirc report", "iirc compare", "iirc data show", "iir
 # pages that measure: everything on them takes hours, or the whole machine
 NOT_RUN = {"docs/performance.md", "docs/results_cifar10.md"}
 # training that is long enough to show that it works
-SHORT = "--epochs-per-task 1 --samples-per-class 5 --batch-size 16 --checkpoint-interval 0"
+SHORT = "--epochs-per-task 1 --samples-per-class 3 --batch-size 16 --checkpoint-interval 0"
 
 FENCE = re.compile(
     r"(?P<mark><!-- not run: [^\n]+ -->\n)?"
@@ -263,6 +263,12 @@ def test_every_preset_has_its_row_in_the_table_of_curves():
     text = (DOCS / "reproducing.md").read_text()
     presets = {path.stem for path in (ROOT / "iirc_train/presets").glob("*.yaml")}
     assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE)) == presets
+
+
+def test_the_readmes_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
 
 
 @pytest.mark.parametrize(

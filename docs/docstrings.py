@@ -1,5 +1,6 @@
-"""Docstrings refer to each other by Sphinx's roles, which editors know; here they become links."""
+"""How the reference reads docstrings: Sphinx's roles become links, settings tell what they are."""
 
+import ast
 import re
 from contextlib import suppress
 
@@ -17,6 +18,26 @@ class DocstringRoles(griffe.Extension):
         if obj.docstring is not None:
             text = _ROLE.sub(lambda role: _link(role, obj), obj.docstring.value)
             obj.docstring.value = _LITERAL_BLOCK.sub(":", text)
+
+
+class FieldDescriptions(griffe.Extension):
+    """Takes ``Annotated[type, Field(description=…)]`` for a type and a docstring."""
+
+    def on_attribute_instance(
+        self, *, node: ast.AST, attr: griffe.Attribute, **kwargs: object
+    ) -> None:
+        """Give an attribute the docstring that its annotation holds."""
+        match node:
+            case ast.AnnAssign(
+                annotation=ast.Subscript(
+                    value=ast.Name("Annotated"), slice=ast.Tuple([kind, *_]) as parts
+                )
+            ):
+                for part in ast.walk(parts):
+                    if isinstance(part, ast.keyword) and part.arg == "description":
+                        text = f"{ast.literal_eval(part.value)}."
+                        attr.docstring = griffe.Docstring(text, parent=attr)
+                        attr.annotation = ast.unparse(kind)
 
 
 def _link(role: re.Match[str], obj: griffe.Object) -> str:
