@@ -1,6 +1,7 @@
 """How the reference reads docstrings: Sphinx's roles become links, settings tell what they are."""
 
 import ast
+import copy
 import re
 from contextlib import suppress
 
@@ -26,18 +27,24 @@ class FieldDescriptions(griffe.Extension):
     def on_attribute_instance(
         self, *, node: ast.AST, attr: griffe.Attribute, **kwargs: object
     ) -> None:
-        """Give an attribute the docstring that its annotation holds."""
+        """Show the plain type of an attribute, and the description that its annotation holds."""
+        if not isinstance(node, ast.AnnAssign) or "Annotated" not in ast.dump(node.annotation):
+            return
+        for part in ast.walk(node.annotation):
+            if isinstance(part, ast.keyword) and part.arg == "description":
+                text = f"{ast.literal_eval(part.value)}."
+                attr.docstring = griffe.Docstring(text, parent=attr)
+        plain = _WithoutAnnotated().visit(copy.deepcopy(node.annotation))
+        attr.annotation = ast.unparse(plain)
+
+
+class _WithoutAnnotated(ast.NodeTransformer):
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802 - as ast calls it
+        self.generic_visit(node)
         match node:
-            case ast.AnnAssign(
-                annotation=ast.Subscript(
-                    value=ast.Name("Annotated"), slice=ast.Tuple([kind, *_]) as parts
-                )
-            ):
-                for part in ast.walk(parts):
-                    if isinstance(part, ast.keyword) and part.arg == "description":
-                        text = f"{ast.literal_eval(part.value)}."
-                        attr.docstring = griffe.Docstring(text, parent=attr)
-                        attr.annotation = ast.unparse(kind)
+            case ast.Subscript(value=ast.Name("Annotated"), slice=ast.Tuple([kind, *_])):
+                return kind
+        return node
 
 
 def _link(role: re.Match[str], obj: griffe.Object) -> str:
