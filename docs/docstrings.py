@@ -39,7 +39,7 @@ class FieldDescriptions(griffe.Extension):
 
 
 class _WithoutAnnotated(ast.NodeTransformer):
-    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:  # noqa: N802 - as ast calls it
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
         self.generic_visit(node)
         match node:
             case ast.Subscript(value=ast.Name("Annotated"), slice=ast.Tuple([kind, *_])):
