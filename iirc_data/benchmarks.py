@@ -26,7 +26,7 @@ from iirc_data.errors import BenchmarkError
 SCHEMA_VERSION = 1
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-ClassName = Annotated[str, Field(min_length=1)]
+ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # as of a folder
 Tasks = list[list[str]]
 
 

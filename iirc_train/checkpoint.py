@@ -6,6 +6,7 @@ import random
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 import torch
@@ -98,6 +99,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 def _load(source: BinaryIO, name: str) -> Any:
     try:
+        _check_sums(source)
         return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -105,6 +107,21 @@ def _load(source: BinaryIO, name: str) -> Any:
         ) from error
     except Exception as error:  # PyTorch raises many types on damaged files
         raise CheckpointError(f"{name} is damaged: {error}") from error
+
+
+def _check_sums(source: BinaryIO) -> None:
+    """Compare the parts of the file with their checksums, which PyTorch leaves unread.
+
+    Raises:
+        ValueError: A part was altered, or is compressed, so that it might blow up.
+        BadZipFile: The file is damaged.
+    """
+    with ZipFile(source) as archive:
+        if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
+            raise ValueError("a part of it is compressed")
+        if altered := archive.testzip():
+            raise ValueError(f"{altered} does not fit its checksum")
+    source.seek(0)
 
 
 def _check_plain(value: Any, where: str) -> None:

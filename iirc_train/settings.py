@@ -1,6 +1,7 @@
 """Settings in general: their names, errors that name the source of a wrong one, YAML."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -14,7 +15,7 @@ from iirc_data.errors import ConfigurationError
 class Settings(BaseModel):
     """A group of settings, checked by name and value; cannot be changed."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     published_names: ClassVar[Mapping[str, str]] = {}
     """Other names of settings, those of the published configurations."""
@@ -105,7 +106,21 @@ def _problem(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
         return str(message)
     source = sources.get(str(problem["loc"][0]))
     setting = ".".join(map(str, problem["loc"]))
-    return f"{f'{source}: ' if source else ''}{setting}: {message}, got {problem['input']!r}"
+    seen = reprlib.repr(problem["input"])
+    return f"{f'{source}: ' if source else ''}{setting}: {message}, got {seen}"
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain values: no tags, and no aliases, with which few lines become gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(
+                problem=f"alias *{event.anchor} is not read: write the value out",
+                problem_mark=event.start_mark,
+            )
+        return super().compose_node(parent, index)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -115,10 +130,10 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigurationError: The file is not readable, or holds something else.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a 13th month
         problem = " ".join(str(error).split())
         raise ConfigurationError(f"{path} is not YAML: {problem}") from error
     if not isinstance(values, dict):

@@ -1,6 +1,7 @@
 """The replay buffer: a contract that every kind and every backend keeps, and what goes wrong."""
 
 import copy
+import json
 from collections import Counter
 from contextlib import contextmanager
 
@@ -378,3 +379,52 @@ def test_flipped_bytes_of_memories_are_noticed(tmp_path, tasks):
     chunk.write_bytes(content)
     with pytest.raises(BufferStorageError, match=r"cannot read .*classes/000000"):
         buffer[0]
+
+
+def first_class(folder):
+    return folder / "buffer.zarr" / "classes" / "000000"
+
+
+def lose_a_chunk(group):
+    (group / "labels" / "c" / "0" / "0").unlink()
+
+
+def rename_a_label(group):
+    path = group / "zarr.json"
+    path.write_text(path.read_text().replace('"animal"', '"animol"'))
+
+
+def exchange_classes(group):
+    other = group.with_name("000001")
+    group.rename(group.with_name("aside"))
+    other.rename(group)
+    group.with_name("aside").rename(other)
+
+
+def enlarge_an_array(group):
+    path = group / "data" / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["shape"] = [1 << 50]
+    path.write_text(json.dumps(metadata))
+
+
+@pytest.mark.parametrize(
+    "damage", [lose_a_chunk, rename_a_label, exchange_classes, enlarge_an_array]
+)
+def test_memories_that_are_not_those_written_are_refused(tmp_path, tasks, damage):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    damage(first_class(tmp_path))
+    again = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    again.load_buffer_state_dict(buffer.buffer_state_dict())
+    with pytest.raises(BufferStorageError, match="classes/000000"):
+        again[0]
+
+
+def test_a_generation_without_counts_is_refused(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    path = tmp_path / "buffer.zarr" / "generations" / "000001" / "zarr.json"
+    path.write_text(path.read_text().replace("2", '"two"'))
+    with pytest.raises(BufferStorageError, match="generations/000001"):
+        BufferStore(tmp_path / "buffer.zarr").counts(1)

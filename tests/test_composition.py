@@ -19,6 +19,7 @@ PUBLISHED = {
     "imagenet_full": "configurations_imagenet_full.json",
     "imagenet_lite": "configurations_imagenet_lite.json",
 }
+REQUIRED = {"benchmark": "iirc_cifar10", "data": "shards", "method": "finetune"}
 RENAMED = {"agem_20_lr05": "agem_20_lr0.5"}
 
 
@@ -239,3 +240,25 @@ def test_a_preset_that_is_not_there_is_one_line():
     result = command("presets", "show", "cifar100-lucir")
     assert result.exit_code == 1
     assert "did you mean 'cifar100-lucir-20'" in result.output
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ("lr: 2001-13-45", "month must be in 1..12"),
+        ("lr: " + "[" * 3000, "is not YAML"),
+        ("a: &a [1, 2]\nlr: [*a, *a]", r"alias \*a is not read"),
+        ("lr: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
+        ("lr: .inf", "finite number"),
+        ("lr: 0b_", "is not YAML"),
+    ],
+)
+def test_hostile_yaml_is_refused(write, text, problem):
+    with pytest.raises(ConfigurationError, match=problem):
+        compose(None, write(text), REQUIRED)
+
+
+def test_a_wrong_value_is_shown_in_short():
+    with pytest.raises(ConfigurationError) as caught:
+        compose(None, None, {**REQUIRED, "lr": ["x" * 10**6] * 10})
+    assert len(str(caught.value)) < 500

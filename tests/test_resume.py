@@ -70,8 +70,8 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
     stores = [BufferStore(path / "buffer.zarr") for path in (run, expected)]
     counts = [store.counts(max(store.generations())) for store in stores]
     assert counts[0] == counts[1]
-    for number in range(len(counts[0])):
-        ours, theirs = (vars(store.read_class(number)) for store in stores)
+    for number, name in enumerate(counts[0]):
+        ours, theirs = (vars(store.read_class(number, name)) for store in stores)
         assert ours.keys() == theirs.keys()
         assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
 
@@ -316,3 +316,15 @@ def test_a_saved_model_is_no_checkpoint_of_a_run(copied):
 def test_lost_times_do_not_keep_a_run_from_going_on(copied):
     (copied / "timings.jsonl").unlink()
     resume_experiment(copied, QUIET)
+
+
+def test_an_altered_bit_in_a_checkpoint_is_noticed(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"position": (1, 2), "weight": torch.arange(100.0)})
+    whole = path.read_bytes()
+    for part in (b"position", torch.arange(50.0, 60.0).numpy().tobytes()):
+        altered = bytearray(whole)
+        altered[whole.index(part) + 3] ^= 1
+        path.write_bytes(altered)
+        with pytest.raises(CheckpointError, match="does not fit its checksum"):
+            load_checkpoint(path)

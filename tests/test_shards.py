@@ -17,7 +17,7 @@ import webdataset
 from iirc_data.errors import ShardError
 from iirc_data.shards import SampleTable, ShardStore, write_shards
 from iirc_data.shards.manifest import Manifest, Shard, load_manifest
-from iirc_data.shards.table import IMAGE_MODES
+from iirc_data.shards.table import COLUMN_DTYPES, IMAGE_MODES
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from iirc_data.sources.drawn import DrawnSource
@@ -432,13 +432,43 @@ def test_a_manifest_of_a_newer_schema_says_to_upgrade(shards):
 
 
 @pytest.mark.parametrize(
-    "path", ["../x.tar", "/etc/x.tar", "train/../../x.tar", "C:\\x.tar", "..\\x.tar", "a\0b", ""]
+    "path, problem",
+    [
+        *(
+            (path, "leaves the shard folder")
+            for path in ("../x.tar", "/etc/x.tar", "a/../../x.tar")
+        ),
+        *((path, "leaves the shard folder") for path in ("C:\\x.tar", "..\\x.tar", "")),
+        ("//host/x.tar", "leaves the shard folder"),
+        ("http://host/x.tar", "leaves the shard folder"),
+        ("train/.ssh/x.tar", "hidden in it"),
+        (".receipts/x.tar", "hidden in it"),
+        ("train//x.tar", "leaves the shard folder"),
+        ("manifest.json", "not named like a tar"),
+        ("a\0b.tar", "control characters"),
+        ("a\x1b[2J.tar", "control characters"),
+    ],
 )
-def test_a_shard_path_that_leaves_the_folder_is_refused(tiny_store, path):
+def test_a_shard_path_that_leaves_the_folder_is_refused(tiny_store, path, problem):
     content = tiny_store.manifest.model_dump(by_alias=True)
     content["splits"]["train"][0]["path"] = path
-    with pytest.raises(ShardError, match="leaves the shard folder"):
+    with pytest.raises(ShardError, match=problem):
         load_manifest(json.dumps(content), "manifest.json")
+
+
+@pytest.mark.parametrize("field", ["samples", "bytes"])
+def test_numbers_that_no_shard_has_are_refused(tiny_store, field):
+    content = tiny_store.manifest.model_dump(by_alias=True)
+    content["splits"]["train"][0][field] = 2**62
+    with pytest.raises(ShardError, match=f"{field}: Input should be less than"):
+        load_manifest(json.dumps(content), "manifest.json")
+
+
+def test_a_compressed_sample_table_is_refused(tiny_store):
+    file = io.BytesIO()
+    np.savez_compressed(file, **{name: getattr(tiny_store.table, name) for name in COLUMN_DTYPES})
+    with pytest.raises(ShardError, match="is compressed"):
+        SampleTable.load(io.BytesIO(file.getvalue()), "index.npz")
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000])

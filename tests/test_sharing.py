@@ -870,7 +870,9 @@ def test_task_numbers_are_parsed(text, expected):
     assert parse_task_ids(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "a", "3-1", "-1", "1-", "1--2", "1;2", "1.5"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "3-1", "-1", "1-", "1--2", "1;2", "1.5", "0-99999999999", "9" * 500]
+)
 def test_what_does_not_number_tasks_is_refused(text):
     with pytest.raises(BenchmarkError, match=re.escape(repr(text))):
         parse_task_ids(text)

@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -21,7 +22,10 @@ from iirc_data.sources import (
     open_imagenet,
     open_imagenet_tars,
 )
+from iirc_data.sources import tar as tar_reader
+from iirc_data.sources.tar import list_members, read_compressed
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
+from tests.faults.limits import memory_limit, time_limit
 from tests.raw_datasets import (
     WORDNET_IDS,
     add_member,
@@ -337,6 +341,52 @@ def test_hostile_and_wrong_tars_are_refused(tmp_path, data, problem):
     with pytest.raises(SourceError, match=problem) as caught:
         open_folder(path).classes()
     assert str(path) in str(caught.value)
+
+
+def tar_with_header(**fields: tuple[int, bytes]) -> bytes:
+    """Return a tar of one image whose header has other bytes at some places, and a fitting sum."""
+    tar = bytearray(tar_of([("train/a/0.jpg", IMAGE)]))
+    for at, value in fields.values():
+        tar[at : at + len(value)] = value
+    tar[148:156] = b" " * 8
+    tar[148:156] = b"%06o\0 " % sum(tar[:512])
+    return bytes(tar)
+
+
+NEGATIVE, GIGANTIC = b"\xff" * 10 + b"\xfe\x00", b"\x80" + bytes(3) + b"\x7f" + b"\xff" * 7
+
+
+@pytest.mark.parametrize(
+    "data, problem",
+    [
+        (tar_with_header(size=(124, NEGATIVE)), "has -512 bytes"),
+        (tar_with_header(size=(124, GIGANTIC)), "not a readable, uncompressed tar"),
+        (tar_with_header(size=(124, GIGANTIC), kind=(156, b"x")), "a header of"),
+        (tar_with_header(size=(124, GIGANTIC), kind=(156, b"L")), "a header of"),
+        (tar_with_header(size=(124, NEGATIVE), kind=(156, b"L")), "a header of"),
+        (tar_with_header(size=(124, b"%011o" % 0), kind=(156, b"L"))[:512] * 3000, "recursion"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["plain", "packed"])
+def test_sizes_that_would_hang_or_fill_the_memory_are_refused(tmp_path, data, problem, kind):
+    path = tmp_path / "images.tar"
+    path.write_bytes(data if kind == "plain" else gzip.compress(data))
+    read = list_members if kind == "plain" else partial(read_compressed, wanted=["train/a/1.jpg"])
+    with (
+        memory_limit(1 << 28),
+        time_limit(10),
+        pytest.raises(SourceError, match=problem if kind == "plain" else r"images\.tar is damaged"),
+    ):
+        read(path)
+
+
+def test_what_unpacks_to_gigabytes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tar_reader, "_LARGEST_UNPACKED", 1 << 22)
+    path = tmp_path / "cifar.tar.gz"
+    for wanted in ("other", "bomb"):
+        path.write_bytes(gzip.compress(tar_of([("bomb", bytes(1 << 23)), ("other", b"x")])))
+        with pytest.raises(SourceError, match="more than 4,194,304 bytes when it is unpacked"):
+            read_compressed(path, [wanted])
 
 
 def test_a_tar_cut_anywhere_is_refused(tmp_path):

@@ -66,8 +66,8 @@ def test_two_ranks_agree_with_one(runs, method):
     stores = [BufferStore(runs[n] / method / "buffer.zarr") for n in (1, 2)]
     counts = [store.counts(max(store.generations())) for store in stores]
     assert counts[0] == counts[1] != {}
-    for number in range(len(counts[0])):
-        memories = [store.read_class(number) for store in stores]
+    for number, name in enumerate(counts[0]):
+        memories = [store.read_class(number, name) for store in stores]
         assert memories[0].data.tobytes() == memories[1].data.tobytes()
 
 

@@ -155,7 +155,8 @@ def parse_task_ids(text: str) -> list[int]:
     """
     task_ids: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        # of few digits: what is a number of tasks, and not more memory than there is
+        match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
             raise BenchmarkError(f"{text!r} does not name tasks: expected numbers such as 0-3,5")

@@ -13,8 +13,9 @@ from PIL import Image
 
 from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
-from iirc_data.errors import LoaderError
+from iirc_data.errors import LoaderError, SourceError
 from iirc_data.shards.store import ShardStore
+from iirc_data.sources.images import declared_size
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,40 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
 
     Returns:
         uint8 (bytes,).
+
+    Raises:
+        LoaderError: The image is of another size than the sample table tells.
     """
     encoded = store.read(sample_id)
+    size = int(store.table.height[sample_id]), int(store.table.width[sample_id])
+    check_size(encoded, size, lambda: store.name(sample_id))
     if store.is_plain_rgb_or_gray(sample_id):
         return encoded
     return encode_rgb_png(decode(encoded, lambda: store.name(sample_id)))
+
+
+def check_size(
+    encoded: NDArray[np.uint8], expected: tuple[int, int], name: Callable[[], str]
+) -> None:
+    """Check that an image is as large as is told of it, before a decoder reserves memory for it.
+
+    Args:
+        encoded: uint8 (bytes,), JPEG or PNG.
+        expected: Height and width.
+        name: Gives what to call the image in an error.
+
+    Raises:
+        LoaderError: It is not.
+    """
+    try:
+        found = declared_size(encoded.data, "it")
+    except SourceError as error:
+        raise LoaderError(f"cannot decode {name()}: {error}; make the shards anew") from error
+    if found != expected:
+        raise LoaderError(
+            f"{name()} is an image of {found[0]} x {found[1]} pixels, the dataset tells "
+            f"{expected[0]} x {expected[1]}: do not trust it"
+        )
 
 
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.engine import DecodeRequest, read_plain
+from iirc_data.loader.engine import DecodeRequest, check_size, read_plain
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -65,7 +65,10 @@ class Samples:
 
     def _read(self, number: int) -> NDArray[np.uint8]:
         if self.replay is not None and number >= len(self.view):
-            return self.replay.read(number - len(self.view))
+            encoded = self.replay.read(number - len(self.view))
+            height, width = self.sizes[number].tolist()
+            check_size(encoded, (height, width), lambda: self._name(number))
+            return encoded
         return read_plain(self.store, int(self.view.sample_ids[number]))
 
     def _name(self, number: int) -> str:

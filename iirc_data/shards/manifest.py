@@ -5,7 +5,14 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from iirc_data.errors import ShardError
 from iirc_data.files import canonical_json, write_json
@@ -14,6 +21,18 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Count = Annotated[int, Field(ge=1, le=1 << 48)]
+"""A number that int64 still holds when those of a few thousand shards are added up."""
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"{name!r} holds control characters")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_printable)]
+"""A name that does nothing but stand there when it is printed."""
 
 
 class Shard(BaseModel):
@@ -31,19 +50,21 @@ class Shard(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
-    path: str
-    class_name: str = Field(alias="class")
-    samples: Annotated[int, Field(ge=1)]
-    bytes: Annotated[int, Field(ge=1)]
+    path: Name
+    class_name: Name = Field(alias="class")
+    samples: Count
+    bytes: Count
     sha256: Sha256
     pixels_sha256: Sha256 | None = None
 
     @field_validator("path")
     @classmethod
     def _stays_inside(cls, path: str) -> str:
-        parts = PurePosixPath(path).parts
-        if not parts or path.startswith("/") or ".." in parts or set(path) & set("\\:\0"):
-            raise ValueError(f"{path!r} leaves the shard folder")
+        is_plain = str(PurePosixPath(path)) == path  # no "//", no "./"
+        if not is_plain or path.startswith(("/", ".")) or "/." in path or set(path) & set("\\:"):
+            raise ValueError(f"{path!r} leaves the shard folder, or is hidden in it")
+        if not path.endswith(".tar"):
+            raise ValueError(f"{path!r} is not named like a tar")
         return path
 
 
@@ -65,10 +86,10 @@ class Manifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
-    dataset: str
-    image_formats: list[str]
-    classes: list[str]
-    splits: dict[str, list[Shard]]
+    dataset: Name
+    image_formats: list[Name]
+    classes: list[Name]
+    splits: dict[Name, list[Shard]]
     table_sha256: Sha256
     digest: Sha256 | Literal[""] = ""
 

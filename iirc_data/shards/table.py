@@ -5,9 +5,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, Self
+from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
@@ -113,6 +115,7 @@ class SampleTable:
         """
         try:
             with np.load(file, allow_pickle=False) as archive:
+                _check_uncompressed(archive.zip)
                 columns = {name: archive[name] for name in COLUMN_DTYPES if name in archive}
         except FileNotFoundError as error:
             raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
@@ -141,6 +144,17 @@ def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
     return table
 
 
+def _check_uncompressed(archive: ZipFile) -> None:
+    """Refuse what a few bytes could blow up; tables are written uncompressed.
+
+    Raises:
+        ValueError: A column is compressed.
+    """
+    for member in archive.infolist():
+        if member.compress_type != ZIP_STORED:
+            raise ValueError(f"{member.filename} is compressed")
+
+
 def largest_table_file(manifest: Manifest) -> int:
     """Return a bound on the bytes of a dataset's ``index.npz``."""
     row = sum(np.dtype(dtype).itemsize for dtype in COLUMN_DTYPES.values())
@@ -154,9 +168,10 @@ def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
     of a shard follow each other.
     """
     shards = manifest.shards
+    n_samples = sum(shard.samples for shard in shards)
+    if len(table) != n_samples:
+        return [f"it has {len(table)} rows, the manifest promises {n_samples} samples"]
     samples = np.array([shard.samples for shard in shards], np.int64)
-    if len(table) != samples.sum():
-        return [f"it has {len(table)} rows, the manifest promises {samples.sum()} samples"]
     expected = np.repeat(np.arange(len(shards)), samples)
     if not np.array_equal(table.shard, expected):
         row = int(np.flatnonzero(table.shard != expected)[0])
@@ -168,7 +183,9 @@ def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
         "class": table.class_id != shard_class[table.shard],
         "offset": (table.offset < BLOCKSIZE) | (table.offset % BLOCKSIZE != 0),
         "size": (table.size < 1) | (table.size > shard_bytes[table.shard] - table.offset),
-        "height or width": (table.height < 1) | (table.width < 1),
+        "height or width": (table.height < 1)
+        | (table.width < 1)
+        | (table.height.astype(np.int64) * table.width > (Image.MAX_IMAGE_PIXELS or np.inf)),
         "mode": table.mode >= len(IMAGE_MODES),
     }
     return [

@@ -83,6 +83,8 @@ def write_shards(
     found = source.classes()
     jobs = [Job(split, name) for split, names in sorted(found.items()) for name in names]
     _check_names(jobs)
+    if not source.name.isprintable():
+        raise SourceError(f"{source.name!r} cannot be the name of a dataset: rename the folder")
     settings = WriteSettings(max_shard_size, check_decode)
     with sole_writer(out):
         if (out / MANIFEST_NAME).exists():
@@ -150,7 +152,7 @@ def _run_on(
 
 def _check_names(jobs: list[Job]) -> None:
     for name in {name for job in jobs for name in job}:
-        if not name.isprintable() or set(name) & set("/\\:") or name in ("", ".", ".."):
+        if not name.isprintable() or set(name) & set("/\\:") or name[:1] in ("", "."):
             raise SourceError(f"{name!r} cannot be part of a shard's path: rename it")
 
 

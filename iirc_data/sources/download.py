@@ -13,6 +13,7 @@ from iirc_data.sources.base import cannot_read
 
 _ATTEMPTS = 5
 _CHUNK = 1 << 20
+_LARGEST_FILE = 1 << 30  # six times CIFAR
 _SECONDS_WITHOUT_ANSWER = 60
 _RANGE_NOT_SATISFIABLE = 416
 
@@ -79,12 +80,15 @@ def _fetch_rest(url: str, partial: Path, progress: DownloadProgress) -> None:
         if response.status != 206:  # the server gives the whole file again
             file.truncate(0)
             done = 0
-        length = response.headers.get("Content-Length")
-        total = None if length is None else done + int(length)
+        length = response.length  # None where the server's number is none
+        total = None if length is None else done + length
         progress(done, total)
         while chunk := response.read(_CHUNK):
-            file.write(chunk)
             done += len(chunk)
+            if done > _LARGEST_FILE:
+                file.truncate(0)
+                raise SourceError(f"{url} gives more than {_LARGEST_FILE:,} bytes: not what it was")
+            file.write(chunk)
             progress(done, total)
         file.flush()
         os.fsync(file.fileno())

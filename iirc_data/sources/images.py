@@ -19,6 +19,7 @@ GRAY_OF_16_BITS = "I;16B"
 
 _FORMATS = ("JPEG", "PNG")
 
+_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _JPEG_START = b"\xff\xd8"
 _SCAN = 0xDA
 _QUANTIZATION = 0xDB
@@ -66,6 +67,25 @@ def read_header(data: Encoded, origin: str) -> ImageHeader:
             f"at most {limit:,} are accepted"
         )
     return header
+
+
+def declared_size(data: Encoded, origin: str) -> tuple[int, int]:
+    """Return the height and width that a decoder will reserve memory for.
+
+    Quick, for it is asked of every image before it is decoded: of a PNG only the place is read
+    where they stand.
+
+    Args:
+        data: The encoded image.
+        origin: What to call it in an error.
+
+    Raises:
+        SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
+    """
+    if data[: len(_PNG_START)] == _PNG_START and len(data) >= 24:
+        width, height = struct.unpack_from(">II", data, 16)
+        return height, width
+    return read_header(data, origin)[:2]
 
 
 def decode_rgb(sample: Sample) -> Image.Image:

@@ -1,13 +1,21 @@
 """Reading files inside a tar, in place: nothing is unpacked, nothing outside can be named."""
 
+import gzip
+import io
 import tarfile
 import zlib
 from collections.abc import Collection, Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample, cannot_read, file_stamp, split_file_name
+
+_GZIP = b"\x1f\x8b"
+_CHUNK = 1 << 20  # a header with a long name is much smaller
+_LARGEST_UNPACKED = 1 << 30  # CIFAR has 0.19 GB
+_BROKEN_TAR = (tarfile.TarError, EOFError, ValueError, OverflowError, RecursionError, zlib.error)
 
 _MEMBER_TYPES = {
     tarfile.LNKTYPE: "a hard link",
@@ -51,7 +59,7 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
     end = start + size if size is not None else file_stamp(path)[0]
     members = []
     try:
-        with path.open("rb") as file:
+        with _BoundedReader(path.open("rb", buffering=0)) as file:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
@@ -68,7 +76,7 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
                 raise SourceError(f"{path} is damaged or cut short at byte {last:,}: {_REMEDY}")
     except OSError as error:
         raise cannot_read(path, error) from error
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except _BROKEN_TAR as error:
         raise SourceError(f"{path} is not a readable, uncompressed tar: {error}") from error
     return members
 
@@ -94,7 +102,7 @@ def read_images(path: Path, members: Iterable[TarMember]) -> Iterator[Sample]:
 
 
 def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Read some files of a ``.tar.gz`` into memory.
+    """Read some files of a ``.tar.gz``, or of the tar in it, into memory.
 
     Args:
         path: The compressed tar.
@@ -104,19 +112,23 @@ def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
         Member name to content.
 
     Raises:
-        SourceError: The tar cannot be read, or lacks a member; the message names it.
+        SourceError: The tar cannot be read, unpacks to more than 1 GiB, or lacks a member; the
+            message names it.
     """
     found: dict[str, bytes] = {}
     try:
-        with tarfile.open(path, "r:*") as archive:
+        with (
+            _open_unpacked(path) as file,
+            tarfile.open(fileobj=file, mode="r:") as archive,
+        ):
             for info in archive:
                 name = _checked_name(path, info)
                 content = archive.extractfile(info) if name in wanted else None
                 if content is not None:
-                    found[name] = content.read()
+                    found[name] = b"".join(iter(partial(content.read, _CHUNK), b""))
                 if len(found) == len(wanted):
                     break
-    except (tarfile.TarError, EOFError, ValueError, zlib.error) as error:
+    except _BROKEN_TAR as error:
         raise SourceError(f"{path} is damaged or no tar: {error}; {_REMEDY}") from error
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -125,7 +137,40 @@ def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
     return found
 
 
+class _BoundedReader(io.BufferedReader):
+    """Gives little at a time and ends somewhere, whatever sizes a tar's headers tell.
+
+    Args:
+        raw: The tar, unpacked.
+        limit: Bytes that it may have.
+    """
+
+    def __init__(self, raw: Any, limit: int | None = None) -> None:
+        super().__init__(raw)
+        self._limit = limit
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _CHUNK:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+    def seek(self, target: int, whence: int = 0, /) -> int:
+        if self._limit is not None and target > self._limit:
+            raise tarfile.ReadError(f"more than {self._limit:,} bytes when it is unpacked")
+        return super().seek(target, whence)
+
+
+def _open_unpacked(path: Path) -> _BoundedReader:
+    with path.open("rb") as file:
+        is_packed = file.read(len(_GZIP)) == _GZIP
+    return _BoundedReader(
+        gzip.GzipFile(path) if is_packed else path.open("rb", buffering=0), _LARGEST_UNPACKED
+    )
+
+
 def _checked_name(path: Path, info: tarfile.TarInfo) -> str:
+    if info.size < 0:  # tarfile would go back, and round in circles
+        raise tarfile.ReadError(f"member {info.name!r} has {info.size} bytes")
     parts = PurePosixPath(info.name).parts
     if info.name.startswith("/") or ".." in parts:
         raise SourceError(f"{path} holds {info.name!r}, a name that leads outside: {_DISTRUST}")

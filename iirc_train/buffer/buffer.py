@@ -257,7 +257,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
     def _memories(self, class_name: str) -> ClassMemories:
         if class_name not in self._classes:
             number = list(self._counts).index(class_name)
-            self._classes[class_name] = self.store.read_class(number)
+            self._classes[class_name] = self.store.read_class(number, class_name)
         return self._classes[class_name]
 
     def _locate(self, index: int) -> tuple[ClassMemories, int]:

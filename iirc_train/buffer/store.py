@@ -2,7 +2,7 @@
 
 Layout, readable with plain ``zarr``::
 
-    classes/000000        attributes: class_name, label_names
+    classes/000000        attributes: class_name, label_names, sha256 of these and the arrays
         data              uint8 (bytes,), the encoded images one after another
         offsets           int64 (memories + 1,), where each image starts and ends
         labels            int32 (memories, 2), indices into label_names, -1 for none
@@ -14,6 +14,7 @@ count, most important first. So a reader of a generation is never disturbed by a
 shrinking a class writes a few bytes.
 """
 
+import hashlib
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -30,10 +31,18 @@ from zarr.storage import LocalStore, MemoryStore
 
 from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER
 from iirc_data.errors import BufferStorageError
-from iirc_data.files import sync_tree
+from iirc_data.files import canonical_json, sync_tree
 
 FORMAT = "iirc-replay-buffer"
-VERSION = 1
+VERSION = 2
+
+_ARRAYS = {
+    "data": ("uint8", (-1,)),
+    "offsets": ("int64", (-1,)),
+    "labels": ("int32", (-1, 2)),
+    "sizes": ("int32", (-1, 2)),
+}
+"""Each array's dtype and shape."""
 
 
 @dataclass(frozen=True)
@@ -99,12 +108,12 @@ class BufferStore:
             self._root = zarr.open_group(storage, mode="a", zarr_format=3)
         except Exception as error:  # zarr raises many types on a damaged hierarchy
             raise BufferStorageError(f"{path} is not a readable replay buffer: {error}") from error
-        attributes = self._root.attrs
+        attributes = dict(self._root.attrs)
         if "format" not in attributes:
-            if any(True for _ in self._root.members()):
+            if any(self._root.keys()):
                 raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
-            attributes.update({"format": FORMAT, "version": VERSION})
-        elif attributes["format"] != FORMAT or attributes["version"] != VERSION:
+            self._root.attrs.update({"format": FORMAT, "version": VERSION})
+        elif attributes["format"] != FORMAT or attributes.get("version") != VERSION:
             raise BufferStorageError(
                 f"{path} is {attributes['format']!r} version {attributes.get('version')!r}, "
                 f"expected {FORMAT!r} version {VERSION}"
@@ -123,16 +132,24 @@ class BufferStore:
         codes = {name: index for index, name in enumerate(label_names)}
         labels = [[codes.get(name, NO_LABEL) for name in memory.labels] for memory in memories]
         sizes = [[memory.height, memory.width] for memory in memories]
-        arrays: dict[str, NDArray[Any]] = {
+        values = {
             "data": np.frombuffer(b"".join(memory.data for memory in memories), np.uint8),
-            "offsets": np.cumsum([0, *(len(memory.data) for memory in memories)], dtype=np.int64),
-            "labels": np.array(labels, np.int32).reshape(-1, 2),
-            "sizes": np.array(sizes, np.int32).reshape(-1, 2),
+            "offsets": np.cumsum([0, *(len(memory.data) for memory in memories)]),
+            "labels": np.array(labels),
+            "sizes": np.array(sizes),
+        }
+        arrays = {
+            name: values[name].astype(dtype).reshape(shape)
+            for name, (dtype, shape) in _ARRAYS.items()
         }
         group = self._root.create_group(
             f"classes/{number:06d}",
             overwrite=True,
-            attributes={"class_name": class_name, "label_names": label_names},
+            attributes={
+                "class_name": class_name,
+                "label_names": label_names,
+                "sha256": _digest(class_name, label_names, arrays),
+            },
         )
         for name, array in arrays.items():
             # images are compressed already: one chunk with a checksum is read in one go
@@ -141,27 +158,32 @@ class BufferStore:
                 data=array,
                 chunks=tuple(max(n, 1) for n in array.shape),
                 compressors=Crc32cCodec(),
+                config={"write_empty_chunks": True},  # so that a chunk that is lost is noticed
             )
 
-    def read_class(self, number: int) -> ClassMemories:
+    def read_class(self, number: int, class_name: str) -> ClassMemories:
         """Read a class's memories in one go.
 
+        Args:
+            number: Number of the group.
+            class_name: The class that it must hold.
+
         Raises:
-            BufferStorageError: The group is missing or damaged.
+            BufferStorageError: The group is missing or damaged, or of another class.
         """
         name = f"classes/{number:06d}"
         try:
-            group = self._root[name]
-            if not isinstance(group, zarr.Group):
-                raise KeyError(name)
-            arrays: dict[str, Any] = {
-                key: np.asarray(group[key][:])  # type: ignore[index]
-                for key in ("data", "offsets", "labels", "sizes")
-            }
-            label_names: Any = group.attrs["label_names"]
-            return ClassMemories(label_names=list(label_names), **arrays)
+            group: Any = self._root[name]
+            label_names = [str(label) for label in group.attrs["label_names"]]
+            arrays = {key: _read_array(group[key], *_ARRAYS[key]) for key in _ARRAYS}
+            sha256 = group.attrs["sha256"]
         except Exception as error:  # zarr raises many types on a damaged hierarchy
             raise BufferStorageError(f"cannot read {self.path}/{name}: {error}") from error
+        if sha256 != _digest(class_name, label_names, arrays):
+            raise BufferStorageError(
+                f"{self.path}/{name} is damaged, or does not hold the memories of {class_name!r}"
+            )
+        return ClassMemories(label_names, **arrays)
 
     def commit(self, counts: Mapping[str, int]) -> int:
         """Write a generation; on disk, everything outlives a power cut once this returns.
@@ -186,18 +208,21 @@ class BufferStore:
         Raises:
             BufferStorageError: There is no such generation.
         """
+        name = f"generations/{generation:06d}"
         try:
-            counts: Any = self._root[f"generations/{generation:06d}"].attrs["counts"]
+            counts: Any = self._root[name].attrs["counts"]
+            return {str(name): int(count) for name, count in counts.items()}
         except KeyError as error:
             raise BufferStorageError(
                 f"replay buffer {self.path} has no generation {generation}, "
                 f"only {sorted(self.generations())}"
             ) from error
-        return {str(name): int(count) for name, count in counts.items()}
+        except Exception as error:  # zarr raises many types on a damaged hierarchy
+            raise BufferStorageError(f"cannot read {self.path}/{name}: {error}") from error
 
     def generations(self) -> set[int]:
         """Return the numbers of the generations that exist."""
-        return {int(name) for name in self._group_names("generations")}
+        return {int(name) for name in self._group_names("generations") if name.isdecimal()}
 
     def collect(self, generation: int) -> None:
         """Remove every other generation, the class groups that this one does not name, debris.
@@ -226,3 +251,27 @@ class BufferStore:
         with warnings.catch_warnings(category=ZarrUserWarning, action="ignore"):
             group = self._root.get(name)
             return list(group.group_keys()) if isinstance(group, zarr.Group) else []
+
+
+def _digest(class_name: str, label_names: list[str], arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(canonical_json([class_name, label_names]))
+    for name in _ARRAYS:
+        digest.update(canonical_json(arrays[name].shape))
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()
+
+
+def _read_array(array: Any, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    """Read an array, where it is of the kind that is written and its bytes are there.
+
+    Raises:
+        ValueError: It is not.
+    """
+    fits = len(array.shape) == len(shape) and all(
+        n in (-1, found) for n, found in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype != dtype:
+        raise ValueError(f"{array.name} is {array.dtype} {array.shape}, expected {dtype} {shape}")
+    if array.nbytes_stored() < array.nbytes:  # zarr would make up what is missing
+        raise ValueError(f"{array.name} lacks a part of its {array.nbytes} bytes")
+    return np.asarray(array[:])
