@@ -2,12 +2,15 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from iirc_data.errors import ConfigurationError
+from iirc_data.locks import sole_user
 from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import rank
+from iirc_train.distributed import rank, wait_for_all
 
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"
@@ -56,6 +59,32 @@ class RunDirectory:
         if not (path / CONFIG_NAME).exists():
             raise ConfigurationError(f"{path} holds no run: it has no {CONFIG_NAME}")
         return cls(path), ExperimentConfig.load(path / CONFIG_NAME)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the folder for this command alone; of several processes the first one does.
+
+        Raises:
+            InUseError: Another command trains here.
+        """
+        with sole_user(self.path) if rank() == 0 else nullcontext():
+            wait_for_all()
+            yield
+
+    @classmethod
+    @contextmanager
+    def held_for_new_run(cls, path: Path) -> Iterator[None]:
+        """Hold a folder in which a run is to begin; see :meth:`held`.
+
+        Raises:
+            ConfigurationError: It holds a run already, or cannot be made.
+            InUseError: Another command trains here.
+        """
+        cls.check_unused(path)
+        with cls(path).held():
+            cls.check_unused(path)
+            wait_for_all()
+            yield
 
     @staticmethod
     def check_unused(path: Path) -> None:
