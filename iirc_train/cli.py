@@ -11,6 +11,7 @@ from iirc_data.commands import benchmarks, data
 from iirc_data.console import errors_in_one_line
 from iirc_data.errors import ConfigurationError
 from iirc_train.commands import presets
+from iirc_train.commands.compare import compare_runs
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
 from iirc_train.demo import run_demo
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(benchmarks.app, name="benchmarks")
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
+app.command("compare")(compare_runs)
 console = Console()
 
 

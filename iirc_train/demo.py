@@ -11,7 +11,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.engine import run_experiment
 from iirc_train.report.plots import plot_comparison
 from iirc_train.report.results import RunResults, read_results
-from iirc_train.report.tables import comparison_table, task_table
+from iirc_train.report.tables import task_table
 
 DEMO_METHODS = {
     "finetune": {"method": "finetune", "n_memories_per_class": 0},

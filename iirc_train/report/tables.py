@@ -1,16 +1,19 @@
 """Tables for the terminal."""
 
 import math
+from collections.abc import Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
+from iirc_train.report.comparison import Comparison
 from iirc_train.report.results import RunResults
 
 
 def task_table(results: RunResults) -> Table:
     """Return the pw-JS on every seen task after each task, and over all seen classes."""
     n_tasks = len(results.all_seen)
-    table = Table(title=f"{results.name}: pw-JS on the test split", title_justify="left")
+    table = Table(title=f"{escape(results.name)}: pw-JS on the test split", title_justify="left")
     table.add_column("after task", justify="right")
     for task in range(n_tasks):
         table.add_column(f"task {task}", justify="right")
@@ -21,12 +24,23 @@ def task_table(results: RunResults) -> Table:
     return table
 
 
-def comparison_table(runs: list[RunResults]) -> Table:
-    """Return the pw-JS over all seen classes after each task, one row per run."""
-    table = Table(title="pw-JS over all classes seen so far", title_justify="left")
-    table.add_column("run")
-    for task in range(max(len(run.all_seen) for run in runs)):
-        table.add_column(f"after task {task}", justify="right")
-    for run in runs:
-        table.add_row(run.name, *(f"{score:.3f}" for score in run.all_seen))
-    return table
+def comparison_tables(comparison: Comparison) -> Sequence[Table]:
+    """Return two tables, a row per group: the pw-JS after each task, and what sums it up.
+
+    Where runs are several, they give mean ± standard deviation.
+    """
+    title = f"{escape(comparison.benchmark)}: "
+    by_task = Table(title=f"{title}pw-JS over all classes seen after each task")
+    summary = Table(title=f"{title}summary over the finished runs")
+    for table in (by_task, summary):
+        table.title_justify = "left"
+        table.add_column("group")
+        table.add_column("runs", justify="right")
+    for task in range(comparison.n_tasks):
+        by_task.add_column(str(task), justify="right")
+    for heading in comparison.headings:
+        summary.add_column(heading, justify="right")
+    for row in comparison.rows:
+        by_task.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in row.by_task))
+        summary.add_row(escape(row.name), row.runs_text, *(s.text() for s in row.summary))
+    return by_task, summary
