@@ -12,6 +12,7 @@ from iirc_data.console import errors_in_one_line
 from iirc_data.errors import ConfigurationError
 from iirc_train.commands import presets
 from iirc_train.commands.compare import compare_runs
+from iirc_train.commands.report import report
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
 from iirc_train.demo import run_demo
@@ -30,6 +31,7 @@ app.add_typer(benchmarks.app, name="benchmarks")
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
 app.command("compare")(compare_runs)
+app.command()(report)
 console = Console()
 
 
@@ -41,7 +43,7 @@ def main() -> None:
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for shards, runs and plot.")] = Path("demo"),
+    output: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
     """See the whole pipeline at work on drawn images, in minutes."""

@@ -6,11 +6,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from iirc_train.commands.report import RUNS_HELP
 from iirc_train.report.comparison import compare, write_csv, write_latex
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables
-
-RUNS_HELP = "Folders of runs, or folders to search for runs."
 
 
 def compare_runs(

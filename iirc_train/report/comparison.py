@@ -45,10 +45,10 @@ class Row:
 
     @property
     def runs_text(self) -> str:
-        """The number of runs; where some are not finished, ``"1 of 2 finished"``."""
+        """The number of runs; where some are not finished, ``"1 of 2 done"``."""
         if self.n_finished == self.n_runs:
             return str(self.n_runs)
-        return f"{self.n_finished} of {self.n_runs} finished"
+        return f"{self.n_finished} of {self.n_runs} done"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from iirc_data.benchmarks import Benchmark
 from iirc_train.report.confusion import Confusion, by_superclass, mean_recalls
-from iirc_train.report.plots import COLOURS
+from iirc_train.report.plots import COLOURS, plain
 
 MOST_NAMED_CLASSES = 40
 """Above as many classes only superclasses are named at the axes."""
@@ -48,7 +48,7 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted label", ylabel="true label")
     bar = figure.colorbar(mesh, ax=axes, shrink=0.7, label="share of the true label's images")
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 
@@ -56,7 +56,7 @@ def _label(name: str, benchmark: Benchmark) -> str:
     """Return a class's name for people, cut where it is long; superclasses in capitals."""
     readable = benchmark.readable_name(name)
     short = readable if len(readable) <= 22 else f"{readable[:21]}…"
-    return short.upper() if name in benchmark.superclasses else short
+    return plain(short.upper() if name in benchmark.superclasses else short)
 
 
 def recalls_figure(confusions: Sequence[Mapping[int, Confusion]], benchmark: Benchmark) -> Figure:

@@ -25,6 +25,11 @@ MOST_NUMBERED_TASKS = 12
 _LABEL_DISTANCE = 0.035
 
 
+def plain(text: str) -> str:
+    """Return text that matplotlib shows as it is, though it may hold what begins a formula."""
+    return text.replace("$", r"\$")
+
+
 def curves_figure(
     groups: Sequence[Group], metric: str = PWJS, benchmark: str | None = None
 ) -> Figure:
@@ -43,7 +48,7 @@ def curves_figure(
     figure = Figure(figsize=(5.6, 3.7 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
     for place, (group, curve) in enumerate(zip(groups, curves, strict=True)):
-        _plot_curve(axes, group.name, place, curve, n_tasks)
+        _plot_curve(axes, plain(group.name), place, curve, n_tasks)
     if benchmark is not None:
         _plot_paper(axes, groups, paper_curves(benchmark, metric), n_tasks)
     name = "pw-JS" if metric == PWJS else "JS"
@@ -117,7 +122,7 @@ def tasks_figure(group: Group) -> Figure:
     if n_tasks <= MOST_NUMBERED_TASKS:
         _number_cells(axes, scores)
     bar = figure.colorbar(mesh, ax=axes, shrink=0.8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     return figure
 
 

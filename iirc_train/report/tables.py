@@ -1,13 +1,15 @@
 """Tables for the terminal."""
 
 import math
-from collections.abc import Sequence
 
+from rich import box
 from rich.markup import escape
 from rich.table import Table
 
 from iirc_train.report.comparison import Comparison
 from iirc_train.report.results import RunResults
+
+_MOST_COLUMNS = 8  # as many fit in 80 characters beside the names
 
 
 def task_table(results: RunResults) -> Table:
@@ -24,23 +26,32 @@ def task_table(results: RunResults) -> Table:
     return table
 
 
-def comparison_tables(comparison: Comparison) -> Sequence[Table]:
-    """Return two tables, a row per group: the pw-JS after each task, and what sums it up.
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Return tables with a row per group: the pw-JS after each task, and what sums it up.
 
     Where runs are several, they give mean ± standard deviation.
     """
-    title = f"{escape(comparison.benchmark)}: "
-    by_task = Table(title=f"{title}pw-JS over all classes seen after each task")
-    summary = Table(title=f"{title}summary over the finished runs")
-    for table in (by_task, summary):
-        table.title_justify = "left"
-        table.add_column("group")
-        table.add_column("runs", justify="right")
-    for task in range(comparison.n_tasks):
-        by_task.add_column(str(task), justify="right")
+    title = escape(comparison.benchmark)
+    tables = []
+    for start in range(0, comparison.n_tasks, _MOST_COLUMNS):
+        tasks = range(start, min(start + _MOST_COLUMNS, comparison.n_tasks))
+        table = _table_of_groups(f"{title}: pw-JS over all classes seen after each task")
+        for task in tasks:
+            table.add_column(str(task), justify="right")
+        for row in comparison.rows:
+            scores = row.by_task[tasks.start : tasks.stop]
+            table.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in scores))
+        tables.append(table)
+    summary = _table_of_groups(f"{title}: summary over the finished runs")
     for heading in comparison.headings:
         summary.add_column(heading, justify="right")
     for row in comparison.rows:
-        by_task.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in row.by_task))
-        summary.add_row(escape(row.name), row.runs_text, *(s.text() for s in row.summary))
-    return by_task, summary
+        summary.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in row.summary))
+    return [*tables, summary]
+
+
+def _table_of_groups(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("group", overflow="fold")
+    table.add_column("runs", justify="right")
+    return table
