@@ -16,6 +16,16 @@ from iirc_train.report.confusion import (
 from iirc_train.report.confusion_plots import confusion_figure, recalls_figure
 from iirc_train.report.runs import Group
 
+CONFUSION_CAPTION = (
+    "Row: true label; column: predicted label; colour: share of the row's test images that the "
+    "column is predicted for, 0 to 1. Each superclass (capitals) stands before its subclasses. An "
+    "image has several labels, so rows do not sum to 1."
+)
+RECALLS_CAPTION = (
+    "Share of a class's test images that it is predicted for, 0 to 1: mean over the classes seen "
+    "so far, and over runs."
+)
+
 
 @dataclass(frozen=True)
 class ClassRow:
@@ -61,11 +71,13 @@ class ClassesOfGroup:
     history: list[dict[int, Confusion]]
     last: Confusion
 
-    def figures(self) -> dict[str, Figure]:
-        """Return title to figure."""
-        figures = {"Confusion of labels": confusion_figure(self.last, self.benchmark)}
+    def figures(self) -> list[tuple[str, str, Figure]]:
+        """Return title, caption and figure of each figure."""
+        confusion = confusion_figure(self.last, self.benchmark)
+        figures = [("Confusion of labels.", CONFUSION_CAPTION, confusion)]
         if max(map(len, self.history)) > 1:
-            figures["Recall after each task"] = recalls_figure(self.history, self.benchmark)
+            recalls = recalls_figure(self.history, self.benchmark)
+            figures.append(("Recall after each task.", RECALLS_CAPTION, recalls))
         return figures
 
     def rows(self) -> list[ClassRow]:

@@ -16,7 +16,7 @@ _NO_METADATA = {"svg": {"Date": None, "Creator": None, "Format": None, "Type": N
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure; the path's suffix chooses the format (png, svg, pdf)."""
     kind = path.suffix.removeprefix(".")
-    with write_atomically(path) as file, mpl.rc_context({"svg.hashsalt": "iirc"}):
+    with write_atomically(path, durable=False) as file, mpl.rc_context({"svg.hashsalt": "iirc"}):
         figure.savefig(file, format=kind, dpi=200, metadata=_NO_METADATA.get(kind))
 
 

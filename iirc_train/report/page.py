@@ -25,6 +25,11 @@ from iirc_train.report.summary import SUMMARIES, spread
 PAGE_NAME = "report.html"
 FIGURES_NAME = "figures"
 
+CURVES_CAPTION = (
+    "Mean over the runs of each group that have reached the task, band ± one standard deviation. "
+    "A dotted horizontal line is training on all tasks at once."
+)
+
 
 @dataclass(frozen=True)
 class ShownFigure:
@@ -33,12 +38,12 @@ class ShownFigure:
     Attributes:
         svg: The figure itself.
         title: What it is.
-        file: Name of its files, without suffix.
+        caption: What is seen.
     """
 
     svg: Markup
     title: str
-    file: str
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,15 @@ class FigureFolder:
         self.folder = folder
         self._names: set[str] = set()
 
-    def add(self, figure: Figure, title: str, name: str) -> ShownFigure:
-        """Write a figure as PNG and SVG, and return it for the page."""
+    def add(self, figure: Figure, title: str, name: str, caption: str = "") -> ShownFigure:
+        """Write a figure as PNG and SVG, and return it for the page.
+
+        Args:
+            figure: The figure.
+            title: What it is.
+            name: What its files are called, in any characters.
+            caption: What is seen.
+        """
         stem = base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "figure"
         number = 2
         while stem in self._names:
@@ -97,7 +109,7 @@ class FigureFolder:
         self._names.add(stem)
         for suffix in ("png", "svg"):
             write_figure(figure, self.folder / f"{stem}.{suffix}")
-        return ShownFigure(Markup(inline_svg(figure, stem, title)), title, stem)
+        return ShownFigure(Markup(inline_svg(figure, stem, title)), title, caption)
 
 
 def write_report(found: FoundRuns, output: Path) -> Path:
@@ -143,8 +155,9 @@ def _section(groups: Sequence[Group], figures: FigureFolder) -> Section:
     curves = [
         figures.add(
             curves_figure(groups, metric, name),
-            f"{heading} on the test split after each task",
+            f"{heading} on the test split after each task.",
             f"{name}-{heading}",
+            CURVES_CAPTION,
         )
         for metric, heading in ((PWJS, "pw-JS"), (JS, "JS"))
     ]
@@ -184,8 +197,8 @@ def _classes(
         ClassesSection(
             classes,
             [
-                figures.add(figure, f"{title}: {classes.name}", f"{name}-{title}-{classes.name}")
-                for title, figure in classes.figures().items()
+                figures.add(shown, title, f"{name}-{title}-{classes.name}", caption)
+                for title, caption, shown in classes.figures()
             ],
         )
         for classes in found.values()
