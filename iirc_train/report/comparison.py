@@ -78,7 +78,7 @@ def compare(groups: Mapping[str, Sequence[Group]]) -> list[Comparison]:
     """Return a comparison per benchmark.
 
     Args:
-        groups: Benchmark to its groups, from :meth:`FoundRuns.by_benchmark`.
+        groups: Benchmark's name to its groups, from :meth:`FoundRuns.by_benchmark`.
     """
     return [Comparison(name, [Row.of(g) for g in members]) for name, members in groups.items()]
 
@@ -115,7 +115,7 @@ def _latex_table(comparison: Comparison) -> str:
     best = [_best(heading, cells) for heading, cells in _columns(comparison)]
     lines = [
         "% needs \\usepackage{booktabs}",
-        f"% {' '.join(comparison.benchmark.split())}: mean $\\pm$ standard deviation over runs",
+        f"% {' '.join(comparison.benchmark.split())}: mean and standard deviation over runs",
         f"\\begin{{tabular}}{{l{'r' * len(comparison.headings)}}}",
         "\\toprule",
         " & ".join(["method", *map(escape_latex, comparison.headings)]) + r" \\",

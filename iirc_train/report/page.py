@@ -107,6 +107,8 @@ class FigureFolder:
         while stem in self._names:
             stem, number = f"{base}-{number}", number + 1
         self._names.add(stem)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, for all its formats
         for suffix in ("png", "svg"):
             write_figure(figure, self.folder / f"{stem}.{suffix}")
         return ShownFigure(Markup(inline_svg(figure, stem, title)), title, caption)
@@ -126,7 +128,7 @@ def write_report(found: FoundRuns, output: Path) -> Path:
         ConfigurationError: A run's times, record or confusion counts are damaged.
     """
     figures = FigureFolder(output / FIGURES_NAME)
-    sections = [_section(groups, figures) for groups in found.by_benchmark().values()]
+    sections = [_section(*item, figures) for item in found.by_benchmark().items()]
     environment = Environment(
         loader=PackageLoader("iirc_train.report", "."),
         autoescape=True,
@@ -148,10 +150,8 @@ def write_report(found: FoundRuns, output: Path) -> Path:
     return page
 
 
-def _section(groups: Sequence[Group], figures: FigureFolder) -> Section:
-    first = groups[0].runs[0]
-    benchmark = first.benchmark
-    name = benchmark.name if benchmark else Path(first.config.benchmark).stem
+def _section(name: str, groups: Sequence[Group], figures: FigureFolder) -> Section:
+    benchmark = groups[0].runs[0].benchmark
     curves = [
         figures.add(
             curves_figure(groups, metric, name),

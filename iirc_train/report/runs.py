@@ -65,6 +65,13 @@ class Run:
             return None
 
     @property
+    def benchmark_name(self) -> str:
+        """The benchmark's name; that of its file where the definition is not at hand any more."""
+        if self.benchmark is None:
+            return Path(self.config.benchmark).stem
+        return self.benchmark.name
+
+    @property
     def n_tasks_done(self) -> int:
         """Number of tasks after which the run was evaluated."""
         return len(self.pwjs.all_seen)
@@ -117,11 +124,11 @@ class FoundRuns:
     waiting: list[Path] = field(default_factory=list)
 
     def by_benchmark(self) -> dict[str, list[Group]]:
-        """Return benchmark to its groups of runs, in the order in which they were found."""
-        benchmarks = dict.fromkeys(run.config.benchmark for run in self.runs)
+        """Return benchmark's name to its groups of runs, in the order in which they were found."""
+        names = dict.fromkeys(run.benchmark_name for run in self.runs)
         return {
-            name: group_runs([run for run in self.runs if run.config.benchmark == name])
-            for name in benchmarks
+            name: group_runs([run for run in self.runs if run.benchmark_name == name])
+            for name in names
         }
 
 
@@ -160,7 +167,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     A group is called by its method. Where that is ambiguous, by those settings too that tell the
     method's groups apart: the fewest that do, switches before numbers.
     """
-    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
+    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS | {"benchmark"}
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         tried = {k: v for k, v in run.config.values().items() if k not in left_out}
