@@ -24,12 +24,11 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     grouped = by_superclass(confusion, benchmark)
     names = grouped.class_names
     n = len(names)
-    side = min(9.0, 3.0 + 0.16 * n)
+    all_named = n <= MOST_NAMED_CLASSES
+    side = 3.0 + 0.12 * n if all_named else 6.5
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
-    mesh = axes.pcolormesh(
-        grouped.rates, vmin=0, vmax=1, cmap="viridis", rasterized=n > MOST_NAMED_CLASSES
-    )
+    mesh = axes.pcolormesh(grouped.rates, vmin=0, vmax=1, cmap="viridis", rasterized=not all_named)
     axes.invert_yaxis()
     axes.set_aspect("equal")
     group_of = [benchmark.superclass_of.get(name, name) for name in names]
@@ -37,13 +36,16 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     lone = [place for place in starts if names[place] in benchmark.other_classes]
     for place in starts[1:]:
         if place not in lone[1:]:  # lone classes stand together
-            axes.axhline(place, color="#ffffff", linewidth=0.6)
-            axes.axvline(place, color="#ffffff", linewidth=0.6)
-    named = range(n) if n <= MOST_NAMED_CLASSES else [p for p in starts if p not in lone[1:]]
+            axes.axhline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
+            axes.axvline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
+    named = range(n) if all_named else [place for place in starts if place not in lone[1:]]
     labels = [_label(names[place], benchmark) for place in named]
+    if lone and not all_named:
+        labels[-1] = "without superclass"
     ticks = np.array(named) + 0.5
-    axes.set_xticks(ticks, labels, rotation=90, fontsize=7)
-    axes.set_yticks(ticks, labels, fontsize=7)
+    size = min(7.0, 220 / len(labels))
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, labels, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted label", ylabel="true label")
