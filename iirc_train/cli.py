@@ -9,6 +9,8 @@ from rich.console import Console
 from iirc_data.commands import benchmarks, data
 from iirc_data.console import errors_in_one_line
 from iirc_train.commands import presets
+from iirc_train.commands.compare import compare_runs
+from iirc_train.commands.report import report
 from iirc_train.commands.sweep import sweep
 from iirc_train.commands.train import train
 from iirc_train.demo import run_demo
@@ -22,6 +24,8 @@ app = typer.Typer(
 app.add_typer(benchmarks.app, name="benchmarks")
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
+app.command("compare")(compare_runs)
+app.command()(report)
 console = Console()
 
 
@@ -33,7 +37,7 @@ def main() -> None:
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for shards, runs and plot.")] = Path("demo"),
+    output: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
 ) -> None:
     """See the whole pipeline at work on drawn images, in minutes."""
