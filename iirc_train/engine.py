@@ -25,6 +25,7 @@ from iirc_train.distributed import (
 from iirc_train.evaluation import evaluate, evaluate_after_task
 from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
+from iirc_train.peak_memory import peak_memory
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import BUFFER_NAME, RunDirectory
 
@@ -196,7 +197,13 @@ class Training:
                 f"learning rate ({record['lr']}), or use precision fp32"
             )
         run.add_metrics(kind="epoch", split=TRAIN, **record)
-        run.add_timing(task=task_id, epoch=epoch, seconds=seconds, images=loader.n_samples)
+        run.add_timing(
+            task=task_id,
+            epoch=epoch,
+            seconds=seconds,
+            images=loader.n_samples,
+            **peak_memory(self.experiment.device),
+        )
         progress.epoch_done(record, loader.n_samples / seconds)
 
     def _end_epoch(self, task_id: int, epoch: int, metrics: dict[str, float] | None) -> None:

@@ -31,6 +31,7 @@ TRAIN_ROOMS = [
     "config",
     "composition",
     "distributed",
+    "peak_memory",
     "checkpoint",
     "saved_model",
     "utils",
