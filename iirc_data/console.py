@@ -17,9 +17,13 @@ def print_error(error: BaseException | str) -> None:
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn this project's errors into a line on standard error and exit status 1."""
+    """Turn errors of this project and of the system into a line and exit status 1.
+
+    What the system says (no space, no permission, a name that is too long) needs no stack trace:
+    it names the file.
+    """
     try:
         yield
-    except IIRCError as error:
+    except (IIRCError, OSError) as error:
         print_error(error)
         raise SystemExit(1) from error

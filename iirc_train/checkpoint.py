@@ -4,6 +4,8 @@ import io
 import pickle
 import random
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile
@@ -11,7 +13,7 @@ from zipfile import ZIP_STORED, ZipFile
 import numpy as np
 import torch
 
-from iirc_data.errors import CheckpointError
+from iirc_data.errors import CheckpointError, IIRCError
 from iirc_data.files import write_atomically
 
 FORMAT = "iirc-checkpoint"
@@ -65,6 +67,23 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "resume it with the release that wrote it"
         )
     return state
+
+
+@contextmanager
+def taking_over(path: Path) -> Iterator[None]:
+    """Turn what a state of another form than ours raises into a :class:`CheckpointError`.
+
+    Args:
+        path: The checkpoint that the state is from.
+    """
+    try:
+        yield
+    except IIRCError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path} does not hold the state of a run: {type(error).__name__}: {error}"
+        ) from error
 
 
 def seed_random_generators(seed: int) -> None:

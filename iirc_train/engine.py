@@ -12,7 +12,7 @@ from rich.console import Console
 from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
-from iirc_train.checkpoint import load_checkpoint, save_checkpoint
+from iirc_train.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import (
     broadcast_buffers,
@@ -29,7 +29,7 @@ from iirc_train.metrics import compute_metrics, label_counts
 from iirc_train.peak_memory import peak_memory
 from iirc_train.progress import TrainingProgress
 from iirc_train.record import check_same_data, read_record, recorded, tell_of_versions
-from iirc_train.run_directory import BUFFER_NAME, RunDirectory
+from iirc_train.run_directory import BUFFER_NAME, METRICS_NAME, RunDirectory
 from iirc_train.stopping import StopRequest
 from iirc_train.tracking import (
     TENSORBOARD_ONLY,
@@ -162,10 +162,12 @@ class Training:
             state = load_checkpoint(run.checkpoint)
             if "experiment" not in state:
                 raise CheckpointError(f"{run.checkpoint} is no checkpoint of a run")
-            experiment.load_state_dict(state["experiment"])
-            run.rewind(state["sizes"])
-            self.position = Position(*state["position"])
-            self._best = state["best"]
+            with taking_over(run.checkpoint):
+                task_id, epochs = map(int, state["position"])
+                self.position = Position(task_id, epochs)
+                self._best = state["best"]
+                experiment.load_state_dict(state["experiment"])
+                run.rewind(state["sizes"], state["metrics_digest"])
         else:
             if run.has_results():
                 raise CheckpointError(
@@ -333,11 +335,13 @@ class Training:
         self.position = position
         run = self.run_directory
         if rank() == 0:
+            sizes = run.sync()
             state = {
                 "position": tuple(position),
                 "experiment": self.experiment.state_dict(),
                 "best": self._best,
-                "sizes": run.sync(),
+                "sizes": sizes,
+                "metrics_digest": run.metrics_digest(sizes[METRICS_NAME]),
             }
             save_checkpoint(run.checkpoint, state)
             if self.config.save_each_task_model and not position.epochs:

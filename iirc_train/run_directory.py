@@ -1,5 +1,6 @@
 """A run's folder: its configuration, its numbers, its times, its checkpoints."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -171,14 +172,20 @@ class RunDirectory:
                 sizes[name] = file.tell()
         return sizes
 
-    def rewind(self, sizes: dict[str, int]) -> None:
+    def metrics_digest(self, size: int) -> str:
+        """Return the SHA-256 of the first so many bytes of ``metrics.jsonl``."""
+        with (self.path / METRICS_NAME).open("rb") as file:
+            return hashlib.sha256(file.read(size)).hexdigest()
+
+    def rewind(self, sizes: dict[str, int], metrics_digest: str | None = None) -> None:
         """Remove the lines that were written after :meth:`sync` told the sizes of the files.
 
         Args:
             sizes: Size in bytes of each file; a file without one is emptied.
+            metrics_digest: What :meth:`metrics_digest` told then.
 
         Raises:
-            ConfigurationError: A file is shorter.
+            ConfigurationError: A file is shorter, or the metrics are not what they were.
         """
         if rank() > 0:
             return
@@ -190,6 +197,10 @@ class RunDirectory:
                 raise ConfigurationError(
                     f"{path} has {found} bytes, the checkpoint counts {size}: they belong to "
                     "different runs, or the file was cut"
+                )
+            if name == METRICS_NAME and size and self.metrics_digest(size) != metrics_digest:
+                raise ConfigurationError(
+                    f"{path} was altered since the checkpoint: bring the file back as it was"
                 )
             with path.open("ab") as file:
                 file.truncate(min(size, found))

@@ -232,6 +232,15 @@ def test_metrics_that_lack_lines_are_noticed(copied):
         resume_experiment(copied, QUIET)
 
 
+def test_altered_metrics_are_noticed(copied):
+    path = copied / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    before = path.read_bytes()
+    with pytest.raises(ConfigurationError, match="was altered since the checkpoint"):
+        resume_experiment(copied, QUIET)
+    assert path.read_bytes() == before
+
+
 def test_a_disk_that_is_full_leaves_the_checkpoint_before(copied, monkeypatch):
     path = copied / "checkpoints" / "last.pt"
     before = path.read_bytes()

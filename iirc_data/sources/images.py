@@ -82,8 +82,9 @@ def declared_size(data: Encoded, origin: str) -> tuple[int, int]:
     Raises:
         SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
     """
-    if data[: len(_PNG_START)] == _PNG_START and len(data) >= 24:
-        width, height = struct.unpack_from(">II", data, 16)
+    start = bytes(data[:24])
+    if start.startswith(_PNG_START) and len(start) == 24:
+        width, height = struct.unpack_from(">II", start, 16)
         return height, width
     return read_header(data, origin)[:2]
 

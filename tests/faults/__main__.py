@@ -1,0 +1,75 @@
+"""``python -m tests.faults``: the long version (``make faults``)."""
+
+import json
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from tests.faults.campaign import Campaign, Tally
+from tests.faults.commands import commands
+
+BETWEEN = "between writes"
+
+
+def main(
+    kills: Annotated[int, typer.Option(help="Kills of each command.")] = 30,
+    failures: Annotated[int, typer.Option(help="Failing writes of each command.")] = 10,
+    damages: Annotated[int, typer.Option(help="Lost or altered files of each command.")] = 10,
+    only: Annotated[list[str] | None, typer.Option(help="Only commands of this name.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
+    report: Annotated[Path, typer.Option(help="Where figures go, as JSON.")] = Path("faults.json"),
+) -> None:
+    """Kill, starve and cheat every command; print what was hit and what was lost."""
+    console = Console()
+    tallies: dict[str, Tally] = {}
+    with tempfile.TemporaryDirectory(prefix="iirc-faults-") as name:
+        folder = Path(name)
+        (folder / "raw").mkdir()
+        with commands(folder / "raw") as found:
+            for command in found.values():
+                if only and command.name not in only:
+                    continue
+                campaign = Campaign(command, folder / command.name.replace(" ", "-"), seed)
+                campaign.kill(kills)
+                campaign.fail(failures)
+                campaign.damage(damages)
+                tallies[command.name] = campaign.tally
+                console.print(f"{command.name}: {len(campaign.tally.problems)} problems")
+                report.write_text(json.dumps({n: vars(t) for n, t in tallies.items()}, indent=1))
+    console.print(_table(tallies))
+    console.print(_histogram(tallies))
+    problems = [problem for tally in tallies.values() for problem in tally.problems]
+    for problem in problems:
+        console.print(problem, markup=False)
+    n_kills = sum(tally.kills for tally in tallies.values())
+    console.print(f"{n_kills} kills, {len(problems)} lost or corrupt")
+    raise typer.Exit(bool(problems))
+
+
+def _table(tallies: dict[str, Tally]) -> Table:
+    table = Table("command", "kills", "failing writes", "damaged files", "refused", "problems")
+    for name, tally in tallies.items():
+        numbers = tally.kills, tally.failures, tally.damages, tally.refused, len(tally.problems)
+        table.add_row(name, *map(str, numbers))
+    return table
+
+
+def _histogram(tallies: dict[str, Tally]) -> Table:
+    moments = sum((tally.moments for tally in tallies.values()), Counter())
+    total = max(moments.total(), 1)
+    during = total - moments[BETWEEN]
+    table = Table(
+        "killed while writing", "kills", "", caption=f"{during / total:.0%} during writes"
+    )
+    for moment, n in moments.most_common():
+        table.add_row(moment, str(n), "█" * round(40 * n / moments.most_common(1)[0][1]))
+    return table
+
+
+if __name__ == "__main__":
+    typer.run(main)

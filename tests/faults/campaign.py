@@ -1,0 +1,195 @@
+"""Commands that are killed, starved and cheated again and again, and must end as if unharmed."""
+
+import hashlib
+import random
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from iirc_data.shards.verify import verify
+from iirc_train.buffer.store import BufferStore
+from iirc_train.checkpoint import load_checkpoint
+from tests.faults.saboteur import NOTHING, SIGNALS, End, Fate, random_failure, random_kill, run
+
+ENDS_OF_KILLED = {-SIGNALS["KILL"], -SIGNALS["TERM"], 128 + SIGNALS["TERM"]}
+KILLS_PER_ROUND = 5
+
+Words = tuple[str, list[str]]
+"""An entry point and its arguments."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command whose faults are tried.
+
+    Attributes:
+        name: What to call it.
+        words: Given the folder that it writes to, its entry point and arguments.
+        content: What must be the same at the end, whatever happened.
+    """
+
+    name: str
+    words: Callable[[Path], Words]
+    content: Callable[[Path], object]
+
+
+@dataclass
+class Tally:
+    """What was done to a command, and what came of it."""
+
+    kills: int = 0
+    failures: int = 0
+    damages: int = 0
+    moments: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class Campaign:
+    """One command's trials, against the end of an unbroken run."""
+
+    def __init__(self, command: Command, folder: Path, seed: int) -> None:
+        self.command = command
+        self.tally = Tally()
+        self._chance = random.Random(f"{seed} {command.name}")
+        self._folder = folder
+        self._notes = folder / "notes"
+        self._notes.mkdir(parents=True)
+        self._out = folder / "out"
+        started = time.monotonic()
+        end = self._run()
+        self._seconds = time.monotonic() - started
+        assert end.status == 0, (command.name, end)
+        self._writes = end.writes
+        self._expected = command.content(self._out)
+
+    def kill(self, n: int) -> None:
+        """Kill the command so many times; after every few kills let it come to its end."""
+        while self.tally.kills < n:
+            self._clear()
+            for _ in range(KILLS_PER_ROUND):
+                if self.tally.kills >= n:
+                    break
+                end = self._run(random_kill(self._chance, self._writes, self._seconds))
+                if end.status in ENDS_OF_KILLED:
+                    self.tally.kills += 1
+                    self.tally.moments[end.moment] += 1
+                elif end.status and not end.was_finished:
+                    self._note(f"ended with {end.status}: {end.told[-300:]}")
+                else:
+                    break
+            self._finish("after kills")
+
+    def fail(self, n: int) -> None:
+        """Let so many writes fail: the command says so in a line, and goes on when run again."""
+        for _ in range(n):
+            self._clear()
+            fate = random_failure(self._chance, self._writes)
+            end = self._run(fate)
+            self.tally.failures += 1
+            if end.status not in (0, 1) or "Traceback" in end.told:
+                self._note(f"{fate} ended with {end.status}: {end.told[-600:]}")
+            self._finish(f"after {fate}")
+
+    def damage(self, n: int) -> None:
+        """Lose or alter a file of a half-finished run: it is refused, or the end is right."""
+        for _ in range(n):
+            self._clear()
+            n_writes = len(self._writes)
+            self._run(Fate("KILL", self._chance.randrange(n_writes // 2, n_writes)))
+            files = sorted(path for path in self._out.rglob("*") if path.is_file())
+            if not files:
+                continue
+            path = self._chance.choice(files)
+            what = f"{self._alter(path)} {path.relative_to(self._out)}"
+            self.tally.damages += 1
+            end = self._run()
+            if end.status:
+                self.tally.refused += 1
+                if end.status != 1 or "Traceback" in end.told:
+                    self._note(f"{what}: ended with {end.status}: {end.told[-600:]}")
+            elif self.command.content(self._out) != self._expected:
+                self._note(f"{what}: unnoticed, and the end is another")
+
+    def _run(self, fate: Fate = NOTHING) -> End:
+        entry, arguments = self.command.words(self._out)
+        return run(entry, arguments, self._out, self._notes, fate)
+
+    def _clear(self) -> None:
+        shutil.rmtree(self._out, ignore_errors=True)
+
+    def _finish(self, when: str) -> None:
+        end = self._run()
+        if end.status and not end.was_finished:
+            self._note(f"{when}: cannot go on: {end.status} {end.told[-600:]}")
+        elif self.command.content(self._out) != self._expected:
+            self._note(f"{when}: the end is another")
+
+    def _alter(self, path: Path) -> str:
+        data = bytearray(path.read_bytes())
+        what = self._chance.choice(["lost", "cut", "flipped"])
+        if what == "lost":
+            path.unlink()
+        elif what == "cut" or not data:
+            path.write_bytes(data[: self._chance.randrange(len(data) + 1)])
+        else:
+            data[self._chance.randrange(len(data))] ^= 1 << self._chance.randrange(8)
+            path.write_bytes(data)
+        return what
+
+    def _note(self, problem: str) -> None:
+        self.tally.problems.append(f"{self.command.name}: {problem}")
+
+
+# --- what must be the same --------------------------------------------------------------------
+
+
+def dataset_content(out: Path) -> object:
+    """Return the digests of a dataset's files, each compared with its manifest too."""
+    problems = verify(out, workers=1).problems
+    names = ["manifest.json", "index.npz", *(str(p.relative_to(out)) for p in out.rglob("*.tar"))]
+    return problems, {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
+
+
+def run_content(out: Path) -> object:
+    """Return the numbers of a run, and digests of its memories and of its last checkpoint."""
+    state = load_checkpoint(out / "checkpoints" / "last.pt")
+    buffer = state["experiment"]["buffer"]
+    store = BufferStore(out / "buffer.zarr")
+    memories = [store.read_class(n, name) for n, name in enumerate(buffer["counts"])]
+    return {
+        "metrics": (out / "metrics.jsonl").read_text(),
+        "counts": buffer["counts"],
+        "memories": [
+            hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+            for memory in memories
+            for array in (memory.data, memory.labels)
+        ],
+        "state": _digest(state["experiment"]["method"]),
+    }
+
+
+def _digest(value: object) -> str:
+    digest = hashlib.sha256()
+
+    def add(part: object) -> None:
+        if isinstance(part, dict):
+            for key in sorted(part, key=str):
+                digest.update(str(key).encode())
+                add(part[key])
+        elif isinstance(part, list | tuple):
+            for item in part:
+                add(item)
+        elif isinstance(part, torch.Tensor):
+            digest.update(part.detach().numpy().tobytes())
+        else:
+            digest.update(repr(part).encode())
+
+    add(value)
+    return digest.hexdigest()

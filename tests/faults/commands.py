@@ -1,0 +1,84 @@
+"""The commands whose faults are tried, each on a dataset of its own of a few kilobytes."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from iirc_data.benchmarks import Benchmark
+from iirc_data.shards import write_shards
+from iirc_data.sources import open_folder
+from iirc_train.methods import METHODS
+from tests.conftest import write_image_folder
+from tests.faults.campaign import Command, Words, dataset_content, run_content
+from tests.raw_datasets import write_cifar100, write_imagenet_tars
+
+BENCHMARK = Benchmark(
+    name="tiny",
+    dataset="tiny",
+    superclasses={"animal": ["bear", "cat", "dog"]},
+    other_classes=["bus"],
+    schedules=[[["animal"], ["dog", "bus"], ["cat"]]],
+)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def commands(folder: Path) -> Iterator[dict[str, Command]]:
+    """Yield all commands by name, over raw data that are made in a folder.
+
+    ``iirc sweep`` has its place here, beside training: its content is that of its runs.
+    """
+    splits = {"train": 10, "test": 3}
+    counts = {split: dict.fromkeys(BENCHMARK.leaf_classes, n) for split, n in splits.items()}
+    images = write_image_folder(folder / "images", counts)
+    shards = folder / "shards"
+    write_shards(open_folder(images), shards)
+    benchmark = folder / "tiny.json"
+    benchmark.write_text(BENCHMARK.model_dump_json())
+    cifar = write_cifar100(folder)
+    imagenet = write_imagenet_tars(folder / "imagenet")
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(shards))) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        words = {
+            "shard a folder": lambda out: ("tools.shard_folder", [str(images), str(out)]),
+            "shard CIFAR": lambda out: ("tools.shard_cifar", [str(cifar), str(out)]),
+            "shard ILSVRC": lambda out: ("tools.shard_imagenet", [str(imagenet), str(out)]),
+            "publish": lambda out: ("iirc", ["data", "publish", str(shards), str(out)]),
+            "pull": lambda out: ("iirc", ["data", "pull", address, str(out)]),
+        }
+        found = [Command(name, call, dataset_content) for name, call in words.items()]
+        for method in METHODS:
+            train = partial(_train, benchmark, shards, method)
+            found.append(Command(f"train {method}", train, run_content))
+        yield {command.name: command for command in found}
+        server.shutdown()
+
+
+def _train(benchmark: Path, shards: Path, method: str, out: Path) -> Words:
+    """Begin a run, or go on with it."""
+    if (out / "config.yaml").exists():
+        return "iirc", ["train", "--resume", str(out)]
+    settings = {
+        "benchmark": benchmark,
+        "data": shards,
+        "method": method,
+        "output": out,
+        "n-layers": 8,
+        "n-memories-per-class": 2,
+        "epochs-per-task": 1,
+        "batch-size": 16,
+        "lr": 0.1,
+        "device": "cpu",
+        "threads": 1,
+        "engine": "torch",
+    }
+    return "iirc", ["train", *(word for k, v in settings.items() for word in (f"--{k}", str(v)))]
