@@ -13,13 +13,14 @@ from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
 from iirc_train import cli
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Position, Training, run_experiment
+from iirc_train.engine import Position, Training
 from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
 from iirc_train.progress import TrainingProgress
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import task_table
 from iirc_train.run_directory import RunDirectory, read_metrics
+from iirc_train.runs import run_experiment
 
 QUIET = Console(quiet=True)
 

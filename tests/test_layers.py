@@ -51,6 +51,7 @@ TRAIN_ROOMS = [
     "stopping",
     "tracking",
     "engine",
+    "runs",
     "sweep",
     "report",
     "demo",

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import repeat_experiment, resume_experiment, run_experiment
 from iirc_train.record import is_finished, read_record
 from iirc_train.run_directory import RunDirectory
+from iirc_train.runs import repeat_experiment, resume_experiment, run_experiment
 from tests.test_resume import QUIET, assert_equal_runs
 
 

@@ -22,11 +22,12 @@ from iirc_train.checkpoint import (
     set_random_state,
 )
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training, resume_experiment, run_experiment
+from iirc_train.engine import Training
 from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS, get_method
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import RunDirectory
+from iirc_train.runs import resume_experiment, run_experiment
 
 QUIET = Console(quiet=True)
 

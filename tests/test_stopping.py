@@ -14,8 +14,8 @@ import yaml
 
 from iirc_data.errors import TrainingError
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import resume_experiment, run_experiment
 from iirc_train.methods.finetune import Model
+from iirc_train.runs import resume_experiment, run_experiment
 from tests.test_resume import QUIET, assert_equal_runs
 
 SETTINGS = {"method": "finetune", "threads": 1, "engine": "torch", "epochs_per_task": 30}

@@ -10,8 +10,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from iirc_data.errors import ConfigurationError, InUseError
 from iirc_data.locks import sole_user
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training, resume_experiment, run_experiment
+from iirc_train.engine import Training
 from iirc_train.run_directory import read_metrics
+from iirc_train.runs import resume_experiment, run_experiment
 from iirc_train.tracking import Tracking
 from tests.test_resume import QUIET
 

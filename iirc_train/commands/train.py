@@ -11,9 +11,9 @@ from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.commands.options import given, with_settings
 from iirc_train.composition import compose
 from iirc_train.distributed import is_first_process
-from iirc_train.engine import repeat_experiment, resume_experiment, run_experiment
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import task_table
+from iirc_train.runs import repeat_experiment, resume_experiment, run_experiment
 from iirc_train.tracking import Tracking
 
 CONFIG_OPTION = Annotated[
