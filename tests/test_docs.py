@@ -36,8 +36,6 @@ TOOLS = {
     "tools/shard_folder.py": shard_folder,
     "tools/shard_imagenet.py": shard_imagenet,
 }
-# documented before they were there; from when they are, lines that begin so are checked too
-ANNOUNCED = ("iirc sweep", "iirc report", "iirc compare", "iirc data show", "iirc train --repeat")
 # pages that measure: everything on them takes hours, or the whole machine
 NOT_RUN = {"docs/performance.md", "docs/results_cifar10.md"}
 # training that is long enough to show that it works
@@ -130,19 +128,6 @@ def check(words: list[str]) -> None:
         compose(options[0], None, {"method": "finetune", **settings})
 
 
-def is_announced(words: list[str]) -> bool:
-    """Tell whether a line needs a command or option that is documented and not there yet."""
-    announced = next((a for a in ANNOUNCED if " ".join(words).startswith(a)), "iirc")
-    command = the_iirc_command()
-    for word in announced.split()[1:]:
-        if word.startswith("--"):
-            return not any(word in parameter.opts for parameter in command.params)
-        if word not in command.commands:
-            return True
-        command = command.commands[word]
-    return False
-
-
 def run(words: list[str]) -> None:
     """Run a line as the shell would, in this process; training is made short."""
     words = [*words, *short_training(words)]
@@ -208,8 +193,6 @@ def test_blocks_do_what_the_page_says(page, reader, capsys):
             path.write_text(block.text)
         elif block.is_shell:
             for words in block.commands:
-                if is_announced(words):
-                    continue
                 check(words)
                 if block.is_run:
                     run(words)
