@@ -1,6 +1,7 @@
 # Every target makes its own virtual environment when it is missing:
 #   make demo    see the whole pipeline at work, in minutes
-#   make test    style, types, and all tests
+#   make test    style, types, documentation, and all tests
+#   make docs    the documentation as a site, in site/; a warning is an error
 #   make parity  every task view of the six published benchmarks at full size against iirc 1.0.1
 #   make bench   the loaders beside others; PHOTOGRAPHS=... SMALL_IMAGES=... name image folders, tars
 #                of such, or shards; without them, images are drawn
@@ -12,12 +13,12 @@ BIN := $(VENV)/bin
 export OMP_WAIT_POLICY ?= passive
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint types parity bench clean
+.PHONY: demo test lint types docs parity bench clean
 
 demo: $(READY)
 	$(BIN)/iirc demo --output demo
 
-test: lint types
+test: lint types docs
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -26,6 +27,9 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 parity: $(READY)
 	$(BIN)/python -m benchmarks.parity
@@ -36,8 +40,8 @@ bench: $(READY)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,docs]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist demo site .pytest_cache .mypy_cache .ruff_cache

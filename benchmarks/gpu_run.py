@@ -26,9 +26,10 @@ from iirc_data.definitions import TRAIN
 from iirc_data.shards import write_shards
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import run_experiment, train_epoch
+from iirc_train.engine import train_epoch
 from iirc_train.experiment import Experiment
 from iirc_train.progress import TrainingProgress
+from iirc_train.runs import run_experiment
 
 PRESET = "cifar100-icarl_cnn-20"
 LEARNING_RATE = 0.01  # noise cannot be learnt, and the published rate would end in infinities

@@ -72,11 +72,11 @@ class Ours:
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.experiment = Experiment(config)
-        self.second = self.experiment.view(TRAIN, 1)
         self.progress = TrainingProgress(Console(quiet=True), "", 2)
         self.epoch = 0
         self.data = self.experiment.task_data
-        self.experiment.method.prepare_model_for_new_task(self.data(0))
+        self.begin_task(0)
+        self.train_epoch()  # memories are chosen by what was learned
 
     def choose_memories(self) -> list[np.ndarray]:
         """Choose the first task's memories; return which."""
@@ -94,10 +94,10 @@ class Ours:
         experiment.buffer._choose = choose  # type: ignore[method-assign]
         return chosen
 
-    def begin_second_task(self) -> None:
+    def begin_task(self, task_id: int) -> None:
         """Prepare the method."""
-        self.experiment.method.prepare_model_for_new_task(self.data(1))
-        self.loader = self.experiment.training_loader(self.second)
+        self.experiment.method.prepare_model_for_new_task(self.data(task_id))
+        self.loader = self.experiment.training_loader(self.experiment.view(TRAIN, task_id))
 
     def train_epoch(self) -> int:
         """Train an epoch; return its images."""
@@ -155,8 +155,8 @@ class Published:
             self.memories += [self.first[index] for index in chosen[-1]]
         return chosen
 
-    def begin_second_task(self) -> None:
-        """Prepare the method."""
+    def begin_task(self, task_id: int) -> None:
+        """Prepare the method, which knows the first task."""
         self.method.prepare_model_for_new_task()
 
     def train_epoch(self) -> int:
@@ -242,7 +242,7 @@ def main(
         for name, contender in contenders.items():
             if name not in ("published", "fp32"):
                 contender.choose_memories()
-            contender.begin_second_task()
+            contender.begin_task(1)
             contender.train_epoch()  # compiles, starts decoders
         timings = interleaved(
             {name: contender.train_epoch for name, contender in contenders.items()}, runs

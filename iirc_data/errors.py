@@ -17,6 +17,10 @@ class ShardError(IIRCError, RuntimeError):
     """A shard folder is missing, incomplete, damaged, or belongs to another dataset."""
 
 
+class InUseError(IIRCError, RuntimeError):
+    """A folder that a command would write to is being written by another one."""
+
+
 class LoaderError(IIRCError, RuntimeError):
     """An image could not be read or decoded, or a loader was asked for something impossible."""
 
@@ -31,6 +35,10 @@ class BufferStorageError(IIRCError, RuntimeError):
 
 class CheckpointError(IIRCError, RuntimeError):
     """A checkpoint is missing, damaged, or belongs to another run."""
+
+
+class ClusterError(IIRCError, RuntimeError):
+    """A cluster cannot be reached."""
 
 
 class TrainingError(IIRCError, RuntimeError):

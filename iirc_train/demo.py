@@ -8,10 +8,12 @@ from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources.drawn import DrawnSource
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import run_experiment
-from iirc_train.report.plots import plot_comparison
+from iirc_train.report.comparison import compare
+from iirc_train.report.page import write_report
 from iirc_train.report.results import RunResults, read_results
-from iirc_train.report.tables import comparison_table, task_table
+from iirc_train.report.runs import find_runs
+from iirc_train.report.tables import comparison_tables, task_table
+from iirc_train.runs import run_experiment
 
 DEMO_METHODS = {
     "finetune": {"method": "finetune", "n_memories_per_class": 0},
@@ -23,7 +25,7 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
     """Generate images, shard them, train two methods through four tasks, show both.
 
     Args:
-        output: Folder for shards, runs and plot.
+        output: Folder for shards, runs and report.
         seed: Seed of everything random.
         console: Where progress and tables are shown.
 
@@ -57,7 +59,10 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
         results.append(read_results(run_experiment(config, output / name, console), name))
     for result in results:
         console.print(task_table(result))
-    console.print(comparison_table(results))
-    plot_comparison(results, output / "demo.png")
-    console.print(f"plot: {output / 'demo.png'}", highlight=False)
+    runs = find_runs([output / name for name in DEMO_METHODS])
+    for comparison in compare(runs.by_benchmark()):
+        for table in comparison_tables(comparison):
+            console.print(table)
+    page = write_report(runs, output)
+    console.print(f"report: {page}", highlight=False)
     return results

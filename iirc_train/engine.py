@@ -2,31 +2,38 @@
 
 import math
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
 
-from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN
+from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
 from iirc_train.checkpoint import load_checkpoint, save_checkpoint, taking_over
-from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import (
     broadcast_buffers,
-    choose_device,
     gathered,
-    process_group,
     rank,
     total,
     wait_for_all,
 )
-from iirc_train.evaluation import evaluate, evaluate_tasks
+from iirc_train.evaluation import evaluate, evaluate_after_task
 from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
+from iirc_train.peak_memory import peak_memory
 from iirc_train.progress import TrainingProgress
-from iirc_train.run_directory import BUFFER_NAME, METRICS_NAME, RunDirectory
+from iirc_train.record import recorded
+from iirc_train.run_directory import METRICS_NAME, RunDirectory
+from iirc_train.stopping import StopRequest
+from iirc_train.tracking import (
+    TENSORBOARD_ONLY,
+    Tracker,
+    Tracking,
+    epoch_scalars,
+    task_scalars,
+    trackers,
+)
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 HERDING_BATCH_SIZE = 128
@@ -43,49 +50,6 @@ class Position(NamedTuple):
 
     task_id: int = 0
     epochs: int = 0
-
-
-def run_experiment(config: ExperimentConfig, output: Path, console: Console) -> Path:
-    """Train a method through all tasks of a schedule, evaluating after each.
-
-    Args:
-        config: The run's configuration.
-        output: Folder for the run; must not hold one yet.
-        console: Where progress is shown.
-
-    Returns:
-        The run's folder.
-
-    Raises:
-        IIRCError: Configuration, benchmark or data are wrong.
-    """
-    with process_group(choose_device(config.device)):
-        RunDirectory.check_unused(output)
-        wait_for_all()
-        experiment = Experiment(config, output / BUFFER_NAME)
-        Training(experiment, RunDirectory.create(output, config)).run(console)
-    return output
-
-
-def resume_experiment(output: Path, console: Console) -> Path:
-    """Go on with a run from its last checkpoint; a finished run is left as it is.
-
-    Args:
-        output: The run's folder.
-        console: Where progress is shown.
-
-    Returns:
-        The run's folder.
-
-    Raises:
-        ConfigurationError: The folder holds no run.
-        CheckpointError: The checkpoint is damaged, or of other data.
-        IIRCError: Benchmark or data are wrong.
-    """
-    run, config = RunDirectory.open(output)
-    with process_group(choose_device(config.device)):
-        Training(Experiment(config, output / BUFFER_NAME), run).run(console)
-    return output
 
 
 class Training:
@@ -106,6 +70,8 @@ class Training:
         self.run_directory = run
         self.position = Position()
         self._best: dict[str, Any] | None = None
+        self._stop = StopRequest(Console(quiet=True), experiment.device)
+        self._trackers: list[Tracker] = []
         if run.checkpoint.exists():
             state = load_checkpoint(run.checkpoint)
             if "experiment" not in state:
@@ -124,18 +90,36 @@ class Training:
                 )
             experiment.buffer.load_buffer_state_dict({"generation": 0, "counts": {}})
             run.rewind({})
+        run.forget_confusions(self.position.task_id)
 
-    def run(self, console: Console) -> None:
-        """Learn the tasks that are left, evaluating after each."""
+    def run(self, console: Console, tracking: Tracking = TENSORBOARD_ONLY) -> None:
+        """Learn the tasks that are left, evaluating after each.
+
+        Raises:
+            KeyboardInterrupt: The user asked to stop; a checkpoint was written.
+        """
         n_tasks = self.experiment.n_tasks
+        path, (task_id, epochs) = self.run_directory.path, self.position
         title = f"{self.config.method} on {self.experiment.benchmark.name}"
         console = console if rank() == 0 else Console(quiet=True)
-        with TrainingProgress(console, title, n_tasks, self.position.task_id) as progress:
+        first_epoch = self._first_epoch(task_id) + epochs
+        with (
+            recorded(path, self.experiment, console),
+            trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
+            StopRequest(console, self.experiment.device) as self._stop,
+            TrainingProgress(console, title, n_tasks, task_id) as progress,
+        ):
             while (task_id := self.position.task_id) < n_tasks:
                 self.learn_task(progress)
                 progress.task_done(task_id, self._evaluate(task_id))
                 self._save(Position(task_id + 1))
                 self.experiment.buffer.collect_garbage()
+                if self._stop.check():
+                    self._stop.stop()
+
+    def _first_epoch(self, task_id: int) -> int:
+        """Return the number of a task's first epoch, counted over all tasks."""
+        return self.config.epochs_per_task * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
 
     def learn_task(self, progress: TrainingProgress) -> None:
         """Train on the task that comes next, or go on with it; then choose its memories.
@@ -161,7 +145,7 @@ class Training:
             )
         experiment.connect_network()
         epochs = self.config.epochs_per_task
-        first_epoch = epochs * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
+        first_epoch = self._first_epoch(task_id)
         n_epochs = epochs if task_id else epochs * FIRST_TASK_EPOCHS
         progress.begin_task(task_id, data.cur_task, n_epochs * n_batches, epochs_done * n_batches)
         interval = self.config.checkpoint_interval
@@ -170,8 +154,11 @@ class Training:
             self._learn_epoch(task_id, epoch, loader, progress)
             metrics = evaluate(self.method, valid_loader) if len(valid) else None
             self._end_epoch(task_id, epoch, metrics)
-            if interval and not (epoch + 1) % interval:
+            stops = self._stop.check()
+            if stops or (interval and not (epoch + 1) % interval):
                 self._save(Position(task_id, epoch + 1))
+            if stops:
+                self._stop.stop()
         if self._best is not None:
             self.method.net.load_state_dict(self._best["net"])
         experiment.buffer.update_buffer_new_task(
@@ -188,17 +175,39 @@ class Training:
     ) -> None:
         run = self.run_directory
         started = time.perf_counter()
-        record = {"task": task_id, "epoch": epoch, "lr": self.method.get_last_lr()[0]}
-        record |= train_epoch(self.experiment, loader, progress)
-        seconds = time.perf_counter() - started
-        if not math.isfinite(record["loss"]):
+        lr = self.method.get_last_lr()[0]
+        record = {"task": task_id, "epoch": epoch, "lr": lr}
+        try:
+            record |= train_epoch(self.experiment, loader, progress)
+        except TrainingError as error:
+            where = f"{self.config.method}, task {task_id}, epoch {epoch}, learning rate {lr:g}"
             raise TrainingError(
-                f"the loss of task {task_id}, epoch {epoch} is {record['loss']}: lower the "
-                f"learning rate ({record['lr']}), or use precision fp32"
-            )
+                f"{where}: {error}; lower the learning rate, or use precision fp32. "
+                f"{self._last_checkpoint()}"
+            ) from None
+        seconds = time.perf_counter() - started
         run.add_metrics(kind="epoch", split=TRAIN, **record)
-        run.add_timing(task=task_id, epoch=epoch, seconds=seconds, images=loader.n_samples)
-        progress.epoch_done(record, loader.n_samples / seconds)
+        run.add_timing(
+            task=task_id,
+            epoch=epoch,
+            seconds=seconds,
+            images=loader.n_samples,
+            **peak_memory(self.experiment.device),
+        )
+        speed = loader.n_samples / seconds
+        progress.epoch_done(record, speed)
+        for tracker in self._trackers:
+            scalars = {**epoch_scalars(TRAIN, record), "images per second": speed}
+            tracker.epoch_done(self._first_epoch(task_id) + epoch, scalars)
+
+    def _last_checkpoint(self) -> str:
+        if not self.run_directory.checkpoint.exists():
+            return "there is no checkpoint yet"
+        task_id, epochs = self.position
+        return (
+            f"The last checkpoint, {self.run_directory.checkpoint}, is that of task {task_id} "
+            f"after {epochs} epochs"
+        )
 
     def _end_epoch(self, task_id: int, epoch: int, metrics: dict[str, float] | None) -> None:
         val_metric = None
@@ -206,6 +215,9 @@ class Training:
             self.run_directory.add_metrics(
                 kind="epoch", split=INTASK_VALID, task=task_id, epoch=epoch, **metrics
             )
+            for tracker in self._trackers:
+                number = self._first_epoch(task_id) + epoch
+                tracker.epoch_done(number, epoch_scalars(INTASK_VALID, metrics))
             val_metric = metrics[MONITOR]
             self._keep_best(val_metric)
         self.method.consolidate_epoch_knowledge(val_metric)
@@ -222,15 +234,15 @@ class Training:
         Returns:
             The test metrics over all seen classes, each sample counted once.
         """
-        records: list[dict[str, Any]] = []
-        for split in (POSTTASK_VALID, TEST):
-            sequence = self.experiment.splits[split]
-            if len(sequence.view(range(task_id + 1))):
-                records += evaluate_tasks(
-                    self.method, sequence, split, task_id, self.experiment.evaluation_loader
-                )
+        experiment = self.experiment
+        records, confusion = evaluate_after_task(
+            self.method, experiment.splits, task_id, experiment.evaluation_loader
+        )
         for record in records:
             self.run_directory.add_metrics(**record)
+        for tracker in self._trackers:
+            tracker.task_done(task_id, task_scalars(records))
+        self.run_directory.write_confusion(task_id, **confusion._asdict())
         return records[-1]
 
     def _save(self, position: Position) -> None:
@@ -258,6 +270,9 @@ def train_epoch(
 
     Returns:
         Mean loss and metrics of what the network said before each step.
+
+    Raises:
+        TrainingError: The loss of a step is no finite number; the message names the first such.
     """
     method = experiment.method
     method.train()
@@ -268,5 +283,10 @@ def train_epoch(
         counts.append(label_counts(predicted, batch.targets.bool()))
         progress.batch_done()
     broadcast_buffers(method.net)
-    mean_loss = float(total(torch.stack(losses).sum())) / loader.n_samples
+    of_steps = torch.stack(losses)
+    mean_loss = float(total(of_steps.sum())) / loader.n_samples
+    if not math.isfinite(mean_loss):
+        wrong = (~of_steps.isfinite()).nonzero().flatten().tolist()
+        step = f"step {wrong[0]} of {len(losses)}" if wrong else "another process"
+        raise TrainingError(f"the loss is {mean_loss} from {step} on")
     return {"loss": mean_loss, **compute_metrics(gathered(torch.cat(counts)))}

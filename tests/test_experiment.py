@@ -13,14 +13,14 @@ from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
 from iirc_train import cli
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Position, Training, run_experiment
+from iirc_train.engine import Position, Training
 from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
 from iirc_train.progress import TrainingProgress
-from iirc_train.report.plots import plot_comparison
 from iirc_train.report.results import read_results
-from iirc_train.report.tables import comparison_table, task_table
+from iirc_train.report.tables import task_table
 from iirc_train.run_directory import RunDirectory, read_metrics
+from iirc_train.runs import run_experiment
 
 QUIET = Console(quiet=True)
 
@@ -133,15 +133,12 @@ def test_a_device_that_is_not_there_is_refused(settings):
         Experiment(ExperimentConfig.parse(settings | {"device": "cuda"}))
 
 
-def test_tables_and_plot_show_the_run(run, tmp_path):
+def test_the_table_shows_the_run(run, tmp_path):
     results = read_results(run, "tiny run")
     console = Console(record=True, width=120, quiet=False, file=(tmp_path / "out").open("w"))
     console.print(task_table(results))
-    console.print(comparison_table([results]))
     text = console.export_text()
     assert "tiny run" in text and f"{results.all_seen[-1]:.3f}" in text
-    plot_comparison([results], tmp_path / "plot.svg")
-    assert "<svg" in (tmp_path / "plot.svg").read_text()
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):

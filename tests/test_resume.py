@@ -22,11 +22,12 @@ from iirc_train.checkpoint import (
     set_random_state,
 )
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training, resume_experiment, run_experiment
+from iirc_train.engine import Training
 from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS, get_method
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import RunDirectory
+from iirc_train.runs import resume_experiment, run_experiment
 
 QUIET = Console(quiet=True)
 
@@ -57,8 +58,15 @@ def tensors(value: object, name: str = "") -> dict[str, object]:
     return {k: v for key, part in parts for k, v in tensors(part, f"{name}/{key}").items()}
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
 def assert_equal_runs(run: Path, expected: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    confusions = [contents(path / "confusion") for path in (run, expected)]
+    assert confusions[0] == confusions[1] != {}
     states = [tensors(load_checkpoint(r / "checkpoints/last.pt")) for r in (run, expected)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
@@ -121,10 +129,6 @@ def finished(settings, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_finished_run_is_left_as_it_is(finished):

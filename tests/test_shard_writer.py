@@ -337,7 +337,7 @@ def test_a_second_run_into_one_folder_is_refused_until_the_first_is_gone(tiny_fo
     )
     try:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(ShardError, match=f"is being written by process {holder.pid} on "):
+        with pytest.raises(ShardError, match=f"is in use by process {holder.pid} on "):
             write_shards(open_folder(tiny_folder), tmp_path)
     finally:
         holder.kill()

@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import resume_experiment, run_experiment
 from iirc_train.methods import METHODS
+from iirc_train.runs import resume_experiment, run_experiment
 from tests.test_resume import assert_equal_runs
 
 N_WRITES_TO_KILL_AT = 3
@@ -52,7 +52,7 @@ def train(settings: dict[str, object], output: Path, kill_at_write: int | None) 
 @pytest.fixture(scope="module")
 def start():
     context = multiprocessing.get_context("forkserver")  # starts in milliseconds, without threads
-    context.set_forkserver_preload(["iirc_train.engine", "tests.test_training_kills"])
+    context.set_forkserver_preload(["iirc_train.runs", "tests.test_training_kills"])
 
     def start(*arguments):
         process = context.Process(target=train, args=arguments)

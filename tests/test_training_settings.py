@@ -11,11 +11,12 @@ from iirc_data.errors import ConfigurationError, TrainingError
 from iirc_data.order import memories_of_epoch
 from iirc_train import engine
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training, run_experiment
+from iirc_train.engine import Training
 from iirc_train.experiment import Experiment
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.progress import TrainingProgress
 from iirc_train.run_directory import RunDirectory, read_metrics
+from iirc_train.runs import run_experiment
 
 QUIET = Console(quiet=True)
 

@@ -1,22 +1,21 @@
 """What the tools that write shards share: options, progress, and errors of one line."""
 
-import signal
-import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from iirc_data.benchmarks import Benchmark
+from iirc_data.cluster import cluster_executor
 from iirc_data.console import errors_in_one_line
-from iirc_data.errors import ShardError, SourceError
+from iirc_data.errors import SourceError
+from iirc_data.interrupts import interrupted_in_one_line
 from iirc_data.shards import Manifest, write_shards
 from iirc_data.shards.class_writer import DEFAULT_MAX_SHARD_SIZE, ShardedClass
 from iirc_data.shards.dali_index import write_dali_index
@@ -68,10 +67,6 @@ DaliIndex: TypeAlias = Annotated[
     typer.Option("--dali-index", help="Write .idx files for DALI's own webdataset reader too."),
 ]
 MAX_SHARD_SIZE = DEFAULT_MAX_SHARD_SIZE
-
-_CONNECT_SECONDS = 30
-_TERMINATED = 128 + signal.SIGTERM
-_INTERRUPTED = 128 + signal.SIGINT
 
 
 def select(
@@ -142,21 +137,9 @@ class Options:
 @contextmanager
 def told_in_one_line() -> Iterator[None]:
     """Print this project's errors, and what to do after an interruption; then exit."""
-    earlier = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        with errors_in_one_line():
-            yield
-    except KeyboardInterrupt as interrupt:
-        Console(stderr=True, soft_wrap=True).print(
-            "interrupted: run the same command again to go on; finished classes are kept"
-        )
-        sys.exit(_TERMINATED if interrupt.args == (signal.SIGTERM,) else _INTERRUPTED)
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-def _terminate(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt(signal.SIGTERM)
+    what_to_do = "run the same command again to go on; finished classes are kept"
+    with interrupted_in_one_line(what_to_do), errors_in_one_line():
+        yield
 
 
 def write(source: Source, out: Path, options: Options) -> Manifest:
@@ -189,7 +172,7 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
     speed = _Speed()
     with (
         Progress(*columns, console=Console(stderr=True)) as display,
-        _cluster(options.scheduler) as executor,
+        cluster_executor(options.scheduler) as executor,
     ):
         task = display.add_task("sharding", total=sum(weights.values()), speed="")
 
@@ -233,23 +216,3 @@ class _Speed:
             f"{self._images:,} images · {self._images / seconds:,.0f} images/s · "
             f"{self._bytes / seconds / 1e6:,.1f} MB/s{kept}"
         )
-
-
-@contextmanager
-def _cluster(scheduler: str | None) -> Iterator[Executor | None]:
-    if scheduler is None:
-        yield None
-        return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ShardError(
-            "--scheduler needs dask.distributed: pip install 'iirc-pipeline[cluster]'"
-        ) from error
-    try:
-        client = Client(scheduler, timeout=_CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
-        raise ShardError(f"no dask scheduler answers at {scheduler}: {error}") from error
-    with client:
-        # impure: an earlier result of the same call says nothing of the files as they are now
-        yield client.get_executor(pure=False)

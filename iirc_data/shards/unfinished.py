@@ -1,23 +1,20 @@
 """The state of an unfinished shard folder: who writes it, and which classes are done."""
 
-import os
 import shutil
-import socket
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from iirc_data.errors import ShardError
+from iirc_data.errors import InUseError, ShardError
 from iirc_data.files import file_sha256, remove_partial_files, write_atomically
+from iirc_data.locks import sole_user
 from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.manifest import Shard
 
 _RECEIPTS = ".receipts"
-_LOCK = ".lock"
 
 
 class _Receipt(BaseModel):
@@ -38,28 +35,13 @@ def sole_writer(out: Path) -> Iterator[None]:
     Raises:
         ShardError: Another process holds it, or it cannot be made.
     """
-    lock = FileLock(out / _LOCK, blocking=False)
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
         try:
-            lock.acquire()
-        except Timeout:
-            raise ShardError(
-                f"{out} is being written by {_holder(out)}: wait for it, or give another folder"
-            ) from None
-    try:
-        with writing(out / _LOCK):
-            (out / _LOCK).write_text(f"process {os.getpid()} on {socket.gethostname()}")
+            with writing(out):
+                stack.enter_context(sole_user(out))
+        except InUseError as error:
+            raise ShardError(str(error)) from None
         yield
-    finally:
-        (out / _LOCK).unlink(missing_ok=True)
-        lock.release()
-
-
-def _holder(out: Path) -> str:
-    with suppress(OSError):
-        return (out / _LOCK).read_text() or "another process"
-    return "another process"
 
 
 def begin(out: Path) -> None:

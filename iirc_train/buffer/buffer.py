@@ -307,7 +307,6 @@ def _open_store(buffer_dir: PathLike | None) -> BufferStore:
     return store
 
 
-@torch.no_grad()
 def class_latents(
     method: Any, task_data: Any, indices: NDArray[np.int64], batch_size: int
 ) -> torch.Tensor:
@@ -316,7 +315,7 @@ def class_latents(
     Several processes, which all call this, share the work.
 
     Args:
-        method: Gives ``forward_net``; put into evaluation mode while it runs.
+        method: Gives ``inference``.
         task_data: The task's data.
         indices: int64 (N,), indices in it.
         batch_size: Samples per batch; the result does not depend on it.
@@ -326,18 +325,9 @@ def class_latents(
     """
     is_shared = len(indices) >= world_size()
     mine = indices[share_of(len(indices))] if is_shared else indices
-    was_training = method.training
-    method.eval()
-    try:
-        with task_data.disable_augmentations(), torch.inference_mode():
-            latents = torch.cat(
-                [
-                    method.forward_net(images)[1].float()
-                    for images in _image_batches(task_data, mine, batch_size, method.device)
-                ]
-            )
-    finally:
-        method.train(was_training)
+    with task_data.disable_augmentations(), method.inference() as forward:
+        batches = _image_batches(task_data, mine, batch_size, method.device)
+        latents = torch.cat([forward(images)[1].float() for images in batches])
     latents = latents.clone()  # a tensor like any other
     return (gathered(latents) if is_shared else latents).cpu()
 

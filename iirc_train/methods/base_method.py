@@ -1,7 +1,9 @@
 """What all methods share; a method adds its loss, its head growth, and little else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -16,6 +18,7 @@ from iirc_train.distributed import total, world_size
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
 from iirc_train.models import ResNet, ResNetCIFAR
+from iirc_train.models.folding import without_batch_norms
 from iirc_train.utils import get_optimizer
 
 
@@ -248,6 +251,20 @@ class BaseMethod(nn.Module, ABC):
         with torch.autocast(x.device.type, self.autocast_dtype):
             output, latent = net(x)
         return output.float(), latent.float()
+
+    @contextmanager
+    def inference(self) -> Iterator[Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]:
+        """Lend what :meth:`forward_net` does, faster, while the network stays as it is.
+
+        Within, the method is in evaluation mode and no gradients are kept.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                yield partial(self._run, without_batch_norms(self.net))
+        finally:
+            self.train(was_training)
 
     def train_through(self, wrapper: nn.Module | None) -> None:
         """Let training steps call the network through a wrapper of it.

@@ -1,40 +1,138 @@
-"""Figures."""
+"""Figures of scores, as matplotlib objects; :mod:`iirc_train.report.figure_files` writes them."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
-from iirc_data.files import write_atomically
-from iirc_train.report.results import RunResults
+from iirc_train.report.paper import PaperCurve, paper_curves, paper_name
+from iirc_train.report.results import PWJS
+from iirc_train.report.runs import Group
+from iirc_train.report.summary import Spread, curve_of, mean_by_task
 
 # Okabe and Ito's colours, told apart by colour-blind readers
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LINES = ("-", "--", "-.")
+GREY = "#808080"
+
+MOST_NUMBERED_TASKS = 12
+"""Above as many tasks a heat map's cells are too small for numbers."""
+
+_LABEL_DISTANCE = 0.035
 
 
-def plot_comparison(runs: list[RunResults], path: Path) -> None:
-    """Plot the pw-JS over all seen classes after each task, one curve per run.
+def plain(text: str) -> str:
+    """Return text that matplotlib shows as it is, though it may hold what begins a formula."""
+    return text.replace("$", r"\$")
+
+
+def curves_figure(
+    groups: Sequence[Group], metric: str = PWJS, benchmark: str | None = None
+) -> Figure:
+    """Plot the score over all seen classes after each task: mean and band of ± SD per group.
+
+    Runs in one joint task are a horizontal line: they have no tasks to go through.
 
     Args:
-        runs: The runs.
-        path: File to write; its suffix chooses the format (png, svg, pdf).
+        groups: The groups of one benchmark.
+        metric: :data:`PWJS` or :data:`~iirc_train.report.results.JS`.
+        benchmark: The benchmark's name, to show the paper's curves of it; None for none.
     """
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    curves = [curve_of(group.results(metric)) for group in groups]
+    n_tasks = max(map(len, curves))
+    legend_rows = (len(groups) + 1) // 2
+    figure = Figure(figsize=(5.6, 3.7 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
-    for number, run in enumerate(runs):
-        axes.plot(
-            range(len(run.all_seen)),
-            run.all_seen,
-            label=run.name,
-            color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[number % len(MARKERS)],
-        )
-    axes.set_xlabel("after task")
-    axes.set_ylabel("pw-JS over all classes seen so far")
-    axes.set_ylim(0, 1)
+    for place, (group, curve) in enumerate(zip(groups, curves, strict=True)):
+        _plot_curve(axes, plain(group.name), place, curve, n_tasks)
+    if benchmark is not None:
+        _plot_paper(axes, groups, paper_curves(benchmark, metric), n_tasks)
+    name = "pw-JS" if metric == PWJS else "JS"
+    axes.set(xlabel="after task", ylabel=f"{name} over all classes seen so far", ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
-    with write_atomically(path) as file:
-        figure.savefig(file, format=path.suffix.removeprefix("."), dpi=150)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _plot_curve(axes: Axes, name: str, place: int, curve: Sequence[Spread], n_tasks: int) -> None:
+    colour = COLOURS[place % len(COLOURS)]
+    line = LINES[place // len(COLOURS) % len(LINES)]
+    if len(curve) == 1 and n_tasks > 1:
+        axes.axhline(curve[0].mean, color=colour, linestyle=":", label=name)
+        return
+    tasks = np.arange(len(curve))
+    mean = np.array([score.mean for score in curve])
+    sd = np.nan_to_num([score.sd for score in curve])
+    marker = MARKERS[place % len(MARKERS)]
+    axes.plot(tasks, mean, label=name, color=colour, linestyle=line, marker=marker, markersize=5)
+    if sd.any():
+        axes.fill_between(tasks, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
+
+
+def _plot_paper(
+    axes: Axes, groups: Sequence[Group], curves: Sequence[PaperCurve], n_tasks: int
+) -> None:
+    """Plot the paper's curves, each in the colour of the first group that runs its method."""
+    colours: dict[str | None, str] = {}
+    for place, group in enumerate(groups):
+        name = paper_name(group.runs[0].config)
+        colours.setdefault(name, COLOURS[place % len(COLOURS)])
+    n_tasks = max([n_tasks, *(len(curve.scores) for curve in curves)])
+    ends = []
+    for curve in curves:
+        scores = curve.scores if len(curve.scores) > 1 else np.repeat(curve.scores, n_tasks)
+        known = np.flatnonzero(~np.isnan(scores))
+        colour = colours.get(curve.name, GREY)
+        axes.plot(known, scores[known], color=colour, linestyle="--", linewidth=0.9, alpha=0.6)
+        ends.append((float(scores[known[-1]]), curve.name, colour))
+    height = -1.0
+    for end, name, colour in sorted(ends):
+        height = max(end, height + _LABEL_DISTANCE)
+        axes.annotate(
+            name,
+            (n_tasks - 0.8, height),
+            color=colour,
+            fontsize=7,
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def tasks_figure(group: Group) -> Figure:
+    """Plot the mean pw-JS on every task (columns) after every task (rows)."""
+    scores = mean_by_task(group.results())
+    n_tasks = len(scores)
+    figure = Figure(figsize=(3.9, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    mesh = axes.pcolormesh(scores, vmin=0, vmax=1, cmap="viridis", edgecolors="face", linewidth=0.2)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    axes.set(xlabel="pw-JS on task", ylabel="after task")
+    ticks = np.arange(0, n_tasks, 1 if n_tasks <= MOST_NUMBERED_TASKS else 5)
+    axes.set_xticks(ticks + 0.5, labels=map(str, ticks))
+    axes.set_yticks(ticks + 0.5, labels=map(str, ticks))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if n_tasks <= MOST_NUMBERED_TASKS:
+        _number_cells(axes, scores)
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.8)
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _number_cells(axes: Axes, scores: NDArray[np.float64]) -> None:
+    size = min(9.0, 60 / len(scores))
+    for (row, column), score in np.ndenumerate(scores):
+        if not np.isnan(score):
+            # not quite black: ink on a coloured cell keeps its colour on a dark page
+            colour = "#111111" if score > 0.6 else "#ffffff"
+            text = f"{score:.2f}"
+            axes.text(
+                column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=size
+            )

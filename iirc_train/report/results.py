@@ -1,15 +1,18 @@
-"""A finished run's numbers, read from its folder."""
+"""A run's scores, read from its folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.run_directory import read_metrics
+from iirc_train.run_directory import METRICS_NAME, read_metrics
 
 PWJS = "modified_jaccard_sim"
+JS = "jaccard_sim"
 
 
 @dataclass(frozen=True)
@@ -37,17 +40,43 @@ def read_results(path: Path, name: str | None = None, metric: str = PWJS) -> Run
         metric: A name out of :data:`iirc_train.metrics.METRICS`.
 
     Raises:
-        ConfigurationError: The folder holds no run, or the run evaluated nothing yet.
+        ConfigurationError: The folder holds no run, its metrics are damaged, or the run evaluated
+            nothing yet.
     """
-    records = [r for r in read_metrics(path) if r["kind"] == "evaluation" and r["split"] == "test"]
+    records = read_evaluations(path)
     if not records:
         raise ConfigurationError(f"{path} has no evaluation yet: its first task is not finished")
     n_tasks = 1 + max(record["after_task"] for record in records)
     by_task = np.full((n_tasks, n_tasks), np.nan)
     all_seen = np.full(n_tasks, np.nan)
-    for record in records:
-        if record["task"] == "all":
-            all_seen[record["after_task"]] = record[metric]
-        else:
-            by_task[record["after_task"], record["task"]] = record[metric]
+    try:
+        for record in records:
+            if record["task"] == "all":
+                all_seen[record["after_task"]] = record[metric]
+            else:
+                by_task[record["after_task"], record["task"]] = record[metric]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise ConfigurationError(_damaged(path, record)) from error
     return RunResults(name or path.name, by_task, all_seen)
+
+
+def read_evaluations(path: Path) -> Sequence[dict[str, Any]]:
+    """Read the evaluations on the test split that a run has made so far, none included.
+
+    Raises:
+        ConfigurationError: The folder holds no run, or its metrics are damaged.
+    """
+    records = read_metrics(path)
+    for record in records:
+        if not isinstance(record, dict) or "kind" not in record:
+            raise ConfigurationError(_damaged(path, record))
+    found = [r for r in records if r["kind"] == "evaluation" and r.get("split") == "test"]
+    for record in found:
+        after_task = record.get("after_task")
+        if not isinstance(after_task, int) or after_task < 0:
+            raise ConfigurationError(_damaged(path, record))
+    return found
+
+
+def _damaged(path: Path, record: object) -> str:
+    return f"{path / METRICS_NAME} is damaged: it has the line {str(record)[:80]}"

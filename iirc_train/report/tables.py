@@ -2,15 +2,20 @@
 
 import math
 
+from rich import box
+from rich.markup import escape
 from rich.table import Table
 
+from iirc_train.report.comparison import Comparison
 from iirc_train.report.results import RunResults
+
+_MOST_COLUMNS = 8  # as many fit in 80 characters beside the names
 
 
 def task_table(results: RunResults) -> Table:
     """Return the pw-JS on every seen task after each task, and over all seen classes."""
     n_tasks = len(results.all_seen)
-    table = Table(title=f"{results.name}: pw-JS on the test split", title_justify="left")
+    table = Table(title=f"{escape(results.name)}: pw-JS on the test split", title_justify="left")
     table.add_column("after task", justify="right")
     for task in range(n_tasks):
         table.add_column(f"task {task}", justify="right")
@@ -21,12 +26,32 @@ def task_table(results: RunResults) -> Table:
     return table
 
 
-def comparison_table(runs: list[RunResults]) -> Table:
-    """Return the pw-JS over all seen classes after each task, one row per run."""
-    table = Table(title="pw-JS over all classes seen so far", title_justify="left")
-    table.add_column("run")
-    for task in range(max(len(run.all_seen) for run in runs)):
-        table.add_column(f"after task {task}", justify="right")
-    for run in runs:
-        table.add_row(run.name, *(f"{score:.3f}" for score in run.all_seen))
+def comparison_tables(comparison: Comparison) -> list[Table]:
+    """Return tables with a row per group: the pw-JS after each task, and what sums it up.
+
+    Where runs are several, they give mean ± standard deviation.
+    """
+    title = escape(comparison.benchmark)
+    tables = []
+    for start in range(0, comparison.n_tasks, _MOST_COLUMNS):
+        tasks = range(start, min(start + _MOST_COLUMNS, comparison.n_tasks))
+        table = _table_of_groups(f"{title}: pw-JS over all classes seen after each task")
+        for task in tasks:
+            table.add_column(str(task), justify="right")
+        for row in comparison.rows:
+            scores = row.by_task[tasks.start : tasks.stop]
+            table.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in scores))
+        tables.append(table)
+    summary = _table_of_groups(f"{title}: summary over the finished runs")
+    for heading in comparison.headings:
+        summary.add_column(heading, justify="right")
+    for row in comparison.rows:
+        summary.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in row.summary))
+    return [*tables, summary]
+
+
+def _table_of_groups(title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("group", overflow="fold")
+    table.add_column("runs", justify="right")
     return table

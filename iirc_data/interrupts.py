@@ -1,0 +1,32 @@
+"""Ctrl-C, and the SIGTERM with which schedulers of clusters stop a job."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+
+
+@contextmanager
+def interrupted_in_one_line(what_to_do: str | Callable[[], str]) -> Iterator[None]:
+    """End with one line and the usual exit status when interrupted; SIGTERM is as Ctrl-C.
+
+    Args:
+        what_to_do: Said to the user, or what tells it when that is known.
+    """
+    earlier = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        line = what_to_do if isinstance(what_to_do, str) else what_to_do()
+        Console(stderr=True, soft_wrap=True).print(f"interrupted: {line}", highlight=False)
+        number = signal.SIGTERM if interrupt.args == (signal.SIGTERM,) else signal.SIGINT
+        sys.exit(128 + number)
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt(signal.SIGTERM)

@@ -1,0 +1,32 @@
+"""``iirc compare``: runs side by side."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iirc_train.commands.report import RUNS_HELP
+from iirc_train.report.comparison import compare, write_csv, write_latex
+from iirc_train.report.runs import find_runs
+from iirc_train.report.tables import comparison_tables
+
+
+def compare_runs(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS_HELP)],
+    csv: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
+    latex: Annotated[Path | None, typer.Option(help="LaTeX file (booktabs) to write.")] = None,
+) -> None:
+    """Show runs side by side: mean and standard deviation over schedules and seeds."""
+    console = Console()
+    found = find_runs(runs)
+    comparisons = compare(found.by_benchmark())
+    for comparison in comparisons:
+        for table in comparison_tables(comparison):
+            console.print(table)
+    for folder in found.waiting:
+        console.print(f"no evaluation yet: {folder}", highlight=False, markup=False)
+    for path, write in ((csv, write_csv), (latex, write_latex)):
+        if path is not None:
+            write(comparisons, path)
+            console.print(f"written: {path}", highlight=False, markup=False)

@@ -1,0 +1,21 @@
+"""``iirc report``: runs as a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from iirc_train.report.page import write_report
+from iirc_train.report.runs import find_runs
+
+RUNS_HELP = "Folders of runs, or folders to search for runs."
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS_HELP)],
+    output: Annotated[Path, typer.Option(help="Folder for page and figures.")] = Path("report"),
+) -> None:
+    """Write runs up as one HTML page, with its figures as PNG and SVG."""
+    page = write_report(find_runs(runs), output)
+    Console().print(f"report: {page}", highlight=False, markup=False)

@@ -1,0 +1,141 @@
+"""``iirc sweep``."""
+
+import re
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from iirc_data.cluster import cluster_executor
+from iirc_data.errors import ConfigurationError
+from iirc_data.interrupts import interrupted_in_one_line
+from iirc_train.commands.options import given, with_settings
+from iirc_train.commands.train import CONFIG_OPTION
+from iirc_train.report.results import read_results
+from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
+
+
+@with_settings(
+    {
+        "output": Annotated[Path | None, typer.Option(help="Folder for the runs.")],
+        "method": Annotated[
+            list[str] | None, typer.Option(help="Method; give it several times for several.")
+        ],
+        "schedule": Annotated[
+            list[str] | None, typer.Option(help="Numbers of schedules, such as 0, 0-4 or 0,2.")
+        ],
+        "seed": Annotated[list[str] | None, typer.Option(help="Seeds, likewise.")],
+        "preset": Annotated[
+            list[str] | None,
+            typer.Option(help="Published configuration; give it several times for several."),
+        ],
+        "config": CONFIG_OPTION,
+        "jobs": Annotated[
+            int | None,
+            typer.Option(
+                min=1,
+                help="Runs side by side on this machine, 1 by default. They share its processors "
+                "and GPU: with several on a processor, --threads 1 is often the fastest.",
+            ),
+        ],
+        "scheduler": Annotated[
+            str | None,
+            typer.Option(
+                help="Train on the dask.distributed cluster with this scheduler, for example "
+                "tcp://host:8786; its workers must see the same files."
+            ),
+        ],
+    }
+)
+def sweep(
+    output: Path | None,
+    method: list[str] | None,
+    schedule: list[str] | None,
+    seed: list[str] | None,
+    preset: list[str] | None,
+    config: Path | None,
+    jobs: int | None,
+    scheduler: str | None,
+    **settings: Any,
+) -> None:
+    """Train every combination of methods, schedules and seeds, each in a folder of its own.
+
+    The same command again goes on: finished runs are kept, begun ones go on from their last
+    checkpoint. A run that fails does not stop the others.
+    """
+    if output is None:
+        raise ConfigurationError("say where the runs go: --output FOLDER")
+    if jobs is not None and scheduler is not None:
+        raise ConfigurationError(
+            "--jobs counts runs on this machine, --scheduler gives them to a cluster: choose one"
+        )
+    runs = plan(
+        output,
+        presets=preset or [],
+        methods=method or [],
+        schedules=_numbers("schedule", schedule),
+        seeds=_numbers("seed", seed),
+        file=config,
+        overrides=given(settings),
+    )
+    console = Console()
+    console.print(f"{len(runs)} runs in {output}", highlight=False)
+
+    def show(outcome: Outcome) -> None:
+        console.print(f"{outcome.run.name}: {outcome.error or _score(outcome)}", highlight=False)
+
+    hint = "run the same command again to go on; what was trained is kept"
+    with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler) as executor:
+        outcomes = run_all(runs, executor, show)
+    console.print(_table(outcomes))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    for outcome in failed:
+        log = outcome.run.folder / LOG_NAME
+        console.print(f"{outcome.run.name} failed, see {log}", highlight=False)
+    if failed:
+        raise SystemExit(1)
+
+
+@contextmanager
+def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor]:
+    with cluster_executor(scheduler) as cluster:
+        if cluster is not None:
+            yield cluster
+            return
+        with ThreadPoolExecutor(jobs) as threads:  # each waits for a process
+            yield threads
+
+
+def _numbers(name: str, texts: list[str] | None) -> list[int]:
+    """Read numbers such as ``0``, ``0-4`` and ``0,2``."""
+    numbers: list[int] = []
+    for part in ",".join(texts or []).split(",") if texts else []:
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if not first <= last < first + 10_000:
+            raise ConfigurationError(
+                f"--{name} {part!r} is no number: give numbers such as 0, 0-4 or 0,2"
+            )
+        numbers += [number for number in range(first, last + 1) if number not in numbers]
+    return numbers
+
+
+def _table(outcomes: list[Outcome]) -> Table:
+    table = Table(title="pw-JS on the test split, all classes seen", title_justify="left")
+    table.add_column("run")
+    table.add_column("after the last task")
+    for outcome in outcomes:
+        table.add_row(
+            outcome.run.name,
+            f"failed: {outcome.error}" if outcome.error is not None else _score(outcome),
+        )
+    return table
+
+
+def _score(outcome: Outcome) -> str:
+    return f"{read_results(outcome.run.folder).all_seen[-1]:.3f}"

@@ -1,0 +1,135 @@
+"""What a group of runs predicts for superclasses and subclasses."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from iirc_data.benchmarks import Benchmark
+from iirc_train.report.confusion import (
+    Confusion,
+    added,
+    by_superclass,
+    read_confusions,
+    refinements,
+)
+from iirc_train.report.confusion_plots import confusion_figure, recalls_figure
+from iirc_train.report.runs import Group
+
+CONFUSION_CAPTION = (
+    "Row: true label; column: predicted label; colour: share of the row's test images that the "
+    "column is predicted for, 0 to 1. Each superclass (capitals) stands before its subclasses. An "
+    "image has several labels, so rows do not sum to 1."
+)
+RECALLS_CAPTION = (
+    "Share of a class's test images that it is predicted for, 0 to 1: mean over the classes seen "
+    "so far, and over runs."
+)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class's numbers as text, in percent; empty where there is none.
+
+    Attributes:
+        name: Name for people.
+        is_superclass: Whether it is a superclass.
+        is_subclass: Whether it has a superclass.
+        n_samples: Number of its test images, over the runs.
+        recall: Share of them that it is predicted for.
+        superclass_recall: Share of them that its superclass is predicted for.
+        together: Of the images it is predicted for, the share that its superclass is predicted
+            for too: the bounds that follow from the counts.
+    """
+
+    name: str
+    is_superclass: bool
+    is_subclass: bool
+    n_samples: str
+    recall: str
+    superclass_recall: str = ""
+    together: str = ""
+
+
+@dataclass(frozen=True)
+class ClassesOfGroup:
+    """What a group's runs predict.
+
+    Attributes:
+        name: Name of the group.
+        n_runs: Number of runs that wrote counts.
+        after: The tasks after which they were last counted.
+        benchmark: The benchmark.
+        history: For each run, the counts after each task.
+        last: The counts of all runs together, each as last counted.
+    """
+
+    name: str
+    n_runs: int
+    after: list[int]
+    benchmark: Benchmark
+    history: list[dict[int, Confusion]]
+    last: Confusion
+
+    def figures(self) -> list[tuple[str, str, Figure]]:
+        """Return title, caption and figure of each figure."""
+        confusion = confusion_figure(self.last, self.benchmark)
+        figures = [("Confusion of labels.", CONFUSION_CAPTION, confusion)]
+        if max(map(len, self.history)) > 1:
+            recalls = recalls_figure(self.history, self.benchmark)
+            figures.append(("Recall after each task.", RECALLS_CAPTION, recalls))
+        return figures
+
+    def rows(self) -> list[ClassRow]:
+        """Return a row per class, superclasses followed by their subclasses."""
+        counts = by_superclass(self.last, self.benchmark)
+        found = {row.subclass: row for row in refinements(counts, self.benchmark)}
+        rows = []
+        for name, n_samples in zip(counts.class_names, counts.n_samples, strict=True):
+            seen_with = found.get(name)
+            row = ClassRow(
+                name=self.benchmark.readable_name(name),
+                is_superclass=name in self.benchmark.superclasses,
+                is_subclass=name in self.benchmark.superclass_of,
+                n_samples=f"{n_samples:,}",
+                recall=_percent(counts.recall[name]),
+                superclass_recall=_percent(seen_with.superclass_recall) if seen_with else "",
+                together=_range(seen_with.least_together, seen_with.most_together)
+                if seen_with
+                else "",
+            )
+            rows.append(row)
+        return rows
+
+
+def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | None:
+    """Return what a group's finished runs predict (all its runs where none is finished).
+
+    Returns:
+        None where no run wrote counts, or the benchmark's superclasses are not at hand.
+
+    Raises:
+        ConfigurationError: A file of counts is damaged.
+    """
+    if benchmark is None:
+        return None
+    history = [found for run in group.complete_runs if (found := read_confusions(run.path))]
+    if not history:
+        return None
+    return ClassesOfGroup(
+        group.name,
+        len(history),
+        sorted({max(run) for run in history}),
+        benchmark,
+        history,
+        added([run[max(run)] for run in history]),
+    )
+
+
+def _percent(share: float) -> str:
+    return "" if np.isnan(share) else f"{100 * share:.1f}"
+
+
+def _range(least: float, most: float) -> str:
+    low, high = _percent(least), _percent(most)
+    return low if low == high else f"{low} to {high}"

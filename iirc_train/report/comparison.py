@@ -1,0 +1,170 @@
+"""Groups of runs side by side, and as files for spreadsheets and papers."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from iirc_data.files import write_atomically
+from iirc_train.report.runs import Group
+from iirc_train.report.summary import SUMMARIES, Spread, curve_of, spread
+
+
+@dataclass(frozen=True)
+class Row:
+    """A group's numbers.
+
+    Attributes:
+        name: Name of the group.
+        n_runs: Number of its runs.
+        n_finished: Number of those that are finished.
+        by_task: pw-JS over all seen classes after each task, over all runs.
+        summary: The numbers of :data:`SUMMARIES`, over the finished runs; over all, up to where
+            they are, where none is finished.
+    """
+
+    name: str
+    n_runs: int
+    n_finished: int
+    by_task: list[Spread]
+    summary: list[Spread]
+
+    @classmethod
+    def of(cls, group: Group) -> "Row":
+        """Return a group's numbers."""
+        complete = [run.pwjs for run in group.complete_runs]
+        return cls(
+            group.name,
+            len(group.runs),
+            sum(run.finished for run in group.runs),
+            curve_of(group.results()),
+            [spread([number(run) for run in complete]) for number in SUMMARIES.values()],
+        )
+
+    @property
+    def runs_text(self) -> str:
+        """The number of runs; where some are not finished, ``"1 of 2 done"``."""
+        if self.n_finished == self.n_runs:
+            return str(self.n_runs)
+        return f"{self.n_finished} of {self.n_runs} done"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The groups of one benchmark side by side.
+
+    Attributes:
+        benchmark: Name of the benchmark.
+        rows: A row per group.
+    """
+
+    benchmark: str
+    rows: list[Row]
+
+    @property
+    def headings(self) -> list[str]:
+        """Headings of a row's summary."""
+        return list(SUMMARIES)
+
+    @property
+    def n_tasks(self) -> int:
+        """Largest number of tasks that a run has done."""
+        return max(len(row.by_task) for row in self.rows)
+
+
+def compare(groups: Mapping[str, Sequence[Group]]) -> list[Comparison]:
+    """Return a comparison per benchmark.
+
+    Args:
+        groups: Benchmark's name to its groups, from :meth:`FoundRuns.by_benchmark`.
+    """
+    return [Comparison(name, [Row.of(g) for g in members]) for name, members in groups.items()]
+
+
+def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write all numbers, one per line: benchmark, group, quantity, task, mean, sd, runs."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["benchmark", "group", "quantity", "after_task", "mean", "sd", "runs"])
+    for comparison in comparisons:
+        for row in comparison.rows:
+            cells = [("pw-JS", str(task), score) for task, score in enumerate(row.by_task)]
+            summary = zip(comparison.headings, row.summary, strict=True)
+            for quantity, task, score in [*cells, *((name, "", score) for name, score in summary)]:
+                if score.n_runs:
+                    numbers = [_number(score.mean), _number(score.sd), score.n_runs]
+                    writer.writerow([comparison.benchmark, row.name, quantity, task, *numbers])
+    _write_text(path, text.getvalue())
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)
+
+
+def write_latex(comparisons: Sequence[Comparison], path: Path) -> None:
+    """Write a table per benchmark for LaTeX's package ``booktabs``: a row per group.
+
+    The best mean of a column is bold.
+    """
+    _write_text(path, "\n".join(_latex_table(comparison) for comparison in comparisons))
+
+
+def _latex_table(comparison: Comparison) -> str:
+    best = [_best(heading, cells) for heading, cells in _columns(comparison)]
+    lines = [
+        "% needs \\usepackage{booktabs}",
+        f"% {' '.join(comparison.benchmark.split())}: mean and standard deviation over runs",
+        f"\\begin{{tabular}}{{l{'r' * len(comparison.headings)}}}",
+        "\\toprule",
+        " & ".join(["method", *map(escape_latex, comparison.headings)]) + r" \\",
+        "\\midrule",
+    ]
+    for row in comparison.rows:
+        cells = [
+            _latex_cell(score, bold=score.mean == top)
+            for score, top in zip(row.summary, best, strict=True)
+        ]
+        lines.append(" & ".join([escape_latex(row.name), *cells]) + r" \\")
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
+
+
+def _columns(comparison: Comparison) -> list[tuple[str, list[Spread]]]:
+    return [
+        (heading, [row.summary[place] for row in comparison.rows])
+        for place, heading in enumerate(comparison.headings)
+    ]
+
+
+def _best(heading: str, cells: Sequence[Spread]) -> float:
+    means = [cell.mean for cell in cells if cell.n_runs]
+    if not means:
+        return math.nan
+    return min(means) if heading == "forgetting" else max(means)
+
+
+def _latex_cell(score: Spread, *, bold: bool) -> str:
+    if not score.n_runs:
+        return "--"
+    mean = f"\\mathbf{{{score.mean:.3f}}}" if bold else f"{score.mean:.3f}"
+    return f"${mean} \\pm {score.sd:.3f}$" if score.n_runs > 1 else f"${mean}$"
+
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+}
+
+
+def escape_latex(text: str) -> str:
+    """Return text with LaTeX's special characters escaped."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with write_atomically(path) as file:
+        file.write(text.encode())

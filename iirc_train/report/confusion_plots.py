@@ -1,0 +1,88 @@
+"""Figures of which labels are predicted, superclass by superclass."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from iirc_data.benchmarks import Benchmark
+from iirc_train.report.confusion import Confusion, by_superclass, mean_recalls
+from iirc_train.report.plots import COLOURS, plain
+
+MOST_NAMED_CLASSES = 40
+"""Above as many classes only superclasses are named at the axes."""
+
+
+def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
+    """Plot the share of each true label's images (row) that a label (column) is predicted for.
+
+    Args:
+        confusion: The counts.
+        benchmark: Gives the superclasses that classes are grouped by, and names for people.
+    """
+    grouped = by_superclass(confusion, benchmark)
+    names = grouped.class_names
+    n = len(names)
+    all_named = n <= MOST_NAMED_CLASSES
+    side = 3.0 + 0.12 * n if all_named else 6.5
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.add_subplot()
+    mesh = axes.pcolormesh(grouped.rates, vmin=0, vmax=1, cmap="viridis", rasterized=not all_named)
+    axes.invert_yaxis()
+    axes.set_aspect("equal")
+    group_of = [benchmark.superclass_of.get(name, name) for name in names]
+    starts = [place for place in range(n) if place == 0 or group_of[place] != group_of[place - 1]]
+    lone = [place for place in starts if names[place] in benchmark.other_classes]
+    for place in starts[1:]:
+        if place not in lone[1:]:  # lone classes stand together
+            axes.axhline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
+            axes.axvline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
+    named = range(n) if all_named else [place for place in starts if place not in lone[1:]]
+    labels = [_label(names[place], benchmark) for place in named]
+    if lone and not all_named:
+        labels[-1] = "without superclass"
+    ticks = np.array(named) + 0.5
+    size = min(7.0, 220 / len(labels))
+    axes.set_xticks(ticks, labels, rotation=90, fontsize=size)
+    axes.set_yticks(ticks, labels, fontsize=size)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted label", ylabel="true label")
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.7, label="share of the true label's images")
+    bar.outline.set_visible(False)
+    return figure
+
+
+def _label(name: str, benchmark: Benchmark) -> str:
+    """Return a class's name for people, cut where it is long; superclasses in capitals."""
+    readable = benchmark.readable_name(name)
+    short = readable if len(readable) <= 22 else f"{readable[:21]}…"
+    return plain(short.upper() if name in benchmark.superclasses else short)
+
+
+def recalls_figure(confusions: Sequence[Mapping[int, Confusion]], benchmark: Benchmark) -> Figure:
+    """Plot the mean recall of superclasses and of other classes after each task.
+
+    Args:
+        confusions: For each run the counts after each task.
+        benchmark: Tells which classes are superclasses.
+    """
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    tasks = sorted({task for run in confusions for task in run})
+    recalls = np.array(
+        [
+            np.mean([mean_recalls(run[t], benchmark) for run in confusions if t in run], axis=0)
+            for t in tasks
+        ]
+    )
+    labels = ("superclasses", "subclasses and lone classes")
+    for place, (label, marker) in enumerate(zip(labels, "os", strict=True)):
+        axes.plot(tasks, recalls[:, place], label=label, color=COLOURS[place], marker=marker)
+    axes.set(xlabel="after task", ylabel="mean recall of seen classes", ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return figure

@@ -1,0 +1,127 @@
+"""The numbers that continual learning sums a run up in, and their spread over runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_train.report.results import RunResults
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over runs.
+
+    Attributes:
+        mean: Mean over the runs that have the value; NaN where none has.
+        sd: Sample standard deviation (divided by n - 1); NaN for fewer than two runs.
+        n_runs: Number of runs that have the value.
+    """
+
+    mean: float
+    sd: float
+    n_runs: int
+
+    def text(self, between: str = " ± ") -> str:
+        """Return ``"0.123 ± 0.045"``; the mean alone for one run, and nothing for none."""
+        if not self.n_runs:
+            return ""
+        return f"{self.mean:.3f}" + (f"{between}{self.sd:.3f}" if self.n_runs > 1 else "")
+
+
+def spread(values: Sequence[float] | Scores) -> Spread:
+    """Return mean and standard deviation; NaN stands for a value that a run does not have."""
+    known = np.asarray(values, dtype=np.float64)
+    known = known[~np.isnan(known)]
+    return Spread(
+        float(known.mean()) if len(known) else np.nan,
+        float(known.std(ddof=1)) if len(known) > 1 else np.nan,
+        len(known),
+    )
+
+
+def curve_of(runs: Sequence[RunResults]) -> list[Spread]:
+    """Return the spread over runs of the score on all seen classes after each task.
+
+    A task that only some runs have reached is the spread over those.
+    """
+    n_tasks = max(len(run.all_seen) for run in runs)
+    return [
+        spread([run.all_seen[task] for run in runs if task < len(run.all_seen)])
+        for task in range(n_tasks)
+    ]
+
+
+def mean_by_task(runs: Sequence[RunResults]) -> Scores:
+    """Return the mean over runs of the task by task scores.
+
+    Returns:
+        float (tasks, tasks); NaN where no run has a score.
+    """
+    n_tasks = max(len(run.by_task) for run in runs)
+    total, count = np.zeros((n_tasks, n_tasks)), np.zeros((n_tasks, n_tasks))
+    for run in runs:
+        n = len(run.by_task)
+        total[:n, :n] += np.nan_to_num(run.by_task)
+        count[:n, :n] += ~np.isnan(run.by_task)
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def average_incremental_score(results: RunResults) -> float:
+    """Return the mean over tasks of the score on all classes seen by then.
+
+    Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning, CVPR 2017, section 4,
+    there of the accuracy.
+    """
+    return float(np.mean(results.all_seen))
+
+
+def final_score(results: RunResults) -> float:
+    """Return the score on all seen classes after the last task."""
+    return float(results.all_seen[-1])
+
+
+def forgetting(results: RunResults) -> float:
+    """Return how much of the best score on each earlier task is lost at the end, on average.
+
+    With T tasks and a[l, j] the score on task j after task l, the mean over j < T of
+    max over l < T of a[l, j], less a[T, j]. Chaudhry et al., Riemannian Walk for Incremental
+    Learning, ECCV 2018, section 3.
+
+    Returns:
+        In [-1, 1]; NaN for a single task.
+    """
+    scores = results.by_task
+    if len(scores) < 2:
+        return np.nan
+    earlier = scores[:-1, :-1]
+    best = np.where(np.isnan(earlier), -np.inf, earlier).max(axis=0)
+    return float(np.mean(best - scores[-1, :-1]))
+
+
+def backward_transfer(results: RunResults) -> float:
+    """Return how later tasks change the score on a task from when it was learnt, on average.
+
+    With T tasks and R[i, j] the score on task j after task i, the mean over i < T of
+    R[T, i] - R[i, i]. Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning,
+    NeurIPS 2017, equation 3.
+
+    Returns:
+        In [-1, 1], below 0 where tasks are forgotten; NaN for a single task.
+    """
+    scores = results.by_task
+    if len(scores) < 2:
+        return np.nan
+    return float(np.mean(scores[-1, :-1] - np.diag(scores)[:-1]))
+
+
+SUMMARIES = {
+    "average incremental pw-JS": average_incremental_score,
+    "final pw-JS": final_score,
+    "forgetting": forgetting,
+    "backward transfer": backward_transfer,
+}
+"""Heading to number of a run."""

@@ -1,0 +1,63 @@
+"""Ctrl-C, and SIGTERM: training stops where it can go on from without a loss."""
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+import torch
+from rich.console import Console
+
+from iirc_train.distributed import total, world_size
+
+
+class StopRequest:
+    """Notes that the user asked to stop; asked a second time, it stops at once.
+
+    A context: within it Ctrl-C and SIGTERM are noted.
+
+    Args:
+        console: Where it says what will happen.
+        device: Where processes tell each other.
+    """
+
+    def __init__(self, console: Console, device: torch.device) -> None:
+        self._console = console
+        self._device = device
+        self._signal: int | None = None
+        self._earlier: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self  # signals are the main thread's
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._earlier[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._earlier.items():
+            signal.signal(number, handler)
+
+    def check(self) -> bool:
+        """Tell whether to stop; all processes that train together are told the same."""
+        asked = self._signal is not None
+        if world_size() > 1:
+            asked = bool(total(torch.tensor(float(asked), device=self._device)))
+        return asked
+
+    def stop(self) -> None:
+        """End what this process does, as the signal would have.
+
+        Raises:
+            KeyboardInterrupt: Always; its argument is the signal's number.
+        """
+        raise KeyboardInterrupt(self._signal or signal.SIGTERM)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal is not None:
+            raise KeyboardInterrupt(number)
+        self._signal = number
+        self._console.print(
+            "stopping after this epoch, with a checkpoint; once more stops at once",
+            highlight=False,
+        )

@@ -1,0 +1,203 @@
+"""Many runs, planned before the first begins; each is a process, and what was begun is kept."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from iirc_data.errors import ConfigurationError
+from iirc_train.composition import compose
+from iirc_train.config import ExperimentConfig
+from iirc_train.record import is_finished
+from iirc_train.run_directory import CONFIG_NAME, RunDirectory
+
+LOG_NAME = "log.txt"
+SETTINGS_NAME = "settings.yaml"
+INTERRUPTED = 128 + signal.SIGINT
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run of a sweep.
+
+    Attributes:
+        name: What tells it from the others.
+        folder: Where it goes.
+        config: Its configuration.
+    """
+
+    name: str
+    folder: Path
+    config: ExperimentConfig
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        run: The run.
+        error: The last line that it printed, where it failed; None where it is finished.
+    """
+
+    run: PlannedRun
+    error: str | None
+
+
+def plan(
+    output: Path,
+    *,
+    presets: Sequence[str] = (),
+    methods: Sequence[str] = (),
+    schedules: Sequence[int] = (),
+    seeds: Sequence[int] = (),
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> list[PlannedRun]:
+    """Compose the configuration of every run, and compare it with what its folder holds.
+
+    Args:
+        output: Folder of the sweep.
+        presets: Presets to begin with; none to begin with none.
+        methods: Methods; none for the one of preset, file or settings. Likewise ``schedules``
+            and ``seeds``.
+        schedules: Numbers of schedules.
+        seeds: Seeds.
+        file: YAML file of settings of all runs; they win over the presets'.
+        overrides: Settings of all runs, which win over both.
+
+    Returns:
+        A run for each combination, in folders such as ``icarl_cnn/schedule_0/seed_0``.
+
+    Raises:
+        ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
+    """
+    runs = []
+    dimensions: list[Sequence[Any]] = [presets, methods, schedules, seeds]
+    for preset, method, schedule, seed in product(*(values or [None] for values in dimensions)):
+        swept = {"method": method, "schedule": schedule, "seed": seed}
+        chosen = {name: value for name, value in swept.items() if value is not None}
+        config = compose(preset, file, {**(overrides or {}), **chosen})
+        parts = [preset] if preset else []
+        if method or not preset:
+            parts.append(config.method)
+        parts += [f"schedule_{config.schedule}", f"seed_{config.seed}"]
+        folder = output.joinpath(*parts)
+        _check_fits(folder, config)
+        runs.append(PlannedRun("/".join(parts), folder, config))
+    return runs
+
+
+class Processes:
+    """Processes that are waited for on threads, and can be told together to stop."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._stopped = False
+
+    def __reduce__(self) -> tuple[type["Processes"], tuple[()]]:
+        return Processes, ()  # on another machine it has processes of its own
+
+    def run(self, command: list[str], log: Path) -> int:
+        """Run a command, append what it prints to a file, and return its exit status."""
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"$ {shlex.join(command)}\n")
+            file.flush()
+            with self._lock:
+                if self._stopped:
+                    return INTERRUPTED
+                process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+                self._running.add(process)
+            try:
+                return process.wait()
+            finally:
+                with self._lock:
+                    self._running.discard(process)
+
+    def interrupt(self) -> None:
+        """Tell all to stop, as Ctrl-C does, and start no more."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running:
+                process.send_signal(signal.SIGINT)
+
+
+def run_all(
+    runs: Iterable[PlannedRun], executor: Executor, done: Callable[[Outcome], None]
+) -> list[Outcome]:
+    """Train every run that is not finished; one that fails does not stop the others.
+
+    Args:
+        runs: The runs.
+        executor: Says how many at once, and where.
+        done: Told of each run that ended.
+
+    Returns:
+        How each run ended, in the order of ``runs``.
+    """
+    processes = Processes()
+    futures = {executor.submit(train, run, processes): run for run in runs}
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for future in as_completed(futures):
+            run = futures[future]
+            error = future.exception()  # the executor's own: train tells of a run's failure
+            outcome = Outcome(run, str(error)) if error else future.result()
+            outcomes[run.name] = outcome
+            done(outcome)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        processes.interrupt()
+        raise
+    return [outcomes[run.name] for run in futures.values()]
+
+
+def train(run: PlannedRun, processes: Processes) -> Outcome:
+    """Train a run in a process of its own, or go on with it; finished ones stay as they are.
+
+    What the process prints goes to ``log.txt`` in the run's folder.
+    """
+    if is_finished(run.folder):
+        return Outcome(run, None)
+    if (run.folder / CONFIG_NAME).exists():
+        arguments = ["--resume", str(run.folder)]
+    else:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        settings = run.folder / SETTINGS_NAME
+        run.config.save(settings)
+        arguments = ["--config", str(settings), "--output", str(run.folder)]
+    command = [sys.executable, "-m", "iirc_train", "train", *arguments]
+    log = run.folder / LOG_NAME
+    status = processes.run(command, log)
+    if status == 0:
+        return Outcome(run, None)
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    if last.startswith("$ "):
+        last = f"ended with status {status}, and printed nothing"
+    return Outcome(run, last)
+
+
+def _check_fits(folder: Path, config: ExperimentConfig) -> None:
+    if not (folder / CONFIG_NAME).exists():
+        return
+    begun = RunDirectory.open(folder)[1].values()
+    changed = [
+        f"{name} was {begun[name]}, is {value} now"
+        for name, value in config.values().items()
+        if begun[name] != value
+    ]
+    if changed:
+        raise ConfigurationError(
+            f"{folder} holds a run with other settings: {'; '.join(changed)}; give another "
+            "--output, or remove the folder"
+        )

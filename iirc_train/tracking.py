@@ -1,0 +1,178 @@
+"""Following a run from outside: TensorBoard, Weights & Biases."""
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch.utils.tensorboard import SummaryWriter
+
+from iirc_data.errors import ConfigurationError
+from iirc_train.config import ExperimentConfig
+from iirc_train.distributed import rank
+
+TENSORBOARD_NAME = "tensorboard"
+WANDB_NAME = "wandb_id.txt"
+SHOWN = {
+    "loss": "loss",
+    "modified_jaccard_sim": "pw-JS",
+    "jaccard_sim": "JS",
+    "lr": "learning rate",
+}
+
+
+class Tracking(NamedTuple):
+    """Who follows a run; no part of its configuration, so it may change when the run goes on.
+
+    Attributes:
+        tensorboard: Write TensorBoard's event files into the run's folder.
+        wandb_project: Project of Weights & Biases to log to; None for none.
+    """
+
+    tensorboard: bool = True
+    wandb_project: str | None = None
+
+
+TENSORBOARD_ONLY = Tracking()
+
+
+class Tracker(Protocol):
+    """Something that is told a run's numbers."""
+
+    def epoch_done(self, epoch: int, scalars: Mapping[str, float]) -> None:
+        """Take an epoch's numbers.
+
+        Args:
+            epoch: Number of the epoch, counted over all tasks.
+            scalars: Names and values.
+        """
+
+    def task_done(self, task_id: int, scalars: Mapping[str, float]) -> None:
+        """Take what a model scores after a task."""
+
+
+class TensorBoard:
+    """Event files for TensorBoard: curves over epochs, and over tasks.
+
+    Args:
+        folder: Where they go.
+        epoch: The epoch that comes next: what a killed run wrote of it and later ones is void.
+        task_id: The task that is to be evaluated next, likewise.
+    """
+
+    def __init__(self, folder: Path, epoch: int, task_id: int) -> None:
+        self._epochs = SummaryWriter(folder / "epochs", purge_step=epoch)
+        self._tasks = SummaryWriter(folder / "tasks", purge_step=task_id)
+
+    def epoch_done(self, epoch: int, scalars: Mapping[str, float]) -> None:
+        """See :class:`Tracker`."""
+        _add(self._epochs, scalars, epoch)
+
+    def task_done(self, task_id: int, scalars: Mapping[str, float]) -> None:
+        """See :class:`Tracker`."""
+        _add(self._tasks, scalars, task_id)
+
+    def close(self) -> None:
+        """Write what is left."""
+        self._epochs.close()
+        self._tasks.close()
+
+
+class WeightsAndBiases:
+    """A run on Weights & Biases, the same one when training goes on.
+
+    Args:
+        run: The run's folder.
+        project: Name of the project.
+        config: The run's configuration.
+
+    Raises:
+        ConfigurationError: The package ``wandb`` is not installed.
+    """
+
+    def __init__(self, run: Path, project: str, config: ExperimentConfig) -> None:
+        try:
+            import wandb
+        except ImportError as error:
+            raise ConfigurationError(
+                "--wandb-project needs Weights & Biases: pip install 'iirc-pipeline[wandb]'"
+            ) from error
+        path = run / WANDB_NAME
+        if not path.exists():
+            path.write_text(uuid.uuid4().hex)
+        self._run: Any = wandb.init(
+            project=project,
+            name=run.name,
+            id=path.read_text(),
+            resume="allow",
+            dir=str(run),
+            config=config.values(),
+        )
+        self._run.define_metric("epoch/*", step_metric="epoch")
+        self._run.define_metric("task/*", step_metric="task")
+
+    def epoch_done(self, epoch: int, scalars: Mapping[str, float]) -> None:
+        """See :class:`Tracker`."""
+        self._run.log({"epoch": epoch, **{f"epoch/{k}": v for k, v in scalars.items()}})
+
+    def task_done(self, task_id: int, scalars: Mapping[str, float]) -> None:
+        """See :class:`Tracker`."""
+        self._run.log({"task": task_id, **{f"task/{k}": v for k, v in scalars.items()}})
+
+    def close(self) -> None:
+        """Finish the run there."""
+        self._run.finish()
+
+
+@contextmanager
+def trackers(
+    tracking: Tracking, run: Path, config: ExperimentConfig, epoch: int, task_id: int
+) -> Iterator[list[Tracker]]:
+    """Open what follows a run; of several processes the first one tells.
+
+    Args:
+        tracking: Who follows.
+        run: The run's folder.
+        config: The run's configuration.
+        epoch: See :class:`TensorBoard`.
+        task_id: Likewise.
+
+    Raises:
+        ConfigurationError: Something that was asked for is not installed.
+    """
+    with ExitStack() as stack:
+        opened: list[Tracker] = []
+        if rank() == 0 and tracking.tensorboard:
+            tensorboard = TensorBoard(run / TENSORBOARD_NAME, epoch, task_id)
+            stack.callback(tensorboard.close)
+            opened.append(tensorboard)
+        if rank() == 0 and tracking.wandb_project is not None:
+            wandb = WeightsAndBiases(run, tracking.wandb_project, config)
+            stack.callback(wandb.close)
+            opened.append(wandb)
+        yield opened
+
+
+def epoch_scalars(split: str, record: Mapping[str, float]) -> dict[str, float]:
+    """Return what is shown of a split's numbers after an epoch."""
+    return {f"{split}/{SHOWN[name]}": value for name, value in record.items() if name in SHOWN}
+
+
+def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Return what is shown of a model's evaluations after a task."""
+    return {
+        f"{record['split']} {SHOWN[name]}/{_task_name(record['task'])}": record[name]
+        for record in records
+        for name in ("modified_jaccard_sim", "jaccard_sim")
+    }
+
+
+def _task_name(task: int | str) -> str:
+    return "all seen classes" if task == "all" else f"task {task}"
+
+
+def _add(writer: SummaryWriter, scalars: Mapping[str, float], step: int) -> None:
+    for name, value in scalars.items():
+        writer.add_scalar(name, value, step)
+    writer.flush()

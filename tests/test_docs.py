@@ -1,0 +1,275 @@
+"""What README and documentation tell to do is done, as written, on small drawn images.
+
+A block that is expensive, or needs data, says so in a comment above it, ``<!-- not run: … -->``.
+Of such a block, command lines are parsed: commands, options, settings, presets, benchmarks exist.
+"""
+
+import importlib.util
+import json
+import re
+import runpy
+import shlex
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import typer
+
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.shards import write_shards
+from iirc_data.sources.drawn import DrawnSource
+from iirc_train import cli
+from iirc_train.composition import compose
+from iirc_train.methods import METHODS, MethodParts
+from tests.conftest import write_image_folder
+from tools import shard_cifar, shard_folder, shard_imagenet
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+TOOLS = {
+    "tools/shard_cifar.py": shard_cifar,
+    "tools/shard_folder.py": shard_folder,
+    "tools/shard_imagenet.py": shard_imagenet,
+}
+# pages that measure: everything on them takes hours, or the whole machine
+NOT_RUN = {"docs/performance.md", "docs/results_cifar10.md"}
+# training that is long enough to show that it works
+SHORT = "--epochs-per-task 1 --samples-per-class 3 --batch-size 16 --checkpoint-interval 0"
+
+FENCE = re.compile(
+    r"(?P<mark><!-- not run: [^\n]+ -->\n)?"
+    r"^(?P<indent> *)```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n"
+    r"(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    title: str | None
+    text: str
+    is_run: bool
+
+    @property
+    def is_shell(self) -> bool:
+        return self.language in ("sh", "bash")
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """The words of each line, continued lines joined."""
+        lines = self.text.replace("\\\n", " ").splitlines()
+        return [words for line in lines if (words := shlex.split(line, comments=True))]
+
+
+def blocks_of(page: Path) -> list[Block]:
+    is_run = str(page.relative_to(ROOT)) not in NOT_RUN
+    return [
+        Block(
+            found["language"],
+            found["title"],
+            textwrap.dedent(found["text"]),
+            is_run and not found["mark"],
+        )
+        for found in FENCE.finditer(page.read_text())
+    ]
+
+
+def block_named(page: str, title: str) -> Block:
+    return next(block for block in blocks_of(DOCS / page) if block.title == title)
+
+
+def the_iirc_command():
+    return typer.main.get_command(cli.app)
+
+
+def the_tools_command(tool):
+    app = typer.Typer()
+    app.command()(tool.main)
+    return typer.main.get_command(app)
+
+
+def command_of(words: list[str]):
+    """Return the project's command that a line calls and its arguments, or None."""
+    if words[0] == "torchrun" and "iirc_train" in words:
+        return the_iirc_command(), words[words.index("iirc_train") + 1 :]
+    if words[0] == "iirc":
+        return the_iirc_command(), words[1:]
+    if words[0] == "python" and words[1] in TOOLS:
+        return the_tools_command(TOOLS[words[1]]), words[2:]
+    return None
+
+
+def parse(command, arguments: list[str]):
+    """Parse a command line without doing what it says; what is wrong with it is an error."""
+    while hasattr(command, "commands") and arguments:
+        assert arguments[0] in command.commands, f"there is no command {arguments[0]!r}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return command.make_context(command.name, list(arguments))
+
+
+def check(words: list[str]) -> None:
+    found = command_of(words)
+    if found is None:
+        assert words[0] not in ("iirc", "tools"), words
+        return
+    settings = {name: value for name, value in parse(*found).params.items() if value}
+    if settings.get("benchmark") and not str(settings["benchmark"]).endswith(".json"):
+        load_benchmark(settings["benchmark"])
+    if "train" in words and settings.keys().isdisjoint({"resume", "repeat"}):
+        options = [settings.pop(name, None) for name in ("preset", "config", "output")]
+        method = settings.pop("method", None)
+        assert method is None or method in {*METHODS, "balanced_replay", "smoothed_replay"}
+        compose(options[0], None, {"method": "finetune", **settings})
+
+
+def run(words: list[str]) -> None:
+    """Run a line as the shell would, in this process; training is made short."""
+    words = [*words, *short_training(words)]
+    found = command_of(words)
+    if found is not None:
+        command, arguments = found
+        command(arguments, standalone_mode=False)
+    else:
+        assert words[0] == "python" and Path(words[1]).exists(), f"cannot run {words}"
+        sys.argv = words[1:]
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(words[1], run_name="__main__")
+        assert not ended.value.code
+
+
+def short_training(words: list[str]) -> list[str]:
+    if "train" not in words or not {"--resume", "--repeat"}.isdisjoint(words):
+        return []
+    return SHORT.split()
+
+
+@pytest.fixture(scope="module")
+def drawn_shards(tmp_path_factory) -> Path:
+    shards = tmp_path_factory.mktemp("drawn") / "shards"
+    write_shards(DrawnSource(train=12, test=3), shards)
+    return shards
+
+
+@pytest.fixture
+def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
+    """A folder with what a reader has made before; own methods do not outlive the test."""
+    (tmp_path / "demo").mkdir()
+    for name in ("shards", "demo/shards"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(drawn_shards)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", list(sys.argv))
+    known = dict(METHODS)
+    yield tmp_path
+    METHODS.clear()
+    METHODS.update(known)
+
+
+def prepare(page: str, folder: Path) -> None:
+    """Make what a page presupposes beside the drawn shards."""
+    if page == "docs/own_dataset.md":
+        (folder / "shards").unlink()
+        classes = ("beagle", "oak", "rose", "whippet")
+        # so few that none goes to validation: a network for photographs is slow on a processor
+        counts = {"train": dict.fromkeys(classes, 9), "test": dict.fromkeys(classes, 1)}
+        write_image_folder(folder / "photographs", counts)
+
+
+@pytest.mark.filterwarnings("ignore:.*rounds to 0", "ignore:.*'mode' parameter is deprecated")
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_blocks_do_what_the_page_says(page, reader, capsys):
+    prepare(str(page.relative_to(ROOT)), reader)
+    namespace: dict[str, object] = {"__name__": "documentation"}
+    for block in blocks_of(page):
+        if block.title is not None:
+            path = reader / block.title
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        elif block.is_shell:
+            for words in block.commands:
+                check(words)
+                if block.is_run:
+                    run(words)
+        elif block.language == "python":
+            code = compile(block.text, f"{page.name}: {block.text.splitlines()[0]}", "exec")
+            if block.is_run:
+                capsys.readouterr()
+                exec(code, namespace)
+                printed = capsys.readouterr().out.splitlines()
+                for promised in re.findall(r"# prints (.+)", block.text):
+                    assert promised in printed
+
+
+@pytest.mark.filterwarnings("ignore:.*rounds to 0")
+def test_a_method_takes_as_many_lines_as_said(reader):
+    text = (DOCS / "own_method.md").read_text()
+    block = block_named("own_method.md", "iirc_train/methods/balanced_replay.py")
+    lines = [line for line in block.text.splitlines() if line.strip()]
+    assert f"A file of {len(lines)} lines (blank ones not counted)" in text
+
+    spec = importlib.util.spec_from_loader("balanced_replay", loader=None)
+    module = importlib.util.module_from_spec(spec)
+    exec(block.text, module.__dict__)
+    entry = next(b.text for b in blocks_of(DOCS / "own_method.md") if "MethodParts(bal" in b.text)
+    assert len(entry.splitlines()) == 1
+    METHODS.update(eval(f"{{{entry}}}", {"MethodParts": MethodParts, "balanced_replay": module}))
+    command = next(
+        words
+        for b in blocks_of(DOCS / "own_method.md")
+        if b.is_shell
+        for words in b.commands
+        if "balanced_replay" in words
+    )
+    run(command)
+    assert (reader / "runs/balanced_replay/checkpoints/last.pt").exists()
+
+
+def test_existing_methods_have_as_many_lines_as_said():
+    sizes = [
+        len((ROOT / "iirc_train/methods" / f"{name}.py").read_text().splitlines())
+        for name in METHODS
+    ]
+    said = f"between {min(sizes)} and {max(sizes)} lines"
+    assert said in (DOCS / "own_method.md").read_text()
+
+
+def test_a_dataset_takes_as_many_lines_as_said():
+    text = " ".join((DOCS / "own_dataset.md").read_text().split())
+    taxonomy = block_named("own_dataset.md", "taxonomy.json").text
+    benchmark = block_named("own_dataset.md", "photographs.json").text
+    said = f"a taxonomy of {len(taxonomy.splitlines())} lines, or a benchmark of "
+    assert f"{said}{len(benchmark.splitlines())}, one command, and no Python" in text
+    assert json.loads(taxonomy) == json.loads(benchmark)["superclasses"]
+
+
+def test_every_preset_has_its_row_in_the_table_of_curves():
+    text = (DOCS / "reproducing.md").read_text()
+    presets = {path.stem for path in (ROOT / "iirc_train/presets").glob("*.yaml")}
+    assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE)) == presets
+
+
+def test_the_readmes_links_lead_somewhere():
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / "README.md").read_text())
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("iirc trian --output runs", "no command"),
+        ("iirc train --no-such-setting 3 --output runs", "(?i)no such option"),
+        ("iirc train --preset no-such-preset --data shards --output runs", "no preset"),
+        ("iirc data digest shards --benchmark no_such_benchmark", "no benchmark"),
+        ("python tools/shard_cifar.py only_one_argument", "(?i)missing"),
+    ],
+)
+def test_a_wrong_command_line_would_be_noticed(line, message):
+    with pytest.raises(Exception, match=message):
+        check(shlex.split(line))

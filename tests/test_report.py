@@ -1,0 +1,359 @@
+"""Runs summed up, grouped, compared and written up as a page."""
+
+import csv
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from iirc_data.benchmarks import Benchmark
+from iirc_data.errors import ConfigurationError
+from iirc_train import cli
+from iirc_train.report.comparison import escape_latex
+from iirc_train.report.confusion import added, read_confusions, refinements
+from iirc_train.report.costs import read_cost, read_record
+from iirc_train.report.paper import paper_curves, paper_name
+from iirc_train.report.results import JS, PWJS, read_results
+from iirc_train.report.runs import find_runs
+from iirc_train.report.summary import (
+    average_incremental_score,
+    backward_transfer,
+    curve_of,
+    final_score,
+    forgetting,
+    mean_by_task,
+    spread,
+)
+from tests.made_up_runs import ALL_SEEN, write_confusion, write_run
+
+ODD_NAME = '<script>alert("$x_1")</script>'
+
+
+@pytest.fixture(scope="module")
+def benchmark(tmp_path_factory) -> Path:
+    """Four tasks, two superclasses, and a class name that is markup, a formula and an attack."""
+    path = tmp_path_factory.mktemp("benchmark") / "odd.json"
+    made = Benchmark(
+        name="odd & <b>bold</b>",
+        dataset="odd",
+        superclasses={"animal": ["cat", "dog"], "vehicle": ["bus"]},
+        other_classes=[ODD_NAME],
+        schedules=[[["animal", "vehicle"], ["cat"], ["dog", "bus"], [ODD_NAME]]] * 2,
+    )
+    path.write_text(made.model_dump_json())
+    return path
+
+
+@pytest.fixture
+def run(tmp_path, benchmark) -> Path:
+    return write_run(tmp_path / "runs" / "run", benchmark)
+
+
+def command(*arguments):
+    runner = CliRunner(env={"COLUMNS": "160"})
+    return runner.invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_the_summary_of_a_run_is_that_of_a_calculation_by_hand(run):
+    results = read_results(run)
+    assert average_incremental_score(results) == pytest.approx((0.9 + 0.6 + 0.5 + 0.4) / 4)
+    assert final_score(results) == 0.4
+    # best before the last task 0.9, 0.8, 0.7; after it 0.4, 0.2, 0.5
+    assert forgetting(results) == pytest.approx((0.5 + 0.6 + 0.2) / 3)
+    assert backward_transfer(results) == pytest.approx((-0.5 - 0.6 - 0.2) / 3)
+
+
+def test_forgetting_counts_from_the_best_score_and_backward_transfer_from_the_first(
+    tmp_path, benchmark
+):
+    scores = [[0.5], [0.8, 0.4], [0.6, 0.5, 0.9]]
+    results = read_results(write_run(tmp_path / "run", benchmark, scores, [0.5] * 3))
+    assert forgetting(results) == pytest.approx(((0.8 - 0.6) + (0.4 - 0.5)) / 2)
+    assert backward_transfer(results) == pytest.approx(((0.6 - 0.5) + (0.5 - 0.4)) / 2)
+
+
+def test_a_single_task_is_not_forgotten(tmp_path, benchmark):
+    results = read_results(write_run(tmp_path / "run", benchmark, [[0.9]], [0.9]))
+    assert np.isnan(forgetting(results)) and np.isnan(backward_transfer(results))
+
+
+def test_a_spread_is_that_of_a_sample_and_leaves_out_what_is_missing():
+    assert spread([0.1, 0.3, np.nan]).text() == "0.200 ± 0.141"
+    assert spread([0.25]).text() == "0.250"
+    assert spread([np.nan]).text() == ""
+
+
+def test_curves_go_on_with_the_runs_that_have_reached_a_task(tmp_path, benchmark):
+    long = read_results(write_run(tmp_path / "a", benchmark))
+    short = read_results(write_run(tmp_path / "b", benchmark, [[0.7]], [0.7]))
+    curve = curve_of([long, short])
+    assert [score.n_runs for score in curve] == [2, 1, 1, 1]
+    assert [score.mean for score in curve] == pytest.approx([0.8, 0.6, 0.5, 0.4])
+    matrix = mean_by_task([short, long])
+    assert matrix[0, 0] == pytest.approx(0.8) and matrix[3, 1] == pytest.approx(0.2)
+    assert np.isnan(matrix[0, 1])
+
+
+def test_runs_are_found_below_a_folder_and_each_once(run, benchmark):
+    other = write_run(run.parent / "deep" / "other", benchmark)
+    found = find_runs([run.parent, run])
+    assert {one.path for one in found.runs} == {run.resolve(), other.resolve()}
+    assert not found.waiting
+
+
+def test_repetitions_are_one_group_and_methods_name_groups(tmp_path, benchmark):
+    for number in range(2):
+        folder = tmp_path / f"{number}"
+        repetition = {"schedule": number, "seed": number, "data": f"/data/{number}", "threads": 1}
+        write_run(
+            folder / "a", benchmark, method="icarl_cnn", n_memories_per_class=20, **repetition
+        )
+        write_run(folder / "b", benchmark, method="finetune", **repetition)
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    assert {group.name: len(group.runs) for group in groups} == {"icarl_cnn": 2, "finetune": 2}
+
+
+def test_settings_that_tell_groups_of_a_method_apart_are_named(tmp_path, benchmark):
+    write_run(tmp_path / "a", benchmark, lr=0.1)
+    write_run(tmp_path / "b", benchmark, lr=0.5)
+    write_run(tmp_path / "c", benchmark, lr=0.5, incremental_joint=True)
+    write_run(tmp_path / "d", benchmark, method="lucir", lr=0.7)
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    assert [group.name for group in groups] == [
+        "finetune, lr 0.1",
+        "finetune, lr 0.5",
+        "finetune, lr 0.5, incremental_joint",
+        "lucir",
+    ]
+
+
+def test_a_run_on_its_way_does_not_change_the_summary_of_finished_ones(tmp_path, benchmark):
+    write_run(tmp_path / "a", benchmark)
+    write_run(tmp_path / "b", benchmark, [[0.1]], [0.1], seed=1)
+    result = command("compare", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "1 of 2 done" in result.output
+    row = next(line for line in result.output.splitlines()[::-1] if "finetune" in line)
+    assert row.split()[-4:] == ["0.600", "0.400", "0.433", "-0.433"]
+
+
+def test_compare_writes_csv_and_latex(tmp_path, run, benchmark):
+    write_run(run.parent / "again", benchmark, all_seen=[0.7, 0.6, 0.5, 0.2], seed=1)
+    write_run(run.parent / "other", benchmark, method="icarl_cnn", n_memories_per_class=1)
+    files = ["--csv", tmp_path / "x" / "table.csv", "--latex", tmp_path / "table.tex"]
+    result = command("compare", run.parent, *files)
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "x" / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    after_last = next(r for r in rows if r["group"] == "finetune" and r["after_task"] == "3")
+    assert float(after_last["mean"]) == pytest.approx(0.3)
+    assert float(after_last["sd"]) == pytest.approx(np.std([0.4, 0.2], ddof=1))
+    assert after_last["runs"] == "2"
+    table = (tmp_path / "table.tex").read_text()
+    assert r"finetune & $0.550 \pm 0.071$ & $0.300 \pm 0.141$" in table
+    assert r"icarl\_cnn & $\mathbf{0.600}$ & $\mathbf{0.400}$" in table
+    assert table.count("\\begin{tabular}") == 1 and "\\bottomrule" in table
+
+
+def test_latex_has_no_special_character_left():
+    text = escape_latex(r"100% of $5_a & {#1} \x ~^")
+    assert text == (
+        r"100\% of \$5\_a \& \{\#1\} \textbackslash{}x \textasciitilde{}\textasciicircum{}"
+    )
+
+
+class PageParser(HTMLParser):
+    """Collects what a browser would run, load or show."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page_of(*arguments) -> PageParser:
+    result = command("report", *arguments)
+    assert result.exit_code == 0, result.output
+    output = Path(arguments[-1])
+    page = PageParser()
+    text = (output / "report.html").read_text()
+    assert "http" not in re.sub(r'xmlns[:a-z]*="[^"]*"|\(https://[^)]*\)', "", text)
+    page.feed(text)
+    return page
+
+
+def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_path, run):
+    names = ["animal", "vehicle", "cat", "dog", "bus", ODD_NAME]
+    for after_task, n in enumerate([2, 3, 5, 6]):
+        counts = np.full((n, n), 2) + 6 * np.eye(n, dtype=int)
+        write_confusion(run, after_task, names[:n], counts, [10] * n)
+    (run / "record.json").write_text(json.dumps({"packages": {"<i>torch</i>": "2.11"}}))
+    page = page_of(run, "--output", tmp_path / "report")
+    assert not page.tags & {"script", "i", "b", "iframe", "object"}
+    assert all(address.startswith(("#", "data:")) for address in page.addresses)
+    assert ODD_NAME in page.text and "odd & <b>bold</b>" in page.text
+    assert "packages.<i>torch</i>" in page.text
+    assert "0.433" in page.text and "80.0" in page.text and "2.00" in page.text
+    assert "Not finished" not in page.text
+    figures = list((tmp_path / "report" / "figures").iterdir())
+    assert len({path.stem for path in figures}) == 5  # pw-JS, JS, tasks, confusion, recalls
+    for path in figures:
+        if path.suffix == ".svg":
+            assert ElementTree.parse(path).getroot().tag.endswith("svg")
+        else:
+            assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_page_says_which_runs_are_not_finished_or_have_no_counts(tmp_path, benchmark):
+    write_run(tmp_path / "runs" / "a", benchmark, [[0.9]], ALL_SEEN[:1])
+    waiting = write_run(tmp_path / "runs" / "b", benchmark, [], [], method="lucir")
+    page = page_of(tmp_path / "runs", "--output", tmp_path / "report")
+    assert "1 of 4 tasks" in page.text
+    assert "first task is not finished" in page.text and str(waiting) in page.text
+    assert "1 run\n" in page.text
+    assert "No counts of predicted labels" in page.text
+
+
+def test_the_page_copes_with_a_benchmark_that_is_gone(tmp_path, run):
+    config = run / "config.yaml"
+    config.write_text(re.sub("benchmark: .*", "benchmark: gone/mine.json", config.read_text()))
+    page = page_of(run, "--output", tmp_path / "report")
+    assert "mine" in page.text and "0.433" in page.text
+
+
+@pytest.mark.parametrize("name", ["report", "compare"])
+@pytest.mark.parametrize(
+    "spoil, message",
+    [
+        (lambda run: (run / "config.yaml").unlink(), "holds no run"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "not a readable run"),
+        (lambda run: (run / "metrics.jsonl").write_text(""), "no evaluation yet"),
+        (lambda run: (run / "metrics.jsonl").write_text('{"kind": "eva'), "not a readable run"),
+        (lambda run: (run / "metrics.jsonl").write_text("[1]\n"), "is damaged"),
+        (
+            lambda run: (run / "metrics.jsonl").write_text(
+                '{"kind": "evaluation", "split": "test", "after_task": 0, "task": 3}\n'
+            ),
+            "is damaged",
+        ),
+    ],
+)
+def test_a_folder_without_readable_run_is_named(run, tmp_path, name, spoil, message):
+    spoil(run)
+    arguments = [] if name == "compare" else ["--output", tmp_path / "report"]
+    result = command(name, run, *arguments)
+    assert isinstance(result.exception, ConfigurationError)
+    assert message in str(result.exception) and str(run) in str(result.exception)
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ConfigurationError, match=r"there is no folder .*nowhere"):
+        find_runs([tmp_path / "nowhere"])
+
+
+def test_counts_of_runs_are_added_by_class_name(tmp_path):
+    write_confusion(tmp_path / "a", 0, ["x", "y"], [[1, 2], [3, 4]], [5, 6])
+    write_confusion(tmp_path / "b", 1, ["y", "x"], [[40, 30], [20, 10]], [60, 50])
+    both = added([read_confusions(tmp_path / "a")[0], read_confusions(tmp_path / "b")[1]])
+    assert both.class_names == ["x", "y"]
+    assert both.counts.tolist() == [[11, 22], [33, 44]]
+    assert both.n_samples.tolist() == [55, 66]
+    assert both.recall == {"x": 11 / 55, "y": 44 / 66}
+
+
+def test_bounds_of_predicting_both_labels_hold_for_any_predictions(tmp_path, tiny_benchmark):
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        n = int(random.integers(1, 9))
+        dog, animal = random.random((2, n)) < random.random((2, 1))
+        counts = [[0, 0], [int(animal.sum()), int(dog.sum())]]
+        write_confusion(tmp_path, 0, ["animal", "dog"], counts, [0, n])
+        (found,) = refinements(read_confusions(tmp_path)[0], tiny_benchmark)
+        assert (found.subclass_recall, found.superclass_recall) == (dog.mean(), animal.mean())
+        if dog.any():
+            together = (dog & animal).sum() / dog.sum()
+            assert found.least_together <= together <= found.most_together
+        else:
+            assert np.isnan(found.least_together) and np.isnan(found.most_together)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:100]),
+        lambda path: path.write_bytes(b""),
+        lambda path: np.savez(path, counts=np.zeros((2, 2)), class_names=np.array(["a", "b"])),
+        lambda path: np.savez(
+            path, counts=np.zeros((2, 3)), n_samples=np.zeros(2), class_names=np.array(["a", "b"])
+        ),
+        lambda path: np.savez(
+            path,
+            counts=np.zeros((1, 1)),
+            n_samples=np.zeros(1),
+            class_names=np.array([{"a": "pickle"}]),
+        ),
+    ],
+)
+def test_damaged_counts_are_named(tmp_path, spoil):
+    write_confusion(tmp_path, 0, ["a"], [[1]], [1])
+    path = tmp_path / "confusion" / "after_task_000.npz"
+    spoil(path)
+    with pytest.raises(ConfigurationError, match=r"after_task_000.npz is damaged"):
+        read_confusions(tmp_path)
+
+
+def test_costs_are_read_and_may_be_missing(run):
+    cost = read_cost(run)
+    assert cost is not None
+    assert cost.images_per_second == pytest.approx((50 + 25) / 2)
+    assert cost.hours == pytest.approx(6 / 3600) and cost.peak_memory == 2**31
+    (run / "timings.jsonl").write_text("not json\n")
+    with pytest.raises(ConfigurationError, match=r"timings.jsonl is damaged"):
+        read_cost(run)
+    (run / "timings.jsonl").unlink()
+    assert read_cost(run) is None
+
+
+def test_a_record_is_read_flat_and_may_be_missing(run):
+    assert read_record(run) is None
+    (run / "record.json").write_text(json.dumps({"a": {"b": {"c": 1}}, "d": ["iirc", "train"]}))
+    assert read_record(run) == {"a.b.c": "1", "d": "iirc train"}
+    (run / "record.json").write_text("[]")
+    with pytest.raises(ConfigurationError, match=r"record.json is damaged"):
+        read_record(run)
+
+
+def test_the_papers_curves_are_of_its_benchmarks_and_methods(tmp_path, benchmark):
+    precise = {curve.name: curve.scores for curve in paper_curves("iirc_cifar100", PWJS)}
+    jaccard = {curve.name: curve.scores for curve in paper_curves("iirc_cifar100", JS)}
+    for name, scores in precise.items():
+        assert len(scores) in (1, 22)
+        known = ~np.isnan(scores) & ~np.isnan(jaccard[name])
+        assert (scores <= jaccard[name] + 0.002)[known].all()  # precision only takes away
+    assert paper_curves("iirc_cifar10", PWJS) == []
+    runs = [
+        ("ER", {"n_memories_per_class": 20}),
+        ("finetune", {}),
+        ("joint", {"joint": True}),
+        ("iCaRL-norm", {"method": "icarl_norm"}),
+        (None, {"method": "icarl"}),
+    ]
+    for number, (name, settings) in enumerate(runs):
+        write_run(tmp_path / str(number), benchmark, **settings)
+        (found,) = find_runs([tmp_path / str(number)]).runs
+        assert paper_name(found.config) == name
+        assert name is None or name in precise

@@ -1,0 +1,104 @@
+"""Training that is asked to stop, or goes wrong."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+
+import pytest
+import torch
+import yaml
+
+from iirc_data.errors import TrainingError
+from iirc_train.config import ExperimentConfig
+from iirc_train.methods.finetune import Model
+from iirc_train.runs import resume_experiment, run_experiment
+from tests.test_resume import QUIET, assert_equal_runs
+
+SETTINGS = {"method": "finetune", "threads": 1, "engine": "torch", "epochs_per_task": 30}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_nothing(
+    tiny_settings, tmp_path, number
+):
+    settings = tiny_settings | SETTINGS | {"checkpoint_interval": 0}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    run = tmp_path / "run"
+    command = ["train", "--config", tmp_path / "settings.yaml", "--output", run]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iirc_train", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+    )
+    while process.poll() is None and not has_lines(run / "metrics.jsonl"):
+        time.sleep(0.02)
+    process.send_signal(number)
+    printed = process.communicate()[0].decode()
+    assert process.returncode == 128 + number, printed
+    assert "stopping after this epoch" in printed
+    assert f"iirc train --resume {run}" in printed
+    assert "Traceback" not in printed
+    assert (run / "checkpoints" / "last.pt").exists()
+    resume_experiment(run, QUIET)
+    expected = run_experiment(ExperimentConfig.parse(settings), tmp_path / "unbroken", QUIET)
+    assert_equal_runs(run, expected)
+
+
+def has_lines(path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def test_asked_twice_it_stops_at_once(tiny_settings, tmp_path, monkeypatch):
+    learned = []
+    training_step = Model.training_step
+
+    def ask_twice(method, batch):
+        if len(learned) == 2:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        learned.append(training_step(method, batch))
+        return learned[-1]
+
+    monkeypatch.setattr(Model, "training_step", ask_twice)
+    config = ExperimentConfig.parse(tiny_settings | SETTINGS)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(config, tmp_path / "run", QUIET)
+    assert len(learned) == 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_loss_that_is_no_number_is_told_with_step_and_checkpoint(
+    tiny_settings, tmp_path, monkeypatch
+):
+    steps = []
+    loss = Model._loss
+
+    def sometimes_nan(method, step):
+        steps.append(1)
+        return loss(method, step) * (torch.nan if len(steps) >= 8 else 1.0)
+
+    monkeypatch.setattr(Model, "_loss", sometimes_nan)
+    config = ExperimentConfig.parse(tiny_settings | SETTINGS)
+    with pytest.raises(TrainingError) as told:
+        run_experiment(config, tmp_path / "run", QUIET)
+    message = str(told.value)
+    found = re.search(r"finetune, task 0, epoch (\d+), learning rate 0\.1: ", message)
+    assert found, message
+    epoch = int(found[1])
+    n_steps = int(re.search(r"the loss is nan from step (\d+) of (\d+) on", message)[2])
+    assert f"from step {7 - epoch * n_steps} of" in message
+    assert f"last.pt, is that of task 0 after {epoch} epochs" in message
+
+
+def test_stopping_is_the_main_threads_business(tiny_settings, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    config = ExperimentConfig.parse(tiny_settings | SETTINGS | {"epochs_per_task": 1})
+    train = partial(run_experiment, config, tmp_path / "run", QUIET)
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train).result() == tmp_path / "run"

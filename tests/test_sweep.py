@@ -1,0 +1,192 @@
+"""Sweeps: many runs, broken off and gone on with; some fail, the others do not mind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from iirc_data.errors import ConfigurationError
+from iirc_train.cli import app
+from iirc_train.record import is_finished
+from iirc_train.sweep import Outcome, plan, run_all
+from tests.test_resume import assert_equal_runs
+
+METHODS = ["finetune", "mask_seen_classes"]
+
+
+@pytest.fixture
+def settings_file(tiny_settings, tmp_path) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(yaml.safe_dump(tiny_settings | {"threads": 1, "engine": "torch"}))
+    return path
+
+
+def start(*arguments: object) -> subprocess.Popen[bytes]:
+    """Start the command in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "iirc_train", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+    )
+
+
+def metrics_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder).parent): path.read_bytes()
+        for path in sorted(folder.rglob("metrics.jsonl"))
+    }
+
+
+def test_a_sweep_killed_half_way_and_started_again_ends_with_complete_equal_runs(
+    settings_file, tmp_path
+):
+    command = ["sweep", "--config", settings_file, "--schedule", "0-1", "--jobs", 2]
+    command += [word for method in METHODS for word in ("--method", method)]
+    unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
+    process = start(*command, "--output", unbroken)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed.decode()
+
+    process = start(*command, "--output", killed)
+    while len(metrics_of(killed)) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not all(is_finished(killed / name) for name in metrics_of(unbroken))
+    process = start(*command, "--output", killed)
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed.decode()
+
+    names = {f"{method}/schedule_{k}/seed_0" for method in METHODS for k in (0, 1)}
+    assert set(metrics_of(killed)) == names
+    assert metrics_of(killed) == metrics_of(unbroken)
+    assert all(is_finished(killed / name) for name in names)
+    assert all(name in printed.decode() for name in names)
+
+
+def test_a_run_that_fails_is_listed_and_the_others_are_trained(
+    settings_file, tmp_path, monkeypatch
+):
+    broken = tmp_path / "sweep" / "mask_seen_classes" / "schedule_0" / "seed_0"
+    (broken / "checkpoints").mkdir(parents=True)  # what no run can begin in
+    process = start(
+        *("sweep", "--config", settings_file, "--output", tmp_path / "sweep"),
+        *("--method", "mask_seen_classes", "--method", "finetune"),
+    )
+    printed, _ = process.communicate()
+    text = printed.decode()
+    assert process.returncode == 1, text
+    assert "holds a run already" in text
+    assert str(broken / "log.txt") in text
+    assert is_finished(tmp_path / "sweep" / "finetune" / "schedule_0" / "seed_0")
+    assert not is_finished(broken)
+
+
+def test_runs_are_planned_for_every_combination(settings_file, tmp_path):
+    runs = plan(tmp_path, methods=METHODS, schedules=[0, 1], seeds=[3, 4], file=settings_file)
+    assert len(runs) == 8
+    assert runs[0].folder == tmp_path / "finetune" / "schedule_0" / "seed_3"
+    assert {(r.config.method, r.config.schedule, r.config.seed) for r in runs} == {
+        (method, schedule, seed) for method in METHODS for schedule in (0, 1) for seed in (3, 4)
+    }
+    presets = plan(
+        tmp_path,
+        presets=["cifar100-lucir-20", "cifar100-finetune"],
+        overrides={"data": "shards", "lr": 0.5},
+    )
+    assert [run.name for run in presets] == [
+        "cifar100-lucir-20/schedule_0/seed_0",
+        "cifar100-finetune/schedule_0/seed_0",
+    ]
+    assert {run.config.lr for run in presets} == {0.5}
+
+
+def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(
+    settings_file, tmp_path
+):
+    (run,) = plan(tmp_path, methods=["finetune"], file=settings_file)
+    run.folder.mkdir(parents=True)
+    run.config.save(run.folder / "config.yaml")
+    assert plan(tmp_path, methods=["finetune"], file=settings_file) == [run]
+    with pytest.raises(ConfigurationError, match=r"lr was 0\.1, is 0\.2 now"):
+        plan(tmp_path, methods=["finetune"], file=settings_file, overrides={"lr": 0.2})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "icarl_cn"], "did you mean 'icarl_cnn'"),
+        (["--schedule", "0-x"], "is no number"),
+        (["--seed", "3-1"], "is no number"),
+        (["--schedule", "0-99999999"], "is no number"),
+        (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:9"], "choose one"),
+        (["--preset", "cifar100-lucir-2"], "did you mean 'cifar100-lucir-20'"),
+    ],
+)
+def test_what_cannot_be_swept_is_told_before_it_begins(settings_file, tmp_path, arguments, message):
+    output = tmp_path / "sweep"
+    result = CliRunner().invoke(
+        app, ["sweep", "--config", str(settings_file), "--output", str(output), *arguments]
+    )
+    assert isinstance(result.exception, ConfigurationError)
+    assert message in str(result.exception)
+    assert not output.exists()
+
+
+def test_a_cluster_trains_the_same_runs(settings_file, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0"
+    ) as cluster:
+        process = start(
+            *("sweep", "--config", settings_file, "--output", tmp_path / "cluster"),
+            *("--method", "finetune", "--scheduler", cluster.scheduler_address),
+        )
+        printed, _ = process.communicate()
+    assert process.returncode == 0, printed.decode()
+    process = start(
+        *("train", "--config", settings_file, "--method", "finetune", "--output", tmp_path / "run")
+    )
+    printed, _ = process.communicate()
+    assert process.returncode == 0, printed.decode()
+    trained = tmp_path / "cluster" / "finetune" / "schedule_0" / "seed_0"
+    assert_equal_runs(trained, tmp_path / "run")
+
+
+def test_an_executor_that_loses_a_run_does_not_stop_the_others(settings_file, tmp_path):
+    from concurrent.futures import Future
+
+    class Losing:
+        def submit(self, work, run, processes):
+            future = Future()
+            if run.config.method == "finetune":
+                future.set_exception(RuntimeError("the worker died"))
+            else:
+                future.set_result(Outcome(run, None))
+            return future
+
+    seen = []
+    outcomes = run_all(plan(tmp_path, methods=METHODS, file=settings_file), Losing(), seen.append)
+    assert [outcome.error for outcome in outcomes] == ["the worker died", None]
+    assert sorted(o.run.name for o in seen) == sorted(o.run.name for o in outcomes)
+
+
+def test_logs_keep_what_runs_printed(settings_file, tmp_path):
+    process = start(
+        *("sweep", "--config", settings_file, "--output", tmp_path, "--method", "finetune")
+    )
+    process.communicate()
+    folder = tmp_path / "finetune" / "schedule_0" / "seed_0"
+    log = (folder / "log.txt").read_text()
+    assert log.startswith("$ ")
+    assert "after task" in log
+    assert json.loads((folder / "record.json").read_text())["sessions"][0]["finished"]

@@ -1,0 +1,132 @@
+"""What follows a run from outside."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from iirc_data.errors import ConfigurationError, InUseError
+from iirc_data.locks import sole_user
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import Training
+from iirc_train.run_directory import read_metrics
+from iirc_train.runs import resume_experiment, run_experiment
+from iirc_train.tracking import Tracking
+from tests.test_resume import QUIET
+
+
+@pytest.fixture(scope="module")
+def config(tiny_settings) -> ExperimentConfig:
+    settings = {"method": "finetune", "threads": 1, "engine": "torch"}
+    return ExperimentConfig.parse(tiny_settings | settings)
+
+
+def curves(folder) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def test_tensorboard_shows_what_metrics_say(config, tmp_path):
+    run = run_experiment(config, tmp_path / "run", QUIET)
+    records = read_metrics(run)
+    losses = [r["loss"] for r in records if r["kind"] == "epoch" and r["split"] == "train"]
+    epochs, tasks = curves(run / "tensorboard" / "epochs"), curves(run / "tensorboard" / "tasks")
+    assert epochs["train/loss"] == [(n, pytest.approx(loss)) for n, loss in enumerate(losses)]
+    assert {"train/pw-JS", "train/learning rate", "images per second"} <= set(epochs)
+    scores = [
+        r["modified_jaccard_sim"]
+        for r in records
+        if r["kind"] == "evaluation" and r["split"] == "test" and r["task"] == "all"
+    ]
+    assert tasks["test pw-JS/all seen classes"] == [
+        (n, pytest.approx(score)) for n, score in enumerate(scores)
+    ]
+    assert [step for step, _ in tasks["test pw-JS/task 1"]] == list(range(1, len(scores)))
+
+
+def test_curves_of_a_run_that_was_broken_off_have_neither_gaps_nor_repetitions(
+    config, tmp_path, monkeypatch
+):
+    expected = run_experiment(config, tmp_path / "unbroken", QUIET)
+    evaluate = Training._evaluate
+
+    def break_off(training, task_id):
+        if task_id == 1:
+            raise RuntimeError("broken off")  # after epochs that the next checkpoint would hold
+        return evaluate(training, task_id)
+
+    monkeypatch.setattr(Training, "_evaluate", break_off)
+    with pytest.raises(RuntimeError, match="broken off"):
+        run_experiment(
+            config.model_copy(update={"checkpoint_interval": 0}), tmp_path / "run", QUIET
+        )
+    monkeypatch.undo()
+    run = resume_experiment(tmp_path / "run", QUIET)
+    for part in ("epochs", "tasks"):
+        found, right = (curves(folder / "tensorboard" / part) for folder in (run, expected))
+        found.pop("images per second", None)
+        right.pop("images per second", None)
+        assert found == right
+
+
+def test_tensorboard_can_be_switched_off(config, tmp_path):
+    run = run_experiment(config, tmp_path / "run", QUIET, tracking=Tracking(tensorboard=False))
+    assert not (run / "tensorboard").exists()
+
+
+def test_weights_and_biases_goes_on_with_the_same_run(config, tmp_path, monkeypatch):
+    begun, logged = [], []
+
+    class Run:
+        def define_metric(self, *arguments, **options):
+            pass
+
+        def log(self, values):
+            logged.append(values)
+
+        def finish(self):
+            logged.append("finished")
+
+    module = types.ModuleType("wandb")
+    module.init = lambda **options: begun.append(options) or Run()
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    tracking = Tracking(tensorboard=False, wandb_project="iirc")
+    run = run_experiment(config, tmp_path / "run", QUIET, tracking=tracking)
+    resume_experiment(run, QUIET, tracking=tracking)
+    assert begun[0]["id"] == begun[1]["id"]
+    assert begun[0]["project"] == "iirc"
+    assert begun[0]["config"] == config.values()
+    assert "task/test pw-JS/all seen classes" in logged[-3]
+    assert logged[-1] == "finished"
+
+
+def test_weights_and_biases_that_is_not_installed_is_told(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigurationError, match=r"pip install 'iirc-pipeline\[wandb\]'"):
+        run_experiment(config, tmp_path / "run", QUIET, tracking=Tracking(wandb_project="iirc"))
+
+
+def test_two_commands_do_not_train_in_one_folder(config, tmp_path):
+    run = run_experiment(config, tmp_path / "run", QUIET)
+    with sole_user(run), pytest.raises(InUseError, match=r"is in use by process \d+ on "):
+        resume_experiment(run, QUIET)
+    with sole_user(tmp_path / "new"), pytest.raises(InUseError):
+        run_experiment(config, tmp_path / "new", QUIET)
+
+
+def test_the_lock_of_a_killed_command_does_not_hinder(config, tmp_path):
+    run = run_experiment(config, tmp_path / "run", QUIET)
+    code = (
+        "import os, sys, pathlib; from iirc_data.locks import sole_user\n"
+        "with sole_user(pathlib.Path(sys.argv[1])): os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run)], check=False)
+    assert (run / ".lock").exists()
+    resume_experiment(run, QUIET)
+    assert not (run / ".lock").exists()
