@@ -93,7 +93,7 @@ class Campaign:
             fate = random_failure(self._chance, self._writes)
             end = self._run(fate)
             self.tally.failures += 1
-            if end.status not in (0, 1) or "Traceback" in end.told:
+            if end.status and not end.is_explained:
                 self._note(f"{fate} ended with {end.status}: {end.told[-600:]}")
             self._finish(f"after {fate}")
 
@@ -112,7 +112,7 @@ class Campaign:
             end = self._run()
             if end.status:
                 self.tally.refused += 1
-                if end.status != 1 or "Traceback" in end.told:
+                if not end.is_explained:
                     self._note(f"{what}: ended with {end.status}: {end.told[-600:]}")
             elif self.command.content(self._out) != self._expected:
                 self._note(f"{what}: unnoticed, and the end is another")
@@ -181,8 +181,9 @@ def run_content(out: Path) -> object:
 
 def sweep_content(out: Path) -> object:
     """Return the content of each run."""
-    runs = sorted(path.parent for path in out.glob("*/config.yaml"))
-    return {run.name: run_content(run) for run in runs}
+    runs = sorted(path.parent for path in out.rglob("config.yaml"))
+    assert runs, f"{out} holds no run"
+    return {str(run.relative_to(out)): run_content(run) for run in runs}
 
 
 def _digest(value: object) -> str:

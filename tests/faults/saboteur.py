@@ -87,6 +87,14 @@ class End:
     writes: list[str]
 
     @property
+    def is_explained(self) -> bool:
+        """Whether it failed by an error of one line, which TensorBoard's thread may precede."""
+        return self.status == 1 and any(
+            line.startswith("error: ") or " failed, see" in line  # the latter of a sweep's run
+            for line in self.told.splitlines()
+        )
+
+    @property
     def was_finished(self) -> bool:
         """Whether an earlier run had come to its end, so that there was nothing to do."""
         return self.status == 1 and "already holds a finished dataset" in self.told
