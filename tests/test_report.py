@@ -132,6 +132,18 @@ def test_settings_that_tell_groups_of_a_method_apart_are_named(tmp_path, benchma
     ]
 
 
+def test_definitions_in_two_files_are_two_groups_though_they_share_a_name(tmp_path, benchmark):
+    copy = tmp_path / "copy.json"
+    copy.write_text(benchmark.read_text())
+    write_run(tmp_path / "a", benchmark)
+    write_run(tmp_path / "b", copy)
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    assert [group.name for group in groups] == [
+        f"finetune, benchmark {benchmark}",
+        f"finetune, benchmark {copy}",
+    ]
+
+
 def test_a_run_on_its_way_does_not_change_the_summary_of_finished_ones(tmp_path, benchmark):
     write_run(tmp_path / "a", benchmark)
     write_run(tmp_path / "b", benchmark, [[0.1]], [0.1], seed=1)

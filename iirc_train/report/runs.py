@@ -167,7 +167,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     A group is called by its method. Where that is ambiguous, by those settings too that tell the
     method's groups apart: the fewest that do, switches before numbers.
     """
-    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS | {"benchmark"}
+    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         tried = {k: v for k, v in run.config.values().items() if k not in left_out}
