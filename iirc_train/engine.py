@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 
-from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN
+from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
 from iirc_train.checkpoint import load_checkpoint, save_checkpoint
@@ -23,7 +23,7 @@ from iirc_train.distributed import (
     total,
     wait_for_all,
 )
-from iirc_train.evaluation import evaluate, evaluate_tasks
+from iirc_train.evaluation import evaluate, evaluate_after_task
 from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
 from iirc_train.progress import TrainingProgress
@@ -173,6 +173,7 @@ class Training:
                 )
             experiment.buffer.load_buffer_state_dict({"generation": 0, "counts": {}})
             run.rewind({})
+        run.forget_confusions(self.position.task_id)
 
     def run(self, console: Console, tracking: Tracking = TENSORBOARD_ONLY) -> None:
         """Learn the tasks that are left, evaluating after each.
@@ -310,15 +311,13 @@ class Training:
         Returns:
             The test metrics over all seen classes, each sample counted once.
         """
-        records: list[dict[str, Any]] = []
-        for split in (POSTTASK_VALID, TEST):
-            sequence = self.experiment.splits[split]
-            if len(sequence.view(range(task_id + 1))):
-                records += evaluate_tasks(
-                    self.method, sequence, split, task_id, self.experiment.evaluation_loader
-                )
+        experiment = self.experiment
+        records, confusion = evaluate_after_task(
+            self.method, experiment.splits, task_id, experiment.evaluation_loader
+        )
         for record in records:
             self.run_directory.add_metrics(**record)
+        self.run_directory.write_confusion(task_id, **confusion._asdict())
         for tracker in self._trackers:
             tracker.task_done(task_id, task_scalars(records))
         return records[-1]

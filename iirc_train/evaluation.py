@@ -1,25 +1,80 @@
 """What a method predicts on a view, and how good that is."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from iirc_data.definitions import SplitName
+from iirc_data.definitions import POSTTASK_VALID, TEST, SplitName
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskSequence, TaskView
-from iirc_train.distributed import gathered
+from iirc_train.distributed import gathered, total
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import compute_metrics, label_counts
+from iirc_train.metrics import compute_metrics, confusion_counts, label_counts
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
 """Makes a loader that shows this process's part of a view in order, as for evaluation."""
 
 
+class Confusion(NamedTuple):
+    """Which labels are predicted for samples of which label; a sample may count in several rows.
+
+    Attributes:
+        counts: int64 (n, n): samples that have label i (row) and label j (column) predicted.
+        n_samples: int64 (n,): samples that have label i.
+        class_names: Names of the n classes.
+    """
+
+    counts: NDArray[np.int64]
+    n_samples: NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+
+class Evaluation(NamedTuple):
+    """What a method does on one split.
+
+    Attributes:
+        records: A record per task, then one with task ``"all"``, in which each sample counts once.
+        confusion: Of all the samples.
+    """
+
+    records: list[dict[str, Any]]
+    confusion: Confusion
+
+
 def evaluate(method: BaseMethod, batches: Iterable[Batch]) -> dict[str, float]:
     """Return a method's metrics on the samples of all processes' batches."""
-    return compute_metrics(count_labels(method, batches))
+    counts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
+    counts += [label_counts(*pair) for pair in predictions_and_targets(method, batches)]
+    return compute_metrics(gathered(torch.cat(counts)))
+
+
+def evaluate_after_task(
+    method: BaseMethod,
+    splits: Mapping[SplitName, TaskSequence],
+    after_task: int,
+    make_loader: MakeLoader,
+) -> Evaluation:
+    """Validate and test a method on every task seen so far, and on all their classes together.
+
+    Args:
+        method: The method.
+        splits: The tasks of each split.
+        after_task: Latest task seen.
+        make_loader: Reads images.
+
+    Returns:
+        The records of post-task validation, if it has any sample, then those of the test split;
+        and the test split's confusion.
+    """
+    records: list[dict[str, Any]] = []
+    if len(splits[POSTTASK_VALID].view(range(after_task + 1))):
+        sequence = splits[POSTTASK_VALID]
+        records += evaluate_tasks(method, sequence, POSTTASK_VALID, after_task, make_loader).records
+    test = evaluate_tasks(method, splits[TEST], TEST, after_task, make_loader)
+    return Evaluation(records + test.records, test.confusion)
 
 
 def evaluate_tasks(
@@ -28,49 +83,61 @@ def evaluate_tasks(
     split: SplitName,
     after_task: int,
     make_loader: MakeLoader,
-) -> list[dict[str, Any]]:
+) -> Evaluation:
     """Evaluate a method on every task seen so far, and on all their classes together.
 
-    Each image is predicted once, though several tasks may show it.
+    Each image is predicted once, though several tasks may show it. Several processes, which all
+    call this, share the work.
 
     Args:
-        method: The method.
+        method: The method; left in evaluation mode.
         sequence: The tasks of one split, with complete information.
         split: Name of the split, for the records.
         after_task: Latest task seen.
         make_loader: Reads images.
-
-    Returns:
-        A record per task, then one with task ``"all"``, in which each sample counts once.
     """
     everything = sequence.view(range(after_task + 1))
-    counts = count_labels(method, make_loader(everything))
-    records: list[dict[str, Any]] = []
+    n = everything.n_seen_classes
+    confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
+    n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
+    parts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
+    for predictions, targets in predictions_and_targets(method, make_loader(everything)):
+        parts.append(label_counts(predictions, targets))
+        confusion += confusion_counts(predictions, targets)
+        n_samples += targets.sum(dim=0)
+    counts = gathered(torch.cat(parts))
+    where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
+    records = []
     for task in range(after_task + 1):
         shown = sequence.view(task, seen_up_to=after_task).sample_ids
         rows = np.searchsorted(everything.sample_ids, shown)
-        metrics = compute_metrics(counts[rows])
-        records.append({"task": task, "n_samples": len(rows), **metrics})
-    metrics = compute_metrics(counts)
-    records.append({"task": "all", "n_samples": len(everything), **metrics})
-    where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
-    return [where | record for record in records]
+        records.append(
+            {**where, "task": task, "n_samples": len(rows), **compute_metrics(counts[rows])}
+        )
+    records.append({**where, "task": "all", "n_samples": len(counts), **compute_metrics(counts)})
+    return Evaluation(
+        records,
+        Confusion(
+            total(confusion).cpu().numpy(),
+            total(n_samples).cpu().numpy(),
+            everything.seen_class_names,
+        ),
+    )
 
 
 @torch.no_grad()
-def count_labels(method: BaseMethod, batches: Iterable[Batch]) -> torch.Tensor:
-    """Predict samples; several processes, which all call this, share the work.
+def predictions_and_targets(
+    method: BaseMethod, batches: Iterable[Batch]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Predict samples batch by batch.
 
     Args:
         method: The method; left in evaluation mode.
-        batches: This process's part of the samples.
+        batches: The samples.
 
-    Returns:
-        What metrics are computed from, int64 (N, 3), for all processes' samples in order; see
-        :func:`~iirc_train.metrics.label_counts`.
+    Yields:
+        Predicted and true labels, both bool (N, classes seen), on the method's device.
     """
     method.eval()
-    counts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
     for batch in batches:
-        counts.append(label_counts(method(batch.images), batch.targets.bool()))
-    return gathered(torch.cat(counts))
+        yield method(batch.images), batch.targets.bool()

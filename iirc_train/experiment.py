@@ -48,7 +48,7 @@ class Experiment:
         self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
         self.decoder = make_engine(config.engine, self.device)
         self.memory_decoder: Engine | None = None
-        self.splits = {
+        self.splits: dict[SplitName, TaskSequence] = {
             split: self._sequence(split) for split in (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
         }
         self._check_views()

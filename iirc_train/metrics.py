@@ -23,6 +23,21 @@ def label_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tenso
     return torch.stack([part.sum(dim=1) for part in parts], dim=1)
 
 
+def confusion_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return for each true label, how many samples with it each label is predicted for.
+
+    Args:
+        predictions: bool (N, classes), N below 2^24.
+        target: bool (N, classes).
+
+    Returns:
+        int64 (classes, classes): row i, column j is the number of samples that have label i and for
+        which label j is predicted. A sample with several labels counts in several rows.
+    """
+    # float32 counts exactly up to 2^24, and no GPU multiplies matrices of integers
+    return (target.float().T @ predictions.float()).long()
+
+
 def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Jaccard similarity: mean of |predicted and true| / |predicted or true|.
 

@@ -57,8 +57,15 @@ def tensors(value: object, name: str = "") -> dict[str, object]:
     return {k: v for key, part in parts for k, v in tensors(part, f"{name}/{key}").items()}
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder): path.read_bytes() for path in files}
+
+
 def assert_equal_runs(run: Path, expected: Path) -> None:
     assert (run / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    confusions = [contents(path / "confusion") for path in (run, expected)]
+    assert confusions[0] == confusions[1] != {}
     states = [tensors(load_checkpoint(r / "checkpoints/last.pt")) for r in (run, expected)]
     assert states[0].keys() == states[1].keys()
     for name, value in states[0].items():
@@ -121,10 +128,6 @@ def finished(settings, tmp_path_factory) -> Path:
 @pytest.fixture
 def copied(finished, tmp_path) -> Path:
     return shutil.copytree(finished, tmp_path / "copy")
-
-
-def contents(folder: Path) -> dict[Path, bytes]:
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_finished_run_is_left_as_it_is(finished):

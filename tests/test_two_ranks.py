@@ -63,6 +63,9 @@ def test_two_ranks_agree_with_one(runs, method):
             states[1]["experiment"]["method"]["modules"][name], value, atol=1e-4, rtol=1e-4
         )
 
+    confusions = [runs[n] / method / "confusion/after_task_003.npz" for n in (1, 2)]
+    assert confusions[0].read_bytes() == confusions[1].read_bytes()
+
     stores = [BufferStore(runs[n] / method / "buffer.zarr") for n in (1, 2)]
     counts = [store.counts(max(store.generations())) for store in stores]
     assert counts[0] == counts[1] != {}
