@@ -26,6 +26,7 @@ from iirc_train.distributed import (
 from iirc_train.evaluation import evaluate, evaluate_after_task
 from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
+from iirc_train.peak_memory import peak_memory
 from iirc_train.progress import TrainingProgress
 from iirc_train.record import check_same_data, read_record, recorded, tell_of_versions
 from iirc_train.run_directory import BUFFER_NAME, RunDirectory
@@ -270,7 +271,13 @@ class Training:
             ) from None
         seconds = time.perf_counter() - started
         run.add_metrics(kind="epoch", split=TRAIN, **record)
-        run.add_timing(task=task_id, epoch=epoch, seconds=seconds, images=loader.n_samples)
+        run.add_timing(
+            task=task_id,
+            epoch=epoch,
+            seconds=seconds,
+            images=loader.n_samples,
+            **peak_memory(self.experiment.device),
+        )
         speed = loader.n_samples / seconds
         progress.epoch_done(record, speed)
         for tracker in self._trackers:

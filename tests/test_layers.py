@@ -34,6 +34,7 @@ TRAIN_ROOMS = [
     "config",
     "composition",
     "distributed",
+    "peak_memory",
     "checkpoint",
     "saved_model",
     "utils",
