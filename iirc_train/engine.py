@@ -240,6 +240,7 @@ class Training:
         )
         for record in records:
             self.run_directory.add_metrics(**record)
+        self.run_directory.write_confusion(task_id, **confusion._asdict())
         for tracker in self._trackers:
             tracker.task_done(task_id, task_scalars(records))
         self.run_directory.write_confusion(task_id, **confusion._asdict())
