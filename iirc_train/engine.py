@@ -70,7 +70,7 @@ class Training:
         self.run_directory = run
         self.position = Position()
         self._best: dict[str, Any] | None = None
-        self._stop = StopRequest(Console(quiet=True), experiment.device)
+        self._stop = StopRequest(experiment.device)
         self._trackers: list[Tracker] = []
         if run.checkpoint.exists():
             state = load_checkpoint(run.checkpoint)
@@ -106,7 +106,7 @@ class Training:
         with (
             recorded(path, self.experiment, console),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
-            StopRequest(console, self.experiment.device) as self._stop,
+            StopRequest(self.experiment.device) as self._stop,
             TrainingProgress(console, title, n_tasks, task_id) as progress,
         ):
             while (task_id := self.position.task_id) < n_tasks:
