@@ -17,7 +17,7 @@ from iirc_train.buffer.store import BufferStore
 from iirc_train.checkpoint import load_checkpoint
 from tests.faults.saboteur import NOTHING, SIGNALS, End, Fate, random_failure, random_kill, run
 
-ENDS_OF_KILLED = {-SIGNALS["KILL"], -SIGNALS["TERM"], 128 + SIGNALS["TERM"]}
+ENDS_OF_KILLED = {-SIGNALS["KILL"], -SIGNALS["TERM"], 128 + SIGNALS["TERM"]}  # 143: orderly
 KILLS_PER_ROUND = 5
 
 Words = tuple[str, list[str]]
@@ -171,8 +171,18 @@ def run_content(out: Path) -> object:
             for memory in memories
             for array in (memory.data, memory.labels)
         ],
+        "confusion": {
+            path.name: {name: array.tolist() for name, array in np.load(path).items()}
+            for path in sorted((out / "confusion").glob("*.npz"))
+        },
         "state": _digest(state["experiment"]["method"]),
     }
+
+
+def sweep_content(out: Path) -> object:
+    """Return the content of each run."""
+    runs = sorted(path.parent for path in out.glob("*/config.yaml"))
+    return {run.name: run_content(run) for run in runs}
 
 
 def _digest(value: object) -> str:

@@ -12,7 +12,13 @@ from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_train.methods import METHODS
 from tests.conftest import write_image_folder
-from tests.faults.campaign import Command, Words, dataset_content, run_content
+from tests.faults.campaign import (
+    Command,
+    Words,
+    dataset_content,
+    run_content,
+    sweep_content,
+)
 from tests.raw_datasets import write_cifar100, write_imagenet_tars
 
 BENCHMARK = Benchmark(
@@ -31,10 +37,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def commands(folder: Path) -> Iterator[dict[str, Command]]:
-    """Yield all commands by name, over raw data that are made in a folder.
-
-    ``iirc sweep`` has its place here, beside training: its content is that of its runs.
-    """
+    """Yield all commands by name, over raw data that are made in a folder."""
     splits = {"train": 10, "test": 3}
     counts = {split: dict.fromkeys(BENCHMARK.leaf_classes, n) for split, n in splits.items()}
     images = write_image_folder(folder / "images", counts)
@@ -59,6 +62,7 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
         for method in METHODS:
             train = partial(_train, benchmark, shards, method)
             found.append(Command(f"train {method}", train, run_content))
+        found.append(Command("sweep", partial(_sweep, benchmark, shards), sweep_content))
         yield {command.name: command for command in found}
         server.shutdown()
 
@@ -67,10 +71,20 @@ def _train(benchmark: Path, shards: Path, method: str, out: Path) -> Words:
     """Begin a run, or go on with it."""
     if (out / "config.yaml").exists():
         return "iirc", ["train", "--resume", str(out)]
+    return "iirc", ["train", "--method", method, *_settings(benchmark, shards, out)]
+
+
+def _sweep(benchmark: Path, shards: Path, out: Path) -> Words:
+    return "iirc", [
+        *("sweep", "--method", "finetune", "--seed", "0,1"),
+        *_settings(benchmark, shards, out),
+    ]
+
+
+def _settings(benchmark: Path, shards: Path, out: Path) -> list[str]:
     settings = {
         "benchmark": benchmark,
         "data": shards,
-        "method": method,
         "output": out,
         "n-layers": 8,
         "n-memories-per-class": 2,
@@ -81,4 +95,4 @@ def _train(benchmark: Path, shards: Path, method: str, out: Path) -> Words:
         "threads": 1,
         "engine": "torch",
     }
-    return "iirc", ["train", *(word for k, v in settings.items() for word in (f"--{k}", str(v)))]
+    return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

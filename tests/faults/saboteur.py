@@ -117,7 +117,7 @@ def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate 
     if fate.kind in SIGNALS and fate.at_write is None:
         process.join(fate.after)
         if process.is_alive():
-            os.kill(process.pid, SIGNALS[fate.kind])
+            _signal_group(process.pid, fate.kind)
     process.join(SECONDS)
     if process.is_alive():
         process.kill()
@@ -134,6 +134,7 @@ def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate 
 
 
 def _child(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate) -> None:
+    os.setsid()  # what it starts is in one group with it, and meets the same fate
     told = os.open(notes / "told", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(told, 1)
     os.dup2(told, 2)
@@ -180,14 +181,21 @@ def _arm(folder: str, notes: Path, fate: Fate) -> None:
         if fate.kind in SIGNALS and fate.after:
             threading.Thread(target=_strike, args=(fate,), daemon=True).start()
         elif fate.kind in SIGNALS:
-            os.kill(os.getpid(), SIGNALS[fate.kind])
+            os.killpg(0, SIGNALS[fate.kind])
 
     sys.addaudithook(watch)
 
 
 def _strike(fate: Fate) -> None:
     time.sleep(fate.after)
-    os.kill(os.getpid(), SIGNALS[fate.kind])
+    os.killpg(0, SIGNALS[fate.kind])
+
+
+def _signal_group(leader: int, kind: str) -> None:
+    try:
+        os.killpg(leader, SIGNALS[kind])
+    except ProcessLookupError:  # it has no group of its own yet
+        os.kill(leader, SIGNALS[kind])
 
 
 def _written_path(event: str, values: tuple[object, ...]) -> str | None:

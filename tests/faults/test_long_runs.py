@@ -1,0 +1,115 @@
+"""A long run holds no more at its end than at its start: memory, threads, files, disk.
+
+``LONG_RUN_TASKS=200 LONG_RUN_EPOCHS=500 pytest tests/faults/test_long_runs.py`` is the long
+version; what was measured goes to the file that ``LONG_RUN_REPORT`` names.
+"""
+
+import gc
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from iirc_data.benchmarks import Benchmark
+from iirc_data.shards import write_shards
+from iirc_data.sources import open_folder
+from iirc_train.config import ExperimentConfig
+from iirc_train.engine import run_experiment
+from iirc_train.run_directory import RunDirectory
+from tests.conftest import write_image_folder
+from tests.test_loader import resources
+
+TASKS = int(os.environ.get("LONG_RUN_TASKS", "6"))
+EPOCHS = int(os.environ.get("LONG_RUN_EPOCHS", "15"))
+REPORT = os.environ.get("LONG_RUN_REPORT")
+KIB_PER_TASK = 256  # of memory: a class, its memories, its part of the network and of the metrics
+KIB_OF_NOISE = 20_000
+FILES_PER_TASK = 2  # the shards of a class that were read stay open, up to 512 of them
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
+
+
+def settings(folder: Path, n_tasks: int, epochs: int) -> ExperimentConfig:
+    """A benchmark of a class per task, sharded; and how to train on it."""
+    names = [f"class{number:03d}" for number in range(n_tasks)]
+    images = write_image_folder(
+        folder / "images", {"train": dict.fromkeys(names, 6), "test": dict.fromkeys(names, 1)}
+    )
+    write_shards(open_folder(images), folder / "shards")
+    benchmark = Benchmark(
+        name="long", dataset="long", other_classes=names, schedules=[[[name] for name in names]]
+    )
+    (folder / "long.json").write_text(benchmark.model_dump_json())
+    return ExperimentConfig.parse(
+        {
+            "benchmark": str(folder / "long.json"),
+            "data": str(folder / "shards"),
+            "method": "icarl_cnn",
+            "n_layers": 8,
+            "n_memories_per_class": 1,
+            "epochs_per_task": epochs,
+            "batch_size": 8,
+            "lr": 0.01,
+            "device": "cpu",
+            "threads": 1,
+            "engine": "torch",
+        }
+    )
+
+
+def train(config: ExperimentConfig, run: Path, monkeypatch) -> list[dict[str, int]]:
+    """Train; return what the process and the run's folder hold after each epoch."""
+    held: list[dict[str, int]] = []
+    add_timing = RunDirectory.add_timing
+
+    def measure(self, **record):
+        add_timing(self, **record)
+        gc.collect()
+        generations = run / "buffer.zarr" / "generations"
+        held.append(
+            {
+                **resources(),
+                "tensors": sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects()),
+                "generations": len(list(generations.glob("*/"))) if generations.exists() else 0,
+                "checkpoints": len(list((run / "checkpoints").glob("*"))),
+                "task": record["task"],
+            }
+        )
+
+    monkeypatch.setattr(RunDirectory, "add_timing", measure)
+    run_experiment(config, run, Console(quiet=True))
+    if REPORT:
+        with Path(REPORT).open("a") as file:
+            line = {"epochs": len(held), "second": held[1], "middle": held[len(held) // 2]}
+            file.write(json.dumps({**line, "last": held[-1]}) + "\n")
+    return held
+
+
+def check_flat(first: dict[str, int], last: dict[str, int]) -> None:
+    n_tasks = last["task"] - first["task"]
+    for name in ("threads", "children", "checkpoints"):
+        assert last[name] <= first[name], (name, first, last)
+    assert last["files"] - first["files"] <= n_tasks * FILES_PER_TASK
+    assert last["generations"] <= 1
+    assert last["memory"] - first["memory"] < n_tasks * KIB_PER_TASK + KIB_OF_NOISE, (first, last)
+
+
+def test_many_task_changes_leave_nothing_behind(tmp_path, monkeypatch):
+    held = train(settings(tmp_path, TASKS, epochs=1), tmp_path / "run", monkeypatch)
+    assert held[-1]["task"] == TASKS - 1
+    middle = held[len(held) // 2]
+    check_flat(middle, held[-1])
+    # a task that leaves its teacher or its optimizer behind leaves hundreds
+    grown = held[-1]["tensors"] - middle["tensors"]
+    assert grown <= 8 * (held[-1]["task"] - middle["task"]), (middle, held[-1])
+
+
+def test_many_epochs_leave_nothing_behind(tmp_path, monkeypatch):
+    held = train(settings(tmp_path, 2, epochs=EPOCHS // 3), tmp_path / "run", monkeypatch)
+    second_task = [epoch for epoch in held if epoch["task"] == 1]
+    check_flat(second_task[2], second_task[-1])
+    assert second_task[-1]["tensors"] <= second_task[2]["tensors"], second_task
