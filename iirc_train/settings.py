@@ -130,7 +130,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigurationError: The file is not readable, or holds something else.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a 13th month
