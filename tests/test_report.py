@@ -127,7 +127,7 @@ def test_settings_that_tell_groups_of_a_method_apart_are_named(tmp_path, benchma
     assert [group.name for group in groups] == [
         "finetune, lr 0.1",
         "finetune, lr 0.5",
-        "finetune, lr 0.5, incremental_joint",
+        "incremental joint",
         "lucir",
     ]
 
