@@ -11,6 +11,7 @@ from iirc_data.console import errors_in_one_line
 from iirc_train.commands import presets
 from iirc_train.commands.compare import compare_runs
 from iirc_train.commands.report import report
+from iirc_train.commands.show import show
 from iirc_train.commands.sweep import sweep
 from iirc_train.commands.train import train
 from iirc_train.demo import run_demo
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.add_typer(benchmarks.app, name="benchmarks")
+data.app.command("show")(show)  # what training sees takes more than the data half has
 app.add_typer(data.app, name="data")
 app.add_typer(presets.app, name="presets")
 app.command("compare")(compare_runs)

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from iirc_data.files import write_atomically
 from iirc_train.settings import Settings, read_settings
 
+FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
+
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
@@ -168,6 +170,12 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     def complete_information(self) -> bool:
         """Whether training samples show all labels that were seen so far."""
         return self.complete_info or self.joint or self.incremental_joint
+
+    def epochs_of_task(self, task_id: int) -> range:
+        """Return the numbers of a task's epochs, counted over all tasks."""
+        epochs = self.epochs_per_task
+        first = epochs * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
+        return range(first, first + (epochs if task_id else epochs * FIRST_TASK_EPOCHS))
 
     @classmethod
     def load(cls, path: Path) -> Self:

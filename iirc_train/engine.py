@@ -35,7 +35,6 @@ from iirc_train.tracking import (
     trackers,
 )
 
-FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 HERDING_BATCH_SIZE = 128
 MONITOR = "modified_jaccard_sim"  # of in-task validation: plateaus and best models go by it
 
@@ -70,7 +69,7 @@ class Training:
         self.run_directory = run
         self.position = Position()
         self._best: dict[str, Any] | None = None
-        self._stop = StopRequest(Console(quiet=True), experiment.device)
+        self._stop = StopRequest(experiment.device)
         self._trackers: list[Tracker] = []
         if run.checkpoint.exists():
             state = load_checkpoint(run.checkpoint)
@@ -102,11 +101,11 @@ class Training:
         path, (task_id, epochs) = self.run_directory.path, self.position
         title = f"{self.config.method} on {self.experiment.benchmark.name}"
         console = console if rank() == 0 else Console(quiet=True)
-        first_epoch = self._first_epoch(task_id) + epochs
+        first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (
             recorded(path, self.experiment, console),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
-            StopRequest(console, self.experiment.device) as self._stop,
+            StopRequest(self.experiment.device) as self._stop,
             TrainingProgress(console, title, n_tasks, task_id) as progress,
         ):
             while (task_id := self.position.task_id) < n_tasks:
@@ -116,10 +115,6 @@ class Training:
                 self.experiment.buffer.collect_garbage()
                 if self._stop.check():
                     self._stop.stop()
-
-    def _first_epoch(self, task_id: int) -> int:
-        """Return the number of a task's first epoch, counted over all tasks."""
-        return self.config.epochs_per_task * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
 
     def learn_task(self, progress: TrainingProgress) -> None:
         """Train on the task that comes next, or go on with it; then choose its memories.
@@ -144,13 +139,12 @@ class Training:
                 data, batch_size=HERDING_BATCH_SIZE, memory_batches=memory_batches
             )
         experiment.connect_network()
-        epochs = self.config.epochs_per_task
-        first_epoch = self._first_epoch(task_id)
-        n_epochs = epochs if task_id else epochs * FIRST_TASK_EPOCHS
+        epochs = self.config.epochs_of_task(task_id)
+        n_epochs = len(epochs)
         progress.begin_task(task_id, data.cur_task, n_epochs * n_batches, epochs_done * n_batches)
         interval = self.config.checkpoint_interval
         for epoch in range(epochs_done, n_epochs):
-            loader.set_epoch(first_epoch + epoch)
+            loader.set_epoch(epochs[epoch])
             self._learn_epoch(task_id, epoch, loader, progress)
             metrics = evaluate(self.method, valid_loader) if len(valid) else None
             self._end_epoch(task_id, epoch, metrics)
@@ -198,7 +192,7 @@ class Training:
         progress.epoch_done(record, speed)
         for tracker in self._trackers:
             scalars = {**epoch_scalars(TRAIN, record), "images per second": speed}
-            tracker.epoch_done(self._first_epoch(task_id) + epoch, scalars)
+            tracker.epoch_done(self.config.epochs_of_task(task_id)[epoch], scalars)
 
     def _last_checkpoint(self) -> str:
         if not self.run_directory.checkpoint.exists():
@@ -216,7 +210,7 @@ class Training:
                 kind="epoch", split=INTASK_VALID, task=task_id, epoch=epoch, **metrics
             )
             for tracker in self._trackers:
-                number = self._first_epoch(task_id) + epoch
+                number = self.config.epochs_of_task(task_id)[epoch]
                 tracker.epoch_done(number, epoch_scalars(INTASK_VALID, metrics))
             val_metric = metrics[MONITOR]
             self._keep_best(val_metric)
@@ -240,6 +234,7 @@ class Training:
         )
         for record in records:
             self.run_directory.add_metrics(**record)
+        self.run_directory.write_confusion(task_id, **confusion._asdict())
         for tracker in self._trackers:
             tracker.task_done(task_id, task_scalars(records))
         self.run_directory.write_confusion(task_id, **confusion._asdict())

@@ -1,14 +1,17 @@
 """Ctrl-C, and SIGTERM: training stops where it can go on from without a loss."""
 
+import os
 import signal
 import threading
 from types import FrameType
 from typing import Any, Self
 
 import torch
-from rich.console import Console
 
-from iirc_train.distributed import total, world_size
+from iirc_train.distributed import rank, total, world_size
+
+_STANDARD_ERROR = 2
+_ANSWER = b"\nstopping after this epoch, with a checkpoint; once more stops at once\n"
 
 
 class StopRequest:
@@ -17,12 +20,10 @@ class StopRequest:
     A context: within it Ctrl-C and SIGTERM are noted.
 
     Args:
-        console: Where it says what will happen.
         device: Where processes tell each other.
     """
 
-    def __init__(self, console: Console, device: torch.device) -> None:
-        self._console = console
+    def __init__(self, device: torch.device) -> None:
         self._device = device
         self._signal: int | None = None
         self._earlier: dict[int, Any] = {}
@@ -57,7 +58,5 @@ class StopRequest:
         if self._signal is not None:
             raise KeyboardInterrupt(number)
         self._signal = number
-        self._console.print(
-            "stopping after this epoch, with a checkpoint; once more stops at once",
-            highlight=False,
-        )
+        if rank() == 0:
+            os.write(_STANDARD_ERROR, _ANSWER)  # whatever else prints may be half-way through

@@ -12,9 +12,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
+from iirc_train.methods import get_method
 from iirc_train.record import is_finished
 from iirc_train.run_directory import CONFIG_NAME, RunDirectory
 
@@ -78,6 +80,7 @@ def plan(
 
     Raises:
         ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
+        BenchmarkError: There is no such benchmark or schedule.
     """
     runs = []
     dimensions: list[Sequence[Any]] = [presets, methods, schedules, seeds]
@@ -85,6 +88,8 @@ def plan(
         swept = {"method": method, "schedule": schedule, "seed": seed}
         chosen = {name: value for name, value in swept.items() if value is not None}
         config = compose(preset, file, {**(overrides or {}), **chosen})
+        get_method(config.method)
+        load_benchmark(config.benchmark).tasks(config.schedule)
         parts = [preset] if preset else []
         if method or not preset:
             parts.append(config.method)

@@ -127,8 +127,20 @@ def test_settings_that_tell_groups_of_a_method_apart_are_named(tmp_path, benchma
     assert [group.name for group in groups] == [
         "finetune, lr 0.1",
         "finetune, lr 0.5",
-        "finetune, lr 0.5, incremental_joint",
+        "incremental joint",
         "lucir",
+    ]
+
+
+def test_definitions_in_two_files_are_two_groups_though_they_share_a_name(tmp_path, benchmark):
+    copy = tmp_path / "copy.json"
+    copy.write_text(benchmark.read_text())
+    write_run(tmp_path / "a", benchmark)
+    write_run(tmp_path / "b", copy)
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    assert [group.name for group in groups] == [
+        f"finetune, benchmark {benchmark}",
+        f"finetune, benchmark {copy}",
     ]
 
 

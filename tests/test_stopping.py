@@ -18,7 +18,7 @@ from iirc_train.methods.finetune import Model
 from iirc_train.runs import resume_experiment, run_experiment
 from tests.test_resume import QUIET, assert_equal_runs
 
-SETTINGS = {"method": "finetune", "threads": 1, "engine": "torch", "epochs_per_task": 30}
+SETTINGS = {"method": "finetune", "threads": 1, "engine": "torch", "epochs_per_task": 6}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

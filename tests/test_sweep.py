@@ -12,7 +12,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from iirc_data.errors import ConfigurationError
+from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.cli import app
 from iirc_train.record import is_finished
 from iirc_train.sweep import Outcome, plan, run_all
@@ -104,8 +104,8 @@ def test_runs_are_planned_for_every_combination(settings_file, tmp_path):
         overrides={"data": "shards", "lr": 0.5},
     )
     assert [run.name for run in presets] == [
-        "cifar100-lucir-20/schedule_0/seed_0",
-        "cifar100-finetune/schedule_0/seed_0",
+        "cifar100-lucir-20/schedule_0/seed_100",
+        "cifar100-finetune/schedule_0/seed_100",
     ]
     assert {run.config.lr for run in presets} == {0.5}
 
@@ -127,6 +127,7 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_is_traine
         (["--method", "icarl_cn"], "did you mean 'icarl_cnn'"),
         (["--schedule", "0-x"], "is no number"),
         (["--seed", "3-1"], "is no number"),
+        (["--method", "icarl", "--schedule", "0-1,7"], "has schedules 0 to 1, got 7"),
         (["--schedule", "0-99999999"], "is no number"),
         (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:9"], "choose one"),
         (["--preset", "cifar100-lucir-2"], "did you mean 'cifar100-lucir-20'"),
@@ -137,7 +138,7 @@ def test_what_cannot_be_swept_is_told_before_it_begins(settings_file, tmp_path, 
     result = CliRunner().invoke(
         app, ["sweep", "--config", str(settings_file), "--output", str(output), *arguments]
     )
-    assert isinstance(result.exception, ConfigurationError)
+    assert isinstance(result.exception, (ConfigurationError, BenchmarkError))
     assert message in str(result.exception)
     assert not output.exists()
 

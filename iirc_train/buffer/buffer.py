@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -242,6 +242,30 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self.generation, self._counts, self._added = generation, counts, None
         self._classes.clear()
         self.collect_garbage()
+
+    def recall(self, store: BufferStore, class_names: Sequence[str]) -> None:
+        """Show what a stored buffer kept once a run had learned some classes.
+
+        Args:
+            store: The run's buffer, which may have learned more since; nothing is written to it.
+            class_names: The classes, in the order in which they were learned.
+
+        Raises:
+            BufferStorageError: Memories of a class are missing or damaged.
+        """
+        n = self._memories_per_class(len(class_names))
+        learned = list(class_names) if n else []
+        stored = list(store.counts(max(store.generations()))) if store.generations() else []
+        if stored[: len(learned)] != learned:
+            missing = [name for name in learned if name not in stored] or learned
+            raise BufferStorageError(
+                f"{store.path} has no memories of {', '.join(missing[:5])}"
+                f"{', …' if len(missing) > 5 else ''}: the run has not learned them yet, or "
+                "learned other classes"
+            )
+        self.store = store
+        self._classes = {name: store.read_class(i, name) for i, name in enumerate(learned)}
+        self._counts = {name: min(n, len(kept.labels)) for name, kept in self._classes.items()}
 
     def collect_garbage(self) -> None:
         """Remove from storage whatever the current generation does not count."""

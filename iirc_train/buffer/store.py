@@ -96,21 +96,22 @@ class BufferStore:
 
     Args:
         path: Folder of the Zarr hierarchy, made if missing; None keeps it in memory.
+        read_only: Never write, for what looks at a buffer that another process may use.
 
     Raises:
         BufferStorageError: The folder holds something else, or a newer version.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path = path
-        storage = MemoryStore() if path is None else LocalStore(path)
+        storage = MemoryStore() if path is None else LocalStore(path, read_only=read_only)
         try:
-            self._root = zarr.open_group(storage, mode="a", zarr_format=3)
+            self._root = zarr.open_group(storage, mode="r" if read_only else "a", zarr_format=3)
         except Exception as error:  # zarr raises many types on a damaged hierarchy
             raise BufferStorageError(f"{path} is not a readable replay buffer: {error}") from error
         attributes = dict(self._root.attrs)
         if "format" not in attributes:
-            if any(self._root.keys()):
+            if read_only or any(self._root.keys()):
                 raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
             self._root.attrs.update({"format": FORMAT, "version": VERSION})
         elif attributes["format"] != FORMAT or attributes.get("version") != VERSION:

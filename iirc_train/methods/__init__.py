@@ -14,6 +14,7 @@ from iirc_train.methods import (
     mask_seen_classes,
 )
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.settings import nearest_name
 
 
 class MethodParts(NamedTuple):
@@ -41,5 +42,7 @@ def get_method(name: str) -> MethodParts:
         ConfigurationError: There is no such method.
     """
     if name not in METHODS:
-        raise ConfigurationError(f"there is no method {name!r}: choose {', '.join(METHODS)}")
+        raise ConfigurationError(
+            f"there is no method {name!r}: choose {', '.join(METHODS)}{nearest_name(name, METHODS)}"
+        )
     return METHODS[name]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import ConfigurationError
+from iirc_train.run_directory import CONFUSION_NAME
 
-CONFUSION_NAME = "confusion"
 _FILE_NAME = re.compile(r"after_task_(\d+)\.npz")
 
 

@@ -1,117 +1,17 @@
 """Runs as one HTML page that needs nothing beside it, and its figures as files."""
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from iirc_data.benchmarks import Benchmark
 from iirc_data.files import write_atomically
-from iirc_train.report.classes import ClassesOfGroup, classes_of
-from iirc_train.report.comparison import Row
-from iirc_train.report.costs import read_cost, read_record
-from iirc_train.report.figure_files import inline_svg, write_figure
-from iirc_train.report.paper import paper_attribution, paper_curves
-from iirc_train.report.plots import curves_figure, tasks_figure
-from iirc_train.report.results import JS, PWJS
-from iirc_train.report.runs import FoundRuns, Group, Run
-from iirc_train.report.settings_table import SettingsTable, settings_table
-from iirc_train.report.summary import SUMMARIES, spread
+from iirc_train.report.paper import paper_attribution
+from iirc_train.report.runs import FoundRuns
+from iirc_train.report.sections import FigureFolder, section_of
+from iirc_train.report.summary import SUMMARIES
 
 PAGE_NAME = "report.html"
 FIGURES_NAME = "figures"
-
-CURVES_CAPTION = (
-    "Mean over the runs of each group that have reached the task, band ± one standard deviation. "
-    "A dotted horizontal line is training on all tasks at once."
-)
-
-
-@dataclass(frozen=True)
-class ShownFigure:
-    """A figure of the page.
-
-    Attributes:
-        svg: The figure itself.
-        title: What it is.
-        caption: What is seen.
-    """
-
-    svg: Markup
-    title: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """What a group's runs took, as text; empty where nothing was measured."""
-
-    name: str
-    images_per_second: str
-    hours: str
-    peak_memory: str
-
-
-@dataclass(frozen=True)
-class ClassesSection:
-    """A group's section on superclasses and subclasses."""
-
-    classes: ClassesOfGroup
-    figures: list[ShownFigure]
-
-
-@dataclass
-class Section:
-    """All that the page says of one benchmark."""
-
-    name: str
-    description: str
-    rows: list[Row]
-    curves: list[ShownFigure]
-    has_paper_curves: bool
-    tasks: list[ShownFigure]
-    classes: list[ClassesSection]
-    without_confusion: list[str]
-    costs: list[CostRow]
-    settings: SettingsTable
-    unfinished: list[str]
-    records: list[tuple[str, dict[str, str]]] = field(default_factory=list)
-
-
-class FigureFolder:
-    """Where the page's figures are written, each under a name of its own.
-
-    Args:
-        folder: The folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._names: set[str] = set()
-
-    def add(self, figure: Figure, title: str, name: str, caption: str = "") -> ShownFigure:
-        """Write a figure as PNG and SVG, and return it for the page.
-
-        Args:
-            figure: The figure.
-            title: What it is.
-            name: What its files are called, in any characters.
-            caption: What is seen.
-        """
-        stem = base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "figure"
-        number = 2
-        while stem in self._names:
-            stem, number = f"{base}-{number}", number + 1
-        self._names.add(stem)
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for all its formats
-        for suffix in ("png", "svg"):
-            write_figure(figure, self.folder / f"{stem}.{suffix}")
-        return ShownFigure(Markup(inline_svg(figure, stem, title)), title, caption)
 
 
 def write_report(found: FoundRuns, output: Path) -> Path:
@@ -128,7 +28,7 @@ def write_report(found: FoundRuns, output: Path) -> Path:
         ConfigurationError: A run's times, record or confusion counts are damaged.
     """
     figures = FigureFolder(output / FIGURES_NAME)
-    sections = [_section(*item, figures) for item in found.by_benchmark().items()]
+    sections = [section_of(*item, figures) for item in found.by_benchmark().items()]
     environment = Environment(
         loader=PackageLoader("iirc_train.report", "."),
         autoescape=True,
@@ -148,73 +48,3 @@ def write_report(found: FoundRuns, output: Path) -> Path:
     with write_atomically(page) as file:
         file.write(text.encode())
     return page
-
-
-def _section(name: str, groups: Sequence[Group], figures: FigureFolder) -> Section:
-    benchmark = groups[0].runs[0].benchmark
-    curves = [
-        figures.add(
-            curves_figure(groups, metric, name),
-            f"{heading} on the test split after each task.",
-            f"{name}-{heading}",
-            CURVES_CAPTION,
-        )
-        for metric, heading in ((PWJS, "pw-JS"), (JS, "JS"))
-    ]
-    several_tasks = [g for g in groups if max(run.n_tasks_done for run in g.runs) > 1]
-    runs = [run for group in groups for run in group.runs]
-    classes, without = _classes(groups, benchmark, name, figures)
-    return Section(
-        name=name,
-        description=benchmark.description if benchmark else "",
-        rows=[Row.of(group) for group in groups],
-        curves=curves,
-        has_paper_curves=bool(paper_curves(name, PWJS)),
-        tasks=[
-            figures.add(tasks_figure(g), g.name, f"{name}-tasks-{g.name}") for g in several_tasks
-        ],
-        classes=classes,
-        without_confusion=without,
-        costs=[_cost_row(group) for group in groups],
-        settings=settings_table(groups),
-        unfinished=[_progress(run) for run in runs if not run.finished],
-        records=[
-            (str(run.path), record) for run in runs if (record := read_record(run.path)) is not None
-        ],
-    )
-
-
-def _progress(run: Run) -> str:
-    return f"{run.path}: {run.n_tasks_done} of {run.n_tasks} tasks"
-
-
-def _classes(
-    groups: Sequence[Group], benchmark: Benchmark | None, name: str, figures: FigureFolder
-) -> tuple[list[ClassesSection], list[str]]:
-    """Return the sections on classes, and the names of the groups that have none."""
-    found = {group.name: classes_of(group, benchmark) for group in groups}
-    sections = [
-        ClassesSection(
-            classes,
-            [
-                figures.add(shown, title, f"{name}-{title}-{classes.name}", caption)
-                for title, caption, shown in classes.figures()
-            ],
-        )
-        for classes in found.values()
-        if classes is not None
-    ]
-    return sections, [name for name, classes in found.items() if classes is None]
-
-
-def _cost_row(group: Group) -> CostRow:
-    costs = [cost for run in group.runs if (cost := read_cost(run.path)) is not None]
-    peaks = [cost.peak_memory for cost in costs if cost.peak_memory is not None]
-    hours = spread([cost.hours for cost in costs])
-    speed = spread([cost.images_per_second for cost in costs])
-    return CostRow(
-        group.name,
-        f"{speed.mean:,.0f}" if speed.n_runs else "",
-        f"{hours.mean:.2f}" if hours.n_runs else "",
-        f"{max(peaks) / 2**30:.2f}" if peaks else "",
-    )

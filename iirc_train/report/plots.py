@@ -23,6 +23,7 @@ MOST_NUMBERED_TASKS = 12
 """Above as many tasks a heat map's cells are too small for numbers."""
 
 _LABEL_DISTANCE = 0.035
+_SHORT_NAME = 34  # two such fit beside each other
 
 
 def plain(text: str) -> str:
@@ -44,7 +45,8 @@ def curves_figure(
     """
     curves = [curve_of(group.results(metric)) for group in groups]
     n_tasks = max(map(len, curves))
-    legend_rows = (len(groups) + 1) // 2
+    columns = 2 if max(len(group.name) for group in groups) <= _SHORT_NAME else 1
+    legend_rows = -(-len(groups) // columns)
     figure = Figure(figsize=(5.6, 3.7 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
     for place, (group, curve) in enumerate(zip(groups, curves, strict=True)):
@@ -56,7 +58,7 @@ def curves_figure(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
     return figure
 
 

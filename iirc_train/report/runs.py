@@ -164,25 +164,32 @@ def _run_folders(path: Path) -> list[Path]:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Group runs of one benchmark that differ in nothing but schedule, seed and machine.
 
-    A group is called by its method. Where that is ambiguous, by those settings too that tell the
-    method's groups apart: the fewest that do, switches before numbers.
+    A group is called by its method, or as joint training. Where that is ambiguous, by those
+    settings too that tell such groups apart: the fewest that do, switches before numbers.
     """
-    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS | {"benchmark"}
+    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
         tried = {k: v for k, v in run.config.values().items() if k not in left_out}
         grouped.setdefault(tuple((k, str(v)) for k, v in tried.items()), []).append(run)
     groups = list(grouped.values())
     names = [""] * len(groups)
-    for method in dict.fromkeys(members[0].config.method for members in groups):
-        places = [n for n, members in enumerate(groups) if members[0].config.method == method]
+    kinds = [_kind(members[0].config) for members in groups]
+    for kind in dict.fromkeys(kinds):
+        places = [n for n, other in enumerate(kinds) if other == kind]
         settings = [
             {k: v for k, v in groups[n][0].config.values().items() if k not in left_out}
             for n in places
         ]
         for place, suffix in zip(places, _distinguishing(settings), strict=True):
-            names[place] = f"{method}{suffix}"
+            names[place] = f"{kind}{suffix}"
     return [Group(name, members) for name, members in zip(names, groups, strict=True)]
+
+
+def _kind(config: ExperimentConfig) -> str:
+    if config.joint:
+        return "joint"
+    return "incremental joint" if config.incremental_joint else config.method
 
 
 def _distinguishing(settings: list[dict[str, Any]]) -> list[str]:

@@ -1,0 +1,158 @@
+"""``iirc data show``: a picture of what a model really sees."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from iirc_data.console import errors_in_one_line
+from iirc_data.definitions import TRAIN
+from iirc_data.errors import ConfigurationError
+from iirc_data.loader import Batch
+from iirc_data.task_view import TaskView
+from iirc_train.buffer.store import BufferStore
+from iirc_train.commands.options import given
+from iirc_train.config import ExperimentConfig
+from iirc_train.experiment import Experiment
+from iirc_train.report.contact_sheet import ShownImage, contact_sheet
+from iirc_train.report.figure_files import write_figure
+from iirc_train.run_directory import BUFFER_NAME, RunDirectory
+
+FORMATS = (".png", ".pdf", ".svg")
+MOST_NAMES = 8
+
+HERE: dict[str, Any] = {"device": "cpu", "engine": "auto", "resident": False, "threads": None}
+"""How images are read for a sheet, whatever a run was trained on; they are the same."""
+
+
+def show(
+    data: Annotated[
+        str | None, typer.Argument(metavar="SHARDS", help="Shard folder; by default the run's.")
+    ] = None,
+    task: Annotated[int, typer.Option(min=0, help="Number of the task.")] = 0,
+    benchmark: Annotated[str | None, typer.Option(help="Name or file of a benchmark.")] = None,
+    schedule: Annotated[
+        int | None, typer.Option(min=0, help="Number of the benchmark's schedule.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of order and augmentation.")] = None,
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of a run: show its settings and memories.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, max=400, help="Number of images.")] = 32,
+    output: Annotated[Path, typer.Option(help="Picture to write: png, pdf or svg.")] = Path(
+        "sheet.png"
+    ),
+) -> None:
+    """Draw the images that begin a task's training, augmented, with their visible labels.
+
+    With --run they are those that the run began the task with, memories among them.
+    """
+    with errors_in_one_line():
+        if output.suffix not in FORMATS:
+            raise ConfigurationError(
+                f"cannot draw {output}: its name must end in {', '.join(FORMATS)}"
+            )
+        settings = given({"benchmark": benchmark, "schedule": schedule, "seed": seed})
+        if run is not None:
+            if settings:
+                raise ConfigurationError(
+                    f"--run brings its own {', '.join(settings)}: give one or the other"
+                )
+            _, config = RunDirectory.open(run)
+            elsewhere = {"data": data} if data is not None else {}
+            experiment = Experiment(config.model_copy(update=HERE | elsewhere))
+        else:
+            if data is None or benchmark is None:
+                raise ConfigurationError("say what to show: SHARDS and --benchmark, or --run RUN")
+            settings |= {"data": data, "method": "finetune"}
+            experiment = Experiment(ExperimentConfig.parse(settings | HERE))
+        _check_task(experiment, task)
+        if run is not None and task > 0:
+            recall_memories(experiment, run, task)
+        shown = images_shown(experiment, task, images)
+        figure = contact_sheet(
+            shown, _title(experiment, task), _subtitle(experiment, task, len(shown))
+        )
+        try:
+            write_figure(figure, output)
+        except OSError as error:
+            raise ConfigurationError(f"cannot write {output}: {error.strerror}") from error
+        n_replayed = sum(image.is_replayed for image in shown)
+        Console().print(
+            f"{output}: {len(shown)} images, {n_replayed} of them replayed",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def recall_memories(experiment: Experiment, run: Path, task: int) -> None:
+    """Give an experiment the memories that a run had when a task began.
+
+    Raises:
+        ConfigurationError: The run has no buffer.
+        BufferStorageError: It has not got as far as that task.
+    """
+    path = run / BUFFER_NAME
+    if not path.is_dir():
+        raise ConfigurationError(f"{run} has no replay buffer: there is no {path}")
+    learned = experiment.splits[TRAIN].view(range(task)).seen_class_names
+    experiment.buffer.recall(BufferStore(path, read_only=True), learned)
+
+
+def images_shown(experiment: Experiment, task: int, n: int) -> list[ShownImage]:
+    """Return the first images that a task's training shows.
+
+    Where the method draws memories apart from its batches, half of them are such memories.
+    """
+    view = experiment.view(TRAIN, task)
+    loader = experiment.training_loader(view)
+    loader.set_epoch(experiment.config.epochs_of_task(task).start)
+    memories = experiment.memory_batches(view)
+    n_memories = 0 if memories is None else n // 2
+    samples = islice(_images(loader, experiment, view), n - n_memories)
+    return [*samples, *islice(_images(memories or (), experiment, view), n_memories)]
+
+
+def _images(
+    batches: Iterable[Batch], experiment: Experiment, view: TaskView
+) -> Iterator[ShownImage]:
+    mean, std = (torch.tensor(v) for v in (experiment.transforms.mean, experiment.transforms.std))
+    for batch in batches:
+        pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255)
+        for image, targets, is_replayed in zip(
+            pixels.byte().numpy(), batch.targets.bool(), batch.in_buffer.tolist(), strict=True
+        ):
+            names = [view.class_names[index] for index in targets.nonzero().flatten().tolist()]
+            yield ShownImage(image, tuple(names), is_replayed)
+
+
+def _check_task(experiment: Experiment, task: int) -> None:
+    if task >= experiment.n_tasks:
+        raise ConfigurationError(
+            f"there is no task {task}: schedule {experiment.config.schedule} of "
+            f"{experiment.benchmark.name} has tasks 0 to {experiment.n_tasks - 1}"
+        )
+
+
+def _title(experiment: Experiment, task: int) -> str:
+    names = experiment.splits[TRAIN].tasks[task]
+    shown = ", ".join(names[:MOST_NAMES])
+    more = f", … ({len(names)} classes)" if len(names) > MOST_NAMES else ""
+    return f"{experiment.benchmark.name}, task {task}: {shown}{more}"
+
+
+def _subtitle(experiment: Experiment, task: int, n_shown: int) -> str:
+    config = experiment.config
+    n_samples, n_memories = len(experiment.view(TRAIN, task)), len(experiment.buffer)
+    text = f"{config.method}: " if n_memories else ""
+    text += f"first {n_shown} images, schedule {config.schedule}, seed {config.seed}; "
+    text += f"the task has {n_samples:,}"
+    if not n_memories:
+        return text
+    apart = "" if experiment.method.replay_in_batches else ", drawn apart"
+    return f"{text}, the buffer {n_memories:,}{apart}"
