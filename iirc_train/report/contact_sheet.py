@@ -66,7 +66,7 @@ def contact_sheet(images: Sequence[ShownImage], title: str, subtitle: str) -> Fi
             _frame(axes, left, top, CELL)
         axes.text(left + CELL / 2, top + CELL + 0.05, caption, fontsize=7, ha="center", va="top")
     if any(image.is_replayed for image in images):
-        _frame(axes, width - 1.78, 0.13, 0.14)
+        _frame(axes, width - 1.64, 0.13, 0.14)
         axes.text(width - GAP, 0.2, "from the replay buffer", fontsize=8.5, ha="right", va="center")
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # images changed them
     return figure
