@@ -16,6 +16,7 @@ from iirc_train.report.plots import COLOURS, plain
 REPLAYED_COLOUR = COLOURS[1]
 MAX_COLUMNS = 8
 CHARACTERS_PER_LINE = 19
+CHARACTERS_OF_TITLE = 85
 
 # inches
 CELL = 1.25
@@ -56,6 +57,7 @@ def contact_sheet(images: Sequence[ShownImage], title: str, subtitle: str) -> Fi
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
+    title = textwrap.shorten(title, CHARACTERS_OF_TITLE, placeholder=" …")
     axes.text(GAP, 0.2, plain(title), fontsize=11, fontweight="bold", va="center")
     axes.text(GAP, 0.44, plain(subtitle), fontsize=8.5, va="center")
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
