@@ -155,11 +155,11 @@ def composed(monkeypatch):
     def composed(*arguments: object) -> ExperimentConfig:
         found = []
 
-        def catch(config, output, console):
+        def catch(config, *others, **options):
             found.append(config)
             raise ConfigurationError("far enough")
 
-        monkeypatch.setattr(cli, "run_experiment", catch)
+        monkeypatch.setattr("iirc_train.commands.train.run_experiment", catch)
         result = command("train", "--output", "run", "--data", "here", *arguments)
         assert found, result.exception
         return found[0]
@@ -200,7 +200,7 @@ def test_train_takes_a_schedule_of_several_epochs(composed, write, options, expe
     [
         (["--output", "run"], "no value for benchmark, data, method"),
         (["--preset", "cifar100-joint"], "--output"),
-        (["--resume", "run", "--lr", "1"], "give no other option"),
+        (["--resume", "run", "--lr", "1"], "give no option but"),
         (["--resume", "nowhere"], "nowhere holds no run"),
         (["--output", "run", "--preset", "joint"], "no preset 'joint'"),
     ],
