@@ -10,6 +10,7 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
 from iirc_data.benchmarks import load_benchmark
@@ -126,14 +127,21 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        if kind is None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
             return
+        # what a terminal or scheduler sent to all has reached them: the other is not a second one
+        number = signal.SIGINT if error.args == (signal.SIGTERM,) else signal.SIGTERM
         try:
-            for process in self._stop():
+            for process in self._stop(number):
                 process.wait()
         except KeyboardInterrupt:
-            self._stop()
+            self._stop(number)
             raise
 
     def run(self, command: list[str], log: Path) -> int:
@@ -154,12 +162,12 @@ class Processes:
                 with self._lock:
                     self._running.discard(process)
 
-    def _stop(self) -> list[subprocess.Popen[bytes]]:
+    def _stop(self, number: int) -> list[subprocess.Popen[bytes]]:
         """Tell all to stop, and start no more."""
         with self._lock:
             self._stopped = True
             for process in self._running:
-                process.terminate()  # a terminal's Ctrl-C has reached them already
+                process.send_signal(number)
             return list(self._running)
 
 

@@ -192,7 +192,8 @@ def test_an_executor_that_loses_a_run_does_not_stop_the_others(settings_file, tm
     assert sorted(o.run.name for o in seen) == sorted(o.run.name for o in outcomes)
 
 
-def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
     settings = {"epochs_per_task": 500, "checkpoint_interval": 0, "threads": 1, "engine": "torch"}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tiny_settings | settings))
     sweep = tmp_path / "sweep"
@@ -202,9 +203,9 @@ def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path):
     )
     while sum(map(bool, metrics_of(sweep).values())) < 2 and process.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: all processes get it
+    os.killpg(process.pid, number)  # as terminals and schedulers do: all processes get it
     printed, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGINT, printed.decode()
+    assert process.returncode == 128 + number, printed.decode()
     assert "the runs stop after their epochs" in printed.decode()
     assert "run the same command again" in printed.decode()
     begun = sorted(sweep.glob("finetune/schedule_0/*/config.yaml"))
