@@ -103,7 +103,7 @@ class Training:
         console = console if rank() == 0 else Console(quiet=True)
         first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (
-            recorded(path, self.experiment, console),
+            recorded(path, self.experiment, console, self.position._asdict()),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
             StopRequest(self.experiment.device) as self._stop,
             TrainingProgress(console, title, n_tasks, task_id) as progress,
