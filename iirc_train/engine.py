@@ -23,7 +23,7 @@ from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
 from iirc_train.peak_memory import peak_memory
 from iirc_train.progress import TrainingProgress
-from iirc_train.record import recorded
+from iirc_train.record import is_finished, recorded
 from iirc_train.run_directory import METRICS_NAME, RunDirectory
 from iirc_train.stopping import StopRequest
 from iirc_train.tracking import (
@@ -101,6 +101,8 @@ class Training:
         path, (task_id, epochs) = self.run_directory.path, self.position
         title = f"{self.config.method} on {self.experiment.benchmark.name}"
         console = console if rank() == 0 else Console(quiet=True)
+        if task_id == n_tasks and is_finished(path):
+            return
         first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (
             recorded(path, self.experiment, console, self.position._asdict()),

@@ -50,10 +50,22 @@ def test_a_run_records_its_data_versions_and_machine(run, tiny_store):
     assert is_finished(run)
 
 
-def test_going_on_adds_a_session(run):
+def unfinish(run: Path) -> None:
+    """Leave a run as if it had been broken off right before its end."""
+    record = read_record(run)
+    for session in record["sessions"]:
+        session.pop("finished", None)
+    (run / "record.json").write_text(json.dumps(record))
+
+
+def test_going_on_adds_a_session_unless_nothing_is_left_to_do(run):
+    resume_experiment(run, QUIET)
+    assert len(read_record(run)["sessions"]) == 1
+    unfinish(run)
     resume_experiment(run, QUIET)
     sessions = read_record(run)["sessions"]
-    assert [s["position"]["task_id"] for s in sessions] == [0, 4]
+    assert [session["position"]["task_id"] for session in sessions] == [0, 4]
+    assert is_finished(run)
 
 
 @pytest.mark.parametrize(
@@ -65,6 +77,7 @@ def test_going_on_adds_a_session(run):
 )
 def test_the_command_is_recorded_as_it_can_be_typed(run, monkeypatch, program, command):
     monkeypatch.setattr(sys, "argv", [program, "train", "--data", "my shards"])
+    unfinish(run)
     resume_experiment(run, QUIET)
     assert read_record(run)["sessions"][-1]["command"] == command
 
