@@ -103,7 +103,7 @@ class Training:
         console = console if rank() == 0 else Console(quiet=True)
         first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (
-            recorded(path, self.experiment, console),
+            recorded(path, self.experiment, console, self.position._asdict()),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
             StopRequest(self.experiment.device) as self._stop,
             TrainingProgress(console, title, n_tasks, task_id) as progress,
@@ -141,7 +141,13 @@ class Training:
         experiment.connect_network()
         epochs = self.config.epochs_of_task(task_id)
         n_epochs = len(epochs)
-        progress.begin_task(task_id, data.cur_task, n_epochs * n_batches, epochs_done * n_batches)
+        progress.begin_task(
+            task_id,
+            data.cur_task,
+            n_epochs=n_epochs,
+            n_batches=n_batches,
+            epochs_done=epochs_done,
+        )
         interval = self.config.checkpoint_interval
         for epoch in range(epochs_done, n_epochs):
             loader.set_epoch(epochs[epoch])

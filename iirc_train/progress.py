@@ -1,18 +1,40 @@
 """What a run shows while it works: bars on a terminal, plain lines elsewhere."""
 
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
+
+
+class _Bars(Progress):
+    """Bars, and a line below: beside them it would leave no room for the times."""
+
+    note = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield Text(self.note, no_wrap=True, overflow="ellipsis")
+
+
+class _DoneColumn(ProgressColumn):
+    """How many of how many, of what takes so many steps."""
+
+    def render(self, task: Task) -> Text:
+        steps = task.fields["steps"]
+        done, total = (int(count or 0) // steps for count in (task.completed, task.total))
+        return Text(f"{done}/{total} {task.fields['unit']}")
 
 
 class TrainingProgress:
@@ -27,11 +49,10 @@ class TrainingProgress:
 
     def __init__(self, console: Console, title: str, n_tasks: int, n_done: int = 0) -> None:
         self._console = console
-        self._progress = Progress(
+        self._progress = _Bars(
             TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            BarColumn(bar_width=20),
+            _DoneColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -39,7 +60,9 @@ class TrainingProgress:
         )
         self._title = title
         self._n_tasks = n_tasks
-        self._tasks = self._progress.add_task(title, total=n_tasks, completed=n_done, note="tasks")
+        self._tasks = self._progress.add_task(
+            title, total=n_tasks, completed=n_done, unit="tasks", steps=1
+        )
         self._steps: TaskID | None = None
 
     def __enter__(self) -> Self:
@@ -55,20 +78,31 @@ class TrainingProgress:
         self._progress.stop()
 
     def begin_task(
-        self, task_id: int, class_names: list[str], n_batches: int, n_done: int = 0
+        self,
+        task_id: int,
+        class_names: list[str],
+        *,
+        n_epochs: int,
+        n_batches: int,
+        epochs_done: int = 0,
     ) -> None:
-        """Show that a task begins.
+        """Show that a task begins, or goes on.
 
         Args:
             task_id: Number of the task.
             class_names: The classes that it introduces.
-            n_batches: Batches of all its epochs together.
-            n_done: Batches that were learned before.
+            n_epochs: Number of its epochs.
+            n_batches: Batches per epoch.
+            epochs_done: Epochs that were learned before.
         """
-        names = ", ".join(class_names[:4]) + (", …" if len(class_names) > 4 else "")
         self._steps = self._progress.add_task(
-            f"  task {task_id}: {names}", total=n_batches, completed=n_done, note=""
+            f"  task {task_id}",
+            total=n_epochs * n_batches,
+            completed=epochs_done * n_batches,
+            unit="epochs",
+            steps=n_batches,
         )
+        self._progress.note = f"  learns {', '.join(class_names)}"
 
     def batch_done(self) -> None:
         """Show that a batch was learned."""
@@ -81,21 +115,23 @@ class TrainingProgress:
             f"loss {record['loss']:.4f}  pw-JS {record['modified_jaccard_sim']:.3f}  "
             f"{images_per_second:,.0f} images/s"
         )
-        if self._steps is not None:
-            self._progress.update(self._steps, note=note)
+        self._progress.note = f"  {note}"
         if not self._console.is_terminal:
             where = f"task {record['task']} epoch {record['epoch']}"
-            self._console.print(f"{self._title}: {where}: {note}", highlight=False)
+            line = f"{self._title}: {where}: {note}"
+            self._console.print(line, highlight=False, soft_wrap=True)
 
     def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
         """Show what the model scores on all classes seen so far."""
         if self._steps is not None:
             self._progress.remove_task(self._steps)
             self._steps = None
+        self._progress.note = ""
         self._progress.advance(self._tasks)
         self._console.print(
             f"{self._title}: after task {task_id} of 0-{self._n_tasks - 1}: "
             f"pw-JS [bold]{metrics['modified_jaccard_sim']:.3f}[/]  "
             f"JS {metrics['jaccard_sim']:.3f} over all seen classes",
             highlight=False,
+            soft_wrap=True,
         )

@@ -28,20 +28,23 @@ _DALI = "nvidia-dali-cuda130"
 
 
 @contextmanager
-def recorded(run: Path, experiment: Experiment, console: Console) -> Iterator[None]:
+def recorded(
+    run: Path, experiment: Experiment, console: Console, position: Mapping[str, int]
+) -> Iterator[None]:
     """Write down that a run begins or goes on, and when it is finished.
 
     Args:
         run: The run's folder; its ``record.json`` is written, by the first process.
         experiment: What is trained.
         console: Where a line says what differs from how the run began.
+        position: Where the run stands as it begins or goes on.
     """
     if rank() > 0:
         yield
         return
     data = describe_data(experiment)
     record = read_record(run) if (run / RECORD_NAME).exists() else {**data, "sessions": []}
-    session = {"started": _now(), **_describe_session(experiment)}
+    session = {"started": _now(), "position": dict(position), **_describe_session(experiment)}
     record["sessions"].append(session)
     tell_of_versions(record, console)
     write_json(run / RECORD_NAME, record)
@@ -119,9 +122,16 @@ def tell_of_versions(record: Mapping[str, Any], console: Console) -> None:
         console.print(line, highlight=False, markup=False)
 
 
+def _command() -> str:
+    program = Path(sys.argv[0])
+    is_module = program.name == "__main__.py"
+    words = ["python", "-m", program.parent.name] if is_module else [program.name]
+    return shlex.join([*words, *sys.argv[1:]])
+
+
 def _describe_session(experiment: Experiment) -> dict[str, Any]:
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": _command(),
         "processes": world_size(),
         "versions": _versions(),
         "source": _source(),

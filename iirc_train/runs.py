@@ -39,6 +39,7 @@ def run_experiment(
     Raises:
         IIRCError: Configuration, benchmark or data are wrong.
     """
+    tracking.check_installed()  # before there is a folder that a second try would not begin in
     with process_group(choose_device(config.device)), RunDirectory.held_for_new_run(output):
         experiment = Experiment(config, output / BUFFER_NAME)
         if reference is not None:

@@ -1,6 +1,7 @@
 """Settings in general: their names, errors that name the source of a wrong one, YAML."""
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -107,7 +108,10 @@ def _problem(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     source = sources.get(str(problem["loc"][0]))
     setting = ".".join(map(str, problem["loc"]))
     seen = reprlib.repr(problem["input"])
-    return f"{f'{source}: ' if source else ''}{setting}: {message}, got {seen}"
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = nearest_name(str(problem["input"]), re.findall(r"'(.*?)'", message))
+    return f"{f'{source}: ' if source else ''}{setting}: {message}, got {seen}{hint}"
 
 
 class _Loader(yaml.SafeLoader):

@@ -17,7 +17,8 @@ _ANSWER = b"\nstopping after this epoch, with a checkpoint; once more stops at o
 class StopRequest:
     """Notes that the user asked to stop; asked a second time, it stops at once.
 
-    A context: within it Ctrl-C and SIGTERM are noted.
+    A context: within it Ctrl-C and SIGTERM are noted. One of each is not a second time: what
+    starts runs may pass on the Ctrl-C that a terminal sent to all.
 
     Args:
         device: Where processes tell each other.
@@ -25,7 +26,7 @@ class StopRequest:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._signal: int | None = None
+        self._signals: list[int] = []
         self._earlier: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -41,7 +42,7 @@ class StopRequest:
 
     def check(self) -> bool:
         """Tell whether to stop; all processes that train together are told the same."""
-        asked = self._signal is not None
+        asked = bool(self._signals)
         if world_size() > 1:
             asked = bool(total(torch.tensor(float(asked), device=self._device)))
         return asked
@@ -52,11 +53,11 @@ class StopRequest:
         Raises:
             KeyboardInterrupt: Always; its argument is the signal's number.
         """
-        raise KeyboardInterrupt(self._signal or signal.SIGTERM)
+        raise KeyboardInterrupt(*self._signals[:1] or [signal.SIGTERM])
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal is not None:
+        if number in self._signals:
             raise KeyboardInterrupt(number)
-        self._signal = number
-        if rank() == 0:
+        self._signals.append(number)
+        if rank() == 0 and len(self._signals) == 1:
             os.write(_STANDARD_ERROR, _ANSWER)  # whatever else prints may be half-way through

@@ -10,7 +10,8 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
@@ -18,6 +19,7 @@ from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import get_method
 from iirc_train.record import is_finished
+from iirc_train.report.results import read_results
 from iirc_train.run_directory import CONFIG_NAME, RunDirectory
 
 LOG_NAME = "log.txt"
@@ -46,11 +48,13 @@ class Outcome:
 
     Attributes:
         run: The run.
-        error: The last line that it printed, where it failed; None where it is finished.
+        score: pw-JS on the test split over all classes, in [0, 1]; None where it failed.
+        error: The last line that it printed, where it failed.
     """
 
     run: PlannedRun
-    error: str | None
+    score: float | None = None
+    error: str | None = None
 
 
 def plan(
@@ -76,7 +80,7 @@ def plan(
         overrides: Settings of all runs, which win over both.
 
     Returns:
-        A run for each combination, in folders such as ``icarl_cnn/schedule_0/seed_0``.
+        A run for each combination, once, in folders such as ``icarl_cnn/schedule_0/seed_0``.
 
     Raises:
         ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
@@ -84,7 +88,8 @@ def plan(
     """
     runs = []
     dimensions: list[Sequence[Any]] = [presets, methods, schedules, seeds]
-    for preset, method, schedule, seed in product(*(values or [None] for values in dimensions)):
+    combinations = product(*(dict.fromkeys(values) or [None] for values in dimensions))
+    for preset, method, schedule, seed in combinations:
         swept = {"method": method, "schedule": schedule, "seed": seed}
         chosen = {name: value for name, value in swept.items() if value is not None}
         config = compose(preset, file, {**(overrides or {}), **chosen})
@@ -94,22 +99,50 @@ def plan(
         if method or not preset:
             parts.append(config.method)
         parts += [f"schedule_{config.schedule}", f"seed_{config.seed}"]
-        folder = output.joinpath(*parts)
+        folder = output.absolute().joinpath(*parts)  # a cluster's workers are elsewhere
         _check_fits(folder, config)
         runs.append(PlannedRun("/".join(parts), folder, config))
     return runs
 
 
 class Processes:
-    """Processes that are waited for on threads, and can be told together to stop."""
+    """Processes that are waited for on threads, and stop together.
 
-    def __init__(self) -> None:
+    A context: where it is left by an exception, they are told to stop, and waited for; where
+    that is interrupted, they are told once more.
+
+    Args:
+        folder: Where they run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def __reduce__(self) -> tuple[type["Processes"], tuple[()]]:
-        return Processes, ()  # on another machine it has processes of its own
+    def __reduce__(self) -> tuple[type["Processes"], tuple[Path]]:
+        return Processes, (self._folder,)  # on another machine it has processes of its own
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        # what a terminal or scheduler sent to all has reached them: the other is not a second one
+        number = signal.SIGINT if error.args == (signal.SIGTERM,) else signal.SIGTERM
+        try:
+            for process in self._stop(number):
+                process.wait()
+        except KeyboardInterrupt:
+            self._stop(number)
+            raise
 
     def run(self, command: list[str], log: Path) -> int:
         """Run a command, append what it prints to a file, and return its exit status."""
@@ -119,7 +152,9 @@ class Processes:
             with self._lock:
                 if self._stopped:
                     return INTERRUPTED
-                process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+                process = subprocess.Popen(
+                    command, cwd=self._folder, stdout=file, stderr=subprocess.STDOUT
+                )
                 self._running.add(process)
             try:
                 return process.wait()
@@ -127,16 +162,20 @@ class Processes:
                 with self._lock:
                     self._running.discard(process)
 
-    def interrupt(self) -> None:
-        """Tell all to stop, as Ctrl-C does, and start no more."""
+    def _stop(self, number: int) -> list[subprocess.Popen[bytes]]:
+        """Tell all to stop, and start no more."""
         with self._lock:
             self._stopped = True
             for process in self._running:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
+            return list(self._running)
 
 
 def run_all(
-    runs: Iterable[PlannedRun], executor: Executor, done: Callable[[Outcome], None]
+    runs: Iterable[PlannedRun],
+    executor: Executor,
+    done: Callable[[Outcome], None] = lambda outcome: None,
+    stopping: Callable[[], None] = lambda: None,
 ) -> list[Outcome]:
     """Train every run that is not finished; one that fails does not stop the others.
 
@@ -144,25 +183,27 @@ def run_all(
         runs: The runs.
         executor: Says how many at once, and where.
         done: Told of each run that ended.
+        stopping: Called when interrupted, before it waits for the runs to stop.
 
     Returns:
         How each run ended, in the order of ``runs``.
     """
-    processes = Processes()
-    futures = {executor.submit(train, run, processes): run for run in runs}
     outcomes: dict[str, Outcome] = {}
-    try:
-        for future in as_completed(futures):
-            run = futures[future]
-            error = future.exception()  # the executor's own: train tells of a run's failure
-            outcome = Outcome(run, str(error)) if error else future.result()
-            outcomes[run.name] = outcome
-            done(outcome)
-    except BaseException:
-        for future in futures:
-            future.cancel()
-        processes.interrupt()
-        raise
+    with Processes(Path.cwd()) as processes:
+        futures = {executor.submit(train, run, processes): run for run in runs}
+        try:
+            for future in as_completed(futures):
+                run = futures[future]
+                error = future.exception()  # not the run's own, of which train tells
+                outcome = Outcome(run, error=str(error)) if error else future.result()
+                outcomes[run.name] = outcome
+                done(outcome)
+        except KeyboardInterrupt:
+            stopping()
+            raise
+        finally:
+            for future in futures:
+                future.cancel()
     return [outcomes[run.name] for run in futures.values()]
 
 
@@ -170,9 +211,12 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
     """Train a run in a process of its own, or go on with it; finished ones stay as they are.
 
     What the process prints goes to ``log.txt`` in the run's folder.
+
+    Raises:
+        ConfigurationError: What a finished run wrote is damaged.
     """
     if is_finished(run.folder):
-        return Outcome(run, None)
+        return Outcome(run, score=_score(run))
     if (run.folder / CONFIG_NAME).exists():
         arguments = ["--resume", str(run.folder)]
     else:
@@ -184,12 +228,16 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
     log = run.folder / LOG_NAME
     status = processes.run(command, log)
     if status == 0:
-        return Outcome(run, None)
+        return Outcome(run, score=_score(run))
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     if last.startswith("$ "):
         last = f"ended with status {status}, and printed nothing"
-    return Outcome(run, last)
+    return Outcome(run, error=last)
+
+
+def _score(run: PlannedRun) -> float:
+    return float(read_results(run.folder).all_seen[-1])
 
 
 def _check_fits(folder: Path, config: ExperimentConfig) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from torch.utils.tensorboard import SummaryWriter
 
 from iirc_data.errors import ConfigurationError
+from iirc_data.files import write_atomically
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import rank
 
@@ -32,6 +33,15 @@ class Tracking(NamedTuple):
 
     tensorboard: bool = True
     wandb_project: str | None = None
+
+    def check_installed(self) -> None:
+        """Check that what was asked for is installed.
+
+        Raises:
+            ConfigurationError: It is not.
+        """
+        if self.wandb_project is not None:
+            _import_wandb()
 
 
 TENSORBOARD_ONLY = Tracking()
@@ -88,27 +98,29 @@ class WeightsAndBiases:
         config: The run's configuration.
 
     Raises:
-        ConfigurationError: The package ``wandb`` is not installed.
+        ConfigurationError: The package ``wandb`` is not installed, or its service refuses.
     """
 
     def __init__(self, run: Path, project: str, config: ExperimentConfig) -> None:
-        try:
-            import wandb
-        except ImportError as error:
-            raise ConfigurationError(
-                "--wandb-project needs Weights & Biases: pip install 'iirc-pipeline[wandb]'"
-            ) from error
+        wandb = _import_wandb()
         path = run / WANDB_NAME
         if not path.exists():
-            path.write_text(uuid.uuid4().hex)
-        self._run: Any = wandb.init(
-            project=project,
-            name=run.name,
-            id=path.read_text(),
-            resume="allow",
-            dir=str(run),
-            config=config.values(),
-        )
+            with write_atomically(path) as file:
+                file.write(uuid.uuid4().hex.encode())
+        try:
+            self._run = wandb.init(
+                project=project,
+                name=run.name,
+                id=path.read_text(),
+                resume="allow",
+                dir=str(run),
+                config=config.values(),
+            )
+        except wandb.Error as error:
+            raise ConfigurationError(
+                f"Weights & Biases: {error} To go on without the service, set WANDB_MODE=offline: "
+                "'wandb sync' sends it later"
+            ) from error
         self._run.define_metric("epoch/*", step_metric="epoch")
         self._run.define_metric("task/*", step_metric="task")
 
@@ -120,9 +132,19 @@ class WeightsAndBiases:
         """See :class:`Tracker`."""
         self._run.log({"task": task_id, **{f"task/{k}": v for k, v in scalars.items()}})
 
-    def close(self) -> None:
-        """Finish the run there."""
-        self._run.finish()
+    def close(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Finish the run there; as failed where an error ended it."""
+        self._run.finish(exit_code=0 if kind is None else 1)
+
+
+def _import_wandb() -> Any:
+    try:
+        import wandb
+    except ImportError as error:
+        raise ConfigurationError(
+            "--wandb-project needs Weights & Biases: pip install 'iirc-pipeline[wandb]'"
+        ) from error
+    return wandb
 
 
 @contextmanager
@@ -149,7 +171,7 @@ def trackers(
             opened.append(tensorboard)
         if rank() == 0 and tracking.wandb_project is not None:
             wandb = WeightsAndBiases(run, tracking.wandb_project, config)
-            stack.callback(wandb.close)
+            stack.push(wandb.close)
             opened.append(wandb)
         yield opened
 

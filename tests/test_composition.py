@@ -1,7 +1,9 @@
 """Composing a configuration: preset, then file, then options; the presets; what is refused."""
 
+import inspect
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -10,9 +12,10 @@ from typer.testing import CliRunner
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train import cli
+from iirc_train.commands.train import train
 from iirc_train.composition import compose, preset_file, preset_names
 from iirc_train.config import BufferConfig, ExperimentConfig
-from iirc_train.methods import get_method
+from iirc_train.methods import METHODS, get_method
 
 PUBLISHED = {
     "cifar100": "configurations_cifar.json",
@@ -102,6 +105,9 @@ def test_a_saved_configuration_is_a_file_to_start_from(tmp_path):
         ("epoch_per_task: 1", r"mine.yaml: .* did you mean 'epochs_per_task'\?"),
         ("3: 1", r"mine.yaml: there is no setting 3"),
         ("lr: fast", r"mine.yaml: lr: .* got 'fast'"),
+        ("optimizer: momentun", r"mine.yaml: optimizer: .* did you mean 'momentum'\?"),
+        ("precision: fp31", r"mine.yaml: precision: .* did you mean 'fp32'\?"),
+        ("engine: dally", r"mine.yaml: engine: .* did you mean 'dali'\?"),
         ("joint: perhaps", r"mine.yaml: joint: .* got 'perhaps'"),
         ("lr_schedule: [80, x]", r"mine.yaml: lr_schedule.1: .* got 'x'"),
         ("lr_schedule: '80 0'", r"mine.yaml: lr_schedule.1: .* got '0'"),
@@ -211,6 +217,38 @@ def test_train_says_what_is_wrong_or_missing(tmp_path, monkeypatch, options, mes
     assert isinstance(result.exception, ConfigurationError)
     assert message in str(result.exception)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_help_of_train_tells_of_every_setting():
+    result = CliRunner().invoke(cli.app, ["train", "--help"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    lines = {line.split()[1]: line for line in result.output.splitlines() if "│ --" in line}
+    for name in ExperimentConfig.setting_names():
+        description = ExperimentConfig.model_fields[name].description
+        assert description.split()[0] in lines[f"--{name.replace('_', '-')}"]
+    for option, told in [
+        ("--n-layers", "[default: 20]"),
+        ("--joint", "[default: no]"),
+        ("--tensorboard", "[default: yes]"),
+        ("--method", ", ".join(METHODS)),
+        ("--optimizer", "(momentum, adam)"),
+    ]:
+        assert told in lines[option]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("threads", int),
+        ("lr", float),
+        ("resident", bool),
+        ("lr_schedule", list[str]),
+        ("data", str),
+    ],
+)
+def test_options_are_parsed_as_their_settings(name, kind):
+    annotation = inspect.signature(train).parameters[name].annotation
+    assert get_args(annotation)[0] == kind | None
 
 
 def test_presets_are_listed_with_what_they_train():

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -44,13 +45,28 @@ def test_a_run_records_its_data_versions_and_machine(run, tiny_store):
     assert set(record["task_views"]) == {"train", "intask_valid", "posttask_valid", "test"}
     assert session["versions"]["torch"] == importlib.metadata.version("torch")
     assert session["machine"]["cores"] >= 1
+    assert session["position"] == {"task_id": 0, "epochs": 0}
     assert session["started"] <= session["finished"]
     assert is_finished(run)
 
 
 def test_going_on_adds_a_session(run):
     resume_experiment(run, QUIET)
-    assert len(read_record(run)["sessions"]) == 2
+    sessions = read_record(run)["sessions"]
+    assert [s["position"]["task_id"] for s in sessions] == [0, 4]
+
+
+@pytest.mark.parametrize(
+    ("program", "command"),
+    [
+        ("/opt/bin/iirc", "iirc train --data 'my shards'"),
+        ("/opt/iirc_train/__main__.py", "python -m iirc_train train --data 'my shards'"),
+    ],
+)
+def test_the_command_is_recorded_as_it_can_be_typed(run, monkeypatch, program, command):
+    monkeypatch.setattr(sys, "argv", [program, "train", "--data", "my shards"])
+    resume_experiment(run, QUIET)
+    assert read_record(run)["sessions"][-1]["command"] == command
 
 
 def test_a_repeated_run_has_the_same_bits(run, tmp_path):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,12 @@ from iirc_train.sweep import Outcome, plan, run_all
 from tests.test_resume import assert_equal_runs
 
 METHODS = ["finetune", "mask_seen_classes"]
+
+
+@pytest.fixture
+def finished_record() -> dict[str, object]:
+    session = {"versions": {}, "finished": "2026-01-01T00:00:00+00:00"}
+    return {"dataset": {}, "task_views": {}, "sessions": [session]}
 
 
 @pytest.fixture
@@ -110,6 +117,12 @@ def test_runs_are_planned_for_every_combination(settings_file, tmp_path):
     assert {run.config.lr for run in presets} == {0.5}
 
 
+def test_what_is_named_twice_is_trained_once(settings_file, tmp_path):
+    runs = plan(tmp_path, methods=METHODS * 2, schedules=[0, 0], seeds=[1, 1], file=settings_file)
+    assert [run.config.method for run in runs] == METHODS
+    assert len({run.folder for run in runs}) == 2
+
+
 def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(
     settings_file, tmp_path
 ):
@@ -164,21 +177,53 @@ def test_a_cluster_trains_the_same_runs(settings_file, tmp_path):
 
 
 def test_an_executor_that_loses_a_run_does_not_stop_the_others(settings_file, tmp_path):
-    from concurrent.futures import Future
-
     class Losing:
         def submit(self, work, run, processes):
             future = Future()
             if run.config.method == "finetune":
                 future.set_exception(RuntimeError("the worker died"))
             else:
-                future.set_result(Outcome(run, None))
+                future.set_result(Outcome(run, score=0.5))
             return future
 
     seen = []
     outcomes = run_all(plan(tmp_path, methods=METHODS, file=settings_file), Losing(), seen.append)
     assert [outcome.error for outcome in outcomes] == ["the worker died", None]
     assert sorted(o.run.name for o in seen) == sorted(o.run.name for o in outcomes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
+    settings = {"epochs_per_task": 500, "checkpoint_interval": 0, "threads": 1, "engine": "torch"}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tiny_settings | settings))
+    sweep = tmp_path / "sweep"
+    process = start(
+        *("sweep", "--config", tmp_path / "settings.yaml", "--output", sweep, "--jobs", 2),
+        *("--method", "finetune", "--seed", "0-3"),
+    )
+    while sum(map(bool, metrics_of(sweep).values())) < 2 and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, number)  # as terminals and schedulers do: all processes get it
+    printed, _ = process.communicate()
+    assert process.returncode == 128 + number, printed.decode()
+    assert "the runs stop after their epochs" in printed.decode()
+    assert "run the same command again" in printed.decode()
+    begun = sorted(sweep.glob("finetune/schedule_0/*/config.yaml"))
+    assert [path.parent.name for path in begun] == ["seed_0", "seed_1"]
+    for run in (path.parent for path in begun):
+        assert (run / "checkpoints" / "last.pt").exists()
+        assert "iirc train --resume" in (run / "log.txt").read_text()
+
+
+def test_a_damaged_run_does_not_stop_the_others(settings_file, tmp_path, finished_record):
+    runs = plan(tmp_path, methods=METHODS, file=settings_file)
+    for run in runs:
+        run.folder.mkdir(parents=True)
+        (run.folder / "record.json").write_text(json.dumps(finished_record))
+        (run.folder / "metrics.jsonl").write_text("cut {")
+    with ThreadPoolExecutor(1) as threads:
+        outcomes = run_all(runs, threads)
+    assert ["is not a readable run" in outcome.error for outcome in outcomes] == [True, True]
 
 
 def test_logs_keep_what_runs_printed(settings_file, tmp_path):

@@ -80,36 +80,72 @@ def test_tensorboard_can_be_switched_off(config, tmp_path):
     assert not (run / "tensorboard").exists()
 
 
-def test_weights_and_biases_goes_on_with_the_same_run(config, tmp_path, monkeypatch):
-    begun, logged = [], []
+class WeightsAndBiasesDouble(types.ModuleType):
+    """Notes what the package ``wandb`` is told."""
 
-    class Run:
-        def define_metric(self, *arguments, **options):
-            pass
+    class Error(Exception):
+        pass
 
-        def log(self, values):
-            logged.append(values)
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.begun, self.logged, self.exit_codes = [], [], []
 
-        def finish(self):
-            logged.append("finished")
+    def init(self, **options):
+        self.begun.append(options)
+        return self
 
-    module = types.ModuleType("wandb")
-    module.init = lambda **options: begun.append(options) or Run()
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    tracking = Tracking(tensorboard=False, wandb_project="iirc")
-    run = run_experiment(config, tmp_path / "run", QUIET, tracking=tracking)
-    resume_experiment(run, QUIET, tracking=tracking)
-    assert begun[0]["id"] == begun[1]["id"]
-    assert begun[0]["project"] == "iirc"
-    assert begun[0]["config"] == config.values()
-    assert "task/test pw-JS/all seen classes" in logged[-3]
-    assert logged[-1] == "finished"
+    def define_metric(self, *arguments, **options):
+        pass
+
+    def log(self, values):
+        self.logged.append(values)
+
+    def finish(self, exit_code):
+        self.exit_codes.append(exit_code)
 
 
-def test_weights_and_biases_that_is_not_installed_is_told(config, tmp_path, monkeypatch):
+@pytest.fixture
+def wandb(monkeypatch) -> WeightsAndBiasesDouble:
+    double = WeightsAndBiasesDouble()
+    monkeypatch.setitem(sys.modules, "wandb", double)
+    return double
+
+
+TO_WANDB = Tracking(tensorboard=False, wandb_project="iirc")
+
+
+def test_weights_and_biases_goes_on_with_the_same_run(config, tmp_path, wandb, monkeypatch):
+    def break_off(training, task_id):
+        raise RuntimeError("broken off")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Training, "_evaluate", break_off)
+        with pytest.raises(RuntimeError, match="broken off"):
+            run_experiment(config, tmp_path / "run", QUIET, tracking=TO_WANDB)
+    resume_experiment(tmp_path / "run", QUIET, tracking=TO_WANDB)
+    assert wandb.begun[0]["id"] == wandb.begun[1]["id"]
+    assert wandb.begun[0]["project"] == "iirc"
+    assert wandb.begun[0]["config"] == config.values()
+    assert "task/test pw-JS/all seen classes" in wandb.logged[-1]
+    assert wandb.exit_codes == [1, 0]
+
+
+def test_weights_and_biases_that_refuses_is_one_line(config, tmp_path, wandb, monkeypatch):
+    def refuse(**options):
+        raise wandb.Error("No API key configured.")
+
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ConfigurationError, match=r"No API key configured\. .* WANDB_MODE=offline"):
+        run_experiment(config, tmp_path / "run", QUIET, tracking=TO_WANDB)
+
+
+def test_weights_and_biases_that_is_not_installed_is_told_before_a_run_begins(
+    config, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'iirc-pipeline\[wandb\]'"):
-        run_experiment(config, tmp_path / "run", QUIET, tracking=Tracking(wandb_project="iirc"))
+        run_experiment(config, tmp_path / "run", QUIET, tracking=TO_WANDB)
+    assert not (tmp_path / "run").exists()
 
 
 def test_two_commands_do_not_train_in_one_folder(config, tmp_path):

@@ -80,7 +80,7 @@ def _fetch_rest(url: str, partial: Path, progress: DownloadProgress) -> None:
         if response.status != 206:  # the server gives the whole file again
             file.truncate(0)
             done = 0
-        length = response.length  # None where the server's number is none
+        length = getattr(response, "length", None)  # a file: address has none
         total = None if length is None else done + length
         progress(done, total)
         while chunk := response.read(_CHUNK):

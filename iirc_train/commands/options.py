@@ -6,7 +6,11 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from iirc_train.config import ExperimentConfig
+from iirc_train.config import BufferConfig, ExperimentConfig, MethodConfig
+from iirc_train.methods import METHODS
+from iirc_train.settings import Settings
+
+_GROUPS: dict[str, type[Settings]] = {"Replay buffer": BufferConfig, "Method": MethodConfig}
 
 
 def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -20,7 +24,8 @@ def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Cal
         A decorator for the command's function, which takes all of them by name.
     """
     options = [_option(name, annotation) for name, annotation in own.items()]
-    options += [_setting(name) for name in ExperimentConfig.setting_names() if name not in own]
+    names = [name for name in ExperimentConfig.setting_names() if name not in own]
+    options += [_setting(name) for name in sorted(names, key=lambda name: _panel(name) in _GROUPS)]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -41,11 +46,28 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _setting(name: str) -> inspect.Parameter:
     field = ExperimentConfig.model_fields[name]
-    shown: Any = False if field.is_required() or field.default is None else str(field.default)
-    choices = [str(value) for value in get_args(field.annotation) if isinstance(value, str)]
+    choices = list(METHODS) if name == "method" else _choices(field.annotation)
     text = f"{field.description} ({', '.join(choices)})." if choices else f"{field.description}."
+    if not field.is_required() and field.default is not None:
+        text += default_in_help(field.default)
     kind = _parsed_as(field.annotation) | None
-    return _option(name, Annotated[kind, typer.Option(help=text, show_default=shown)])
+    return _option(name, Annotated[kind, typer.Option(help=text, rich_help_panel=_panel(name))])
+
+
+def default_in_help(value: object) -> str:
+    """Return how an option's help tells its default, where the option itself has none."""
+    shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+    return f" [dim]\\[default: {shown}][/]"
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [value for value in get_args(annotation) if isinstance(value, str)]
+
+
+def _panel(name: str) -> str:
+    """Return the heading that a setting stands under."""
+    found = (heading for heading, group in _GROUPS.items() if name in group.model_fields)
+    return next(found, "Experiment")
 
 
 def _option(name: str, annotation: Any) -> inspect.Parameter:
@@ -56,7 +78,9 @@ def _option(name: str, annotation: Any) -> inspect.Parameter:
 
 def _parsed_as(annotation: Any) -> Any:
     """Return what the command line parses a setting as; the configuration checks the value."""
-    kinds = (*get_args(annotation), annotation)
+    kinds = [annotation]
+    for kind in kinds:  # of optional, annotated, listed types too
+        kinds += get_args(kind)
     if any(get_origin(kind) is list for kind in kinds):
         return list[str]
     return next((kind for kind in kinds if kind in (bool, int, float)), str)

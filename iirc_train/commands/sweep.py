@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from iirc_data.cluster import cluster_executor
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.commands.options import given, with_settings
 from iirc_train.commands.train import CONFIG_OPTION
-from iirc_train.report.results import read_results
 from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
 
 
@@ -87,16 +87,24 @@ def sweep(
     console.print(f"{len(runs)} runs in {output}", highlight=False)
 
     def show(outcome: Outcome) -> None:
-        console.print(f"{outcome.run.name}: {outcome.error or _score(outcome)}", highlight=False)
+        text = f"{outcome.run.name}: {_ending(outcome)}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def stopping() -> None:
+        text = "the runs stop after their epochs, with checkpoints; once more stops them at once"
+        if scheduler is not None:
+            text = "runs that the cluster has begun go on there, to their ends"
+        console.print(text, highlight=False)
 
     hint = "run the same command again to go on; what was trained is kept"
     with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler) as executor:
-        outcomes = run_all(runs, executor, show)
+        outcomes = run_all(runs, executor, show, stopping)
     console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         log = outcome.run.folder / LOG_NAME
-        console.print(f"{outcome.run.name} failed, see {log}", highlight=False)
+        text = f"{outcome.run.name} failed, see {log}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     if failed:
         raise SystemExit(1)
 
@@ -132,10 +140,10 @@ def _table(outcomes: list[Outcome]) -> Table:
     for outcome in outcomes:
         table.add_row(
             outcome.run.name,
-            f"failed: {outcome.error}" if outcome.error is not None else _score(outcome),
+            Text(_ending(outcome)),
         )
     return table
 
 
-def _score(outcome: Outcome) -> str:
-    return f"{read_results(outcome.run.folder).all_seen[-1]:.3f}"
+def _ending(outcome: Outcome) -> str:
+    return f"{outcome.score:.3f}" if outcome.error is None else f"failed: {outcome.error}"

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
-from iirc_train.commands.options import given, with_settings
+from iirc_train.commands.options import default_in_help, given, with_settings
 from iirc_train.composition import compose
 from iirc_train.distributed import is_first_process
 from iirc_train.report.results import read_results
@@ -36,7 +36,9 @@ CONFIG_OPTION = Annotated[
         "config": CONFIG_OPTION,
         "tensorboard": Annotated[
             bool | None,
-            typer.Option(help="Write curves for TensorBoard into the run's folder.  [default: on]"),
+            typer.Option(
+                help="Write curves for TensorBoard into the run's folder." + default_in_help(True)
+            ),
         ],
         "wandb_project": Annotated[
             str | None, typer.Option(help="Log to this project of Weights & Biases too.")

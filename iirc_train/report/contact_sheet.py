@@ -16,6 +16,7 @@ from iirc_train.report.plots import COLOURS, plain
 REPLAYED_COLOUR = COLOURS[1]
 MAX_COLUMNS = 8
 CHARACTERS_PER_LINE = 19
+CHARACTERS_OF_TITLE = 85
 
 # inches
 CELL = 1.25
@@ -56,6 +57,7 @@ def contact_sheet(images: Sequence[ShownImage], title: str, subtitle: str) -> Fi
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.axis("off")
+    title = textwrap.shorten(title, CHARACTERS_OF_TITLE, placeholder=" …")
     axes.text(GAP, 0.2, plain(title), fontsize=11, fontweight="bold", va="center")
     axes.text(GAP, 0.44, plain(subtitle), fontsize=8.5, va="center")
     for number, (image, caption) in enumerate(zip(images, captions, strict=True)):
@@ -66,7 +68,7 @@ def contact_sheet(images: Sequence[ShownImage], title: str, subtitle: str) -> Fi
             _frame(axes, left, top, CELL)
         axes.text(left + CELL / 2, top + CELL + 0.05, caption, fontsize=7, ha="center", va="top")
     if any(image.is_replayed for image in images):
-        _frame(axes, width - 1.78, 0.13, 0.14)
+        _frame(axes, width - 1.64, 0.13, 0.14)
         axes.text(width - GAP, 0.2, "from the replay buffer", fontsize=8.5, ha="right", va="center")
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # images changed them
     return figure

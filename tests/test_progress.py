@@ -1,0 +1,41 @@
+"""What a run shows while it works."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from iirc_train.progress import TrainingProgress
+
+CLASSES = ["large_omnivores_and_herbivores", "aquarium_fish", "flatfish", "whale", "otter"]
+
+
+def shown(*, terminal: bool, width: int = 80) -> str:
+    """Return what is shown amid the fifth of twenty epochs of the second of 22 tasks."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=width, color_system=None)
+    with TrainingProgress(console, "icarl_cnn on iirc_cifar100", 22, 1) as progress:
+        progress.begin_task(1, CLASSES, n_epochs=20, n_batches=10, epochs_done=3)
+        for _ in range(10):
+            progress.batch_done()
+        record = {"task": 1, "epoch": 3, "loss": 1.23456, "modified_jaccard_sim": 0.5}
+        progress.epoch_done(record, 12345.0)
+        progress.batch_done()
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_terminal_shows_tasks_epochs_loss_score_speed_and_times(width):
+    text = shown(terminal=True, width=width)
+    last = text[text.rindex("icarl_cnn on iirc_cifar100") :]
+    for part in (
+        *("1/22 tasks", "task 1", "4/20 epochs", "loss 1.2346", "pw-JS 0.500"),
+        *("12,345 images/s", "0:00:00", "-:--:--"),
+    ):
+        assert part in last, (part, last)
+
+
+def test_elsewhere_an_epoch_is_a_line():
+    assert shown(terminal=False).splitlines() == [
+        "icarl_cnn on iirc_cifar100: task 1 epoch 3: loss 1.2346  pw-JS 0.500  12,345 images/s"
+    ]
