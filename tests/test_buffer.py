@@ -3,7 +3,9 @@
 import copy
 import json
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -419,6 +421,32 @@ def test_memories_that_are_not_those_written_are_refused(tmp_path, tasks, damage
     again.load_buffer_state_dict(buffer.buffer_state_dict())
     with pytest.raises(BufferStorageError, match="classes/000000"):
         again[0]
+
+
+def test_a_lost_group_of_generations_is_noticed(tmp_path, tasks):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    (tmp_path / "buffer.zarr" / "generations" / "zarr.json").unlink()
+    again = BufferStore(tmp_path / "buffer.zarr")
+    with pytest.raises(BufferStorageError, match=r"cannot write .*generations/000001"):
+        again.commit({"animal": 2})
+
+
+@pytest.mark.parametrize("at_write", range(6))
+def test_a_buffer_whose_making_was_broken_off_is_made_again(tmp_path, monkeypatch, at_write):
+    writes = count()
+    replace = Path.replace
+
+    def broken(self, target):
+        if next(writes) == at_write:
+            raise OSError(5, "Input/output error")
+        return replace(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", broken)
+        with suppress(OSError, BufferStorageError):
+            BufferStore(tmp_path / "buffer.zarr")
+    assert BufferStore(tmp_path / "buffer.zarr").commit({}) == 1
 
 
 def test_a_generation_without_counts_is_refused(tmp_path, tasks):

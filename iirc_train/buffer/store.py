@@ -113,7 +113,8 @@ class BufferStore:
         if "format" not in attributes:
             if read_only or any(self._root.keys()):
                 raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
-            self._root.attrs.update({"format": FORMAT, "version": VERSION})
+            # in one go: attrs.update would write one after the other
+            self._root.update_attributes({"format": FORMAT, "version": VERSION})
         elif attributes["format"] != FORMAT or attributes.get("version") != VERSION:
             raise BufferStorageError(
                 f"{path} is {attributes['format']!r} version {attributes.get('version')!r}, "
@@ -194,11 +195,16 @@ class BufferStore:
 
         Returns:
             The generation's number.
+
+        Raises:
+            BufferStorageError: The hierarchy is damaged.
         """
         generation = max(self.generations(), default=0) + 1
-        self._root.create_group(
-            f"generations/{generation:06d}", attributes={"counts": dict(counts)}
-        )
+        name = f"generations/{generation:06d}"
+        try:
+            self._root.create_group(name, attributes={"counts": dict(counts)})
+        except Exception as error:  # zarr raises many types on a damaged hierarchy
+            raise BufferStorageError(f"cannot write {self.path}/{name}: {error}") from error
         if self.path is not None:
             sync_tree(self.path)
         return generation
