@@ -2,12 +2,15 @@
 
 import os
 
+from iirc_train.lifeline import end_with_lifeline
+
 
 def main() -> None:
     """Run the command."""
     # Training and decoding share the processors: threads that spin while they wait for each
     # other would starve the rest. Read once, when torch loads its threading library.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    end_with_lifeline()
     from iirc_train.cli import main as run
 
     run()

@@ -17,6 +17,7 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
+from iirc_train.lifeline import environment_with_lifeline
 from iirc_train.methods import get_method
 from iirc_train.record import is_finished
 from iirc_train.report.results import read_results
@@ -153,11 +154,17 @@ class Processes:
                 if self._stopped:
                     return INTERRUPTED
                 process = subprocess.Popen(
-                    command, cwd=self._folder, stdout=file, stderr=subprocess.STDOUT
+                    command,
+                    cwd=self._folder,
+                    env=environment_with_lifeline(),
+                    stdin=subprocess.PIPE,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
                 )
                 self._running.add(process)
             try:
-                return process.wait()
+                with process:
+                    return process.wait()
             finally:
                 with self._lock:
                     self._running.discard(process)

@@ -53,6 +53,7 @@ TRAIN_ROOMS = [
     "engine",
     "runs",
     "report",
+    "lifeline",
     "sweep",
     "demo",
     "commands",

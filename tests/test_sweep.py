@@ -35,13 +35,14 @@ def settings_file(tiny_settings, tmp_path) -> Path:
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[bytes]:
-    """Start the command in a process group of its own."""
+def start(*arguments: object, folder: Path | None = None) -> subprocess.Popen[bytes]:
+    """Start the command in a folder, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "iirc_train", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
+        cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )
 
@@ -66,7 +67,7 @@ def test_a_sweep_killed_half_way_and_started_again_ends_with_complete_equal_runs
     process = start(*command, "--output", killed)
     while len(metrics_of(killed)) < 2 and process.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
+    process.kill()  # its runs end with it, or they would be in use below
     process.communicate()
     assert not all(is_finished(killed / name) for name in metrics_of(unbroken))
     process = start(*command, "--output", killed)
@@ -162,8 +163,9 @@ def test_a_cluster_trains_the_same_runs(settings_file, tmp_path):
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0"
     ) as cluster:
         process = start(
-            *("sweep", "--config", settings_file, "--output", tmp_path / "cluster"),
+            *("sweep", "--config", settings_file.name, "--output", "cluster"),
             *("--method", "finetune", "--scheduler", cluster.scheduler_address),
+            folder=tmp_path,  # the workers are elsewhere
         )
         printed, _ = process.communicate()
     assert process.returncode == 0, printed.decode()
