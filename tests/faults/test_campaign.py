@@ -17,8 +17,8 @@ def all_commands(tmp_path_factory):
 @pytest.mark.parametrize("name", SHORT)
 def test_what_happens_to_a_command_does_not_change_its_end(all_commands, tmp_path, name):
     campaign = Campaign(all_commands[name], tmp_path, seed=0)
-    campaign.kill(4)
-    campaign.fail(2)
-    campaign.damage(2)
+    campaign.kill(2)
+    campaign.fail(1)
+    campaign.damage(1)
     assert campaign.tally.problems == []
-    assert campaign.tally.kills >= 4
+    assert campaign.tally.kills >= 2
