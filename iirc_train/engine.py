@@ -245,7 +245,6 @@ class Training:
         self.run_directory.write_confusion(task_id, **confusion._asdict())
         for tracker in self._trackers:
             tracker.task_done(task_id, task_scalars(records))
-        self.run_directory.write_confusion(task_id, **confusion._asdict())
         return records[-1]
 
     def _save(self, position: Position) -> None:
