@@ -55,6 +55,7 @@ def has_lines(path) -> bool:
 
 def test_asked_twice_it_stops_at_once(tiny_settings, tmp_path, monkeypatch):
     learned = []
+    handler = signal.getsignal(signal.SIGINT)
     training_step = Model.training_step
 
     def ask_twice(method, batch):
@@ -69,7 +70,7 @@ def test_asked_twice_it_stops_at_once(tiny_settings, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_experiment(config, tmp_path / "run", QUIET)
     assert len(learned) == 2
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_loss_that_is_no_number_is_told_with_step_and_checkpoint(
