@@ -107,9 +107,12 @@ def command_of(words: list[str]):
 
 def parse(command, arguments: list[str]):
     """Parse a command line without doing what it says; what is wrong with it is an error."""
-    while hasattr(command, "commands") and arguments:
-        assert arguments[0] in command.commands, f"there is no command {arguments[0]!r}"
-        command, arguments = command.commands[arguments[0]], arguments[1:]
+    while hasattr(command, "list_commands") and arguments:
+        context = typer.Context(command)
+        assert arguments[0] in command.list_commands(context), (
+            f"there is no command {arguments[0]!r}"
+        )
+        command, arguments = command.get_command(context, arguments[0]), arguments[1:]
     return command.make_context(command.name, list(arguments))
 
 

@@ -1,6 +1,5 @@
 """Sharding that is killed again and again ends as if nothing had happened."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from iirc_data.shards import write_shards
 from iirc_data.sources import FolderSource, open_folder
 from tests.conftest import encode, noise_image
+from tests.processes import CONTEXT
 
 ROOT = Path(__file__).parents[1]
 N_CLASSES = 40
@@ -76,12 +76,10 @@ def wait_until(condition, process) -> None:
 
 
 def test_a_run_killed_over_and_over_ends_like_an_unbroken_one(images, unbroken, tmp_path):
-    context = multiprocessing.get_context("forkserver")  # starts in milliseconds, without threads
-    context.set_forkserver_preload(["iirc_data.shards", "iirc_data.sources"])
     out = tmp_path / "out"
     half_written = 0
     for kill in range(N_KILLS):
-        process = context.Process(target=write_shards, args=(FolderSource(images), out))
+        process = CONTEXT.Process(target=write_shards, args=(FolderSource(images), out))
         process.start()
         if kill % 6 == 5:  # while it starts, or looks at what earlier runs left
             time.sleep(0.002 * kill)

@@ -1,7 +1,6 @@
 """Sharing datasets: publish, pull, lazy fetching; interrupted at any moment, damaged on the way."""
 
 import hashlib
-import multiprocessing
 import os
 import pickle
 import re
@@ -36,14 +35,11 @@ from iirc_data.sources import open_folder
 from iirc_data.task_view import TaskSequence, needed_classes
 from tests.conftest import write_image_folder
 from tests.full_disk import space_left
+from tests.processes import CONTEXT
 
 pytest.importorskip("aiohttp")
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-
-# its children start in milliseconds, and inherit no thread's lock
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["iirc_data.shards.sharing", "tests.test_sharing"])
 
 
 class Server(ThreadingHTTPServer):

@@ -1,6 +1,5 @@
 """Runs that are killed again and again end as if nothing had happened."""
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from rich.console import Console
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.runs import resume_experiment, run_experiment
+from tests.processes import CONTEXT
 from tests.test_resume import assert_equal_runs
 
 N_WRITES_TO_KILL_AT = 3
@@ -51,11 +51,8 @@ def train(settings: dict[str, object], output: Path, kill_at_write: int | None) 
 
 @pytest.fixture(scope="module")
 def start():
-    context = multiprocessing.get_context("forkserver")  # starts in milliseconds, without threads
-    context.set_forkserver_preload(["iirc_train.runs", "tests.test_training_kills"])
-
     def start(*arguments):
-        process = context.Process(target=train, args=arguments)
+        process = CONTEXT.Process(target=train, args=arguments)
         process.start()
         return process
 

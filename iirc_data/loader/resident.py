@@ -29,6 +29,7 @@ class ResidentImages:
 
     def __init__(self, samples: Samples, engine: Engine, device: torch.device) -> None:
         height, width = samples.sizes[0].tolist()
+        self._border = 0  # black pixels around each image, as many as crops have needed so far
         self._pixels = torch.empty(
             (len(samples), height, width, 3), dtype=torch.uint8, device=device
         )
@@ -54,32 +55,39 @@ class ResidentImages:
         Returns:
             uint8 (N, H, W, 3), on the device.
         """
-        images = self._pixels[self._indices(numbers)]
-        if augmentation.crop is not None and augmentation.output_size is not None:
-            images = self._cropped(images, augmentation.crop, augmentation.output_size)
+        chosen = self._indices(numbers)
+        if augmentation.crop is None or augmentation.output_size is None:
+            images = self._images[chosen]
+        else:
+            images = self._cropped(chosen, augmentation.crop, augmentation.output_size)
         flipped = self._indices(np.flatnonzero(augmentation.flip))
         images[flipped] = images[flipped].flip(2)
         return images
 
+    @property
+    def _images(self) -> torch.Tensor:
+        """The images without their borders."""
+        height, width = (size - 2 * self._border for size in self._pixels.shape[1:3])
+        return self._pixels.narrow(1, self._border, height).narrow(2, self._border, width)
+
     def _cropped(
-        self,
-        images: torch.Tensor,
-        crop: NDArray[np.int32],
-        output_size: tuple[int, int],
+        self, chosen: torch.Tensor, crop: NDArray[np.int32], output_size: tuple[int, int]
     ) -> torch.Tensor:
-        n, *size, channels = images.shape
+        beyond = int(max(0, -crop.min(), (crop + output_size - self._images.shape[1:3]).max()))
+        if beyond > self._border:
+            self._pixels = F.pad(self._images, (0, 0, *[beyond] * 4))
+            self._border = beyond
+        n, rows, columns, channels = self._pixels.shape
         height, width = output_size
-        beyond = int(max(0, -crop.min(), (crop + output_size - size).max()))
-        padded = F.pad(images, (0, 0, beyond, beyond, beyond, beyond))
-        rows, columns = padded.shape[1:3]
         # every window of every image, as a view: what is chosen of it is copied, once
-        windows = padded.as_strided(
+        windows = self._pixels.as_strided(
             (n, rows - height + 1, columns - width + 1, height, width * channels),
-            (*padded.stride()[:3], padded.stride(1), 1),
+            (*self._pixels.stride()[:3], self._pixels.stride(1), 1),
         )
-        top, left = (self._indices(crop[:, axis].astype(np.int64) + beyond) for axis in (0, 1))
-        chosen = windows[torch.arange(n, device=images.device), top, left]
-        return chosen.view(n, height, width, channels)
+        top, left = (
+            self._indices(crop[:, axis].astype(np.int64) + self._border) for axis in (0, 1)
+        )
+        return windows[chosen, top, left].view(len(chosen), height, width, channels)
 
     def _indices(self, values: NDArray[np.int64]) -> torch.Tensor:
         return on_device(torch.from_numpy(values), self._pixels.device)

@@ -304,6 +304,13 @@ class RandomBuffer(BufferBase):
 class HerdingBuffer(BufferBase):
     """Keeps the samples that herding chooses by the method's latents."""
 
+    def update_buffer_new_task(
+        self, new_task_data: Any, dist_args: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """See :meth:`BufferBase.update_buffer_new_task`."""
+        with kwargs["method"].inference():  # prepared once for all classes
+            super().update_buffer_new_task(new_task_data, dist_args, **kwargs)
+
     def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
         pool = self.config.max_mems_pool_per_class
         indices = np.asarray(

@@ -21,6 +21,9 @@ from iirc_train.models import ResNet, ResNetCIFAR
 from iirc_train.models.folding import without_batch_norms
 from iirc_train.utils import get_optimizer
 
+Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Output and latent for images."""
+
 
 class BaseMethod(nn.Module, ABC):
     """A lifelong learning method.
@@ -78,6 +81,7 @@ class BaseMethod(nn.Module, ABC):
         self.cur_task_id = -1
         self.autocast_dtype: torch.dtype | None = None
         self._share = 1.0
+        self._lent: Forward | None = None
         self.train_through(None)
         self.opt: optim.Optimizer
         self.scheduler: LRScheduler | ReduceLROnPlateau
@@ -253,17 +257,23 @@ class BaseMethod(nn.Module, ABC):
         return output.float(), latent.float()
 
     @contextmanager
-    def inference(self) -> Iterator[Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]]:
+    def inference(self) -> Iterator[Forward]:
         """Lend what :meth:`forward_net` does, faster, while the network stays as it is.
 
-        Within, the method is in evaluation mode and no gradients are kept.
+        Within, the method is in evaluation mode and no gradients are kept. Prepared once where one
+        such context is within another.
         """
+        if self._lent is not None:
+            yield self._lent
+            return
         was_training = self.training
         self.eval()
         try:
             with torch.inference_mode():
-                yield partial(self._run, without_batch_norms(self.net))
+                self._lent = partial(self._run, without_batch_norms(self.net))
+                yield self._lent
         finally:
+            self._lent = None
             self.train(was_training)
 
     def train_through(self, wrapper: nn.Module | None) -> None:

@@ -87,5 +87,5 @@ class _Block(nn.Module):
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         out = F.relu(self.norm1(self.conv1(hidden)), inplace=True)
-        out = self.norm2(self.conv2(out)) + self.shortcut(hidden)
+        out = self.norm2(self.conv2(out)).add_(self.shortcut(hidden))
         return F.relu(out, inplace=True) if self.relu else out

@@ -4,7 +4,6 @@ The child is forked from a server that has the imports done, and runs the real e
 """
 
 import errno
-import multiprocessing
 import os
 import random
 import resource
@@ -15,16 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    [
-        "iirc_train.cli",
-        "tools.shard_cifar",
-        "tools.shard_folder",
-        "tools.shard_imagenet",
-        "tests.faults.saboteur",
-    ]
-)
+from tests.processes import CONTEXT
 
 WRITING_EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 FAILURES = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}

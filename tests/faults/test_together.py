@@ -1,6 +1,5 @@
 """Commands that work on the same folder at the same time."""
 
-import multiprocessing
 import threading
 import time
 from pathlib import Path
@@ -9,10 +8,8 @@ from iirc_data.errors import ShardError
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.sharing import pull
 from iirc_data.sources import open_folder
+from tests.processes import CONTEXT
 from tests.test_sharing import serve, tree
-
-# its children start in milliseconds, and inherit no thread's lock
-CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def shard(images: Path, out: Path, results) -> None:

@@ -1,0 +1,22 @@
+"""Child processes that start in milliseconds and inherit no thread's lock.
+
+They are forked from a server that has the imports done.
+"""
+
+import multiprocessing
+
+# One server serves all tests of a session, so its imports stand here: what each test module asked
+# for itself, another one would undo.
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    [
+        "pytest",
+        "iirc_train.commands.data",
+        "iirc_train.commands.sweep",
+        "iirc_train.commands.train",
+        "tools.shard_cifar",
+        "tools.shard_folder",
+        "tools.shard_imagenet",
+        "tests.faults.saboteur",
+    ]
+)

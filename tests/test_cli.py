@@ -1,0 +1,45 @@
+"""The command as a whole: what is in it, and that it starts at once."""
+
+import subprocess
+import sys
+
+from typer.testing import CliRunner
+
+from iirc_train.cli import app
+
+COMMANDS = ("demo", "benchmarks", "data", "presets", "train", "sweep", "report", "compare")
+
+
+def invoke(*arguments: str):
+    return CliRunner(env={"COLUMNS": "120"}).invoke(app, arguments)
+
+
+def test_help_lists_every_command_with_what_it_does():
+    shown = invoke("--help").output
+    for name in COMMANDS:
+        assert f" {name} " in shown
+    for text in ("data pipeline first", "Train a method", "one HTML page", "sharded datasets"):
+        assert text in shown
+
+
+def test_help_of_data_lists_the_look_at_what_training_sees_with_the_rest():
+    shown = invoke("data", "--help").output
+    for name in ("info", "verify", "publish", "pull", "digest", "show"):
+        assert f" {name} " in shown
+
+
+def test_an_unknown_command_is_an_error_of_usage():
+    result = invoke("trian")
+    assert result.exit_code == 2
+    assert "trian" in result.output
+
+
+def test_commands_for_data_start_without_torch():
+    code = (
+        "import sys; from iirc_train.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert not end.code\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    for arguments in (["benchmarks"], ["data", "verify", "--help"]):
+        subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
