@@ -35,7 +35,7 @@ from iirc_train.tracking import (
     trackers,
 )
 
-HERDING_BATCH_SIZE = 256
+HERDING_BATCH_SIZE = 128
 MONITOR = "modified_jaccard_sim"  # of in-task validation: plateaus and best models go by it
 
 

@@ -6,10 +6,16 @@ import random
 import pytest
 import torch
 
+from iirc_data.loader import memory
 from iirc_data.loader.memory import empty
 
 CPU = torch.device("cpu")
 SHAPE = (64, 64, 64, 3)
+
+
+@pytest.fixture(autouse=True)
+def no_earlier_batches(monkeypatch):
+    monkeypatch.setattr(memory, "_blocks", memory._Blocks())
 
 
 def test_memory_that_nobody_holds_is_used_again():

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.cli import app
+from iirc_train.config import ExperimentConfig
 from iirc_train.record import is_finished
+from iirc_train.runs import run_experiment
 from iirc_train.sweep import Outcome, plan, run_all
+from tests.processes import CONTEXT
 from tests.test_resume import assert_equal_runs
 
 METHODS = ["finetune", "mask_seen_classes"]
@@ -57,15 +61,26 @@ def metrics_of(folder: Path) -> dict[str, bytes]:
     }
 
 
+def train(config: ExperimentConfig, folder: Path) -> None:
+    run_experiment(config, folder, Console(quiet=True))
+
+
+def train_alone(config: ExperimentConfig, folder: Path) -> None:
+    """Train without a sweep, in a process of its own."""
+    process = CONTEXT.Process(target=train, args=(config, folder))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 def test_a_sweep_killed_half_way_and_started_again_ends_with_complete_equal_runs(
     settings_file, tmp_path
 ):
     command = ["sweep", "--config", settings_file, "--schedule", "0-1", "--jobs", 2]
     command += [word for method in METHODS for word in ("--method", method)]
     unbroken, killed = tmp_path / "unbroken", tmp_path / "killed"
-    process = start(*command, "--output", unbroken)
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed.decode()
+    for run in plan(unbroken, methods=METHODS, schedules=[0, 1], file=settings_file):
+        train_alone(run.config, run.folder)
 
     process = start(*command, "--output", killed)
     while len(metrics_of(killed)) < 2 and process.poll() is None:
@@ -84,7 +99,7 @@ def test_a_sweep_killed_half_way_and_started_again_ends_with_complete_equal_runs
     assert all(name in printed.decode() for name in names)
 
 
-def test_a_run_that_fails_is_listed_and_the_others_are_trained(
+def test_a_run_that_fails_is_listed_and_the_others_are_trained_and_logged(
     settings_file, tmp_path, monkeypatch
 ):
     broken = tmp_path / "sweep" / "mask_seen_classes" / "schedule_0" / "seed_0"
@@ -98,8 +113,12 @@ def test_a_run_that_fails_is_listed_and_the_others_are_trained(
     assert process.returncode == 1, text
     assert "holds a run already" in text
     assert str(broken / "log.txt") in text
-    assert is_finished(tmp_path / "sweep" / "finetune" / "schedule_0" / "seed_0")
     assert not is_finished(broken)
+    trained = tmp_path / "sweep" / "finetune" / "schedule_0" / "seed_0"
+    assert is_finished(trained)
+    log = (trained / "log.txt").read_text()
+    assert log.startswith("$ ")
+    assert "after task" in log
 
 
 def test_runs_are_planned_for_every_combination(settings_file, tmp_path):
@@ -172,11 +191,8 @@ def test_a_cluster_trains_the_same_runs(settings_file, tmp_path):
         )
         printed, _ = process.communicate()
     assert process.returncode == 0, printed.decode()
-    process = start(
-        *("train", "--config", settings_file, "--method", "finetune", "--output", tmp_path / "run")
-    )
-    printed, _ = process.communicate()
-    assert process.returncode == 0, printed.decode()
+    (run,) = plan(tmp_path, methods=["finetune"], file=settings_file)
+    train_alone(run.config, tmp_path / "run")
     trained = tmp_path / "cluster" / "finetune" / "schedule_0" / "seed_0"
     assert_equal_runs(trained, tmp_path / "run")
 
@@ -229,15 +245,3 @@ def test_a_damaged_run_does_not_stop_the_others(settings_file, tmp_path, finishe
     with ThreadPoolExecutor(1) as threads:
         outcomes = run_all(runs, threads)
     assert ["is not a readable run" in outcome.error for outcome in outcomes] == [True, True]
-
-
-def test_logs_keep_what_runs_printed(settings_file, tmp_path):
-    process = start(
-        *("sweep", "--config", settings_file, "--output", tmp_path, "--method", "finetune")
-    )
-    process.communicate()
-    folder = tmp_path / "finetune" / "schedule_0" / "seed_0"
-    log = (folder / "log.txt").read_text()
-    assert log.startswith("$ ")
-    assert "after task" in log
-    assert json.loads((folder / "record.json").read_text())["sessions"][0]["finished"]

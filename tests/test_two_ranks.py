@@ -26,23 +26,19 @@ def runs(tiny_settings, tmp_path_factory) -> dict[int, Path]:
     root = tmp_path_factory.mktemp("ranks")
     settings = tiny_settings | {"engine": "torch", "threads": 1, "lr": 0.05, "epochs_per_task": 2}
     (root / "settings.json").write_text(json.dumps(settings))
+    launched = []
     for n in (1, 2):
         (root / str(n)).mkdir()
         launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
-        subprocess.run(
-            [
-                sys.executable,
-                *launcher,
-                "-m",
-                "tests.two_ranks",
-                root / "settings.json",
-                root / str(n),
-            ],
-            check=True,
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=300,
+        work = ["-m", "tests.two_ranks", root / "settings.json", root / str(n)]
+        launched.append(
+            subprocess.Popen(
+                [sys.executable, *launcher, *work],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
         )
+    assert [process.wait(timeout=300) for process in launched] == [0, 0]
     return {n: root / str(n) for n in (1, 2)}
 
 

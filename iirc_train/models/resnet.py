@@ -1,7 +1,6 @@
 """ResNets for images of ImageNet's size, from torchvision."""
 
 import torch
-import torchvision
 from torch import nn
 
 from iirc_data.errors import ConfigurationError
@@ -24,7 +23,10 @@ class ResNet(nn.Module):
         super().__init__()
         if num_layers not in DEPTHS:
             raise ConfigurationError(f"ResNet has {DEPTHS} layers, got {num_layers}")
-        self.model = getattr(torchvision.models, f"resnet{num_layers}")(weights=None)
+        # importing it takes as long as importing torch, and only this network needs it
+        from torchvision import models
+
+        self.model = getattr(models, f"resnet{num_layers}")(weights=None)
         self.model.output_layer = nn.Linear(self.model.fc.in_features, num_classes)
         self.model.fc = nn.Identity()
 
