@@ -79,4 +79,4 @@ def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Copy a tensor to a device, without waiting for the copy."""
     if device.type == "cuda" and not tensor.is_cuda:
         tensor = tensor.pin_memory()  # only so does the copy not wait
-    return tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=device.type == "cuda")

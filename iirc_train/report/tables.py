@@ -51,7 +51,13 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
 
 def _table_of_groups(title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(
+        title=title,
+        title_justify="left",
+        min_width=len(title),  # the title in one line
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
     table.add_column("group", overflow="fold")
     table.add_column("runs", justify="right")
     return table
