@@ -14,14 +14,16 @@ def interrupted_in_one_line(what_to_do: str | Callable[[], str]) -> Iterator[Non
     """End with one line and the usual exit status when interrupted; SIGTERM is as Ctrl-C.
 
     Args:
-        what_to_do: Said to the user, or what tells it when that is known.
+        what_to_do: Said to the user, or what tells it when that is known; nothing is said where
+            it is empty, as where another process speaks.
     """
     earlier = signal.signal(signal.SIGTERM, _terminate)
     try:
         yield
     except KeyboardInterrupt as interrupt:
         line = what_to_do if isinstance(what_to_do, str) else what_to_do()
-        Console(stderr=True, soft_wrap=True).print(f"interrupted: {line}", highlight=False)
+        if line:
+            Console(stderr=True, soft_wrap=True).print(f"interrupted: {line}", highlight=False)
         number = signal.SIGTERM if interrupt.args == (signal.SIGTERM,) else signal.SIGINT
         sys.exit(128 + number)
     finally:

@@ -76,7 +76,8 @@ def train(
         raise ConfigurationError(
             "--repeat takes the settings of the run: give no other option than --output"
         )
-    with interrupted_in_one_line(f"go on with: iirc train --resume {run}"):
+    hint = f"go on with: iirc train --resume {run}" if is_first_process() else ""
+    with interrupted_in_one_line(hint):
         if resume is not None:
             resume_experiment(resume, console, tracking=tracking)
         elif repeat is not None:
