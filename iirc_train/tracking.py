@@ -1,6 +1,7 @@
 """Following a run from outside: TensorBoard, Weights & Biases."""
 
 import uuid
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -65,6 +66,8 @@ class Tracker(Protocol):
 class TensorBoard:
     """Event files for TensorBoard: curves over epochs, and over tasks.
 
+    When they cannot be written any more, a warning says so and training goes on without them.
+
     Args:
         folder: Where they go.
         epoch: The epoch that comes next: what a killed run wrote of it and later ones is void.
@@ -74,19 +77,38 @@ class TensorBoard:
     def __init__(self, folder: Path, epoch: int, task_id: int) -> None:
         self._epochs = SummaryWriter(folder / "epochs", purge_step=epoch)
         self._tasks = SummaryWriter(folder / "tasks", purge_step=task_id)
+        self._has_failed = False
 
     def epoch_done(self, epoch: int, scalars: Mapping[str, float]) -> None:
         """See :class:`Tracker`."""
-        _add(self._epochs, scalars, epoch)
+        self._add(self._epochs, scalars, epoch)
 
     def task_done(self, task_id: int, scalars: Mapping[str, float]) -> None:
         """See :class:`Tracker`."""
-        _add(self._tasks, scalars, task_id)
+        self._add(self._tasks, scalars, task_id)
 
     def close(self) -> None:
         """Write what is left."""
-        self._epochs.close()
-        self._tasks.close()
+        for writer in (self._epochs, self._tasks):
+            with self._failing_once():
+                writer.close()
+
+    def _add(self, writer: SummaryWriter, scalars: Mapping[str, float], step: int) -> None:
+        if self._has_failed:
+            return
+        with self._failing_once():
+            for name, value in scalars.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
+
+    @contextmanager
+    def _failing_once(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # whatever the writer's thread has met
+            if not self._has_failed:
+                warnings.warn(f"TensorBoard's curves end here: {error}", stacklevel=2)
+            self._has_failed = True
 
 
 class WeightsAndBiases:
@@ -192,9 +214,3 @@ def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def _task_name(task: int | str) -> str:
     return "all seen classes" if task == "all" else f"task {task}"
-
-
-def _add(writer: SummaryWriter, scalars: Mapping[str, float], step: int) -> None:
-    for name, value in scalars.items():
-        writer.add_scalar(name, value, step)
-    writer.flush()

@@ -6,6 +6,7 @@ import types
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from iirc_data.errors import ConfigurationError, InUseError
 from iirc_data.locks import sole_user
@@ -166,3 +167,21 @@ def test_the_lock_of_a_killed_command_does_not_hinder(config, tmp_path):
     assert (run / ".lock").exists()
     resume_experiment(run, QUIET)
     assert not (run / ".lock").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_curves_that_cannot_be_written_do_not_stop_a_run(config, tmp_path, monkeypatch):
+    expected = run_experiment(config, tmp_path / "unbroken", QUIET)
+    write, written = RecordWriter.write, []
+
+    def full_disk(self, data):
+        written.append(data)
+        if len(written) > 20:
+            raise OSError(28, "No space left on device")
+        write(self, data)
+
+    monkeypatch.setattr(RecordWriter, "write", full_disk)
+    with pytest.warns(UserWarning, match="curves end here: .*No space left") as told:
+        run = run_experiment(config, tmp_path / "run", QUIET)
+    assert len([w for w in told if "curves end here" in str(w.message)]) == 1
+    assert read_metrics(run) == read_metrics(expected)

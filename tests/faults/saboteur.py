@@ -78,7 +78,7 @@ class End:
 
     @property
     def is_explained(self) -> bool:
-        """Whether it failed by an error of one line, which TensorBoard's thread may precede."""
+        """Whether it failed by an error of one line."""
         return self.status == 1 and any(
             line.startswith("error: ") or " failed, see" in line  # the latter of a sweep's run
             for line in self.told.splitlines()
