@@ -7,7 +7,7 @@ import pickle
 import shutil
 import tarfile
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -374,6 +374,8 @@ def command_line_target(around: Surroundings) -> Target:
     options = [f"--{name.replace('_', '-')}" for name in ExperimentConfig.setting_names()]
     options += ["--preset", "--config", "--tasks", "--workers", "--schedule", "--help", "--x", "--"]
     place = str(around.folder / "nothing")
+    here = around.folder / "here"
+    here.mkdir()
     words = st.one_of(
         st.sampled_from(options),
         st.sampled_from([place, str(around.store.root), "iirc_cifar10", "0-99999999999", "cpu"]),
@@ -391,7 +393,7 @@ def command_line_target(around: Surroundings) -> Target:
         status = 0
         with (
             mock.patch("sys.argv", ["iirc", *arguments]),
-            mock.patch("pathlib.Path.cwd", lambda: around.folder),
+            chdir(here),
             redirect_stdout(out),
             redirect_stderr(errors),
         ):
