@@ -456,3 +456,27 @@ def test_a_generation_without_counts_is_refused(tmp_path, tasks):
     path.write_text(path.read_text().replace("2", '"two"'))
     with pytest.raises(BufferStorageError, match="generations/000001"):
         BufferStore(tmp_path / "buffer.zarr").counts(1)
+
+
+@pytest.mark.parametrize("content", ['{"a', "[]", ""])
+@pytest.mark.parametrize(
+    "group", [".", "classes", "classes/000000", "generations", "generations/000001"]
+)
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda store: store.generations(),
+        lambda store: store.counts(1),
+        lambda store: store.read_class(0, "animal"),
+        lambda store: store.write_class("dog", [], 1),
+        lambda store: store.commit({"animal": 2}),
+        lambda store: store.collect(1),
+    ],
+    ids=["generations", "counts", "read_class", "write_class", "commit", "collect"],
+)
+def test_damaged_metadata_is_no_reason_for_another_error(tmp_path, tasks, group, content, work):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    update(buffer, tasks[0])
+    (tmp_path / "buffer.zarr" / group / "zarr.json").write_text(content)
+    with suppress(BufferStorageError):
+        work(BufferStore(tmp_path / "buffer.zarr"))

@@ -17,7 +17,8 @@ shrinking a class writes a few bytes.
 import hashlib
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,16 +106,15 @@ class BufferStore:
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path = path
         storage = MemoryStore() if path is None else LocalStore(path, read_only=read_only)
-        try:
+        with _told(f"{path} is not a readable replay buffer"):
             self._root = zarr.open_group(storage, mode="r" if read_only else "a", zarr_format=3)
-        except Exception as error:  # zarr raises many types on a damaged hierarchy
-            raise BufferStorageError(f"{path} is not a readable replay buffer: {error}") from error
-        attributes = dict(self._root.attrs)
-        if "format" not in attributes:
-            if read_only or any(self._root.keys()):
-                raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
+            attributes = dict(self._root.attrs)
+            is_new = "format" not in attributes and not read_only and not any(self._root.keys())
+        if is_new:
             # in one go: attrs.update would write one after the other
             self._root.update_attributes({"format": FORMAT, "version": VERSION})
+        elif "format" not in attributes:
+            raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
         elif attributes["format"] != FORMAT or attributes.get("version") != VERSION:
             raise BufferStorageError(
                 f"{path} is {attributes['format']!r} version {attributes.get('version')!r}, "
@@ -129,6 +129,9 @@ class BufferStore:
             memories: Its memories; their order is kept.
             number: Number of the group; a group of this number that no generation names is
                 replaced.
+
+        Raises:
+            BufferStorageError: The hierarchy is damaged, or the disk takes no more.
         """
         label_names = sorted({name for m in memories for name in m.labels} - {NO_LABEL_PLACEHOLDER})
         codes = {name: index for index, name in enumerate(label_names)}
@@ -144,24 +147,23 @@ class BufferStore:
             name: values[name].astype(dtype).reshape(shape)
             for name, (dtype, shape) in _ARRAYS.items()
         }
-        group = self._root.create_group(
-            f"classes/{number:06d}",
-            overwrite=True,
-            attributes={
-                "class_name": class_name,
-                "label_names": label_names,
-                "sha256": _digest(class_name, label_names, arrays),
-            },
-        )
-        for name, array in arrays.items():
-            # images are compressed already: one chunk with a checksum is read in one go
-            group.create_array(
-                name,
-                data=array,
-                chunks=tuple(max(n, 1) for n in array.shape),
-                compressors=Crc32cCodec(),
-                config={"write_empty_chunks": True},  # so that a chunk that is lost is noticed
-            )
+        name = f"classes/{number:06d}"
+        attributes = {
+            "class_name": class_name,
+            "label_names": label_names,
+            "sha256": _digest(class_name, label_names, arrays),
+        }
+        with _told(f"cannot write {self.path}/{name}"):
+            group = self._root.create_group(name, overwrite=True, attributes=attributes)
+            for key, array in arrays.items():
+                # images are compressed already: one chunk with a checksum is read in one go
+                group.create_array(
+                    key,
+                    data=array,
+                    chunks=tuple(max(n, 1) for n in array.shape),
+                    compressors=Crc32cCodec(),
+                    config={"write_empty_chunks": True},  # so that a chunk that is lost is noticed
+                )
 
     def read_class(self, number: int, class_name: str) -> ClassMemories:
         """Read a class's memories in one go.
@@ -174,13 +176,11 @@ class BufferStore:
             BufferStorageError: The group is missing or damaged, or of another class.
         """
         name = f"classes/{number:06d}"
-        try:
+        with _told(f"cannot read {self.path}/{name}"):
             group: Any = self._root[name]
             label_names = [str(label) for label in group.attrs["label_names"]]
             arrays = {key: _read_array(group[key], *_ARRAYS[key]) for key in _ARRAYS}
             sha256 = group.attrs["sha256"]
-        except Exception as error:  # zarr raises many types on a damaged hierarchy
-            raise BufferStorageError(f"cannot read {self.path}/{name}: {error}") from error
         if sha256 != _digest(class_name, label_names, arrays):
             raise BufferStorageError(
                 f"{self.path}/{name} is damaged, or does not hold the memories of {class_name!r}"
@@ -201,10 +201,8 @@ class BufferStore:
         """
         generation = max(self.generations(), default=0) + 1
         name = f"generations/{generation:06d}"
-        try:
+        with _told(f"cannot write {self.path}/{name}"):
             self._root.create_group(name, attributes={"counts": dict(counts)})
-        except Exception as error:  # zarr raises many types on a damaged hierarchy
-            raise BufferStorageError(f"cannot write {self.path}/{name}: {error}") from error
         if self.path is not None:
             sync_tree(self.path)
         return generation
@@ -213,22 +211,24 @@ class BufferStore:
         """Return how many memories of each class a generation counts, in group order.
 
         Raises:
-            BufferStorageError: There is no such generation.
+            BufferStorageError: There is no such generation, or the hierarchy is damaged.
         """
+        existing = self.generations()
+        if generation not in existing:
+            raise BufferStorageError(
+                f"replay buffer {self.path} has no generation {generation}, only {sorted(existing)}"
+            )
         name = f"generations/{generation:06d}"
-        try:
+        with _told(f"cannot read {self.path}/{name}"):
             counts: Any = self._root[name].attrs["counts"]
             return {str(name): int(count) for name, count in counts.items()}
-        except KeyError as error:
-            raise BufferStorageError(
-                f"replay buffer {self.path} has no generation {generation}, "
-                f"only {sorted(self.generations())}"
-            ) from error
-        except Exception as error:  # zarr raises many types on a damaged hierarchy
-            raise BufferStorageError(f"cannot read {self.path}/{name}: {error}") from error
 
     def generations(self) -> set[int]:
-        """Return the numbers of the generations that exist."""
+        """Return the numbers of the generations that exist.
+
+        Raises:
+            BufferStorageError: The hierarchy is damaged.
+        """
         return {int(name) for name in self._group_names("generations") if name.isdecimal()}
 
     def collect(self, generation: int) -> None:
@@ -255,9 +255,21 @@ class BufferStore:
                 path.unlink()
 
     def _group_names(self, name: str) -> list[str]:
-        with warnings.catch_warnings(category=ZarrUserWarning, action="ignore"):
+        with (
+            _told(f"cannot read {self.path}/{name}"),
+            warnings.catch_warnings(category=ZarrUserWarning, action="ignore"),
+        ):
             group = self._root.get(name)
             return list(group.group_keys()) if isinstance(group, zarr.Group) else []
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what failed: zarr raises many types of errors on a damaged hierarchy."""
+    try:
+        yield
+    except Exception as error:
+        raise BufferStorageError(f"{what}: {error}") from error
 
 
 def _digest(class_name: str, label_names: list[str], arrays: Mapping[str, NDArray[Any]]) -> str:
