@@ -4,6 +4,7 @@ They are forked from a server that has the imports done.
 """
 
 import multiprocessing
+import signal
 
 # One server serves all tests of a session, so its imports stand here: what each test module asked
 # for itself, another one would undo.
@@ -20,3 +21,8 @@ CONTEXT.set_forkserver_preload(
         "tests.faults.saboteur",
     ]
 )
+
+
+def hear_ctrl_c() -> None:
+    """Let a child be interrupted as in a terminal, though the tests may run in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -19,6 +19,7 @@ from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
 from tests.conftest import TINY_TREE, write_image_folder
 from tests.full_disk import space_left
+from tests.processes import hear_ctrl_c
 from tests.raw_datasets import (
     WORDNET_IDS,
     tar_gz_of_folder,
@@ -294,6 +295,7 @@ def test_an_interrupted_command_ends_promptly_and_says_how_to_go_on(tmp_path, nu
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_ctrl_c,
     )
     while not list(tmp_path.glob("out/train/.*.partial")):
         assert process.poll() is None, process.stderr.read()

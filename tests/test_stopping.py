@@ -16,6 +16,7 @@ from iirc_data.errors import TrainingError
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods.finetune import Model
 from iirc_train.runs import resume_experiment, run_experiment
+from tests.processes import hear_ctrl_c
 from tests.test_resume import QUIET, assert_equal_runs
 
 SETTINGS = {"method": "finetune", "threads": 1, "engine": "torch", "epochs_per_task": 6}
@@ -34,6 +35,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_nothing(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"},
+        preexec_fn=hear_ctrl_c,
     )
     while process.poll() is None and not has_lines(run / "metrics.jsonl"):
         time.sleep(0.02)

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.record import is_finished
 from iirc_train.runs import run_experiment
 from iirc_train.sweep import Outcome, plan, run_all
-from tests.processes import CONTEXT
+from tests.processes import CONTEXT, hear_ctrl_c
 from tests.test_resume import assert_equal_runs
 
 METHODS = ["finetune", "mask_seen_classes"]
@@ -47,8 +46,7 @@ def start(*arguments: object, folder: Path | None = None) -> subprocess.Popen[by
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        # as in a terminal, though this process may have been started in the background
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=hear_ctrl_c,
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )

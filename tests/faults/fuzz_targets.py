@@ -230,7 +230,9 @@ def pickle_target(around: Surroundings) -> Target:
 def image_target(around: Surroundings) -> Target:
     modes = {"JPEG": ("RGB", "L", "CMYK"), "PNG": ("RGB", "L", "P", "RGBA", "1", "I;16")}
     seeds = [
-        encode(noise_image(1, 9, 7).convert(mode), kind) for kind, m in modes.items() for mode in m
+        encode(noise_image(1, 9, 7, "L" if mode == "I;16" else "RGB").convert(mode), kind)
+        for kind, m in modes.items()
+        for mode in m
     ]
 
     def use(data: bytes) -> None:
