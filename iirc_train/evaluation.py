@@ -47,7 +47,8 @@ class Evaluation(NamedTuple):
 def evaluate(method: BaseMethod, batches: Iterable[Batch]) -> dict[str, float]:
     """Return a method's metrics on the samples of all processes' batches."""
     counts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
-    counts += [label_counts(*pair) for pair in predictions_and_targets(method, batches)]
+    with method.inference():
+        counts += [label_counts(*pair) for pair in predictions_and_targets(method, batches)]
     return compute_metrics(gathered(torch.cat(counts)))
 
 
@@ -90,7 +91,7 @@ def evaluate_tasks(
     call this, share the work.
 
     Args:
-        method: The method; left in evaluation mode.
+        method: The method; left as it is.
         sequence: The tasks of one split, with complete information.
         split: Name of the split, for the records.
         after_task: Latest task seen.
@@ -101,10 +102,11 @@ def evaluate_tasks(
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
     parts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
-    for predictions, targets in predictions_and_targets(method, make_loader(everything)):
-        parts.append(label_counts(predictions, targets))
-        confusion += confusion_counts(predictions, targets)
-        n_samples += targets.sum(dim=0)
+    with method.inference():
+        for predictions, targets in predictions_and_targets(method, make_loader(everything)):
+            parts.append(label_counts(predictions, targets))
+            confusion += confusion_counts(predictions, targets)
+            n_samples += targets.sum(dim=0)
     counts = gathered(torch.cat(parts))
     where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
     records = []
@@ -125,19 +127,17 @@ def evaluate_tasks(
     )
 
 
-@torch.no_grad()
 def predictions_and_targets(
     method: BaseMethod, batches: Iterable[Batch]
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Predict samples batch by batch.
 
     Args:
-        method: The method; left in evaluation mode.
+        method: The method, within its ``inference()``.
         batches: The samples.
 
     Yields:
         Predicted and true labels, both bool (N, classes seen), on the method's device.
     """
-    method.eval()
     for batch in batches:
         yield method(batch.images), batch.targets.bool()

@@ -3,7 +3,7 @@
 import copy
 import json
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import nullcontext, suppress
 from itertools import count
 from pathlib import Path
 
@@ -37,9 +37,11 @@ class FlatMethod(torch.nn.Module):
 
     device = torch.device("cpu")
 
-    @contextmanager
     def inference(self):
-        yield lambda images: (images, images.mean(dim=(2, 3)))
+        return nullcontext()
+
+    def forward_net(self, images):
+        return images, images.mean(dim=(2, 3))
 
 
 @pytest.fixture(scope="module")

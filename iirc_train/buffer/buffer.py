@@ -346,7 +346,7 @@ def class_latents(
     Several processes, which all call this, share the work.
 
     Args:
-        method: Gives ``inference``.
+        method: Gives ``inference`` and ``forward_net``.
         task_data: The task's data.
         indices: int64 (N,), indices in it.
         batch_size: Samples per batch; the result does not depend on it.
@@ -356,9 +356,9 @@ def class_latents(
     """
     is_shared = len(indices) >= world_size()
     mine = indices[share_of(len(indices))] if is_shared else indices
-    with task_data.disable_augmentations(), method.inference() as forward:
+    with task_data.disable_augmentations(), method.inference():
         batches = _image_batches(task_data, mine, batch_size, method.device)
-        latents = torch.cat([forward(images)[1].float() for images in batches])
+        latents = torch.cat([method.forward_net(images)[1].float() for images in batches])
     latents = latents.clone()  # a tensor like any other
     return (gathered(latents) if is_shared else latents).cpu()
 

@@ -1,8 +1,8 @@
 """What all methods share; a method adds its loss, its head growth, and little else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, Self
 
@@ -18,11 +18,8 @@ from iirc_train.distributed import total, world_size
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
 from iirc_train.models import ResNet, ResNetCIFAR
-from iirc_train.models.folding import without_batch_norms
+from iirc_train.models.inference import Forward, in_parts, without_batch_norms
 from iirc_train.utils import get_optimizer
-
-Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Output and latent for images."""
 
 
 class BaseMethod(nn.Module, ABC):
@@ -81,7 +78,7 @@ class BaseMethod(nn.Module, ABC):
         self.cur_task_id = -1
         self.autocast_dtype: torch.dtype | None = None
         self._share = 1.0
-        self._lent: Forward | None = None
+        self._infer: Forward | None = None
         self.train_through(None)
         self.opt: optim.Optimizer
         self.scheduler: LRScheduler | ReduceLROnPlateau
@@ -240,6 +237,8 @@ class BaseMethod(nn.Module, ABC):
 
     def forward_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the network's output (N, classes) and latent (N, D) for images."""
+        if self._infer is not None:
+            return self._infer(x)
         return self._run(self._trained_net if torch.is_grad_enabled() else self.net, x)
 
     def forward_old_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -257,23 +256,25 @@ class BaseMethod(nn.Module, ABC):
         return output.float(), latent.float()
 
     @contextmanager
-    def inference(self) -> Iterator[Forward]:
-        """Lend what :meth:`forward_net` does, faster, while the network stays as it is.
+    def inference(self) -> Iterator[None]:
+        """Make :meth:`forward_net` faster, up to rounding, while the network stays as it is.
 
         Within, the method is in evaluation mode and no gradients are kept. Prepared once where one
         such context is within another.
         """
-        if self._lent is not None:
-            yield self._lent
+        if self._infer is not None:
+            yield
             return
         was_training = self.training
         self.eval()
         try:
             with torch.inference_mode():
-                self._lent = partial(self._run, without_batch_norms(self.net))
-                yield self._lent
+                net = without_batch_norms(self.net)
+                forward = partial(self._run, net)
+                with nullcontext(forward) if net is self.net else in_parts(forward) as self._infer:
+                    yield
         finally:
-            self._lent = None
+            self._infer = None
             self.train(was_training)
 
     def train_through(self, wrapper: nn.Module | None) -> None:
