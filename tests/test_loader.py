@@ -282,10 +282,10 @@ def test_one_engine_serves_many_loaders_and_half_read_epochs(view, tiny_store, e
 def test_training_and_evaluation_take_turns_without_building_pipelines(
     view, tiny_store, monkeypatch
 ):
-    from iirc_data.loader import dali
+    from iirc_data.loader import dali_pipeline
 
-    built, build = [], dali._build_pipeline
-    monkeypatch.setattr(dali, "_build_pipeline", lambda *a: built.append(a) or build(*a))
+    built, build = [], dali_pipeline._build_pipeline
+    monkeypatch.setattr(dali_pipeline, "_build_pipeline", lambda *a: built.append(a) or build(*a))
     decoder = make_engine("dali", threads=1)
     options = {"transforms": CIFAR, "resident": False, "engine": decoder, "batch_size": 8}
     train = make_loader(view, tiny_store, train=True, **options)

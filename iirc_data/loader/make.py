@@ -23,7 +23,7 @@ EngineName: TypeAlias = Literal["auto", "dali", "torch"]
 def make_engine(
     name: EngineName = "auto", device: torch.device | str = "cpu", threads: int | None = None
 ) -> Engine:
-    """Make an engine; one engine may serve many loaders, one after another.
+    """Make an engine, which may serve any number of loaders, also at the same time.
 
     Args:
         name: ``"dali"``, ``"torch"``, or ``"auto"``: DALI where it is installed.
