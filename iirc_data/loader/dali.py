@@ -30,8 +30,11 @@ class DaliEngine:
 
     Args:
         device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
-        threads: Number of CPU threads; by default one per processor.
+        threads: Number of CPU threads; by default see
+            :func:`~iirc_data.loader.engine.default_threads`.
     """
+
+    name = "dali"
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self._device = device

@@ -11,6 +11,7 @@ from nvidia.dali import Pipeline, fn, types
 from PIL import Image
 
 from iirc_data.augment import Augmentation
+from iirc_data.errors import LoaderError
 from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
 
 BATCHES_AHEAD = 2
@@ -64,17 +65,26 @@ class DaliPipeline:
         self.max_batch_size = max_batch_size
         self.under_way: deque[DecodeRequest] = deque()
         self.is_sound = True
-        self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
-        # DALI reads the encoded images where they lie: they must live until it has stopped
-        self._pipeline.under_way = self.under_way
-        # the first run of a pipeline is run once per batch ahead: spend these on a 1x1 image
+        try:
+            self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
+            # DALI reads the encoded images where they lie: they must live until it has stopped
+            self._pipeline.under_way = self.under_way
+            self._run_for_the_first_time()
+        except (RuntimeError, DaliError) as error:  # an old driver, a GPU without memory, ...
+            raise LoaderError(
+                f"DALI cannot start on {device}: {' '.join(str(error).split())}; choose another "
+                "device, or engine torch"
+            ) from error
+
+    def _run_for_the_first_time(self) -> None:
+        """Spend the first run, which DALI runs once per batch ahead, on an image of one pixel."""
         blank = DecodeRequest(
             encoded=[encode_rgb_png(Image.new("RGB", (1, 1)))],
             augmentation=Augmentation(
                 window=np.array([[0, 0, 1, 1]], np.int32),
                 resize=np.array([[1, 1]], np.int32),
                 crop=np.array([[0, 0]], np.int32),
-                output_size=steps.output_size,
+                output_size=self.steps.output_size,
                 flip=np.zeros(1, dtype=bool),
             ),
             names=lambda _: "a blank image",
@@ -102,12 +112,12 @@ class DaliPipeline:
         if not steps.leaves_size:
             feed("flip", augmentation.flip.astype(np.int32))
         if steps.has_window and augmentation.window is not None:
-            feed("window_start", np.ascontiguousarray(augmentation.window[:, :2]))
-            feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:]))
+            feed("window_start", np.ascontiguousarray(augmentation.window[:, :2], np.int32))
+            feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:], np.int32))
         if steps.has_resize and augmentation.resize is not None:
             feed("resize", augmentation.resize.astype(np.float32))
-        if steps.output_size is not None:
-            feed("crop", augmentation.crop)
+        if steps.output_size is not None and augmentation.crop is not None:
+            feed("crop", augmentation.crop.astype(np.int32))
 
     @contextmanager
     def outputs(self) -> Iterator[Any]:
