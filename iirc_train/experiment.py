@@ -13,6 +13,7 @@ from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import CheckpointError, ConfigurationError
+from iirc_data.image_sizes import check_image_sizes
 from iirc_data.loader import Batch, Loader, make_engine
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
@@ -51,6 +52,7 @@ class Experiment:
             split: self._sequence(split) for split in (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
         }
         self._check_views()
+        self._check_image_sizes()
         parts = get_method(config.method)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
@@ -160,6 +162,18 @@ class Experiment:
                 )
             if not len(self.splits[TEST].view(range(task_id + 1))):
                 raise ConfigurationError(f"the dataset has no test image of {name}")
+
+    def _check_image_sizes(self) -> None:
+        everything, table = range(self.n_tasks), self.store.table
+        shown = {split: tasks.view(everything).sample_ids for split, tasks in self.splits.items()}
+        check_image_sizes(
+            self.transforms,
+            {
+                split: np.stack([table.height[rows], table.width[rows]], axis=1).astype(np.int32)
+                for split, rows in shown.items()
+            },
+            lambda split, number: self.store.name(int(shown[split][number])),
+        )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; only a new experiment can.

@@ -24,6 +24,7 @@ DATA_ROOMS = [
     "task_view",
     "order",
     "augment",
+    "image_sizes",
     "lifelong_dataset",
     "datasets_loader",
     "loader",
