@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class DaliEngine:
             with pipeline.outputs() as decoded:
                 if pipeline.steps.leaves_size:
                     return self._resized(decoded, request)
-                return _copied(decoded, request)
+                return self._copied(decoded, request)
         except DaliError as error:
             for number, encoded in enumerate(request.encoded):
                 decode(encoded, partial(request.names, number))  # raises for the damaged one
@@ -116,10 +116,21 @@ class DaliEngine:
             images[part.start :: self._threads] = resized
         return stack(images, request)
 
+    def _copied(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
+        """Copy images out of DALI's memory, which DALI uses again."""
+        if not decoded.is_dense_tensor():
+            raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
+        if self._device.type != "cuda":
+            images: torch.Tensor = from_dlpack(decoded.as_tensor())
+            return empty(images.shape, images.dtype, images.device).copy_(images)
+        # the stream that trains may be steps behind: when it came to the copy, DALI would long have
+        # written other images there
+        with torch.cuda.stream(self._copying):
+            copy: torch.Tensor = from_dlpack(decoded.as_tensor()).clone()
+        self._copying.synchronize()
+        copy.record_stream(torch.cuda.current_stream(self._device))
+        return copy
 
-def _copied(decoded: Any, request: DecodeRequest) -> torch.Tensor:
-    if not decoded.is_dense_tensor():
-        raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
-    images: torch.Tensor = from_dlpack(decoded.as_tensor())
-    # DALI uses its memory again
-    return empty(images.shape, images.dtype, images.device).copy_(images)
+    @cached_property
+    def _copying(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
