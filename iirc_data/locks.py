@@ -1,21 +1,31 @@
 """A folder is written by one command at a time."""
 
+import errno
 import os
+import re
 import socket
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from iirc_data.errors import InUseError
 
 _LOCK = ".lock"
+_LOCK_WITHOUT_FLOCK = ".lock.soft"
+_ATTEMPTS = 10
+_NO_FLOCK = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+"""What a file system without flock answers, besides ENOSYS, which filelock handles itself."""
 
 
 @contextmanager
 def sole_user(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process alone; the system lets go of it where one is killed.
+    """Hold a folder for this process alone.
+
+    The operating system releases the folder if the process dies. Where the file system has no
+    flock, a file stands for the lock; the next command on the same host sees that its owner died.
 
     The folder is made if missing, and removed again where it stays empty.
 
@@ -23,26 +33,66 @@ def sole_user(folder: Path) -> Iterator[None]:
         InUseError: Another process holds it.
         OSError: It cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _LOCK
-    lock = FileLock(path, blocking=False)
+    lock = _acquired(folder)
+    path = Path(lock.lock_file)
+    is_soft = hasattr(lock, "pid")  # then the file is the lock, and filelock removes it
+    if not is_soft:
+        with suppress(OSError):  # tells others who it is, in filelock's form; all works without
+            path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
     try:
-        lock.acquire()
-    except Timeout:
-        raise InUseError(
-            f"{folder} is in use by {_holder(path)}: wait for it, or give another folder"
-        ) from None
-    try:
-        path.write_text(f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if not is_soft:  # while it is held: one that waits for the removed file tries again
+            path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
             folder.rmdir()
 
 
+def _acquired(folder: Path) -> BaseFileLock:
+    for _ in range(_ATTEMPTS):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock: BaseFileLock = FileLock(folder / _LOCK, blocking=False)
+        try:
+            try:
+                _acquire(lock)
+            except OSError as error:
+                if error.errno not in _NO_FLOCK:
+                    raise
+                # another name: the file that flock refused says nothing about who holds it
+                lock = SoftFileLock(folder / _LOCK_WITHOUT_FLOCK, blocking=False)
+                _acquire(lock)
+                (folder / _LOCK).unlink(missing_ok=True)
+        except FileNotFoundError:
+            continue  # its last user removed the folder just now
+        except Timeout:
+            if not Path(lock.lock_file).exists():
+                continue  # its last user released it just now
+            raise _in_use(folder, lock) from None
+        return lock
+    raise InUseError(f"{folder} is in use by other processes, one after another: try again")
+
+
+def _acquire(lock: BaseFileLock) -> None:
+    with warnings.catch_warnings():  # that it falls back on a file
+        warnings.simplefilter("ignore", UserWarning)
+        lock.acquire()
+
+
+def _in_use(folder: Path, lock: BaseFileLock) -> InUseError:
+    path = Path(lock.lock_file)
+    remedy = "wait for it, or give another folder"
+    if hasattr(lock, "pid"):  # the owner on another host may have died unseen
+        remedy += f"; if that process has ended, remove {path}"
+    return InUseError(f"{folder} is in use by {_holder(path)}: {remedy}")
+
+
 def _holder(path: Path) -> str:
+    text = ""
     with suppress(OSError):
-        return path.read_text() or "another process"
-    return "another process"
+        text = path.read_text(errors="replace").strip()
+    if match := re.match(r"(\d+)\n([^\n]+)", text):
+        process, host = match.groups()
+        # filelock notes the namespace of the process numbers, where it is a container's
+        return f"process {process} on {host.partition('?pidns-')[0]}"
+    return text if re.fullmatch(r"process \d+ on [^\n]+", text) else "another process"
