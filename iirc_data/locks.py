@@ -49,33 +49,33 @@ def sole_user(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
-def _acquired(folder: Path) -> BaseFileLock:
-    for _ in range(_ATTEMPTS):
+def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
+    lock: BaseFileLock = FileLock(folder / _LOCK, blocking=False)
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock: BaseFileLock = FileLock(folder / _LOCK, blocking=False)
         try:
-            try:
-                _acquire(lock)
-            except OSError as error:
-                if error.errno not in _NO_FLOCK:
-                    raise
-                # another name: the file that flock refused says nothing about who holds it
-                lock = SoftFileLock(folder / _LOCK_WITHOUT_FLOCK, blocking=False)
-                _acquire(lock)
-                (folder / _LOCK).unlink(missing_ok=True)
-        except FileNotFoundError:
-            continue  # its last user removed the folder just now
-        except Timeout:
-            if not Path(lock.lock_file).exists():
-                continue  # its last user released it just now
+            _acquire(lock)
+        except OSError as error:
+            if error.errno not in _NO_FLOCK:
+                raise
+            # the file that flock refused says nothing about who holds the folder
+            (folder / _LOCK).unlink(missing_ok=True)
+            lock = SoftFileLock(folder / _LOCK_WITHOUT_FLOCK, blocking=False)
+            _acquire(lock)
+    except (FileNotFoundError, FileExistsError):
+        if attempts == 1:
+            raise
+        return _acquired(folder, attempts - 1)  # its last user removed the folder just now
+    except Timeout:
+        if attempts == 1 or Path(lock.lock_file).exists():
             raise _in_use(folder, lock) from None
-        return lock
-    raise InUseError(f"{folder} is in use by other processes, one after another: try again")
+        return _acquired(folder, attempts - 1)  # its last user released it just now
+    return lock
 
 
 def _acquire(lock: BaseFileLock) -> None:
-    with warnings.catch_warnings():  # that it falls back on a file
-        warnings.simplefilter("ignore", UserWarning)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="flock not supported")  # a file serves as well
         lock.acquire()
 
 
