@@ -34,7 +34,7 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]
     Yields:
         The binary file to write to.
     """
-    _make_folder(path.parent, durable=durable)
+    make_folder(path.parent, durable=durable)
     temporary = hidden_neighbour(path, f"{_writer()}.partial")
     try:
         with temporary.open("wb") as file:
@@ -49,6 +49,20 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def make_folder(folder: Path, *, durable: bool = True) -> None:
+    """Make a folder, and those that it is in, where they are missing.
+
+    Args:
+        folder: The folder.
+        durable: Wait until the new names are on the disk.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if durable:
+        for path in missing:
+            sync_folder(path.parent)
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -166,14 +180,6 @@ def sync_tree(folder: Path) -> None:
         else:
             sync_path(path)
     sync_folder(folder)
-
-
-def _make_folder(folder: Path, *, durable: bool) -> None:
-    missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    if durable:
-        for path in missing:
-            sync_folder(path.parent)
 
 
 def _writer() -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from iirc_data.errors import InUseError
+from iirc_data.files import make_folder
 
 _LOCK = ".lock"
 _LOCK_WITHOUT_FLOCK = ".lock.soft"
@@ -52,7 +53,7 @@ def sole_user(folder: Path) -> Iterator[None]:
 def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     lock: BaseFileLock = FileLock(folder / _LOCK, blocking=False)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         try:
             _acquire(lock)
         except OSError as error:

@@ -5,6 +5,8 @@ import hashlib
 import io
 import json
 import os
+import shutil
+import sys
 from collections import Counter
 from contextlib import nullcontext, suppress
 from functools import partial
@@ -33,6 +35,8 @@ from iirc_train.buffer.selection import herding
 from iirc_train.buffer.store import BufferStore, Memory
 from iirc_train.task_data import ImageReader, MemoryData, TaskData
 from tests.conftest import noise_image
+from tests.processes import CONTEXT
+from tests.test_training_kills import writes_to
 
 CIFAR = TRANSFORM_PRESETS["cifar"]
 
@@ -715,6 +719,75 @@ def test_going_back_to_version_2_after_a_broken_task_loses_nothing(tmp_path):
     again.load_buffer_state_dict(state)
     assert [again[index][1] for index in range(3)] == ["cat"] * 3
     assert [path.name for path in sorted(first_class(tmp_path).parent.glob("*/"))] == ["000000"]
+
+
+def add_a_task(path, state):
+    """Go on from a state and add a task's classes; yield the new state, then collect the old."""
+    buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
+    buffer.load_buffer_state_dict(state)
+    buffer.begin_adding_samples()
+    buffer.remove_samples("cat", 1)
+    for name in ("bus", "dog"):
+        buffer.add_memory(name, memories(1, name)[0])
+    buffer.end_adding_samples()
+    yield buffer.buffer_state_dict()
+    buffer.collect_garbage()
+
+
+def add_a_task_and_keep_each_moment(path, state, moments):
+    """Copy the folder right before each write or sync: what a kill at that moment leaves."""
+    numbers = count()
+    noted = None
+
+    def watch(event, arguments):
+        if writes_to(path, event, arguments):
+            moment = moments / f"{next(numbers):03d}"
+            with suppress(shutil.Error):  # a file that another thread renames just then
+                shutil.copytree(path, moment / path.name)
+            (moment / "noted").write_text(json.dumps(noted))
+
+    sys.addaudithook(watch)
+    for noted in add_a_task(path, state):  # noqa: B007
+        pass
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_commit_that_is_killed_at_any_write_loses_nothing(tmp_path, monkeypatch, version):
+    path = tmp_path / "buffer.zarr"
+    if version == 2:
+        state = write_version_2(path, {"cat": memories(3, "cat")})
+    else:
+        store = BufferStore(path)
+        store.write_class("cat", memories(3, "cat"), 0)
+        state = {"counts": {"cat": 3}}
+        state["generation"] = store.commit(state["counts"])
+    arguments = (path, state, tmp_path / "moments")
+    process = CONTEXT.Process(target=add_a_task_and_keep_each_moment, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    moments = sorted((tmp_path / "moments").iterdir())
+    noted = [json.loads((moment / "noted").read_text()) for moment in moments]
+    assert len(moments) >= 20
+    assert noted[0] is None
+    assert noted[-1] is not None
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # takes longest by far
+    for moment, committed in zip(moments, noted, strict=True):
+        left = moment / path.name
+        if committed is None:  # the checkpoint names the earlier generation
+            check_memories(left, state, {"cat": 3})
+            assert not list(left.rglob("*.partial"))
+            (committed,) = add_a_task(left, state)
+        check_memories(left, committed, {"cat": 2, "bus": 1, "dog": 1})
+
+
+def check_memories(path, state, counts):
+    buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
+    buffer.load_buffer_state_dict(state)
+    assert buffer.n_memories_per_class == counts
+    assert [buffer[i][1] for i in range(len(buffer))] == [
+        n for n in counts for _ in range(counts[n])
+    ]
 
 
 def test_a_version_to_come_is_refused(tmp_path):
