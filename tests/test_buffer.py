@@ -574,21 +574,24 @@ def test_a_commit_syncs_what_was_written_and_its_parents_alone(tmp_path, events)
     assert synced(events, path) == []
 
 
-def test_a_generation_is_written_once_its_classes_are_on_the_disk(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_sync, exists", [(0, set()), (7, set()), (8, {1}), (10, {1})])
+def test_a_commit_whose_sync_fails_can_be_made_again(tmp_path, monkeypatch, at_sync, exists):
     store = BufferStore(tmp_path / "buffer.zarr")
     store.write_class("dog", memories(), 0)
+    syncs = count()
 
     def broken(descriptor):
-        raise OSError(5, "Input/output error")
+        if next(syncs) >= at_sync:
+            raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(
-        BufferStorageError, match=r"cannot write .*generations/000001.*Input/output"
-    ):
-        store.commit({"dog": 2})
-    assert store.generations() == set()
-    monkeypatch.undo()
-    assert store.commit({"dog": 2}) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(BufferStorageError, match=r"cannot write .*generations/000001.*Input/"):
+            store.commit({"dog": 2})
+    assert store.generations() == exists  # only once its classes are on the disk
+    generation = store.commit({"dog": 2})
+    assert store.counts(generation) == {"dog": 2}
+    assert generation == max(exists, default=0) + 1
 
 
 def test_a_transaction_that_fails_can_be_ended_again(tmp_path, monkeypatch):

@@ -46,7 +46,10 @@ _READABLE_VERSIONS = (2, VERSION)
 _CLASSES = "classes"
 _GENERATIONS = "generations"
 _METADATA = "zarr.json"
-_ONE_CHUNK = {"name": "v2", "separator": "."}  # the chunk's file lies beside the array's metadata
+_ONE_CHUNK: dict[str, Any] = {
+    "name": "v2",
+    "separator": ".",
+}  # the chunk's file lies beside the array's metadata
 _ARRAYS = {
     "data": ("uint8", (-1,)),
     "offsets": ("int64", (-1,)),
@@ -228,11 +231,11 @@ class BufferStore:
         Raises:
             BufferStorageError: The hierarchy is damaged, or the disk takes no more.
         """
-        if self._latest is None:
-            self._latest = max(self.generations(), default=0)
-        generation = self._latest + 1
+        latest = max(self.generations(), default=0) if self._latest is None else self._latest
+        generation = latest + 1
         name = f"{_GENERATIONS}/{generation:06d}"
         attributes = {"counts": dict(counts), "sha256": _digest_of_counts(counts)}
+        self._latest = None  # what is there if this fails, the folder knows
         with _told(f"cannot write {self.path}/{name}"):
             self._sync(self._unsynced)  # before anything names them
             self._unsynced.clear()
@@ -295,8 +298,8 @@ class BufferStore:
                     if path.name not in names:
                         shutil.rmtree(path)
         if self.path is not None:  # whatever a generation names was written to its end
-            for folder in (self.path, *(self.path / name for name in kept)):
-                for path in folder.glob("*.partial"):
+            for place in (".", *kept):
+                for path in (self.path / place).glob("*.partial"):
                     path.unlink()
 
     def _sync(self, nodes: Sequence[Path]) -> None:
