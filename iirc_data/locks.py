@@ -4,21 +4,23 @@ import errno
 import os
 import re
 import socket
-import warnings
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from iirc_data.errors import InUseError
 from iirc_data.files import make_folder
 
+if sys.platform != "win32":
+    import fcntl
+
 _LOCK = ".lock"
-_LOCK_WITHOUT_FLOCK = ".lock.soft"
 _ATTEMPTS = 10
-_NO_FLOCK = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-"""What a file system without flock answers, besides ENOSYS, which filelock handles itself."""
+_NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
@@ -35,15 +37,15 @@ def sole_user(folder: Path) -> Iterator[None]:
         OSError: It cannot be made.
     """
     lock = _acquired(folder)
-    path = Path(lock.lock_file)
-    is_soft = hasattr(lock, "pid")  # then the file is the lock, and filelock removes it
-    if not is_soft:
-        with suppress(OSError):  # tells others who it is, in filelock's form; all works without
+    path = folder / _LOCK
+    has_flock = not isinstance(lock, SoftFileLock)  # else the file is the lock, and filelock's own
+    if has_flock:
+        with suppress(OSError):  # in filelock's form, only to say who holds the folder
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
     try:
         yield
     finally:
-        if not is_soft:  # while it is held: one that waits for the removed file tries again
+        if has_flock:  # while it is held: a process that has the removed file open tries again
             path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
@@ -51,39 +53,41 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
-    lock: BaseFileLock = FileLock(folder / _LOCK, blocking=False)
     try:
         make_folder(folder)
-        try:
-            _acquire(lock)
-        except OSError as error:
-            if error.errno not in _NO_FLOCK:
-                raise
-            # the file that flock refused says nothing about who holds the folder
-            (folder / _LOCK).unlink(missing_ok=True)
-            lock = SoftFileLock(folder / _LOCK_WITHOUT_FLOCK, blocking=False)
-            _acquire(lock)
+        kind = FileLock if _has_flock(folder) else SoftFileLock
+        lock = kind(folder / _LOCK, blocking=False)
+        lock.acquire()
     except (FileNotFoundError, FileExistsError):
         if attempts == 1:
             raise
         return _acquired(folder, attempts - 1)  # its last user removed the folder just now
     except Timeout:
-        if attempts == 1 or Path(lock.lock_file).exists():
-            raise _in_use(folder, lock) from None
+        if attempts == 1 or (folder / _LOCK).exists():
+            raise _in_use(folder, is_soft=kind is SoftFileLock) from None
         return _acquired(folder, attempts - 1)  # its last user released it just now
     return lock
 
 
-def _acquire(lock: BaseFileLock) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="flock not supported")  # a file serves as well
-        lock.acquire()
+def _has_flock(folder: Path) -> bool:
+    # on a file of its own: filelock tries flock on the lock, and 3.32 removes the lock of another
+    # process when that fails
+    if sys.platform == "win32":
+        return True
+    try:
+        with TemporaryFile(dir=folder) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _NO_FLOCK:
+            return False
+        raise
+    return True
 
 
-def _in_use(folder: Path, lock: BaseFileLock) -> InUseError:
-    path = Path(lock.lock_file)
+def _in_use(folder: Path, *, is_soft: bool) -> InUseError:
+    path = folder / _LOCK
     remedy = "wait for it, or give another folder"
-    if hasattr(lock, "pid"):  # the owner on another host may have died unseen
+    if is_soft:  # the owner on another host may have died unseen
         remedy += f"; if that process has ended, remove {path}"
     return InUseError(f"{folder} is in use by {_holder(path)}: {remedy}")
 

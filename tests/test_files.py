@@ -235,7 +235,6 @@ def test_the_lock_of_another_host_is_never_taken(tmp_path, monkeypatch, name):
         pass
 
 
-@pytest.mark.filterwarnings("ignore:flock not supported")  # threads share what they suppress
 def test_one_at_a_time_holds_a_folder_however_many_want_it(tmp_path, flock):
     folder = tmp_path / "run"
     inside: list[int] = []
