@@ -1,15 +1,24 @@
 """Writing files so that a final name only ever holds a complete file."""
 
+import errno
 import hashlib
 import json
 import os
+import re
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
 _CHUNK = 1 << 22
+_LONGEST_NAME = 255  # bytes, on every common file system
+_LONGEST_ENDING = 110
+_CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+# what file systems answer that take a folder for something that is not open for writing
+_CANNOT_SYNC_FOLDERS = _CANNOT_SYNC | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
 @contextmanager
@@ -25,21 +34,35 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]
     Yields:
         The binary file to write to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writer = f"{socket.gethostname()}-{os.getpid()}"  # other hosts may write on the same disk
-    temporary = path.with_name(f".{path.name}.{writer}.partial")
+    make_folder(path.parent, durable=durable)
+    temporary = hidden_neighbour(path, f"{_writer()}.partial")
     try:
         with temporary.open("wb") as file:
             yield file
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # what went wrong before is what the user must know
+            temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def make_folder(folder: Path, *, durable: bool = True) -> None:
+    """Make a folder, and those that it is in, where they are missing.
+
+    Args:
+        folder: The folder.
+        durable: Wait until the new names are on the disk.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    if durable:
+        for path in missing:
+            sync_folder(path.parent)
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -48,14 +71,28 @@ def remove_partial_files(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync_tree(folder: Path) -> None:
-    """Wait until all files of a folder and below, and their names, are on the disk."""
-    for path in [folder, *folder.rglob("*")]:
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
+def remove_partial_files_of(path: Path) -> None:
+    """Remove what killed writers of one file left; no writer of it may be at work."""
+    stem = escape(hidden_neighbour(path, "").name)
+    for partial in path.parent.glob(f"{stem}*.partial"):
+        partial.unlink(missing_ok=True)
+
+
+def hidden_neighbour(path: Path, ending: str) -> Path:
+    """Return a name beside a file, for what belongs to it for a while.
+
+    Args:
+        path: The file.
+        ending: What the name ends with, up to 110 bytes.
+
+    Returns:
+        ``.NAME.ENDING``; where that could be longer than file systems allow, a digest of the name
+        stands for the name.
+    """
+    name = path.name
+    if len(os.fsencode(name)) + _LONGEST_ENDING + 2 > _LONGEST_NAME:
+        name = hashlib.sha256(os.fsencode(name)).hexdigest()[:32]
+    return path.with_name(f".{name}.{ending}")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -87,12 +124,67 @@ def canonical_json(value: Any) -> bytes:
     ).encode()
 
 
-def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk."""
-    if os.name == "nt":  # Windows cannot open a folder for fsync
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_file(descriptor: int) -> None:
+    """Wait until an open file is on the disk, where its file system can say so.
+
+    Args:
+        descriptor: Descriptor of the file, open for writing: some systems sync no other.
+
+    Raises:
+        OSError: The disk is full or broken.
+    """
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def sync_path(path: Path) -> None:
+    """Wait until a file is on the disk; see :func:`sync_file`."""
+    with path.open("r+b") as file:
+        sync_file(file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on the disk, where its file system can say so.
+
+    Old CIFS, drvfs, and many FUSE file systems cannot sync folders: there, names reach the disk
+    when the file system decides.
+
+    Raises:
+        OSError: The folder is missing, or the disk is full or broken.
+    """
+    if os.name == "nt":  # Windows cannot open a folder for fsync
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC_FOLDERS:
+            raise
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until all files of a folder and below, and their names, are on the disk.
+
+    Raises:
+        OSError: As for :func:`sync_file` and :func:`sync_folder`.
+    """
+    for path in folder.iterdir():
+        if path.is_dir():
+            sync_tree(path)
+        else:
+            sync_path(path)
+    sync_folder(folder)
+
+
+def _writer() -> str:
+    """Return what tells this writer from others of the same file: they may be on other hosts."""
+    host = socket.gethostname()
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", host):
+        host = hashlib.sha256(os.fsencode(host)).hexdigest()[:16]
+    return f"{host}-{threading.get_native_id()}-{os.getpid()}"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
-from iirc_data.files import remove_partial_files, write_atomically
+from iirc_data.files import remove_partial_files, sync_file, write_atomically
 from iirc_data.locks import sole_user
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import rank, wait_for_all
@@ -168,7 +168,7 @@ class RunDirectory:
         sizes = {}
         for name in (METRICS_NAME, TIMINGS_NAME):
             with (self.path / name).open("ab") as file:
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
                 sizes[name] = file.tell()
         return sizes
 

@@ -19,6 +19,11 @@ CONTEXT.set_forkserver_preload(
         "tools.shard_folder",
         "tools.shard_imagenet",
         "tests.faults.saboteur",
+        # what training imports late: the first optimizer imports torch._dynamo, which takes seconds
+        "torch._dynamo",
+        "iirc_train.cli",
+        "PIL.JpegImagePlugin",
+        "PIL.PngImagePlugin",
     ]
 )
 

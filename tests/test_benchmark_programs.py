@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from benchmarks import loader, small_images
+from benchmarks import buffer_commits, loader, small_images
 from benchmarks.contenders import Contender, Workload, measure, ours
 from benchmarks.images import DrawnPhotographs, RepeatedImages, opened
 from benchmarks.results import Machine, Result, Speed
@@ -62,6 +62,17 @@ def test_the_small_image_benchmark_writes_shards_of_what_it_is_given(tiny_folder
     assert len(result.speeds) == 2 * len(small_images.CONTENDERS)
     assert all(len(speed.images_per_second) == 2 for speed in result.speeds)
     assert result.settings["images per epoch"] == 64
+
+
+def test_the_buffer_benchmark_times_each_step_beside_a_sync_of_the_whole_folder(tmp_path, capsys):
+    buffer_commits.main(classes=12, classes_per_task=2, memories=2, width=8, folder=tmp_path)
+    printed = capsys.readouterr().out
+    assert "12 classes in 6 commits, 2 memories of 8 x 8 each; 2.3 files per class" in printed
+    for syncing in ("what was written", "the whole folder"):
+        for step in ("commit", "collect", "replay source"):
+            assert f"syncing {syncing}: {step:13} first " in printed
+    assert "times as long (medians)" in printed
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_contender_that_gives_other_images_is_refused(photographs):

@@ -1,9 +1,15 @@
 """The replay buffer: a contract that every kind and every backend keeps, and what goes wrong."""
 
 import copy
+import hashlib
+import io
 import json
+import os
+import shutil
+import sys
 from collections import Counter
 from contextlib import nullcontext, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -16,6 +22,7 @@ from PIL import Image
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER, TRAIN
 from iirc_data.errors import BufferStorageError
+from iirc_data.files import canonical_json
 from iirc_data.loader import make_engine
 from iirc_data.task_view import TaskSequence
 from iirc_train.buffer.buffer import (
@@ -25,9 +32,11 @@ from iirc_train.buffer.buffer import (
     class_latents,
 )
 from iirc_train.buffer.selection import herding
-from iirc_train.buffer.store import BufferStore
+from iirc_train.buffer.store import BufferStore, Memory
 from iirc_train.task_data import ImageReader, MemoryData, TaskData
 from tests.conftest import noise_image
+from tests.processes import CONTEXT
+from tests.test_training_kills import writes_to
 
 CIFAR = TRANSFORM_PRESETS["cifar"]
 
@@ -328,12 +337,10 @@ def test_the_hierarchy_on_disk_opens_with_plain_zarr(tmp_path, tasks):
     update(buffer, tasks[0])
     root = zarr.open_group(tmp_path / "buffer.zarr", mode="r")
     assert root.metadata.zarr_format == 3
-    group = root["classes/000001"]
-    assert group.attrs["class_name"] == "vehicle"
-    start, stop = group["offsets"][1:3]
-    encoded = group["data"][start:stop].tobytes()
-    import io
-
+    array = root["classes/000001"]
+    assert array.attrs["class_name"] == "vehicle"
+    start, stop = array.attrs["offsets"][1:3]
+    encoded = array[start:stop].tobytes()
     opened = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
     assert np.array_equal(opened, np.asarray(buffer[4][0]))
     assert root[f"generations/{buffer.generation:06d}"].attrs["counts"] == {
@@ -369,7 +376,7 @@ def test_a_folder_that_is_no_buffer_is_refused(tmp_path):
 def test_a_damaged_class_is_named(tmp_path, tasks):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
-    (tmp_path / "buffer.zarr" / "classes" / "000000" / "offsets" / "zarr.json").unlink()
+    (first_class(tmp_path) / "zarr.json").unlink()
     with pytest.raises(BufferStorageError, match="classes/000000"):
         buffer[0]
 
@@ -377,7 +384,7 @@ def test_a_damaged_class_is_named(tmp_path, tasks):
 def test_flipped_bytes_of_memories_are_noticed(tmp_path, tasks):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
-    (chunk,) = (tmp_path / "buffer.zarr" / "classes" / "000000" / "data" / "c").iterdir()
+    chunk = first_class(tmp_path) / "0"
     content = bytearray(chunk.read_bytes())
     content[100] ^= 1
     chunk.write_bytes(content)
@@ -390,7 +397,7 @@ def first_class(folder):
 
 
 def lose_a_chunk(group):
-    (group / "labels" / "c" / "0" / "0").unlink()
+    (group / "0").unlink()
 
 
 def rename_a_label(group):
@@ -406,14 +413,36 @@ def exchange_classes(group):
 
 
 def enlarge_an_array(group):
-    path = group / "data" / "zarr.json"
+    path = group / "zarr.json"
     metadata = json.loads(path.read_text())
     metadata["shape"] = [1 << 50]
     path.write_text(json.dumps(metadata))
 
 
+def exchange_labels(group):
+    path = group / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["attributes"]["labels"][0].reverse()
+    path.write_text(json.dumps(metadata))
+
+
+def cut_into_many_chunks(group):
+    path = group / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["chunk_grid"]["configuration"]["chunk_shape"] = [1]
+    path.write_text(json.dumps(metadata))
+
+
 @pytest.mark.parametrize(
-    "damage", [lose_a_chunk, rename_a_label, exchange_classes, enlarge_an_array]
+    "damage",
+    [
+        lose_a_chunk,
+        rename_a_label,
+        exchange_labels,
+        exchange_classes,
+        enlarge_an_array,
+        cut_into_many_chunks,
+    ],
 )
 def test_memories_that_are_not_those_written_are_refused(tmp_path, tasks, damage):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
@@ -455,11 +484,14 @@ def test_a_generation_without_counts_is_refused(tmp_path, tasks):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
     path = tmp_path / "buffer.zarr" / "generations" / "000001" / "zarr.json"
-    path.write_text(path.read_text().replace("2", '"two"'))
-    with pytest.raises(BufferStorageError, match="generations/000001"):
-        BufferStore(tmp_path / "buffer.zarr").counts(1)
+    metadata = json.loads(path.read_text())
+    for wrong in ('"animal": "two"', '"animal": 1', '"animol": 2', "{"):
+        path.write_text(json.dumps(metadata).replace('"animal": 2', wrong))
+        with pytest.raises(BufferStorageError, match="generations/000001"):
+            BufferStore(tmp_path / "buffer.zarr").counts(1)
 
 
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # zarr's, where it fails
 @pytest.mark.parametrize("content", ['{"a', "[]", ""])
 @pytest.mark.parametrize(
     "group", [".", "classes", "classes/000000", "generations", "generations/000001"]
@@ -482,3 +514,288 @@ def test_damaged_metadata_is_no_reason_for_another_error(tmp_path, tasks, group,
     (tmp_path / "buffer.zarr" / group / "zarr.json").write_text(content)
     with suppress(BufferStorageError):
         work(BufferStore(tmp_path / "buffer.zarr"))
+
+
+# --- what a commit costs, and when it is safe ---------------------------------------------------
+
+
+def memories(n=2, label="animal"):
+    buffer = io.BytesIO()
+    noise_image(0, 8, 8).save(buffer, "PNG")
+    return [Memory(buffer.getvalue(), (label, NO_LABEL_PLACEHOLDER), 8, 8)] * n
+
+
+@pytest.fixture
+def events(monkeypatch):
+    """What reaches the disk, in order: files and folders that were synced."""
+    found: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor):
+        found.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    return found
+
+
+def synced(events, folder):
+    names = [os.path.relpath(path, folder) for path in events]
+    events.clear()
+    return names
+
+
+def test_a_commit_syncs_what_was_written_and_its_parents_alone(tmp_path, events):
+    path = tmp_path / "buffer.zarr"
+    store = BufferStore(path)
+    store.commit({})  # of a task without memories
+    assert set(synced(events, tmp_path)) == {
+        *("buffer.zarr/generations/000001/zarr.json", "buffer.zarr/generations/000001"),
+        *("buffer.zarr/generations/zarr.json", "buffer.zarr/generations"),
+        *("buffer.zarr/zarr.json", "buffer.zarr", "."),
+    }
+    counts = {}
+    for number in range(4):
+        counts[f"class {number}"] = 2
+        store.write_class(f"class {number}", memories(), number)
+        generation = store.commit(counts)
+        names = synced(events, path)
+        new = {f"classes/{number:06d}", f"generations/{generation:06d}"}
+        own = [*(f"{node}/zarr.json" for node in new), f"classes/{number:06d}/0", *new]
+        once = ["classes/zarr.json", "zarr.json", ".", ".."] if number == 0 else []
+        assert sorted(names) == sorted([*own, "classes", "generations", *once])
+        # a class before what names it, a name after what it stands for
+        order = [
+            *(f"classes/{number:06d}/0", f"classes/{number:06d}", "classes"),
+            *(f"generations/{generation:06d}/zarr.json", f"generations/{generation:06d}"),
+            "generations",
+        ]
+        assert [name for name in names if name in order] == order
+        store.collect(generation)
+    assert synced(events, path) == []
+
+
+@pytest.mark.parametrize("at_sync, exists", [(0, set()), (7, set()), (8, {1}), (10, {1})])
+def test_a_commit_whose_sync_fails_can_be_made_again(tmp_path, monkeypatch, at_sync, exists):
+    store = BufferStore(tmp_path / "buffer.zarr")
+    store.write_class("dog", memories(), 0)
+    syncs = count()
+
+    def broken(descriptor):
+        if next(syncs) >= at_sync:
+            raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", broken)
+        with pytest.raises(BufferStorageError, match=r"cannot write .*generations/000001.*Input/"):
+            store.commit({"dog": 2})
+    assert store.generations() == exists  # only once its classes are on the disk
+    generation = store.commit({"dog": 2})
+    assert store.counts(generation) == {"dog": 2}
+    assert generation == max(exists, default=0) + 1
+
+
+def test_a_transaction_that_fails_can_be_ended_again(tmp_path, monkeypatch):
+    buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
+    buffer.begin_adding_samples()
+    for name in ("cat", "dog"):
+        buffer.add_sample(name, noise_image(0), (name, NO_LABEL_PLACEHOLDER))
+    with monkeypatch.context() as patch:
+        patch.setattr(BufferStore, "commit", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        with pytest.raises(OSError, match="full"):
+            buffer.end_adding_samples()
+    assert buffer.n_memories_per_class == {}
+    buffer.end_adding_samples()
+    assert buffer.n_memories_per_class == {"cat": 1, "dog": 1}
+    assert [buffer[index][1] for index in range(2)] == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("folder", [True, False], ids=["disk", "memory"])
+def test_what_a_commit_touches_does_not_grow_with_the_buffer(tmp_path, folder, monkeypatch):
+    store = BufferStore(tmp_path / "buffer.zarr" if folder else None)
+    touched: list[str] = []
+    for name in ("open", "rename", "replace", "mkdir", "unlink", "scandir", "fsync"):
+        function = getattr(os, name)
+        monkeypatch.setattr(os, name, partial(count_call, touched, function))
+    counts, costs = {}, []
+    for number in range(12):
+        touched.clear()
+        counts[f"class {number}"] = 2
+        store.write_class(f"class {number}", memories(), number)
+        store.collect(store.commit(counts))
+        costs.append(len(touched))
+    assert costs[-1] <= max(costs[1:4])
+    assert all(
+        store.read_class(number, name).labels.shape == (2, 2) for number, name in enumerate(counts)
+    )
+
+
+def count_call(calls, function, *args, **kwargs):
+    calls.append(function.__name__)
+    return function(*args, **kwargs)
+
+
+def test_a_class_takes_two_files(tmp_path):
+    store = BufferStore(tmp_path / "buffer.zarr")
+    store.write_class("dog", memories(20), 0)
+    assert sorted(path.name for path in first_class(tmp_path).iterdir()) == ["0", "zarr.json"]
+
+
+# --- version 2 ----------------------------------------------------------------------------------
+
+
+def write_version_2(path, classes):
+    """Write a buffer as version 2 did: each class a group of four arrays."""
+    root = zarr.open_group(path, mode="w", zarr_format=3)
+    root.update_attributes({"format": "iirc-replay-buffer", "version": 2})
+    for number, (name, kept) in enumerate(classes.items()):
+        label_names = sorted({label for m in kept for label in m.labels} - {NO_LABEL_PLACEHOLDER})
+        codes = {label: code for code, label in enumerate(label_names)}
+        data = b"".join(memory.data for memory in kept)
+        labels = [[codes.get(label, -1) for label in m.labels] for m in kept]
+        arrays = {
+            "data": np.frombuffer(data, np.uint8),
+            "offsets": np.cumsum([0, *(len(memory.data) for memory in kept)]).astype("int64"),
+            "labels": np.array(labels, "int32").reshape(-1, 2),
+            "sizes": np.array([[m.height, m.width] for m in kept], "int32").reshape(-1, 2),
+        }
+        digest = hashlib.sha256(canonical_json([name, label_names]))
+        for array in arrays.values():
+            digest.update(canonical_json(array.shape))
+            digest.update(np.ascontiguousarray(array).data)
+        group = root.create_group(
+            f"classes/{number:06d}",
+            attributes={
+                "class_name": name,
+                "label_names": label_names,
+                "sha256": digest.hexdigest(),
+            },
+        )
+        for key, array in arrays.items():
+            group.create_array(
+                key,
+                data=array,
+                chunks=tuple(max(n, 1) for n in array.shape),
+                compressors=zarr.codecs.Crc32cCodec(),
+                config={"write_empty_chunks": True},
+            )
+    counts = {name: len(kept) for name, kept in classes.items()}
+    root.create_group("generations/000003", attributes={"counts": counts})
+    return {"generation": 3, "counts": counts}
+
+
+def test_a_buffer_of_version_2_is_read_and_gone_on_with(tmp_path):
+    path = tmp_path / "buffer.zarr"
+    old = {"cat": memories(3, "cat"), "none": [], "dog": memories(2, "dog")}
+    state = write_version_2(path, old)
+    untouched = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    assert BufferStore(path, read_only=True).counts(3) == state["counts"]
+    assert {p: p.read_bytes() for p in path.rglob("*") if p.is_file()} == untouched
+
+    buffer = RandomBuffer({"n_memories_per_class": 4}, buffer_dir=path)
+    buffer.load_buffer_state_dict(state)
+    assert [buffer[index][1] for index in range(5)] == ["cat"] * 3 + ["dog"] * 2
+    assert zarr.open_group(path, mode="r").attrs["version"] == 2
+    buffer.begin_adding_samples()
+    buffer.remove_samples("cat", 1)
+    for _ in range(4):
+        buffer.add_sample("bus", noise_image(1), ("bus", NO_LABEL_PLACEHOLDER))
+    buffer.end_adding_samples()
+    buffer.collect_garbage()
+    assert zarr.open_group(path, mode="r").attrs["version"] == 3
+
+    again = RandomBuffer({"n_memories_per_class": 4}, buffer_dir=path)
+    again.load_buffer_state_dict(buffer.buffer_state_dict())
+    assert again.n_memories_per_class == {"cat": 2, "none": 0, "dog": 2, "bus": 4}
+    source = again.replay_source({"cat": 0, "dog": 1, "bus": 2})
+    assert source.labels[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 2, 2]
+    assert bytes(source.read(0)) == old["cat"][0].data
+    assert np.array_equal(np.asarray(again[7][0]), np.asarray(noise_image(1)))
+
+
+def test_going_back_to_version_2_after_a_broken_task_loses_nothing(tmp_path):
+    path = tmp_path / "buffer.zarr"
+    state = write_version_2(path, {"cat": memories(3, "cat")})
+    buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
+    buffer.load_buffer_state_dict(state)
+    buffer.store.write_class("dog", memories(), 1)  # and no more
+    again = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
+    again.load_buffer_state_dict(state)
+    assert [again[index][1] for index in range(3)] == ["cat"] * 3
+    assert [path.name for path in sorted(first_class(tmp_path).parent.glob("*/"))] == ["000000"]
+
+
+def add_a_task(path, state):
+    """Go on from a state and add a task's classes; yield the new state, then collect the old."""
+    buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
+    buffer.load_buffer_state_dict(state)
+    buffer.begin_adding_samples()
+    buffer.remove_samples("cat", 1)
+    for name in ("bus", "dog"):
+        buffer.add_memory(name, memories(1, name)[0])
+    buffer.end_adding_samples()
+    yield buffer.buffer_state_dict()
+    buffer.collect_garbage()
+
+
+def add_a_task_and_keep_each_moment(path, state, moments):
+    """Copy the folder right before each write or sync: what a kill at that moment leaves."""
+    numbers = count()
+    noted = None
+
+    def watch(event, arguments):
+        if writes_to(path, event, arguments):
+            moment = moments / f"{next(numbers):03d}"
+            with suppress(shutil.Error):  # a file that another thread renames just then
+                shutil.copytree(path, moment / path.name)
+            (moment / "noted").write_text(json.dumps(noted))
+
+    sys.addaudithook(watch)
+    for noted in add_a_task(path, state):  # noqa: B007
+        pass
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_commit_that_is_killed_at_any_write_loses_nothing(tmp_path, monkeypatch, version):
+    path = tmp_path / "buffer.zarr"
+    if version == 2:
+        state = write_version_2(path, {"cat": memories(3, "cat")})
+    else:
+        store = BufferStore(path)
+        store.write_class("cat", memories(3, "cat"), 0)
+        state = {"counts": {"cat": 3}}
+        state["generation"] = store.commit(state["counts"])
+    arguments = (path, state, tmp_path / "moments")
+    process = CONTEXT.Process(target=add_a_task_and_keep_each_moment, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+    moments = sorted((tmp_path / "moments").iterdir())
+    noted = [json.loads((moment / "noted").read_text()) for moment in moments]
+    assert len(moments) >= 20
+    assert noted[0] is None
+    assert noted[-1] is not None
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # takes longest by far
+    for moment, committed in zip(moments, noted, strict=True):
+        left = moment / path.name
+        if committed is None:  # the checkpoint names the earlier generation
+            check_memories(left, state, {"cat": 3})
+            assert not list(left.rglob("*.partial"))
+            (committed,) = add_a_task(left, state)
+        check_memories(left, committed, {"cat": 2, "bus": 1, "dog": 1})
+
+
+def check_memories(path, state, counts):
+    buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
+    buffer.load_buffer_state_dict(state)
+    assert buffer.n_memories_per_class == counts
+    assert [buffer[i][1] for i in range(len(buffer))] == [
+        n for n in counts for _ in range(counts[n])
+    ]
+
+
+def test_a_version_to_come_is_refused(tmp_path):
+    root = zarr.open_group(tmp_path / "buffer.zarr", mode="w", zarr_format=3)
+    root.update_attributes({"format": "iirc-replay-buffer", "version": 4})
+    with pytest.raises(BufferStorageError, match=r"version 4, expected .* version 2 or 3"):
+        BufferStore(tmp_path / "buffer.zarr")

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +13,12 @@ from filelock import FileLock
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
-from iirc_data.files import file_sha256, write_atomically
+from iirc_data.files import (
+    file_sha256,
+    hidden_neighbour,
+    remove_partial_files_of,
+    write_atomically,
+)
 from iirc_data.shards.addresses import BrokenTransferError, read_whole, stream, with_attempts
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
@@ -169,12 +173,11 @@ def has_size(path: Path, size: int) -> bool:
 @contextmanager
 def _sole_writer_of(target: Path) -> Iterator[None]:
     """Wait until no other thread or process writes a file; clear what killed ones left of it."""
-    lock = target.with_name(f".{target.name}.lock")
+    lock = hidden_neighbour(target, "lock")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
-            for path in target.parent.glob(f".{escape(target.name)}.*.partial"):
-                path.unlink(missing_ok=True)
+            remove_partial_files_of(target)
             yield
             lock.unlink(missing_ok=True)  # who waits for it finds the file in place
     except OSError as error:

@@ -11,6 +11,8 @@ from tarfile import BLOCKSIZE, LENGTH_NAME, PAX_FORMAT, RECORDSIZE, USTAR_FORMAT
 from types import TracebackType
 from typing import IO, Self
 
+from iirc_data.files import sync_file
+
 if sys.platform == "linux":
     import fcntl
 
@@ -67,7 +69,7 @@ class TarWriter:
                 while self._under_way:
                     self._reclaim()
                 self._file.flush()
-                os.fsync(self._file.fileno())
+                sync_file(self._file.fileno())
         finally:
             for threads in (self._digesting, self._storing):
                 threads.shutdown(cancel_futures=True)

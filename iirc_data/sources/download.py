@@ -1,6 +1,5 @@
 """Downloading a published file: goes on where it stopped, and keeps only what has its digest."""
 
-import os
 from collections.abc import Callable
 from http.client import HTTPException
 from pathlib import Path
@@ -8,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from iirc_data.errors import SourceError
-from iirc_data.files import file_sha256
+from iirc_data.files import file_sha256, sync_file
 from iirc_data.sources.base import cannot_read
 
 _ATTEMPTS = 5
@@ -91,7 +90,7 @@ def _fetch_rest(url: str, partial: Path, progress: DownloadProgress) -> None:
             file.write(chunk)
             progress(done, total)
         file.flush()
-        os.fsync(file.fileno())
+        sync_file(file.fileno())
     if total is not None and done < total:
         raise ConnectionError(f"ended after {done:,} of {total:,} bytes")
 

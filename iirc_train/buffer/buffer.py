@@ -19,6 +19,7 @@ from iirc_data.errors import BufferStorageError
 from iirc_data.loader.engine import encode_rgb_png
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer, memory_batches
 from iirc_train.buffer.selection import herding
+from iirc_train.buffer.slots import Slots
 from iirc_train.buffer.snapshot import ReplaySnapshot
 from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
 from iirc_train.config import BufferConfig
@@ -72,7 +73,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self.augmentation_transforms_fn = augmentation_transforms_fn
         self._apply_augmentations = True
         self.generation = 0
-        self._counts: dict[str, int] = {}
+        self._set_counts({})
         self._classes: dict[str, ClassMemories] = {}
         self._added: dict[str, list[Memory]] | None = None
 
@@ -82,11 +83,12 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         return dict(self._counts)
 
     def __len__(self) -> int:
-        return sum(self._counts.values())
+        return len(self._slots)
 
     def __getitem__(self, index: int) -> tuple[Any, str, str]:
         """Return a memory: its image, transformed, and its labels."""
-        memories, number = self._locate(index)
+        class_name, number = self._slots.locate(index)
+        memories = self._memories(class_name)
         image = Image.open(io.BytesIO(memories.encoded(number).data)).convert("RGB")
         transform = self.essential_transforms_fn
         if self._apply_augmentations and self.augmentation_transforms_fn is not None:
@@ -99,14 +101,11 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         Raises:
             BufferStorageError: The buffer has no such class.
         """
-        first = 0
-        for name, count in self._counts.items():
-            if name == class_name:
-                return np.arange(first, first + count)
-            first += count
-        raise BufferStorageError(
-            f"the buffer has no class {class_name!r}, only {list(self._counts)}"
-        )
+        if class_name not in self._counts:
+            raise BufferStorageError(
+                f"the buffer has no class {class_name!r}, only {list(self._counts)}"
+            )
+        return self._slots.of_class(class_name)
 
     def replay_source(self, class_names_to_idx: Mapping[str, int]) -> ReplaySnapshot:
         """Return the memories as they are now, for a loader.
@@ -157,15 +156,18 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """
         if class_label not in self._counts:
             raise BufferStorageError(f"the buffer has no class {class_label!r}")
-        self._counts[class_label] = max(0, self._counts[class_label] - n)
+        left = max(0, self._counts[class_label] - n)
+        self._set_counts({**self._counts, class_label: left})
 
     def end_adding_samples(self) -> None:
         """End the transaction: write the new classes and the new generation."""
+        counts = dict(self._counts)
         for class_label, memories in (self._added or {}).items():
-            self.store.write_class(class_label, memories, number=len(self._counts))
-            self._counts[class_label] = len(memories)
+            self.store.write_class(class_label, memories, number=len(counts))
+            counts[class_label] = len(memories)
+        self.generation = self.store.commit(counts)
+        self._set_counts(counts)
         self._added = None
-        self.generation = self.store.commit(self._counts)
 
     def reset_database(self) -> None:
         """Forget what was read from storage; the published code needed this after each epoch."""
@@ -196,8 +198,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             for class_label in (new_classes if n else [])
         }
         if rank() == 0:
-            for class_label, count in self._counts.items():
-                self.remove_samples(class_label, count - min(count, n))
+            self._set_counts({name: min(count, n) for name, count in self._counts.items()})
             # a class without memories has its share of a fixed total too
             self._added = {class_label: [] for class_label in chosen}
             for class_label, indices in chosen.items():
@@ -207,7 +208,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         wait_for_all()
         if rank() > 0:
             self.generation = max(self.store.generations())
-            self._counts = self.store.counts(self.generation)
+            self._set_counts(self.store.counts(self.generation))
 
     @abstractmethod
     def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
@@ -239,7 +240,8 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
                 f"the checkpoint's buffer counts {state_dict['counts']}, the stored one {counts}: "
                 "they belong to different runs"
             )
-        self.generation, self._counts, self._added = generation, counts, None
+        self._set_counts(counts)
+        self.generation, self._added = generation, None
         self._classes.clear()
         self.collect_garbage()
 
@@ -265,7 +267,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             )
         self.store = store
         self._classes = {name: store.read_class(i, name) for i, name in enumerate(learned)}
-        self._counts = {name: min(n, len(kept.labels)) for name, kept in self._classes.items()}
+        self._set_counts({name: min(n, len(kept.labels)) for name, kept in self._classes.items()})
 
     def collect_garbage(self) -> None:
         """Remove from storage whatever the current generation does not count."""
@@ -280,17 +282,12 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
 
     def _memories(self, class_name: str) -> ClassMemories:
         if class_name not in self._classes:
-            number = list(self._counts).index(class_name)
+            number = self._slots.class_number(class_name)
             self._classes[class_name] = self.store.read_class(number, class_name)
         return self._classes[class_name]
 
-    def _locate(self, index: int) -> tuple[ClassMemories, int]:
-        if not 0 <= index < len(self):
-            raise IndexError(f"memory {index} of {len(self)}")
-        ends = np.cumsum(list(self._counts.values()))
-        block = int(np.searchsorted(ends, index, side="right"))
-        class_name = list(self._counts)[block]
-        return self._memories(class_name), index - int(ends[block]) + self._counts[class_name]
+    def _set_counts(self, counts: dict[str, int]) -> None:
+        self._counts, self._slots = counts, Slots(counts)
 
 
 class RandomBuffer(BufferBase):
