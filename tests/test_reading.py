@@ -110,8 +110,5 @@ OTHER_READERS = {
 def test_what_would_wait_or_never_end_is_not_opened(tmp_path, name, make, kind):
     read, error, *_ = {**READERS, **OTHER_READERS}[name]
     make(tmp_path / name)
-    if name == "list.txt" and make is os.mkdir:  # a class may be called like a folder
-        assert read(tmp_path / name) == [str(tmp_path / name)]
-        return
     with time_limit(10), pytest.raises(error, match=f"{name}: it is {kind}, not a file"):
         read(tmp_path / name)

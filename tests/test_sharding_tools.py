@@ -271,6 +271,7 @@ def test_a_wrong_taxonomy_is_refused_before_anything_is_written(
         (["nowhere"], "nowhere does not exist: give an image folder or a tar of one"),
         (["images", "--classes", "unicorn"], "images/train lacks 1 of 1 classes: unicorn"),
         (["images", "--classes", " , "], "names no class"),
+        (["images", "--classes", "./no.txt"], "the list of classes ./no.txt: No such file"),
         (["images", "--benchmark", "iirc"], "no benchmark is named 'iirc'"),
         (
             ["images", "--benchmark", "iirc_cifar10"],

@@ -128,7 +128,9 @@ def read_class_list(text: str) -> list[str]:
 
 
 def _names_a_file(text: str) -> bool:
-    """Tell whether a text is the path of a file; a folder may be called like a class."""
+    """Tell whether a text means a file; a folder may be called like a class."""
+    if "/" in text and "," not in text:  # no class is named so: what is wrong with the file is said
+        return True
     try:
         return not Path(text).is_dir() and Path(text).exists()
     except (OSError, ValueError):  # no path is so long, or has a NUL
