@@ -22,6 +22,7 @@ from iirc_data.definitions import (
     Setup,
 )
 from iirc_data.errors import BenchmarkError
+from iirc_data.reading import read_text
 
 SCHEMA_VERSION = 1
 
@@ -257,7 +258,9 @@ def load_benchmark(name_or_path: str | Path) -> Benchmark:
             )
         path = manifests_folder() / f"{name_or_path}.json"
     try:
-        text = path.read_bytes()
+        text = read_text(path)
+    except UnicodeError as error:
+        raise BenchmarkError(f"{path} is not valid JSON: {error}") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise BenchmarkError(f"cannot read benchmark file {path}: {reason}") from error
@@ -278,6 +281,8 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
         BenchmarkError: The text is no JSON or not a valid benchmark.
     """
     try:
+        if isinstance(text, str):
+            text = text.removeprefix("\ufeff")
         content = json.loads(text, object_pairs_hook=_without_repeated_keys)
     except (ValueError, RecursionError) as error:
         raise BenchmarkError(f"{where} is not valid JSON: {error}") from error

@@ -118,10 +118,14 @@ def file_sha256(path: Path, progress: Callable[[int], None] = lambda size: None)
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one JSON spelling of ``value`` that digests are taken of."""
-    return json.dumps(
+    """Return the one JSON spelling of ``value`` that digests are taken of.
+
+    Bytes of file names that are not UTF-8 stay as they are.
+    """
+    text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    )
+    return text.encode(errors="surrogateescape")
 
 
 def sync_file(descriptor: int) -> None:

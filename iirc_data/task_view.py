@@ -16,6 +16,7 @@ from iirc_data.files import canonical_json
 from iirc_data.sampling import classes_with_empty_share, rows_by_value, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
+from iirc_data.spelling import with_known_spelling
 from iirc_data.splits import published_imagenet_order, split_training_samples
 
 TRAINING_FOLDER = "train"
@@ -395,8 +396,7 @@ def check_classes(
     if missing := sorted(needed_classes(benchmark, tasks) - set(dataset.classes)):
         raise BenchmarkError(
             f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
-            f"{dataset.dataset!r} does not have: {', '.join(missing[:5])}"
-            f"{', …' if len(missing) > 5 else ''}"
+            f"{dataset.dataset!r} does not have: {with_known_spelling(missing, dataset.classes)}"
         )
     task_of: dict[str, int] = {}
     for number, task in enumerate(tasks):

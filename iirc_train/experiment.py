@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.coverage import check_images
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.image_sizes import check_image_sizes
@@ -143,6 +144,7 @@ class Experiment:
         }
 
     def _check_views(self) -> None:
+        check_images(self.benchmark, self.store.manifest, self.splits[TRAIN].tasks)
         by_validation = [
             name
             for name in ("use_best_model", "reduce_lr_on_plateau")
@@ -161,8 +163,6 @@ class Experiment:
                     f"{by_validation[0]} goes by in-task validation, of which {name} has no "
                     "sample: raise the benchmark's intask_valid_ratio"
                 )
-            if not len(self.splits[TEST].view(range(task_id + 1))):
-                raise ConfigurationError(f"the dataset has no test image of {name}")
 
     def _check_image_sizes(self) -> None:
         everything, table = range(self.n_tasks), self.store.table

@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iirc_data.errors import ConfigurationError
+from iirc_data.reading import read_text
 
 
 class Settings(BaseModel):
@@ -134,7 +135,7 @@ def read_settings(path: Path) -> dict[str, Any]:
         ConfigurationError: The file is not readable, or holds something else.
     """
     try:
-        values = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+        values = _Loader(read_text(path)).get_single_data()
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a 13th month

@@ -9,7 +9,10 @@ ROOT = Path(__file__).parents[1]
 DATA_ROOMS = [
     "errors",
     "definitions",
+    "masking",
     "files",
+    "reading",
+    "spelling",
     "console",
     "interrupts",
     "locks",
@@ -22,6 +25,7 @@ DATA_ROOMS = [
     "sampling",
     "splits",
     "task_view",
+    "coverage",
     "order",
     "augment",
     "image_sizes",

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.errors import ShardError, SourceError
 from iirc_data.shards import ShardStore, write_shards
-from iirc_data.sources import open_folder
+from iirc_data.shards.workers import for_worker_processes
+from iirc_data.sources import ReencodedSource, open_folder
 from tests.conftest import TINY_TREE, write_image_folder
 from tests.full_disk import space_left
 from tests.processes import hear_ctrl_c
@@ -28,7 +31,7 @@ from tests.raw_datasets import (
     write_imagenet_tars,
     write_imagenet_tree,
 )
-from tools import dali_index, shard_cifar, shard_folder, shard_imagenet
+from tools import dali_index, shard_cifar, shard_folder, shard_imagenet, sharding
 
 ROOT = Path(__file__).parents[1]
 
@@ -88,6 +91,101 @@ def test_chosen_classes_are_taken_from_a_list_or_a_file(tiny_folder, tmp_path, a
     chosen = tmp_path / "list.txt" if as_file else "dog, cat"
     run_well(shard_folder, tiny_folder, tmp_path / "out", "--classes", chosen)
     assert ShardStore.open(tmp_path / "out").manifest.classes == ["cat", "dog"]
+
+
+def test_a_list_of_classes_may_be_long_and_a_file_anything_that_text_is(tmp_path, monkeypatch):
+    names = [f"n{10_000_000 + number}" for number in range(60)]
+    assert sharding.read_class_list(",".join(names)) == names
+    (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
+    assert sharding.read_class_list(str(tmp_path / "list")) == names
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dog").mkdir()
+    assert sharding.read_class_list("dog") == ["dog"]
+    with pytest.raises(SourceError, match="cannot read the list of classes /dev/zero: it is a dev"):
+        sharding.read_class_list("/dev/zero")
+
+
+def test_a_chosen_class_that_is_spelt_otherwise_is_named_as_it_is_there(tiny_folder, tmp_path):
+    result = run(shard_folder, tiny_folder, tmp_path / "out", "--classes", "Dog")
+    message = " ".join(result.stderr.split())
+    assert "images/test lacks 1 of 1 classes: 'Dog' (there is 'dog')" in message
+
+
+@pytest.mark.parametrize("names", [("oak", "Oak"), ("oak", "oak "), ("ch\xeane", "che\u0302ne")])
+def test_a_class_that_is_spelt_in_two_ways_is_refused_before_anything_is_written(tmp_path, names):
+    trees = [
+        {"train": {names[0]: 1, "a": 1}, "test": {names[1]: 1, "a": 1}},
+        {"train": {names[0]: 1, names[1]: 1}},
+    ]
+    for number, tree in enumerate(trees):
+        root = write_image_folder(tmp_path / str(number), tree)
+        (tmp_path / "taxonomy.json").write_text(json.dumps({"s": ["a"]}))
+        result = run(shard_folder, root, tmp_path / "out", "--taxonomy", tmp_path / "taxonomy.json")
+        assert result.exit_code == 1
+        message = " ".join(result.stderr.split())
+        shown = map(ascii, names) if "\xea" in names[0] else map(repr, names)
+        assert all(name in message for name in shown)
+        assert "differ only in case, accents or blanks: rename one" in message
+        assert not (tmp_path / "out").exists()
+
+
+def test_classes_that_a_split_lacks_are_named_in_the_summary(tmp_path, tiny_benchmark):
+    root = write_image_folder(
+        tmp_path / "images", {"train": {"a": 1, "oak_tree": 4}, "test": {"a": 1, "oak-tree": 1}}
+    )
+    content = {"name": "b", "dataset": "d", "other_classes": ["a", "oak_tree"]}
+    (tmp_path / "b.json").write_text(json.dumps(content | {"schedules": [[["a", "oak_tree"]]]}))
+    (tmp_path / "t.json").write_text("{}")
+    output = run_well(shard_folder, root, tmp_path / "out", "--taxonomy", tmp_path / "t.json")
+    assert "warning: split test has no image of 1 of 3 classes: 'oak_tree' (there is" in output
+    assert "warning: split train has no image of 1 of 3 classes: 'oak-tree' (there is" in output
+    assert "no train image of" in output
+    assert "leaf classes are here" not in output
+
+
+@pytest.mark.parametrize(
+    "out, relation",
+    [
+        ("images", "is"),
+        ("images/shards", "lies inside"),
+        ("images/train/a/b/c", "lies inside"),
+        (".", "contains"),
+        ("link/shards", "lies inside"),
+        ("elsewhere/dog/shards", "lies inside"),
+    ],
+)
+def test_shards_are_not_written_into_what_they_are_made_of(tmp_path, out, relation):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 1}, "test": {"a": 1}})
+    write_image_folder(tmp_path, {"elsewhere": {"dog": 1}})
+    (root / "train" / "dog").symlink_to(tmp_path / "elsewhere" / "dog")
+    (tmp_path / "link").symlink_to(root)
+    before = sorted(tmp_path.rglob("*"))
+    (tmp_path / "t.json").write_text("{}")
+    result = run(shard_folder, root, tmp_path / out, "--taxonomy", tmp_path / "t.json")
+    assert result.exit_code == 1
+    assert f" {relation} " in " ".join(result.stderr.split())
+    assert "which the dataset is read from: give a folder apart" in " ".join(result.stderr.split())
+    with pytest.raises(ShardError, match="which the dataset is read from"):
+        write_shards(ReencodedSource(open_folder(root)), tmp_path / out)
+    (tmp_path / "t.json").unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_original_files_may_lie_around_the_shards(tmp_path):
+    tars = write_imagenet_tars(tmp_path / "tars")
+    tree = write_imagenet_tree(tmp_path / "tree")
+    write_cifar10(tmp_path / "cifar")
+    for tool, source in (
+        (shard_imagenet, tars),
+        (shard_imagenet, tree),
+        (shard_cifar, tmp_path / "cifar"),
+    ):
+        for _ in range(2):  # the second time, the shards of the first lie there
+            run(tool, source, source / "shards")
+            assert (source / "shards" / "manifest.json").exists()
+        result = run(tool, source, source)
+        assert result.exit_code == 1
+        assert " contains " in " ".join(result.stderr.split())
 
 
 def test_resized_shards_are_smaller_and_named_by_their_pixels(tmp_path):
@@ -173,6 +271,7 @@ def test_a_wrong_taxonomy_is_refused_before_anything_is_written(
         (["nowhere"], "nowhere does not exist: give an image folder or a tar of one"),
         (["images", "--classes", "unicorn"], "images/train lacks 1 of 1 classes: unicorn"),
         (["images", "--classes", " , "], "names no class"),
+        (["images", "--classes", "./no.txt"], "the list of classes ./no.txt: No such file"),
         (["images", "--benchmark", "iirc"], "no benchmark is named 'iirc'"),
         (
             ["images", "--benchmark", "iirc_cifar10"],
@@ -265,6 +364,17 @@ def test_imagenet_from_tars_and_from_folders_gives_one_digest(tmp_path):
     assert words_of_row(outputs[0], "val") == ["val", "3", "3", "6", "150 differs"]
 
 
+def test_splits_of_imagenet_are_compared_once_classes_are_chosen(tmp_path):
+    tree = write_imagenet_tree(tmp_path / "tree")
+    for split, name in (("val", "n09999999"), ("train", "extra")):
+        (tree / split / name).mkdir()
+    result = run(shard_imagenet, tree, tmp_path / "out")
+    assert "'extra' in train is no WordNet id" in " ".join(result.stderr.split())
+    names = ",".join(WORDNET_IDS[:2])
+    run_well(shard_imagenet, tree, tmp_path / "out", "--classes", names)
+    assert ShardStore.open(tmp_path / "out").manifest.classes == sorted(WORDNET_IDS[:2])
+
+
 def test_a_benchmarks_missing_classes_are_named(tmp_path, tiny_benchmark):
     tree = write_imagenet_tree(tmp_path / "tree")
     content = tiny_benchmark.model_dump()
@@ -337,3 +447,61 @@ def test_killed_worker_processes_are_told_and_replaced_by_the_next_run(tmp_path)
     )
     assert "ShardError: a worker process was killed" in process.stderr
     write_shards(open_folder(root), tmp_path / "out")
+
+
+NOTEBOOK = """
+from dataclasses import dataclass
+from pathlib import Path
+from sys import argv
+from iirc_data.shards import write_shards
+from iirc_data.sources import ClassSubset, open_folder
+
+@dataclass(frozen=True)
+class Mine(ClassSubset):
+    pass
+
+source = open_folder(Path(argv[1]))
+if argv[3] == "mine":
+    source = Mine(source, frozenset(["a"]))
+write_shards(source, Path(argv[2]), workers=2)
+"""
+
+
+@pytest.mark.parametrize(
+    "start, source, problem",
+    [
+        (["-c", NOTEBOOK], "mine", "is defined in a notebook or an interactive session"),
+        (["-c", NOTEBOOK], "imported", ""),
+        (["-"], "imported", "cannot start from <stdin>, which is no file"),
+        (["program.py"], "imported", "call write_shards under if __name__ == '__main__'"),
+    ],
+)
+def test_workers_that_cannot_start_are_not_said_to_lack_memory(tmp_path, start, source, problem):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 1}})
+    (tmp_path / "program.py").write_text(NOTEBOOK)
+    process = subprocess.run(
+        [sys.executable, *start, root, tmp_path / "out", source],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        input=NOTEBOOK,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "memory" not in process.stderr
+    assert problem in process.stderr
+    assert process.returncode == (1 if problem else 0)
+    if start != ["program.py"] and problem:
+        assert "Process" not in process.stderr  # none was started
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_source_that_cannot_be_sent_or_made_again_is_named():
+    with pytest.raises(ShardError, match=r"cannot be sent to worker processes \(.*: define it in"):
+        for_worker_processes(lambda item: item)
+    call = for_worker_processes(len)
+    assert call("abc") == 3
+    elsewhere = partial(call.func, call.args[0].replace(b"len", b"lem"))
+    with pytest.raises(ShardError, match=r"cannot import the source's class .*AttributeError"):
+        elsewhere("abc")

@@ -85,6 +85,40 @@ def test_plain_webdataset_reads_the_same_samples(tiny_store):
         assert [s["__key__"] for s in samples] == [f"{i:04d}" for i in range(len(rows))]
 
 
+ODD_NAMES = ["{a..b}", "{a,b}", "a::b", "a?b#c;d", "50%", "pipe:cat", "-x", "a b@[c]", "chêne"]
+
+
+def test_plain_webdataset_opens_shards_of_classes_with_any_name(tmp_path):
+    names = [*ODD_NAMES, "}{", "=7Ba..b=7D", "\\x", "${HOME}", "*", "~"]
+    root = write_image_folder(tmp_path / "images", {"train": dict.fromkeys(names, 1)})
+    out = tmp_path / "shards"
+    manifest = write_shards(open_folder(root), out)
+    assert manifest.classes == sorted(names)
+    for number, shard in enumerate(manifest.shards):
+        (sample,) = webdataset.WebDataset(str(out / shard.path), shardshuffle=False)
+        assert sample["jpg"] == (root / "train" / shard.class_name / "0000.jpg").read_bytes()
+        assert sample["jpg"] == ShardStore.open(out).read(number).tobytes()
+    assert not verify(out).problems
+    paths = {shard.class_name: shard.path for shard in manifest.shards}
+    assert paths["a b@[c]"] == "train/a b@[c]-000000.tar"
+    assert paths["{a..b}"] == "train/=7Ba..b=7D-000000.tar"
+
+
+def test_shards_whose_names_are_not_escaped_are_read(tiny_store, tmp_path):
+    name, path = "{cat}", "train/{cat}-000000.tar"
+    source = json.loads((tiny_store.root / "manifest.json").read_text())
+    text = json.dumps(source).replace('"cat"', f'"{name}"').replace("train/cat-000000.tar", path)
+    manifest = Manifest.model_validate({**json.loads(text), "digest": ""})
+    manifest = manifest.model_copy(update={"digest": manifest.compute_digest()})
+    shutil.copytree(tiny_store.root, tmp_path / "old")
+    (tmp_path / "old/train/cat-000000.tar").rename(tmp_path / "old" / path)
+    manifest.save(tmp_path / "old")
+    store = ShardStore.open(tmp_path / "old")
+    shard = [one.path for one in store.manifest.shards].index(path)
+    row = int(np.flatnonzero(store.table.shard == shard)[0])
+    assert store.read(row).tobytes() == tiny_store.read(row).tobytes()
+
+
 def test_the_same_input_gives_the_same_digest(tiny_folder, tiny_store, tmp_path):
     again = write_shards(open_folder(tiny_folder), tmp_path / "again")
     with tarfile.open(tmp_path / "tree.tar", "w") as archive:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -146,6 +147,55 @@ def test_a_pull_gives_the_dataset_byte_for_byte(server, tiny_store, tmp_path):
     assert tree(tmp_path / "out") == tree(tiny_store.root)
     total = sum(shard.bytes for shard in tiny_store.manifest.shards)
     assert calls[-1] == (total, total)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_the_query_that_signs_an_address_goes_with_every_request(tiny_store, tmp_path, slash):
+    with serve(tiny_store.root.parent) as server:
+        folder = f"{server.url}/{tiny_store.root.name}"
+        pull(f"{folder}{slash}?sig=a%2Fb+c/&se=1", tmp_path / "out")
+        assert ShardStore.open(f"{folder}?sig=x").digest == tiny_store.digest
+    assert tree(tmp_path / "out") == tree(tiny_store.root)
+    asked = [request.partition("?") for request in server.requests]
+    assert {path.rpartition("/")[2] for path, _, _ in asked} >= {"manifest.json", "index.npz"}
+    assert {query for _, _, query in asked} == {"sig=a%2Fb+c/&se=1", "sig=x"}
+
+
+@pytest.mark.parametrize("path", ["/manifest.json", "/index.npz", "/train/cat-000000.tar"])
+@pytest.mark.parametrize("misbehaviour", ["403", "404", "503", "altered", "shorter"])
+def test_what_signs_an_address_is_in_no_message(server, tmp_path, path, misbehaviour):
+    query = "sig=se%2Fcret"
+    server.misbehaviour[f"{path}?{query}"] = misbehaviour
+    with pytest.raises(ShardError) as caught:
+        pull(f"{server.url}?{query}", tmp_path / "out")
+    text = "".join(traceback.format_exception(caught.value))
+    assert f"{path}?…" in text
+    assert "cret" not in text
+    result = CliRunner().invoke(app, ["pull", f"{server.url}?{query}", str(tmp_path / "other")])
+    assert result.exit_code == 1
+    assert "cret" not in result.output
+
+
+def test_addresses_chained_by_fsspec_keep_their_query():
+    assert addresses.below("https://h/a/?b=c/d", "e/f.tar") == "https://h/a/e/f.tar?b=c/d"
+    assert addresses.below("https://h/a", "e") == "https://h/a/e"
+    assert addresses.below("/a?b/", "e") == "/a?b/e"
+    assert addresses.below("s3://h/a?b", "e") == "s3://h/a?b/e"
+
+
+@pytest.mark.parametrize("home", [None, "/dev/null"])
+def test_without_a_home_the_cache_has_to_be_named(server, monkeypatch, home):
+    monkeypatch.delenv("IIRC_CACHE")
+    if home is None:
+
+        def no_home() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", no_home)
+    else:
+        monkeypatch.setenv("HOME", home)
+    with pytest.raises(ShardError, match="set IIRC_CACHE to a folder"):
+        ShardStore.open(server.url)
 
 
 @pytest.mark.parametrize("tasks", [[0], [1], [2, 3], [0, 1, 2, 3]])

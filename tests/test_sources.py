@@ -6,6 +6,7 @@ import os
 import pickle
 import tarfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from iirc_data.errors import SourceError
 from iirc_data.shards import write_shards
+from iirc_data.shards.verify import verify
 from iirc_data.sources import (
     ClassSubset,
     FolderSource,
@@ -256,6 +258,8 @@ def test_an_imagenet_tree_must_have_wordnet_ids_in_both_splits(tmp_path):
     (root / "val" / "tench").mkdir()
     with pytest.raises(SourceError, match="'tench' in val is no WordNet id"):
         open_imagenet(root)
+    assert "tench" not in WORDNET_IDS
+    assert open_imagenet(root, WORDNET_IDS).classes()["val"] == [*sorted(WORDNET_IDS), "tench"]
     (root / "val" / "tench").rename(root / "val" / "n09999999")
     with pytest.raises(SourceError, match="1 classes are in only one of train and val: n09999999"):
         open_imagenet(root)
@@ -286,7 +290,7 @@ def test_hidden_files_are_left_out_and_other_files_are_named(tmp_path):
     "make, problem",
     [
         (lambda root: (root / "train" / "empty").mkdir(), "train/empty holds no images"),
-        (lambda root: (root / "train" / "a" / "x.jpg").mkdir(), r"cannot read .*x\.jpg"),
+        (lambda root: (root / "train" / "a" / "x.jpg").mkdir(), r"x\.jpg is a folder, not an"),
         (lambda root: (root / "train" / "readme.txt").touch(), r"readme\.txt is not a folder"),
         (lambda root: (root / "labels.csv").touch(), r"labels\.csv is not a folder"),
     ],
@@ -415,6 +419,74 @@ def test_a_sparse_member_is_refused(tmp_path):
         add_member(archive, "train/a/0.jpg", b"", type=tarfile.GNUTYPE_SPARSE)
     with pytest.raises(SourceError, match="a sparse file"):
         open_folder(path).classes()
+
+
+def test_zeros_may_follow_a_tar_but_nothing_else(tmp_path):
+    one, other = (tar_of([(f"train/a/{number}.jpg", IMAGE)]) for number in range(2))
+    path = tmp_path / "images.tar"
+    path.write_bytes(one + bytes(1 << 21))
+    assert open_folder(path).classes() == {"train": ["a"]}
+    for more in (other, b"x", bytes(1 << 20) + b"x", bytes(511) + other):
+        path.write_bytes(one + more)
+        with pytest.raises(SourceError, match=r"images\.tar has data after the tar's end, at byte"):
+            open_folder(path).classes()
+
+
+def test_a_tar_inside_a_tar_ends_where_the_outer_one_says(tmp_path):
+    inner = tar_of([(f"{number}.jpg", IMAGE) for number in range(2)])
+    content = 2 * (512 + -(-len(IMAGE) // 512) * 512)
+    path = tmp_path / "outer.tar"
+    for size, problem in ((content, "cut short"), (content // 2, "cut short")):
+        path.write_bytes(tar_of([("a.tar", inner[:size])]))
+        (member,) = list_members(path)
+        with pytest.raises(SourceError, match=problem):
+            list_members(path, member.offset, member.size)
+
+
+@pytest.mark.parametrize(
+    "make, problem",
+    [
+        (os.mkfifo, "x is a named pipe, not an image: remove it"),
+        (lambda path: path.symlink_to("/dev/zero"), "x is a device, not an image: remove it"),
+        (lambda path: path.symlink_to("nowhere"), "x is a link that leads nowhere, not an image"),
+        (lambda path: path.symlink_to(path.name), "x is a link that leads nowhere, not an image"),
+        (os.mkdir, r"x is a folder, not an image: .*; move its images up into .*train/a$"),
+    ],
+)
+def test_what_is_no_file_in_a_class_folder_is_named_at_once(tmp_path, make, problem):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 1}})
+    for name in ("x", "x.jpg"):
+        make(root / "train" / "a" / name)
+        with time_limit(10), pytest.raises(SourceError, match=problem.replace("x ", f"{name} ")):
+            everything(open_folder(root))
+        path = root / "train" / "a" / name
+        path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_link_to_an_image_is_an_image(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 1}})
+    (root / "train" / "a" / "1.jpg").symlink_to("0000.jpg")
+    assert open_folder(root).weight("train", "a") == 2
+
+
+def test_a_source_that_is_neither_folder_nor_tar_is_called_what_it_is(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path / "pipe", "a named pipe"), (Path("/dev/zero"), "a device")):
+        with time_limit(10), pytest.raises(SourceError, match=f"{path} is {kind}: give an image"):
+            open_folder(path)
+
+
+def test_file_names_that_are_not_utf8_give_the_same_shards_from_folder_and_tar(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 2}})
+    (root / "train/a/0001.jpg").rename(root / "train/a" / os.fsdecode(b"ch\xeane.jpg"))
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(root, arcname=".")
+    sources = [open_folder(root), open_folder(tmp_path / "images.tar")]
+    for kind, made in (("", sources), ("-small", [ReencodedSource(one, 16) for one in sources])):
+        folders = [tmp_path / f"{number}{kind}" for number in range(2)]
+        digests = {write_shards(*one).digest for one in zip(made, folders, strict=True)}
+        assert len(digests) == 1
+        assert not verify(tmp_path / f"0{kind}").problems
 
 
 # --- sources made of others -------------------------------------------------------------------

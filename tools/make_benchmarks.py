@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from iirc_data.benchmarks import Benchmark, SamplingSettings, SplitSettings, manifests_folder
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import errors_in_one_line, run_tool
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, Setup
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import write_atomically
@@ -228,4 +228,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

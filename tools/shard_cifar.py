@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -15,6 +14,7 @@ from rich.progress import (
 )
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.console import plain_console, run_tool
 from iirc_data.sources import open_cifar
 from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarLayout
 from iirc_data.sources.download import download
@@ -38,7 +38,7 @@ def download_with_progress(layout: CifarLayout, folder: Path) -> None:
         SourceError: It cannot be had, or is not what was published.
     """
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as display:
+    with Progress(*columns, console=plain_console(stderr=True)) as display:
         task = display.add_task(layout.archive, total=None)
         download(
             layout.url,
@@ -94,4 +94,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -8,11 +8,15 @@ import typer
 from pydantic import TypeAdapter, ValidationError
 
 from iirc_data.benchmarks import Benchmark, load_benchmark, parse_benchmark
+from iirc_data.console import run_tool
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json, write_json
+from iirc_data.reading import read_text
 from iirc_data.shards.class_writer import writing
 from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.sources import open_folder
+from iirc_data.spelling import with_known_spelling
 from tools import sharding
 from tools.summary import summarise
 
@@ -30,9 +34,12 @@ def read_taxonomy(path: Path) -> Taxonomy:
         BenchmarkError: The file cannot be read or holds something else.
     """
     try:
-        return TypeAdapter(Taxonomy).validate_json(path.read_bytes(), strict=True)
-    except OSError as error:
-        raise BenchmarkError(f"cannot read taxonomy {path}: {error.strerror}") from error
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BenchmarkError(f"cannot read taxonomy {path}: {reason}") from error
+    try:
+        return TypeAdapter(Taxonomy).validate_json(text, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"
@@ -59,7 +66,7 @@ def starting_benchmark(name: str, taxonomy: Taxonomy, classes: list[str]) -> Ben
     if missing := sorted(subclasses - set(classes)):
         raise BenchmarkError(
             f"the taxonomy names {len(missing)} classes that the dataset lacks: "
-            f"{', '.join(missing[:5])}"
+            f"{with_known_spelling(missing, classes)}"
         )
     others = [name for name in classes if name not in subclasses]
     in_turn = chain.from_iterable(zip_longest(*taxonomy.values(), others))
@@ -109,6 +116,7 @@ def main(
         raw = sharding.select(
             open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality
         )
+        check_before_writing(raw, out)
         if taxonomy is not None:
             leaves = sorted(set(chain.from_iterable(raw.classes().values())))
             chosen = starting_benchmark(raw.name, read_taxonomy(taxonomy), leaves)
@@ -122,4 +130,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

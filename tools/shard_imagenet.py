@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.console import run_tool
 from iirc_data.sources import open_imagenet, open_imagenet_tars
 from iirc_data.sources.imagenet import DEVKIT, TRAIN_TAR, VAL_TAR
 from tools import sharding
@@ -48,14 +49,16 @@ def main(
     """Turn ImageNet 2012 into per-class tar shards: from folders, or from the original tars."""
     with sharding.told_in_one_line():
         chosen = None if benchmark is None else load_benchmark(benchmark)
+        names = frozenset().union(*sharding.chosen_classes(classes, chosen)) or None
         whole = (
             open_imagenet_tars(
                 train_tar or source / TRAIN_TAR,
                 val_tar or source / VAL_TAR,
                 devkit or source / DEVKIT,
+                names,
             )
             if train_tar or val_tar or devkit
-            else open_imagenet(source)
+            else open_imagenet(source, names)
         )
         raw = sharding.select(
             whole, classes=classes, benchmark=chosen, resize=resize, quality=quality
@@ -70,4 +73,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -1,5 +1,6 @@
 """What the tools that write shards share: options, progress, and errors of one line."""
 
+import reprlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +9,18 @@ from pathlib import Path
 from typing import Annotated, TypeAlias
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.cluster import cluster_executor
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.errors import SourceError
 from iirc_data.interrupts import interrupted_in_one_line
+from iirc_data.reading import read_text
 from iirc_data.shards import Manifest, write_shards
 from iirc_data.shards.class_writer import DEFAULT_MAX_SHARD_SIZE, ShardedClass
 from iirc_data.shards.dali_index import write_dali_index
+from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.shards.writer import Job
 from iirc_data.sources import ClassSubset, ReencodedSource, Source
 from iirc_data.sources.derived import DEFAULT_QUALITY
@@ -89,13 +91,27 @@ def select(
     Raises:
         SourceError: The dataset lacks chosen classes.
     """
-    if benchmark is not None:
-        source = ClassSubset.of(source, frozenset(benchmark.leaf_classes))
-    if classes is not None:
-        source = ClassSubset.of(source, frozenset(read_class_list(classes)))
+    for names in chosen_classes(classes, benchmark):
+        source = ClassSubset.of(source, names)
     if resize is not None or quality is not None:
         source = ReencodedSource(source, resize, quality or DEFAULT_QUALITY)
     return source
+
+
+def chosen_classes(classes: str | None, benchmark: Benchmark | None) -> list[frozenset[str]]:
+    """Return the sets of classes that options choose; the dataset must have all, each is taken.
+
+    Args:
+        classes: See :data:`Classes`.
+        benchmark: Take only its classes.
+
+    Raises:
+        SourceError: See :func:`read_class_list`.
+    """
+    chosen = [] if benchmark is None else [frozenset(benchmark.leaf_classes)]
+    if classes is not None:
+        chosen.append(frozenset(read_class_list(classes)))
+    return chosen
 
 
 def read_class_list(text: str) -> list[str]:
@@ -104,15 +120,29 @@ def read_class_list(text: str) -> list[str]:
     Raises:
         SourceError: No class is named, or the file cannot be read.
     """
-    path = Path(text)
-    try:
-        names = path.read_text().splitlines() if path.is_file() else text.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SourceError(f"cannot read the list of classes {path}: {error}") from error
+    names = _lines(text) if _names_a_file(text) else text.split(",")
     found = [name.strip() for name in names if name.strip()]
     if not found:
-        raise SourceError(f"--classes {text!r} names no class")
+        raise SourceError(f"--classes {reprlib.repr(text)} names no class")
     return found
+
+
+def _names_a_file(text: str) -> bool:
+    """Tell whether a text means a file; a folder may be called like a class."""
+    if "/" in text and "," not in text:  # no class is named so: what is wrong with the file is said
+        return True
+    try:
+        return not Path(text).is_dir() and Path(text).exists()
+    except (OSError, ValueError):  # no path is so long, or has a NUL
+        return False
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return read_text(path).splitlines()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise SourceError(f"cannot read the list of classes {path}: {reason}") from error
 
 
 @dataclass(frozen=True)
@@ -157,6 +187,7 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
         SourceError: See :func:`~iirc_data.shards.write_shards`.
         ShardError: Likewise; or there is no such dask cluster.
     """
+    check_before_writing(source, out)
     weights = {
         Job(split, name): source.weight(split, name)
         for split, names in source.classes().items()
@@ -171,7 +202,7 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
     )
     speed = _Speed()
     with (
-        Progress(*columns, console=Console(stderr=True)) as display,
+        Progress(*columns, console=plain_console(stderr=True)) as display,
         cluster_executor(options.scheduler) as executor,
     ):
         task = display.add_task("sharding", total=sum(weights.values()), speed="")

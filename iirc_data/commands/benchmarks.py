@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from iirc_data.benchmarks import Benchmark, Tasks, benchmark_names, load_benchmark
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.definitions import IIRC_SETUP
 
 app = typer.Typer(help="List the benchmarks, or show one.")
@@ -46,7 +46,7 @@ def list_benchmarks(context: typer.Context) -> None:
             f"{len(tasks):,}",
             task_sizes(tasks),
         )
-    Console().print(table)
+    plain_console().print(table)
 
 
 @app.command()
@@ -60,7 +60,7 @@ def show(
     with errors_in_one_line():
         loaded = load_benchmark(benchmark)
         tasks = loaded.tasks(schedule)
-    console = Console(highlight=False)
+    console = plain_console()
     _print_settings(console, loaded)
     console.print(_taxonomy_table(loaded))
     console.print(_schedule_table(loaded, schedule, tasks))
@@ -73,9 +73,9 @@ def task_sizes(tasks: Tasks) -> str:
 
 
 def _print_settings(console: Console, benchmark: Benchmark) -> None:
-    console.print(f"[bold]{escape(benchmark.name)}[/]  setup {benchmark.setup}")
+    console.print(Text.assemble((benchmark.name, "bold"), f"  setup {benchmark.setup}"))
     if benchmark.description:
-        console.print(escape(benchmark.description))
+        console.print(benchmark.description)
     splits, sampling = benchmark.splits, benchmark.sampling
     console.print(
         f"of each class's training images {_percent(splits.intask_valid_ratio)} are in-task "
@@ -88,7 +88,7 @@ def _print_settings(console: Console, benchmark: Benchmark) -> None:
             f"subclasses; a subclass {_percent(sampling.subclass_data_pct)} of its own"
         )
     if benchmark.attribution:
-        console.print(f"[dim]{escape(benchmark.attribution)}[/]")
+        console.print(benchmark.attribution, style="dim")
 
 
 def _percent(share: float) -> str:
@@ -102,13 +102,13 @@ def _taxonomy_table(benchmark: Benchmark) -> Table:
     table.add_column("leaf classes", ratio=1)
     for superclass, subclasses in benchmark.superclasses.items():
         table.add_row(
-            f"[bold]{escape(benchmark.readable_name(superclass))}[/]",
+            Text(benchmark.readable_name(superclass), "bold"),
             f"{len(subclasses):,}",
             _names(benchmark, subclasses),
         )
     if benchmark.other_classes:
         table.add_row(
-            "[dim]none[/]",
+            Text("none", "dim"),
             f"{len(benchmark.other_classes):,}",
             _names(benchmark, benchmark.other_classes),
         )
@@ -130,9 +130,8 @@ def _schedule_table(benchmark: Benchmark, schedule: int, tasks: Tasks) -> Table:
     return table
 
 
-def _names(benchmark: Benchmark, class_names: Iterable[str]) -> str:
-    readable = {name: escape(benchmark.readable_name(name)) for name in class_names}
-    return ", ".join(
-        f"[bold]{text}[/]" if name in benchmark.superclasses else text
-        for name, text in readable.items()
+def _names(benchmark: Benchmark, class_names: Iterable[str]) -> Text:
+    return Text(", ").join(
+        Text(benchmark.readable_name(name), "bold" if name in benchmark.superclasses else "")
+        for name in class_names
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import (
     BarColumn,
@@ -20,7 +19,7 @@ from rich.progress import (
 from rich.table import Table
 
 from iirc_data.benchmarks import load_benchmark
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import errors_in_one_line, one_line, plain_console
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError, ShardError
 from iirc_data.shards.addresses import local_path
@@ -58,7 +57,7 @@ def show_info(address: Address) -> None:
         typer.echo(f"formats  {', '.join(manifest.image_formats)}")
         typer.echo(f"classes  {len(manifest.classes):,}")
         typer.echo(f"digest   {manifest.digest}")
-        Console().print(table)
+        plain_console().print(table)
         if (root := local_path(address)) is not None:
             _echo_absent(root, manifest)
 
@@ -75,11 +74,11 @@ def verify_folder(
         with _progress_bar("verify") as progress:
             found = verify(root, workers=workers, progress=progress)
         for problem in found.problems:
-            typer.echo(problem)
+            typer.echo(one_line(problem))
         if found.problems:
             raise ShardError(f"{root} has {len(found.problems)} problems: copy those files again")
         n_checked = len(found.manifest.shards) - len(found.absent)
-        typer.echo(f"{root}: {n_checked} shards are as the manifest says")
+        typer.echo(one_line(f"{root}: {n_checked} shards are as the manifest says"))
         typer.echo(f"digest {found.manifest.digest}")
         _echo_absent(root, found.manifest)
 
@@ -94,7 +93,8 @@ def publish_dataset(
     with errors_in_one_line():
         with _progress_bar("publish") as progress:
             manifest = publish(root, address, workers=workers, progress=progress)
-        typer.echo(f"{address}: {len(manifest.shards)} shards, {_size(manifest.shards)}")
+        shards = f"{len(manifest.shards)} shards, {_size(manifest.shards)}"
+        typer.echo(one_line(f"{address}: {shards}"))
         typer.echo(f"digest {manifest.digest}")
 
 
@@ -116,7 +116,8 @@ def pull_dataset(
         classes = _classes_to_pull(benchmark, schedule, tasks)
         with _progress_bar("pull") as progress:
             manifest = pull(address, out, classes=classes, workers=workers, progress=progress)
-        typer.echo(f"{out}: {len(manifest.shards)} shards, {_size(manifest.shards)}")
+        shards = f"{len(manifest.shards)} shards, {_size(manifest.shards)}"
+        typer.echo(one_line(f"{out}: {shards}"))
         typer.echo(f"digest {manifest.digest}")
         _echo_absent(out, manifest)
 
@@ -204,6 +205,6 @@ def _progress_bar(description: str) -> Iterator[TotalProgress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as display:
+    with Progress(*columns, console=plain_console(stderr=True)) as display:
         bar = display.add_task(description, total=None)
         yield lambda done, total: display.update(bar, completed=done, total=total)

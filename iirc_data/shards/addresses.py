@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from string import punctuation
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -12,6 +13,7 @@ from fsspec.utils import get_protocol
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
+from iirc_data.masking import masked
 
 WEB_PROTOCOLS = ("http", "https")
 
@@ -55,15 +57,38 @@ def filesystem_at(address: str) -> tuple[Any, str]:
             # the default timeout, five minutes in all, would forbid large shards
             timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+            options["encoded"] = "?" in address  # a signature holds for the very characters
         filesystem, path = url_to_fs(address, **options)
     except ImportError as error:
         raise ShardError(
-            f"reading {address} needs a package that is not installed: pip install "
+            f"reading {masked(address)} needs a package that is not installed: pip install "
             f"'iirc-pipeline[remote]' for http, or the package of its protocol ({error})"
         ) from error
     except ValueError as error:
-        raise ShardError(f"{address} is no address that fsspec knows: {error}") from error
-    return filesystem, path.rstrip("/")
+        raise ShardError(
+            f"{masked(address)} is no address that fsspec knows: {masked(str(error))}"
+        ) from error
+    return filesystem, path if _is_web(path) else path.rstrip("/")
+
+
+def below(address: str, path: str) -> str:
+    """Return the address of a file in the folder at an address.
+
+    The query of a web address, with which a request is signed, stays at the end.
+    """
+    if not _is_web(address):
+        return f"{address.rstrip('/')}/{path}"
+    folder, mark, query = address.partition("?")
+    return f"{folder.rstrip('/')}/{path}{mark}{query}"
+
+
+def _is_web(address: str) -> bool:
+    return address.lower().startswith(tuple(f"{protocol}://" for protocol in WEB_PROTOCOLS))
+
+
+def _cause(error: Exception, address: str) -> Exception | None:
+    """Return the cause to chain, or None where its text shows what signs the address."""
+    return error if masked(address) == address else None
 
 
 def read_whole(address: str, path: str, limit: int) -> bytes:
@@ -83,15 +108,17 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
         BrokenTransferError: Reading broke off, or the server asks for patience.
         ShardError: There is no such file, it may not be read, or it is longer.
     """
-    where = f"{address}/{path}"
+    where = masked(below(address, path))
     filesystem, root = filesystem_at(address)
     left = limit
     options: dict[str, Any] = {}
     if get_protocol(address) in WEB_PROTOCOLS:
-        path = quote(path)
         options = {"block_size": 0, "size": limit}  # one plain request, no HEAD, no ranges
+    file_path = below(root, path)
+    if _is_web(root):
+        file_path = quote(below(root, quote(path)), safe=punctuation)
     try:
-        with filesystem.open(f"{root}/{path}", "rb", **options) as file:
+        with filesystem.open(file_path, "rb", **options) as file:
             while chunk := file.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:
@@ -100,11 +127,13 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
     except FileNotFoundError as error:
         raise ShardError(
             f"{where} does not exist: the address is wrong, or the dataset there is not finished"
-        ) from error
+        ) from _cause(error, address)
     except Exception as error:  # each filesystem raises its own types
         refused = isinstance(error, PermissionError) or getattr(error, "status", 0) in _REFUSALS
         kind = ShardError if refused else BrokenTransferError
-        raise kind(f"cannot read {where}: {type(error).__name__}: {error}") from error
+        raise kind(
+            f"cannot read {where}: {type(error).__name__}: {masked(str(error))}"
+        ) from _cause(error, address)
     if left < 0:
         raise ShardError(f"{where} is longer than the expected {limit} bytes: it was altered there")
 

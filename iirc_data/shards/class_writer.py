@@ -12,6 +12,7 @@ from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import write_atomically
 from iirc_data.shards.manifest import Shard
 from iirc_data.shards.pixels import PixelDigest
+from iirc_data.shards.shard_names import shard_path
 from iirc_data.shards.table import IMAGE_MODES
 from iirc_data.shards.tar_writer import TarWriter
 from iirc_data.sources.base import Sample, Source
@@ -87,7 +88,7 @@ def write_class(
             f"{source.name}: class {class_name!r} of split {split!r} has no images: remove it"
         )
     while sample is not None:
-        path = f"{split}/{class_name}-{len(shards):06d}.tar"
+        path = shard_path(split, class_name, len(shards))
         first_row, data_size = len(rows), 0
         pixels = PixelDigest() if source.encoded_here else None
         with (

@@ -19,7 +19,14 @@ from iirc_data.files import (
     remove_partial_files_of,
     write_atomically,
 )
-from iirc_data.shards.addresses import BrokenTransferError, read_whole, stream, with_attempts
+from iirc_data.masking import masked
+from iirc_data.shards.addresses import (
+    BrokenTransferError,
+    below,
+    read_whole,
+    stream,
+    with_attempts,
+)
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.pixels import check_pixels
@@ -51,9 +58,9 @@ class RemoteDataset:
         Raises:
             ShardError: The address cannot be read, or holds no finished dataset.
         """
-        address = str(address).rstrip("/") or "/"
+        address = str(address)
         text = read_whole(address, MANIFEST_NAME, _LARGEST_MANIFEST)
-        return cls(address, load_manifest(text, f"{address}/{MANIFEST_NAME}"), text)
+        return cls(address, load_manifest(text, masked(below(address, MANIFEST_NAME))), text)
 
     def read_table(self) -> tuple[SampleTable, bytes]:
         """Read the sample table; return it and its file's bytes.
@@ -62,7 +69,9 @@ class RemoteDataset:
             ShardError: The table cannot be read or does not fit the manifest.
         """
         text = read_whole(self.address, TABLE_NAME, largest_table_file(self.manifest))
-        return load_table(io.BytesIO(text), self.manifest, f"{self.address}/{TABLE_NAME}"), text
+        return load_table(
+            io.BytesIO(text), self.manifest, masked(below(self.address, TABLE_NAME))
+        ), text
 
     def fetch(
         self,
@@ -110,17 +119,23 @@ class RemoteDataset:
         """Load the sample table from the folder that caches this dataset, fetched if need be.
 
         Raises:
-            ShardError: The table is not there and cannot be fetched.
+            ShardError: The table is not there and cannot be fetched or written.
         """
         try:
             return load_table(folder / TABLE_NAME, self.manifest, str(folder / TABLE_NAME))
         except ShardError:
             table, text = self.read_table()
-            self.save_description(folder, text)
+            try:
+                self.save_description(folder, text)
+            except ShardError as error:
+                raise ShardError(
+                    f"{error}; remote datasets are kept there: set {CACHE_VARIABLE} to a folder "
+                    "that can be written"
+                ) from error
             return table
 
     def _download(self, shard: Shard, target: Path, progress: BytesDone) -> None:
-        where = f"{self.address}/{shard.path}"
+        where = masked(below(self.address, shard.path))
         digest = hashlib.sha256()
         done = 0
         try:
@@ -157,8 +172,16 @@ def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
         manifest_text: The dataset's ``manifest.json``; its digest names the folder.
         cache: Folder of all such folders; by default the environment variable ``IIRC_CACHE``,
             or ``~/.cache/iirc``.
+
+    Raises:
+        ShardError: No cache is named, and there is no home folder.
     """
-    base = cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc"
+    try:
+        base = cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc"
+    except RuntimeError as error:
+        raise ShardError(
+            f"there is no home folder to keep remote datasets in: set {CACHE_VARIABLE} to a folder"
+        ) from error
     return Path(base) / hashlib.sha256(manifest_text).hexdigest()
 
 

@@ -12,12 +12,14 @@ from fsspec.utils import get_protocol
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
+from iirc_data.masking import masked
 from iirc_data.shards.addresses import WEB_PROTOCOLS, filesystem_at, local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
 from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME
+from iirc_data.spelling import with_known_spelling
 
 DEFAULT_WORKERS = 8
 
@@ -62,7 +64,10 @@ def pull(
         _check_same(read_manifest(out), manifest, str(out))
     wanted = set(manifest.classes if classes is None else classes)
     if missing := sorted(wanted - set(manifest.classes)):
-        raise ShardError(f"{address} lacks {len(missing)} of the classes: {', '.join(missing[:5])}")
+        raise ShardError(
+            f"{masked(str(address))} lacks {len(missing)} of the classes: "
+            f"{with_known_spelling(missing, manifest.classes)}"
+        )
     shards = [shard for shard in manifest.shards if shard.class_name in wanted]
     _, table_text = dataset.read_table()
     _check_free_space(out, shards)
@@ -115,7 +120,8 @@ class _Publication:
     def __init__(self, root: Path, address: str) -> None:
         if get_protocol(address) in WEB_PROTOCOLS:
             raise ShardError(
-                f"a web server cannot be published to: publish to the folder that serves {address}"
+                "a web server cannot be published to: publish to the folder that serves "
+                f"{masked(address)}"
             )
         self._root = root
         self._source = RemoteDataset.open(root)
@@ -197,7 +203,8 @@ class _Publication:
             raise
         except Exception as error:  # each filesystem raises its own types
             raise ShardError(
-                f"cannot publish {self._address}/{name}: {type(error).__name__}: {error}"
+                f"cannot publish {masked(self._address)}/{name}: {type(error).__name__}: "
+                f"{masked(str(error))}"
             ) from error
 
 
@@ -219,7 +226,7 @@ def _check_same(there: Manifest, wanted: Manifest, where: str) -> None:
     other = "another dataset"
     if there.digest == wanted.digest:
         other = "a version of this dataset whose files are named or encoded differently"
-    raise ShardError(f"{where} already holds {other}: give another address, or remove it")
+    raise ShardError(f"{masked(where)} already holds {other}: give another address, or remove it")
 
 
 def _check_free_space(out: Path, shards: Sequence[Shard]) -> None:

@@ -13,6 +13,7 @@ from iirc_data.files import file_sha256, remove_partial_files, write_atomically
 from iirc_data.locks import sole_user
 from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.manifest import Shard
+from iirc_data.shards.shard_names import escaped
 
 _RECEIPTS = ".receipts"
 
@@ -128,7 +129,7 @@ def load_receipt(out: Path, split: str, class_name: str, fingerprint: str) -> Sh
 
 
 def _receipt_path(out: Path, split: str, class_name: str) -> Path:
-    return out / _RECEIPTS / split / f"{class_name}.json"
+    return out / _RECEIPTS / escaped(split) / f"{escaped(class_name)}.json"
 
 
 def _is_intact(out: Path, shard: Shard) -> bool:

@@ -1,16 +1,26 @@
 """Worker processes that never outlive the one that started them."""
 
 import os
+import pickle
 import signal
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from pathlib import Path
 from threading import Thread
+from typing import Any, TypeVar
 
 from iirc_data.errors import ShardError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_REMEDY = "define it in a module of its own and import it from there, or use workers=1"
 
 
 @contextmanager
@@ -21,15 +31,21 @@ def process_pool(workers: int) -> Iterator[Executor]:
         workers: Number of processes.
 
     Raises:
-        ShardError: A worker was killed from outside.
+        ShardError: A worker was killed from outside, or none could start.
     """
     context = get_context("spawn")  # a forked child may inherit another thread's held lock
     # what the lifeline's end says, it says to workers of a killed parent too
     lifeline, held = context.Pipe(duplex=False)
-    executor = ProcessPoolExecutor(workers, context, _end_with_lifeline, (lifeline,))
+    started = context.Event()
+    executor = ProcessPoolExecutor(workers, context, _begin_work, (lifeline, started))
     try:
         yield executor
     except BrokenProcessPool as error:
+        if not started.is_set():
+            raise ShardError(
+                "worker processes ended while they started, and printed why; in a script, call "
+                "write_shards under if __name__ == '__main__':, for each worker imports the script"
+            ) from error
         raise ShardError(
             "a worker process was killed, perhaps for want of memory: run the same command again "
             "with fewer workers; finished classes are kept"
@@ -43,7 +59,55 @@ def process_pool(workers: int) -> Iterator[Executor]:
         lifeline.close()
 
 
-def _end_with_lifeline(lifeline: Connection) -> None:
+def for_worker_processes(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """Return a function that worker processes can carry out, or say why there is none.
+
+    Args:
+        work: A function and what it needs, a source for example.
+
+    Raises:
+        ShardError: It cannot be pickled, or other processes cannot import what it is made of:
+            the classes of a notebook, for example. In a worker: it cannot be unpickled.
+    """
+    try:
+        data = pickle.dumps(work)
+    except Exception as error:  # each type raises its own
+        raise ShardError(
+            f"the source cannot be sent to worker processes ({error}): {_REMEDY}"
+        ) from error
+    main = sys.modules["__main__"]
+    file = None if main.__spec__ else getattr(main, "__file__", None)
+    if b"__main__" in data and not (main.__spec__ or file):
+        raise ShardError(
+            "the source's class is defined in a notebook or an interactive session, from which "
+            f"worker processes cannot import it: {_REMEDY}"
+        )
+    if file and not Path(file).exists():  # "<stdin>"
+        raise ShardError(
+            f"worker processes cannot start from {file}, which is no file: save the program as a "
+            "file, or use workers=1"
+        )
+    return partial(_call_pickled, data)
+
+
+def _call_pickled(data: bytes, item: Any) -> Any:
+    return _unpickle(data)(item)
+
+
+@lru_cache(maxsize=1)  # every job of a worker has the same
+def _unpickle(data: bytes) -> Callable[[Any], Any]:
+    try:
+        work: Callable[[Any], Any] = pickle.loads(data)
+    except Exception as error:  # each type raises its own
+        raise ShardError(
+            "worker processes cannot import the source's class "
+            f"({type(error).__name__}: {error}): {_REMEDY}"
+        ) from error
+    return work
+
+
+def _begin_work(lifeline: Connection, started: Any) -> None:
+    started.set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the first decides
     Thread(target=_watch, args=(lifeline,), daemon=True).start()
 

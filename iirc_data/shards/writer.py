@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iirc_data.errors import ShardError, SourceError
+from iirc_data.errors import ShardError
 from iirc_data.files import sync_folder
 from iirc_data.shards.class_writer import (
     DEFAULT_MAX_SHARD_SIZE,
@@ -18,6 +18,7 @@ from iirc_data.shards.class_writer import (
     writing,
 )
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard
+from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.shards.table import SampleTable
 from iirc_data.shards.unfinished import (
     begin,
@@ -28,7 +29,7 @@ from iirc_data.shards.unfinished import (
     save_receipt,
     sole_writer,
 )
-from iirc_data.shards.workers import process_pool
+from iirc_data.shards.workers import for_worker_processes, process_pool
 from iirc_data.sources.base import Source
 
 
@@ -74,18 +75,20 @@ def write_shards(
         The manifest that was written.
 
     Raises:
-        SourceError: An input file is no image, or two share a key; the file is named.
-        ShardError: ``out`` holds a dataset already, is being written by another process, or
-            cannot be written.
+        SourceError: An input file is no image, or two share a key; the file is named. Or two
+            classes' names differ only in case, accents or outer blanks.
+        ShardError: ``out`` holds a dataset already, is being written by another process, cannot
+            be written, or overlaps with what the source reads; or worker processes cannot import
+            the source's class.
     """
     if workers < 1:
         raise ShardError(f"workers must be at least 1, got {workers}")
     found = source.classes()
     jobs = [Job(split, name) for split, names in sorted(found.items()) for name in names]
-    _check_names(jobs)
-    if not source.name.isprintable():
-        raise SourceError(f"{source.name!r} cannot be the name of a dataset: rename the folder")
+    check_before_writing(source, out)
     settings = WriteSettings(max_shard_size, check_decode)
+    run = partial(shard_class, source, out, settings)
+    sent = for_worker_processes(run) if workers > 1 and executor is None else run
     with sole_writer(out):
         if (out / MANIFEST_NAME).exists():
             forget(out)
@@ -99,20 +102,19 @@ def write_shards(
             results[job] = result
             progress(job, result)
 
-        run = partial(shard_class, source, out, settings)
         if executor is not None:
             _run_on(executor, run, jobs, keep)
         elif workers > 1:
             with clearing_partial_files(out), process_pool(workers) as pool:
-                _run_on(pool, run, jobs, keep)
+                _run_on(pool, sent, jobs, keep)
         else:
             for job in jobs:
                 keep(job, run(job))
         table, manifest = _describe(source.name, {job: results[job] for job in jobs})
         with writing(out):
             remove_strays(out, manifest.shards)
-            for split in manifest.splits:
-                sync_folder(out / split)
+            for folder in {(out / shard.path).parent for shard in manifest.shards}:
+                sync_folder(folder)
             table.save(out)
             manifest.save(out)
         forget(out)
@@ -148,12 +150,6 @@ def _run_on(
     finally:
         for future in futures:
             future.cancel()
-
-
-def _check_names(jobs: list[Job]) -> None:
-    for name in {name for job in jobs for name in job}:
-        if not name.isprintable() or set(name) & set("/\\:") or name[:1] in ("", "."):
-            raise SourceError(f"{name!r} cannot be part of a shard's path: rename it")
 
 
 def _describe(dataset: str, results: dict[Job, ShardedClass]) -> tuple[SampleTable, Manifest]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from iirc_data.errors import SourceError
+from iirc_data.reading import open_regular
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 
@@ -32,7 +33,11 @@ class Sample:
 
 
 class Source(Protocol):
-    """A raw dataset; small and picklable, so that classes can be read by several processes."""
+    """A raw dataset; small and picklable, so that classes can be read by several processes.
+
+    A source that reads from paths may have an attribute ``inputs``, a tuple of these files and
+    folders: shards are not written into them.
+    """
 
     @property
     def name(self) -> str:
@@ -83,7 +88,7 @@ def read_file(path: str | Path) -> bytes:
         SourceError: The file cannot be read.
     """
     try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 -- likewise
+        with open_regular(path) as file:
             return file.readall()
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -104,9 +109,15 @@ def split_file_name(name: str, origin: str) -> tuple[str, str]:
     if not stem or extension.lower() not in IMAGE_EXTENSIONS:
         raise SourceError(
             f"{origin} is not named like an image ({', '.join(IMAGE_EXTENSIONS)}): "
-            "remove it from the dataset"
+            "convert it, or remove it from the dataset"
         )
     return stem, extension.lower()
+
+
+def inputs_of(source: Source) -> tuple[Path, ...]:
+    """Return the files and folders that a source reads from, as far as it says."""
+    inputs: tuple[Path, ...] = getattr(source, "inputs", ())
+    return inputs
 
 
 def is_hidden(name: str) -> bool:

@@ -103,8 +103,8 @@ def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
         CifarSource(candidate, layout)
         for layout in layouts
         for candidate in (path, path / layout.folder, path / layout.archive)
-        if (candidate / layout.names_file).is_file()
-        or (candidate.is_file() and candidate.name == layout.archive)
+        if (candidate / layout.names_file).exists()
+        or (candidate.name == layout.archive and candidate.exists() and not candidate.is_dir())
     ]
     if not found or len({source.layout for source in found}) > 1:
         wanted = " or ".join(f"{layout.folder} or {layout.archive}" for layout in layouts)
@@ -135,6 +135,11 @@ class CifarSource:
     def name(self) -> str:
         """``"cifar10"`` or ``"cifar100"``."""
         return self.layout.name
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The folder with the pickles, or the ``.tar.gz``."""
+        return (self.path,)
 
     def classes(self) -> dict[str, list[str]]:
         """Return for each split the sorted names of the classes that it has images of.
@@ -192,7 +197,7 @@ class CifarSource:
         return np.flatnonzero(self.images(split).labels == self.class_names.index(class_name))
 
     def _stamps(self, split: str | None) -> tuple[FileStamp, ...]:
-        if self.path.is_file():
+        if not self.path.is_dir():
             return (file_stamp(self.path),)
         files = (self.layout.names_file, *dict(self.layout.files).get(split or "", ()))
         return tuple(file_stamp(self.path / name) for name in files)

@@ -3,14 +3,16 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import PIL
 from PIL import Image
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import Sample, Source
+from iirc_data.sources.base import Sample, Source, inputs_of
 from iirc_data.sources.images import decode_rgb
+from iirc_data.spelling import with_known_spelling
 
 DEFAULT_QUALITY = 90
 
@@ -28,6 +30,11 @@ class _DerivedSource:
     def encoded_here(self) -> bool:
         """See :class:`~iirc_data.sources.base.Source`."""
         return self.source.encoded_here
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """See :class:`~iirc_data.sources.base.Source`."""
+        return inputs_of(self.source)
 
     def classes(self) -> dict[str, list[str]]:
         """See :class:`~iirc_data.sources.base.Source`."""
@@ -68,7 +75,7 @@ class ClassSubset(_DerivedSource):
             if missing := sorted(class_names - set(names)):
                 raise SourceError(
                     f"{source.name}/{split} lacks {len(missing)} of {len(class_names)} classes: "
-                    f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}"
+                    f"{with_known_spelling(missing, names)}"
                 )
         return cls(source, class_names)
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ from typing import TypeAlias
 
 from iirc_data.errors import SourceError
 from iirc_data.files import canonical_json
+from iirc_data.reading import kind_of
 from iirc_data.sources.base import (
     FileStamp,
     Sample,
@@ -26,6 +28,7 @@ TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
 """Split to class to the class's files, names sorted."""
 
 LAYOUT = "expected <split>/<class>/<image>, for example train/dog/0001.jpg"
+_LINK_TO_NOTHING = "a link that leads nowhere"
 
 
 def open_folder(path: Path) -> Source:
@@ -44,7 +47,14 @@ def open_folder(path: Path) -> Source:
         return FolderSource(path)
     if path.is_file():
         return TarFolderSource(path)
-    raise SourceError(f"{path} does not exist: give an image folder or a tar of one")
+    wanted = "give an image folder or a tar of one"
+    try:
+        kind = kind_of(path.stat().st_mode)
+    except FileNotFoundError as error:
+        raise SourceError(f"{path} does not exist: {wanted}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    raise SourceError(f"{path} is {kind}: {wanted}")
 
 
 @dataclass(frozen=True)
@@ -65,15 +75,25 @@ class FolderSource:
         """Name of the folder."""
         return self.root.resolve().name
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The folders whose content is read: the splits', those that classes are links to.
+
+        Raises:
+            SourceError: As :meth:`classes`.
+        """
+        splits = self._split_folders()
+        links = [path for split in splits for path in _folders(split) if path.is_symlink()]
+        whole = [self.root] if self.splits is None else []
+        return (*whole, *splits, *links)
+
     def classes(self) -> dict[str, list[str]]:
         """Return for each split the sorted names of its classes.
 
         Raises:
             SourceError: A file lies where a split or a class should be, or there is no class.
         """
-        splits = (
-            _folders(self.root) if self.splits is None else [self.root / s for s in self.splits]
-        )
+        splits = self._split_folders()
         found = {split.name: [folder.name for folder in _folders(split)] for split in splits}
         if not any(found.values()):
             raise SourceError(f"{self.root} holds no classes: {LAYOUT}")
@@ -102,22 +122,49 @@ class FolderSource:
         for path, key, extension in self._images(split, class_name):
             yield Sample(key, extension, read_file(path), path)
 
+    def _split_folders(self) -> list[Path]:
+        return _folders(self.root) if self.splits is None else [self.root / s for s in self.splits]
+
     def _images(self, split: str, class_name: str) -> list[tuple[str, str, str]]:
         folder = self.root / split / class_name
-        paths = [f"{folder}/{name}" for name in _sorted_names(folder)]
-        if not paths:
+        images = []
+        for entry in _sorted_entries(folder):
+            path = f"{folder}/{entry.name}"
+            if not entry.is_file(follow_symlinks=False) and (kind := _kind(entry)) is not None:
+                raise SourceError(f"{path} is {kind}, not an image: {_remedy(kind, folder)}")
+            images.append((path, *split_file_name(entry.name, path)))
+        if not images:
             raise SourceError(f"{folder} holds no images: remove the folder or fill it")
-        return [(path, *split_file_name(path.rpartition("/")[2], path)) for path in paths]
+        return images
 
 
-def _sorted_names(folder: Path) -> list[str]:
+def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if not is_hidden(entry.name))
+            found = [entry for entry in entries if not is_hidden(entry.name)]
     except NotADirectoryError as error:
         raise SourceError(f"{folder} is not a folder: {LAYOUT}") from error
     except OSError as error:
         raise cannot_read(folder, error) from error
+    return sorted(found, key=lambda entry: entry.name)
+
+
+def _sorted_names(folder: Path) -> list[str]:
+    return [entry.name for entry in _sorted_entries(folder)]
+
+
+def _kind(entry: os.DirEntry[str]) -> str | None:
+    """Return what an entry is, or is a link to, instead of a file."""
+    try:
+        return kind_of(entry.stat().st_mode)
+    except OSError:
+        return _LINK_TO_NOTHING
+
+
+def _remedy(kind: str, folder: Path) -> str:
+    if kind == kind_of(stat.S_IFDIR):
+        return f"{LAYOUT}; move its images up into {folder}"
+    return "remove it from the dataset"
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -143,6 +190,11 @@ class TarFolderSource:
     def name(self) -> str:
         """File name of the tar, without ``.tar``."""
         return self.path.stem
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The tar."""
+        return (self.path,)
 
     def classes(self) -> dict[str, list[str]]:
         """Return for each split the sorted names of its classes.

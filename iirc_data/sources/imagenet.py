@@ -5,7 +5,7 @@ Both give the same samples in the same order, so the same shards.
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -26,13 +26,14 @@ _SPLITS = ("train", "val")
 _WORDNET_ID = re.compile(r"n\d{8}")
 
 
-def open_imagenet(folder: Path) -> Source:
+def open_imagenet(folder: Path, classes: Collection[str] | None = None) -> Source:
     """Open ImageNet.
 
     Args:
         folder: Holds ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``, or the three files
             ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
             ``ILSVRC2012_devkit_t12.tar.gz``.
+        classes: The classes that will be used, which both splits must have; by default all.
 
     Returns:
         The source.
@@ -41,51 +42,63 @@ def open_imagenet(folder: Path) -> Source:
         SourceError: Neither is there, or what is there is not ImageNet.
     """
     if all((folder / split).is_dir() for split in _SPLITS):
-        return open_imagenet_tree(folder)
+        return open_imagenet_tree(folder, classes)
     names = (TRAIN_TAR, VAL_TAR, DEVKIT)
-    if missing := [name for name in names if not (folder / name).is_file()]:
+    if missing := [name for name in names if not (folder / name).exists()]:
         raise SourceError(
             f"{folder} holds neither the folders train/ and val/ nor all of the original files: "
             f"{', '.join(missing)} missing"
         )
-    return open_imagenet_tars(*(folder / name for name in names))
+    train, val, devkit = (folder / name for name in names)
+    return open_imagenet_tars(train, val, devkit, classes)
 
 
-def open_imagenet_tree(root: Path) -> FolderSource:
+def open_imagenet_tree(root: Path, classes: Collection[str] | None = None) -> FolderSource:
     """Open ImageNet as folders ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``.
+
+    Args:
+        root: Holds the two folders.
+        classes: See :func:`open_imagenet`.
 
     Raises:
         SourceError: The folders are not laid out so.
     """
     source = FolderSource(root, _SPLITS)
-    _check_classes(source.classes(), str(root))
+    _check_classes(source.classes(), str(root), classes)
     return source
 
 
-def open_imagenet_tars(train: Path, val: Path, devkit: Path) -> "ImageNetTars":
+def open_imagenet_tars(
+    train: Path, val: Path, devkit: Path, classes: Collection[str] | None = None
+) -> "ImageNetTars":
     """Open ImageNet as the three files that its authors publish.
 
     Args:
         train: ``ILSVRC2012_img_train.tar``.
         val: ``ILSVRC2012_img_val.tar``.
         devkit: ``ILSVRC2012_devkit_t12.tar.gz``, which says what the validation images show.
+        classes: See :func:`open_imagenet`.
 
     Raises:
         SourceError: A file is missing or damaged, or they do not fit each other.
     """
     source = ImageNetTars(train, val, devkit)
-    _check_classes(source.classes(), f"{train} and {val}")
+    _check_classes(source.classes(), f"{train} and {val}", classes)
     return source
 
 
-def _check_classes(classes: dict[str, list[str]], where: str) -> None:
-    for split, names in classes.items():
+def _check_classes(found: dict[str, list[str]], where: str, wanted: Collection[str] | None) -> None:
+    used = {
+        split: [name for name in names if wanted is None or name in wanted]
+        for split, names in found.items()
+    }
+    for split, names in used.items():
         if strange := [name for name in names if not _WORDNET_ID.fullmatch(name)]:
             raise SourceError(
                 f"{where}: {strange[0]!r} in {split} is no WordNet id like 'n01440764'; for "
                 "other datasets use tools/shard_folder.py"
             )
-    train, val = map(set, classes.values())
+    train, val = map(set, used.values())
     if train != val:
         one_sided = sorted(train ^ val)
         raise SourceError(
@@ -113,6 +126,11 @@ class ImageNetTars:
     def name(self) -> str:
         """``"imagenet"``."""
         return "imagenet"
+
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The three files."""
+        return (self.train, self.val, self.devkit)
 
     def classes(self) -> dict[str, list[str]]:
         """Return for each split the sorted WordNet ids.

@@ -5,7 +5,6 @@ import pickletools
 from collections.abc import Callable
 from io import BytesIO
 from math import prod
-from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import SourceError
+from iirc_data.reading import open_regular
 
 Scalar: TypeAlias = str | bytes | int | float | None
 Value: TypeAlias = Scalar | list[Scalar] | NDArray[Any]
@@ -39,7 +39,8 @@ def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
             else; the message names the file and the global.
     """
     try:
-        data = Path(path).read_bytes()
+        with open_regular(path) as file:
+            data = file.readall()
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
     return parse_cifar_pickle(data, str(path))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from iirc_data.errors import SourceError
+from iirc_data.reading import open_regular
 from iirc_data.sources.base import Sample, cannot_read, file_stamp, split_file_name
 
 _GZIP = b"\x1f\x8b"
@@ -53,13 +54,13 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
         The files in the tar's order; folders are left out.
 
     Raises:
-        SourceError: The tar is missing, compressed, damaged or cut short, or a member is no
-            plain file or has a name that leads outside.
+        SourceError: The tar is missing, compressed, damaged or cut short, data follow its end,
+            or a member is no plain file or has a name that leads outside.
     """
     end = start + size if size is not None else file_stamp(path)[0]
     members = []
     try:
-        with _BoundedReader(path.open("rb", buffering=0)) as file:
+        with _BoundedReader(open_regular(path)) as file:
             file.seek(start)
             with tarfile.open(fileobj=file, mode="r:") as archive:
                 for info in archive:
@@ -71,9 +72,7 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
                     members.append(TarMember(name, info.offset_data, info.size))
                 last = archive.offset
             file.seek(last)
-            # tarfile takes a damaged header and a missing end for the end of the archive
-            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise SourceError(f"{path} is damaged or cut short at byte {last:,}: {_REMEDY}")
+            _check_end(path, file, end)
     except OSError as error:
         raise cannot_read(path, error) from error
     except _BROKEN_TAR as error:
@@ -88,7 +87,7 @@ def read_images(path: Path, members: Iterable[TarMember]) -> Iterator[Sample]:
         SourceError: The tar cannot be read, or a member is not named like an image.
     """
     try:
-        with path.open("rb") as file:
+        with io.BufferedReader(open_regular(path)) as file:
             for member in members:
                 origin = f"{path}:{member.name}"
                 key, extension = split_file_name(PurePosixPath(member.name).name, origin)
@@ -160,8 +159,29 @@ class _BoundedReader(io.BufferedReader):
         return super().seek(target, whence)
 
 
+def _check_end(path: Path, file: _BoundedReader, end: int) -> None:
+    """Check that a tar ends where ``tarfile`` stopped: from there on, all bytes are zero.
+
+    ``tarfile`` takes a damaged header and a missing end for the end of the archive, and looks at
+    nothing behind it: a further tar, for example.
+
+    Raises:
+        SourceError: They are not.
+    """
+    last = file.tell()
+    if end - last < tarfile.BLOCKSIZE or any(file.read(tarfile.BLOCKSIZE)):
+        raise SourceError(f"{path} is damaged or cut short at byte {last:,}: {_REMEDY}")
+    while chunk := file.read(min(_CHUNK, end - file.tell())):
+        if data := chunk.lstrip(b"\0"):
+            raise SourceError(
+                f"{path} has data after the tar's end, at byte {file.tell() - len(data):,}: if it "
+                "is several tars in one, unpack them with 'tar --ignore-zeros -xf' and give the "
+                "folder; otherwise copy it again"
+            )
+
+
 def _open_unpacked(path: Path) -> _BoundedReader:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         is_packed = file.read(len(_GZIP)) == _GZIP
     return _BoundedReader(
         gzip.GzipFile(path) if is_packed else path.open("rb", buffering=0), _LARGEST_UNPACKED

@@ -32,8 +32,8 @@ def prepare_imagenet(source_dir: PathLike, target_dir: PathLike) -> None:
     Raises:
         SourceError: A file is missing or damaged, or the images cannot be written.
     """
-    files = (Path(source_dir) / name for name in (TRAIN_TAR, VAL_TAR, DEVKIT))
-    source = open_imagenet_tars(*files)
+    train, val, devkit = (Path(source_dir) / name for name in (TRAIN_TAR, VAL_TAR, DEVKIT))
+    source = open_imagenet_tars(train, val, devkit)
     jobs = [(split, name) for split, names in source.classes().items() for name in names]
     for split, name in track(jobs, "classes", console=Console(stderr=True)):
         write_class_folder(source, split, name, Path(target_dir) / split / name)

@@ -1,0 +1,56 @@
+"""Names that people take for one: they differ in case, in how accents are stored, or in blanks."""
+
+import re
+from collections.abc import Iterable
+from unicodedata import normalize
+
+_SEPARATORS = re.compile(r"[\s_-]+")
+
+
+def folded(name: str) -> str:
+    """Return what names share that a case-insensitive file system may take for one."""
+    return normalize("NFC", normalize("NFC", name).casefold()).strip()
+
+
+def spelt_twice(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Return pairs of names that differ only in case, form of accents, or outer blanks; sorted."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in sorted(set(names)):
+        other = first.setdefault(folded(name), name)
+        if other != name:
+            pairs.append((other, name))
+    return pairs
+
+
+def in_quotes(name: str, other: str) -> str:
+    """Return a name in quotes; in ASCII where it would look like the other one."""
+    looks_alike = normalize("NFC", name) == normalize("NFC", other)
+    return ascii(name) if looks_alike else repr(name)
+
+
+def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 5) -> str:
+    """List names that are missing, each with its nearest spelling among those that are known.
+
+    Spaces, hyphens and underscores count as equal here.
+
+    Args:
+        names: The missing names.
+        known: Names to look for other spellings in.
+        most: Number of names that are listed.
+
+    Returns:
+        For example ``"oak (there is 'Oak'), rose, …"``.
+    """
+    listed = list(names)
+    spellings = {_loosely(name): name for name in known if name not in listed}
+    texts = []
+    for name in listed[:most]:
+        there = spellings.get(_loosely(name), name)
+        hint = f"{in_quotes(name, there)} (there is {in_quotes(there, name)})"
+        texts.append(name if there == name else hint)
+    return ", ".join(texts) + (", …" if len(listed) > most else "")
+
+
+def _loosely(name: str) -> str:
+    return _SEPARATORS.sub("", folded(name))
