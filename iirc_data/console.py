@@ -1,18 +1,35 @@
-"""How commands tell of errors: one line that helps, not a stack trace."""
+"""What commands print: text as it is, on any terminal, and errors as one line that helps."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
+import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from iirc_data.errors import IIRCError
+from iirc_data.masking import masked
+
+
+def plain_console(*, stderr: bool = False) -> Console:
+    """Return a console that prints text as it is: brackets and colons in names mean nothing."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+def one_line(text: str) -> str:
+    """Return a text in one line: control characters and undecodable bytes are escaped.
+
+    What signs or logs in to a web address is left out.
+    """
+    return "".join(map(_visible, masked(" ".join(text.splitlines()))))
 
 
 def print_error(error: BaseException | str) -> None:
     """Print an error on standard error, however long, as one line."""
-    console = Console(stderr=True, soft_wrap=True)
-    console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+    line = Text.assemble(("error:", "bold red"), " ", one_line(str(error)))
+    plain_console(stderr=True).print(line, soft_wrap=True)
 
 
 @contextmanager
@@ -20,10 +37,32 @@ def errors_in_one_line() -> Iterator[None]:
     """Turn errors of this project and of the system into a line and exit status 1.
 
     What the system says (no space, no permission, a name that is too long) needs no stack trace:
-    it names the file.
+    it names the file. Inside, output never fails for its encoding.
     """
+    print_on_any_terminal()
     try:
         yield
     except (IIRCError, OSError) as error:
         print_error(error)
         raise SystemExit(1) from error
+
+
+def print_on_any_terminal() -> None:
+    """Escape what the encoding of standard output and error lacks, instead of failing on it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def run_tool(function: Callable[..., None]) -> None:
+    """Run a function as a command of its own, help and errors included."""
+    with errors_in_one_line():
+        typer.run(function)
+
+
+def _visible(character: str) -> str:
+    if character.isprintable():
+        return character
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from rich.console import Console
+from iirc_data.console import one_line, plain_console
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def interrupted_in_one_line(what_to_do: str | Callable[[], str]) -> Iterator[Non
     except KeyboardInterrupt as interrupt:
         line = what_to_do if isinstance(what_to_do, str) else what_to_do()
         if line:
-            Console(stderr=True, soft_wrap=True).print(f"interrupted: {line}", highlight=False)
+            plain_console(stderr=True).print(f"interrupted: {one_line(line)}", soft_wrap=True)
         number = signal.SIGTERM if interrupt.args == (signal.SIGTERM,) else signal.SIGINT
         sys.exit(128 + number)
     finally:

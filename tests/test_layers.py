@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 DATA_ROOMS = [
     "errors",
     "definitions",
+    "masking",
     "files",
     "console",
     "interrupts",
@@ -30,9 +31,14 @@ DATA_ROOMS = [
     "commands",
 ]
 TRAIN_ROOMS = [
+    "plain_yaml",
+    "places",
     "settings",
     "config",
     "composition",
+    "lines",
+    "program",
+    "resolved",
     "distributed",
     "peak_memory",
     "checkpoint",
@@ -51,6 +57,7 @@ TRAIN_ROOMS = [
     "stopping",
     "tracking",
     "engine",
+    "same_run",
     "runs",
     "report",
     "lifeline",
