@@ -234,8 +234,9 @@ class Experiment:
             )
         if "precision" in before and not self._precision_asked:
             self._use_precision(before["precision"])
+        threads = int(state["threads"])
         if self.config.threads is None and before.get("processes", world_size()) == world_size():
-            torch.set_num_threads(state["threads"])
+            torch.set_num_threads(threads)
 
     def training_loader(self, view: TaskView) -> Loader:
         """Return the loader of a view's epochs, memories mixed in where the method wants so."""
@@ -305,7 +306,7 @@ def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
     free = ExperimentConfig.free_settings()
     fields = ExperimentConfig.model_fields
     defaults = {name: fields[name].default for name in ExperimentConfig.setting_names()}
-    return {name: value for name, value in (defaults | settings).items() if name not in free}
+    return {name: value for name, value in {**defaults, **settings}.items() if name not in free}
 
 
 def _shown(value: Any, other: Any) -> str:

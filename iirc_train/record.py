@@ -50,6 +50,7 @@ def recorded(
         yield
         return
     data = describe_data(experiment.store, experiment.splits)
+    record: dict[str, Any]
     record = read_record(run) if (run / RECORD_NAME).exists() else {**data, "sessions": []}
     session = {"started": _now(), "position": dict(position), **_describe_session(experiment)}
     record["sessions"].append(session)

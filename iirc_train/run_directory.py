@@ -111,9 +111,7 @@ class RunDirectory:
             ConfigurationError: It holds a run, several runs or a dataset, lies inside a run, or
                 cannot be made.
         """
-        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ConfigurationError(f"cannot make the folder {path}: cannot write to {parent}")
+        check_writable(path)
         if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
             raise ConfigurationError(
                 f"{path} holds a run already: give another folder, or go on with --resume {path}"
@@ -230,6 +228,17 @@ class RunDirectory:
         if rank() == 0:
             with (self.path / name).open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Check that a folder can be made, or written to where it exists.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigurationError(f"cannot make the folder {path}: cannot write to {parent}")
 
 
 def runs_below(path: Path) -> Iterator[Path]:

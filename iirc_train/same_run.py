@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from iirc_data.benchmarks import load_benchmark
-from iirc_data.errors import BenchmarkError, ConfigurationError, ShardError
+from iirc_data.errors import ConfigurationError
 from iirc_data.shards import ShardStore
 from iirc_train.config import ExperimentConfig
 from iirc_train.experiment import task_sequences
@@ -24,7 +24,8 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         The free settings that are given and differ from the run's: places and the machine.
 
     Raises:
-        ConfigurationError: The run has other settings, or saw other data than there are.
+        ConfigurationError: The run has other settings, or saw other data than the settings name.
+        IIRCError: There is no such data or benchmark.
     """
     begun = RunDirectory.open(folder)[1]
     before, now = begun.values(), config.values()
@@ -42,14 +43,10 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
     if "benchmark" in changes and is_same_benchmark(begun.benchmark, config.benchmark):
         del changes["benchmark"]
     if changes.keys() & {"data", "benchmark"} and (folder / RECORD_NAME).exists():
+        store = ShardStore.open(config.data)
+        splits = task_sequences(config, load_benchmark(config.benchmark), store)
         try:
-            _check_same_data(folder, config)
-        except (ConfigurationError, ShardError, BenchmarkError) as error:
+            check_same_data(read_record(folder), describe_data(store, splits))
+        except ConfigurationError as error:
             raise ConfigurationError(f"{folder} holds a run with other data: {error}") from error
     return changes
-
-
-def _check_same_data(folder: Path, config: ExperimentConfig) -> None:
-    store = ShardStore.open(config.data)
-    splits = task_sequences(config, load_benchmark(config.benchmark), store)
-    check_same_data(read_record(folder), describe_data(store, splits))

@@ -21,7 +21,7 @@ from iirc_train.methods import get_method
 from iirc_train.program import OWN
 from iirc_train.record import is_finished
 from iirc_train.report.results import read_results
-from iirc_train.run_directory import CONFIG_NAME
+from iirc_train.run_directory import CONFIG_NAME, check_writable
 from iirc_train.same_run import changes_to
 
 LOG_NAME = "log.txt"
@@ -88,6 +88,7 @@ def plan(
         ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
         BenchmarkError: There is no such benchmark or schedule.
     """
+    check_writable(output)
     runs = []
     dimensions: list[Sequence[Any]] = [presets, methods, schedules, seeds]
     combinations = product(*(dict.fromkeys(values) or [None] for values in dimensions))

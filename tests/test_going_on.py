@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -336,7 +337,34 @@ def test_continuing_begins_goes_on_or_leaves_a_finished_run(settings, begun, tmp
         continue_experiment(config.model_copy(update={"seed": 1}), new, QUIET)
 
 
+def test_a_folder_beside_the_run_is_answered_with_where_the_run_is(settings, begun, tmp_path):
+    config = ExperimentConfig.parse(settings)
+    for inside in (begun / "checkpoints", begun / "checkpoints/last.pt"):
+        with pytest.raises(ConfigurationError, match=f"holds no run: .*; the run is {begun}$"):
+            resume_experiment(inside, QUIET)
+    with pytest.raises(ConfigurationError, match=f"other runs, .* such as {begun}$"):
+        resume_experiment(tmp_path, QUIET)
+    with pytest.raises(ConfigurationError, match=f"lies inside the run {begun}"):
+        run_experiment(config, begun / "again", QUIET)
+    with pytest.raises(ConfigurationError, match=f"holds other runs, such as {begun}"):
+        run_experiment(config, tmp_path, QUIET)
+    with pytest.raises(ConfigurationError, match="holds a dataset"):
+        run_experiment(config, Path(settings["data"]), QUIET)
+    assert not (begun / "again").exists()
+
+
+def test_a_configuration_file_beside_a_run_is_no_run(settings, tmp_path):
+    (tmp_path / "config.yaml").write_text("lr: 0.1")
+    RunDirectory.check_unused(tmp_path / "run")
+
+
 # ------------------------------------------------------------------ sweeps
+
+
+def test_another_machine_starts_the_program_that_the_sweep_was(tmp_path):
+    processes = pickle.loads(pickle.dumps(sweep.Processes(tmp_path, ["-c", "print('mine')"])))
+    assert processes.run(["train"], tmp_path / "log.txt") == 0
+    assert (tmp_path / "log.txt").read_text().splitlines()[1] == "mine"
 
 
 class Commands(list):

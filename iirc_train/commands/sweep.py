@@ -106,7 +106,8 @@ def sweep(
     console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
-        print_line(console, f"{outcome.run.name} failed, see {outcome.run.folder / LOG_NAME}")
+        log = outcome.run.folder / LOG_NAME
+        print_line(console, f"{outcome.run.name} failed{f', see {log}' if log.exists() else ''}")
     if failed:
         raise SystemExit(1)
 

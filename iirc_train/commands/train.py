@@ -13,7 +13,7 @@ from iirc_train.commands.options import at_home_if_given, default_in_help, given
 from iirc_train.composition import compose
 from iirc_train.distributed import is_first_process
 from iirc_train.lines import print_line
-from iirc_train.program import typed_program
+from iirc_train.program import OWN, this_program, typed_program
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import task_table
 from iirc_train.runs import check_changeable, repeat_experiment, resume_experiment, run_experiment
@@ -85,7 +85,8 @@ def train(
         if folder is not None:
             sources = {"preset": preset, "config": config}
             check_changeable(option, [*given(sources), *overrides])
-    hint = f"go on with: {shlex.join([*typed_program(), 'train', '--resume', str(run)])}"
+    program = ["iirc"] if this_program() == OWN else typed_program()
+    hint = f"go on with: {shlex.join([*program, 'train', '--resume', str(run)])}"
     with interrupted_in_one_line(hint if is_first_process() else ""):
         if resume is not None:
             resume_experiment(resume, console, tracking=tracking, changes=overrides)
