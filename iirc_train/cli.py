@@ -1,11 +1,14 @@
 """The command ``iirc``."""
 
+from pathlib import Path
 from typing import ClassVar
 
 import typer
 
 from iirc_data.console import errors_in_one_line
+from iirc_data.errors import ConfigurationError
 from iirc_train.commands.lazy import LazyGroup
+from iirc_train.program import this_program
 
 
 class _Commands(LazyGroup):
@@ -32,6 +35,20 @@ def iirc() -> None:
 
 
 def main() -> None:
-    """Run the command; known errors are one line, not a stack trace."""
+    """Run the command; known errors are one line, not a stack trace.
+
+    A script may add methods to :data:`iirc_train.methods.METHODS` before: processes that commands
+    start run the same script.
+    """
     with errors_in_one_line():
-        app()
+        _check_current_folder()
+        app(obj=this_program())  # for commands that start processes
+
+
+def _check_current_folder() -> None:
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            "the current folder was removed: go to another one with cd"
+        ) from error

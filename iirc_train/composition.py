@@ -7,7 +7,8 @@ from typing import Any
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config import ExperimentConfig
-from iirc_train.settings import nearest_name, read_settings
+from iirc_train.plain_yaml import read_settings
+from iirc_train.settings import nearest_name
 
 PRESETS = Path(str(resources.files("iirc_train"))) / "presets"
 

@@ -4,15 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from iirc_data.files import write_atomically
-from iirc_train.settings import Settings, read_settings
+from iirc_data.shards.addresses import local_path
+from iirc_train.places import absolute_benchmark, absolute_data, benchmark_file, read_place
+from iirc_train.plain_yaml import read_settings, settings_text
+from iirc_train.settings import Role, Settings
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 
-PositiveInt = Annotated[int, Field(ge=1)]
+MAX_LAYERS = 2000  # a network of 1,202 was published
+MAX_COUNT = 10**9  # of anything: what is larger is a slip
+
+PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
 
 def _split_epochs(value: Any) -> Any:
@@ -29,7 +34,7 @@ class MethodConfig(Settings):
     dataset: Annotated[
         str, Field(description="Benchmark's name; with 'imagenet' in it the network is a ResNet")
     ] = "cifar"
-    n_layers: Annotated[int, Field(description="Layers of the network")] = 20
+    n_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, description="Layers of the network")] = 20
     optimizer: Annotated[Literal["momentum", "adam"], Field(description="Optimizer")] = "momentum"
     lr: Annotated[float, Field(gt=0, description="Learning rate at the start of each task")] = 1.0
     lr_gamma: Annotated[
@@ -65,13 +70,22 @@ class BufferConfig(Settings):
     published_names: ClassVar[Mapping[str, str]] = {"total_n_memories": "total_n_mems"}
 
     n_memories_per_class: Annotated[
-        int, Field(ge=-1, description="Memories kept per class; -1 to use total_n_mems")
+        int,
+        Field(ge=-1, le=MAX_COUNT, description="Memories kept per class; -1 to use total_n_mems"),
     ] = 0
     total_n_mems: Annotated[
-        int, Field(ge=-1, description="Memories kept in all, shared evenly among seen classes")
+        int,
+        Field(
+            ge=-1,
+            le=MAX_COUNT,
+            description="Memories kept in all, shared evenly among seen classes",
+        ),
     ] = -1
     max_mems_pool_per_class: Annotated[
-        int, Field(ge=-1, description="Samples per class to choose memories from; -1 for all")
+        int,
+        Field(
+            ge=-1, le=MAX_COUNT, description="Samples per class to choose memories from; -1 for all"
+        ),
     ] = -1
 
     @model_validator(mode="after")
@@ -97,16 +111,21 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         "dataset": "benchmark",
     }
 
-    benchmark: Annotated[str, Field(description="Benchmark: a name, or a JSON file")]
-    data: Annotated[str, Field(description="Shard folder")]
+    benchmark: Annotated[
+        str,
+        PlainValidator(read_place),
+        Role.PLACE,
+        Field(description="Benchmark: a name, or a JSON file"),
+    ]
+    data: Annotated[str, PlainValidator(read_place), Role.PLACE, Field(description="Shard folder")]
     method: Annotated[str, Field(description="Method")]
     schedule: Annotated[int, Field(ge=0, description="Number of the benchmark's schedule")] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of everything random")] = 0
     epochs_per_task: Annotated[
-        PositiveInt, Field(description="Epochs per task; the first task gets twice as many")
+        int, Field(ge=1, le=10**6, description="Epochs per task; the first task gets twice as many")
     ] = 140
     batch_size: Annotated[
-        PositiveInt, Field(description="Samples per batch, over all processes together")
+        int, Field(ge=1, le=10**6, description="Samples per batch, over all processes together")
     ] = 128
     joint: Annotated[
         bool, Field(description="Learn all classes in one task, with complete information")
@@ -121,22 +140,27 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         bool, Field(description="End each task with the epoch that was best at in-task validation")
     ] = False
     buffer_sampling_multiplier: Annotated[
-        float, Field(ge=0, description="Memories shown per epoch, in multiples of the buffer")
+        float,
+        Field(ge=0, le=1000, description="Memories shown per epoch, in multiples of the buffer"),
     ] = 1.0
     samples_per_class: Annotated[
         PositiveInt | None,
         Field(description="Train on only the first so many images of each leaf class"),
     ] = None
-    device: Annotated[str, Field(description="'cpu', 'cuda', 'cuda:1', … or 'auto'")] = "auto"
+    device: Annotated[
+        str, Role.MACHINE, Field(description="'cpu', 'cuda', 'cuda:1', … or 'auto'")
+    ] = "auto"
     threads: Annotated[
-        PositiveInt | None,
+        Annotated[int, Field(ge=1, le=1024)] | None,
+        Role.MACHINE,
         Field(description="Training threads on the CPU; results depend on it in the last bits"),
     ] = None
     engine: Annotated[
-        Literal["auto", "dali", "torch"], Field(description="What decodes images")
+        Literal["auto", "dali", "torch"], Role.MACHINE, Field(description="What decodes images")
     ] = "auto"
     resident: Annotated[
         bool | None,
+        Role.MACHINE,
         Field(
             description="Decode a task's images once and keep them on the training device; by "
             "default where they are small, and results are the same"
@@ -146,12 +170,16 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Literal["auto", "fp32", "bf16"],
         Field(description="Arithmetic of the network; 'auto' is bf16 on a GPU, fp32 elsewhere"),
     ] = "auto"
-    compile: Annotated[bool, Field(description="Compile the network with torch.compile")] = False
+    compile: Annotated[
+        bool, Role.MACHINE, Field(description="Compile the network with torch.compile")
+    ] = False
     checkpoint_interval: Annotated[
-        int, Field(ge=0, description="Epochs between checkpoints; 0 for one per task")
+        int,
+        Role.MACHINE,
+        Field(ge=0, le=MAX_COUNT, description="Epochs between checkpoints; 0 for one per task"),
     ] = 1
     save_each_task_model: Annotated[
-        bool, Field(description="Keep the state of every task's end, for analysis")
+        bool, Role.MACHINE, Field(description="Keep the state of every task's end, for analysis")
     ] = False
 
     @model_validator(mode="after")
@@ -178,6 +206,24 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         return range(first, first + (epochs if task_id else epochs * FIRST_TASK_EPOCHS))
 
     @classmethod
+    def free_settings(cls) -> frozenset[str]:
+        """Return the names of the settings that may change while a run is broken off."""
+        return cls.with_role(Role.PLACE, Role.MACHINE)
+
+    def with_absolute_places(self) -> Self:
+        """Return the configuration with paths that hold in any folder."""
+        places = {
+            "data": absolute_data(self.data),
+            "benchmark": absolute_benchmark(self.benchmark),
+        }
+        return self.model_copy(update=places)
+
+    def missing_places(self) -> dict[str, Path]:
+        """Return where the data or the benchmark's file should be on this machine and is not."""
+        paths = {"data": local_path(self.data), "benchmark": benchmark_file(self.benchmark)}
+        return {name: path for name, path in paths.items() if path and not path.exists()}
+
+    @classmethod
     def load(cls, path: Path) -> Self:
         """Read a configuration from YAML.
 
@@ -190,4 +236,4 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""
         with write_atomically(path) as file:
-            file.write(yaml.safe_dump(self.values(), sort_keys=False).encode())
+            file.write(settings_text(self.values()))

@@ -8,12 +8,13 @@ from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources.drawn import DrawnSource
 from iirc_train.config import ExperimentConfig
+from iirc_train.lines import print_line
 from iirc_train.report.comparison import compare
 from iirc_train.report.page import write_report
 from iirc_train.report.results import RunResults, read_results
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables, task_table
-from iirc_train.runs import run_experiment
+from iirc_train.runs import continue_experiment
 
 DEMO_METHODS = {
     "finetune": {"method": "finetune", "n_memories_per_class": 0},
@@ -23,6 +24,8 @@ DEMO_METHODS = {
 
 def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
     """Generate images, shard them, train two methods through four tasks, show both.
+
+    What an earlier call left in the folder is kept: it goes on with a run that was broken off.
 
     Args:
         output: Folder for shards, runs and report.
@@ -34,13 +37,14 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
         class.
 
     Raises:
-        IIRCError: ``output`` holds a demonstration already.
+        IIRCError: ``output`` holds a demonstration with another seed.
     """
     shards = output / "shards"
     if not (shards / MANIFEST_NAME).exists():
         write_shards(DrawnSource(), shards)
     store = ShardStore.open(shards)
-    console.print(f"{len(store):,} drawn images in {len(store.manifest.shards)} shards: {shards}")
+    n_shards = len(store.manifest.shards)
+    print_line(console, f"{len(store):,} drawn images in {n_shards} shards: {shards}")
     results = []
     for name, settings in DEMO_METHODS.items():
         config = ExperimentConfig(
@@ -56,7 +60,7 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
             lr_schedule=[7],
             **settings,
         )
-        results.append(read_results(run_experiment(config, output / name, console), name))
+        results.append(read_results(continue_experiment(config, output / name, console), name))
     for result in results:
         console.print(task_table(result))
     runs = find_runs([output / name for name in DEMO_METHODS])
@@ -64,5 +68,5 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
         for table in comparison_tables(comparison):
             console.print(table)
     page = write_report(runs, output)
-    console.print(f"report: {page}", highlight=False)
+    print_line(console, f"report: {page}")
     return results

@@ -91,6 +91,12 @@ class Training:
             run.rewind({})
         run.forget_confusions(self.position.task_id)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run was trained to its end, and its record says so."""
+        all_done = self.position.task_id == self.experiment.n_tasks
+        return all_done and is_finished(self.run_directory.path)
+
     def run(self, console: Console, tracking: Tracking = TENSORBOARD_ONLY) -> None:
         """Learn the tasks that are left, evaluating after each.
 
@@ -101,7 +107,7 @@ class Training:
         path, (task_id, epochs) = self.run_directory.path, self.position
         title = f"{self.config.method} on {self.experiment.benchmark.name}"
         console = console if rank() == 0 else Console(quiet=True)
-        if task_id == n_tasks and is_finished(path):
+        if self.is_finished:
             return
         first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (

@@ -1,6 +1,6 @@
 """What a run works with: data, method and buffer, and the loaders between them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.augment import TRANSFORM_PRESETS
-from iirc_data.benchmarks import load_benchmark
+from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.coverage import check_images
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import CheckpointError, ConfigurationError
@@ -23,9 +23,34 @@ from iirc_train.checkpoint import random_state, seed_random_generators, set_rand
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import choose_device, share_of, world_size
 from iirc_train.methods import get_method
+from iirc_train.resolved import resolved_precision
 from iirc_train.task_data import ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # tells the stream of memories from other things drawn from the seed
+
+
+SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
+
+
+def task_sequences(
+    config: ExperimentConfig, benchmark: Benchmark, store: ShardStore
+) -> dict[SplitName, TaskSequence]:
+    """Return what a run's tasks show of each split."""
+    return {
+        split: TaskSequence.from_table(
+            benchmark,
+            store.manifest,
+            store.table,
+            split,
+            schedule=config.schedule,
+            joint=config.joint,
+            complete_information=(
+                config.complete_information if split in (TRAIN, INTASK_VALID) else None
+            ),
+            samples_per_class=config.samples_per_class if split == TRAIN else None,
+        )
+        for split in SPLITS
+    }
 
 
 class Experiment:
@@ -34,12 +59,24 @@ class Experiment:
     Args:
         config: The run's configuration.
         buffer_dir: Folder of the replay buffer; None keeps it in memory.
+        precision: Arithmetic of the network instead of the configuration's: a run that is gone on
+            with may be given another one, and a repeated one the same.
+
+    Attributes:
+        precision: What the network computes in, ``"fp32"`` or ``"bf16"``.
+        resumed: What the settings came to when the state that was loaded was saved; nothing in a
+            new experiment. See :attr:`resolved`.
 
     Raises:
         IIRCError: Configuration, benchmark or data are wrong.
     """
 
-    def __init__(self, config: ExperimentConfig, buffer_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        buffer_dir: Path | None = None,
+        precision: str | None = None,
+    ) -> None:
         seed_random_generators(config.seed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
@@ -50,9 +87,7 @@ class Experiment:
         self.store = ShardStore.open(config.data)
         self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
         self.decoder = make_engine(config.engine, self.device)
-        self.splits: dict[SplitName, TaskSequence] = {
-            split: self._sequence(split) for split in (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
-        }
+        self.splits = task_sequences(config, self.benchmark, self.store)
         self._check_views()
         self._check_image_sizes()
         parts = get_method(config.method)
@@ -63,29 +98,31 @@ class Experiment:
         )
         # images come channels-last: convolutions are faster with their weights likewise
         self.method.to(self.device).to(memory_format=torch.channels_last)
-        if config.precision == "bf16" or (
-            config.precision == "auto" and self.device.type == "cuda"
-        ):
-            self.method.autocast_dtype = torch.bfloat16
+        self.resumed: Mapping[str, Any] = {}
+        self._precision_asked = precision is not None
+        self._use_precision(config.precision if precision is None else precision)
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
 
-    def _sequence(self, split: SplitName) -> TaskSequence:
-        learned = split in (TRAIN, INTASK_VALID)
-        return TaskSequence.from_table(
-            self.benchmark,
-            self.store.manifest,
-            self.store.table,
-            split,
-            schedule=self.config.schedule,
-            joint=self.config.joint,
-            complete_information=self.config.complete_information if learned else None,
-            samples_per_class=self.config.samples_per_class if split == TRAIN else None,
-        )
+    def _use_precision(self, precision: str) -> None:
+        self.precision = resolved_precision(precision, self.device)
+        self.method.autocast_dtype = torch.bfloat16 if self.precision == "bf16" else None
 
     @property
     def n_tasks(self) -> int:
         """Number of tasks."""
         return len(self.splits[TRAIN])
+
+    @property
+    def resolved(self) -> dict[str, Any]:
+        """What the settings came to here, by name; plain values."""
+        return {
+            "device": self.device.type,
+            "precision": self.precision,
+            "decoder": self.decoder.name,
+            "processes": world_size(),
+            "threads": torch.get_num_threads(),
+            "network": f"{type(self.method.net).__name__}-{self.config.n_layers}",
+        }
 
     @property
     def class_names_to_idx(self) -> dict[str, int]:
@@ -126,13 +163,15 @@ class Experiment:
             "buffer": self.buffer.buffer_state_dict(),
             "random": random_state(),
             "threads": torch.get_num_threads(),
+            "resolved": self.resolved,
         }
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
         """What must not change while a run is broken off."""
         everything = range(self.n_tasks)
-        elsewhere = ("benchmark", "data", "device", "resident")  # may change when it goes on
+        # the other free settings stand in it for earlier releases, which compare them
+        elsewhere = ("benchmark", "data", "device", "resident")
         settings = self.config.values()
         return {
             "dataset": self.store.manifest.digest,
@@ -140,6 +179,7 @@ class Experiment:
                 "tasks": [list(task) for task in self.splits[TRAIN].tasks],
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
+            "transforms": self.benchmark.transforms,
             "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
         }
 
@@ -182,19 +222,38 @@ class Experiment:
         """Take over a state; only a new experiment can.
 
         Raises:
-            CheckpointError: The state is of other data, or another method's.
+            CheckpointError: The state is of other data, or another method's or network's.
+            ConfigurationError: The device cannot compute in the state's precision.
             BufferStorageError: The buffer's folder lacks the memories.
         """
         for name, ours in self._identity.items():
-            if state[name] != ours:
+            theirs = state.get(name, ours) if name == "transforms" else state[name]
+            if name == "configuration":
+                ours, theirs = _defining(ours), _defining(theirs)
+            if theirs != ours:
                 raise CheckpointError(
-                    f"the run was begun with another {name} ({_shown(state[name], ours)}, now "
-                    f"{_shown(ours, state[name])}): give the same one back"
+                    f"the run was begun with another {name} ({_shown(theirs, ours)}, now "
+                    f"{_shown(ours, theirs)}): give the same one back"
                 )
-        torch.set_num_threads(state["threads"])
+        self._take_over_resolved(state)
         self.method.load_method_state_dict(state["method"])
         self.buffer.load_buffer_state_dict(state["buffer"])
         set_random_state(state["random"])
+
+    def _take_over_resolved(self, state: Mapping[str, Any]) -> None:
+        """Compute as the state's run did, but for what was asked to change."""
+        before = self.resumed = dict(state.get("resolved", {}))  # earlier releases have none
+        network = self.resolved["network"]
+        if before.get("network", network) != network:
+            raise CheckpointError(
+                f"the run trains the network {before['network']}, here it would be {network}: go "
+                "on with the benchmark, method and version of this package that it began with"
+            )
+        if "precision" in before and not self._precision_asked:
+            self._use_precision(before["precision"])
+        threads = int(state["threads"])
+        if self.config.threads is None and before.get("processes", world_size()) == world_size():
+            torch.set_num_threads(threads)
 
     def training_loader(self, view: TaskView) -> Loader:
         """Return the loader of a view's epochs, memories mixed in where the method wants so."""
@@ -259,8 +318,18 @@ def _share_of_batch(batch_size: int) -> int:
     return batch_size // world_size()
 
 
+def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that define a run; those of later releases are as if left out."""
+    free = ExperimentConfig.free_settings()
+    fields = ExperimentConfig.model_fields
+    defaults = {name: fields[name].default for name in ExperimentConfig.setting_names()}
+    return {name: value for name, value in {**defaults, **settings}.items() if name not in free}
+
+
 def _shown(value: Any, other: Any) -> str:
     """Show a value, or only what differs of one with many parts."""
     if isinstance(value, dict) and isinstance(other, dict):
-        return ", ".join(f"{k}: {value[k]}" for k in value if other.get(k) != value[k])
+        return ", ".join(
+            f"{k}: {value[k]}" for k in value if k not in other or other[k] != value[k]
+        )
     return str(value)

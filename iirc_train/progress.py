@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from iirc_train.lines import print_line
+
 
 class _Bars(Progress):
     """Bars, and a line below: beside them it would leave no room for the times."""
@@ -50,7 +52,7 @@ class TrainingProgress:
     def __init__(self, console: Console, title: str, n_tasks: int, n_done: int = 0) -> None:
         self._console = console
         self._progress = _Bars(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             _DoneColumn(),
             TimeElapsedColumn(),
@@ -118,8 +120,7 @@ class TrainingProgress:
         self._progress.note = f"  {note}"
         if not self._console.is_terminal:
             where = f"task {record['task']} epoch {record['epoch']}"
-            line = f"{self._title}: {where}: {note}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            print_line(self._console, f"{self._title}: {where}: {note}")
 
     def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
         """Show what the model scores on all classes seen so far."""
@@ -128,10 +129,9 @@ class TrainingProgress:
             self._steps = None
         self._progress.note = ""
         self._progress.advance(self._tasks)
-        self._console.print(
-            f"{self._title}: after task {task_id} of 0-{self._n_tasks - 1}: "
-            f"pw-JS [bold]{metrics['modified_jaccard_sim']:.3f}[/]  "
-            f"JS {metrics['jaccard_sim']:.3f} over all seen classes",
-            highlight=False,
-            soft_wrap=True,
+        line = Text.assemble(
+            f"{self._title}: after task {task_id} of 0-{self._n_tasks - 1}: pw-JS ",
+            (f"{metrics['modified_jaccard_sim']:.3f}", "bold"),
+            f"  JS {metrics['jaccard_sim']:.3f} over all seen classes",
         )
+        self._console.print(line, soft_wrap=True)

@@ -17,12 +17,19 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from iirc_data.definitions import SplitName
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_json
+from iirc_data.shards import ShardStore
+from iirc_data.shards.manifest import Manifest
+from iirc_data.task_view import TaskSequence
 from iirc_train.distributed import rank, world_size
 from iirc_train.experiment import Experiment
+from iirc_train.lines import print_line
+from iirc_train.program import typed_program
+from iirc_train.resolved import changes_said
+from iirc_train.run_directory import RECORD_NAME
 
-RECORD_NAME = "record.json"
 _PACKAGES = ("iirc-pipeline", "torch", "torchvision", "numpy", "pillow", "zarr")
 _DALI = "nvidia-dali-cuda130"
 
@@ -42,11 +49,14 @@ def recorded(
     if rank() > 0:
         yield
         return
-    data = describe_data(experiment)
+    data = describe_data(experiment.store, experiment.splits)
+    record: dict[str, Any]
     record = read_record(run) if (run / RECORD_NAME).exists() else {**data, "sessions": []}
     session = {"started": _now(), "position": dict(position), **_describe_session(experiment)}
     record["sessions"].append(session)
     tell_of_versions(record, console)
+    if changed := changes_said(experiment.resumed, experiment.resolved):
+        print_line(console, f"note: the run goes on with {changed}")
     write_json(run / RECORD_NAME, record)
     yield
     session["finished"] = _now()
@@ -78,35 +88,66 @@ def is_finished(run: Path) -> bool:
     return any("finished" in session for session in read_record(run)["sessions"])
 
 
-def describe_data(experiment: Experiment) -> dict[str, Any]:
+def describe_data(
+    store: ShardStore, splits: Mapping[SplitName, TaskSequence]
+) -> dict[str, dict[str, Any]]:
     """Return digests of what a run sees: of the dataset, and of each task's view by split."""
-    manifest = experiment.store.manifest
     return {
-        "dataset": {"name": manifest.dataset, "digest": manifest.digest},
+        "dataset": describe_dataset(store.manifest),
         "task_views": {
             split: [sequence.view(task).digest() for task in range(len(sequence))]
-            for split, sequence in experiment.splits.items()
+            for split, sequence in splits.items()
         },
     }
 
 
-def check_same_data(recorded: Mapping[str, Any], experiment: Experiment) -> None:
-    """Check that an experiment sees what a recorded run saw.
+def describe_dataset(manifest: Manifest) -> dict[str, str]:
+    """Return a dataset's name and digest."""
+    return {"name": manifest.dataset, "digest": manifest.digest}
+
+
+def check_same_data(recorded: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Check that a run would see what a recorded run saw.
+
+    Args:
+        recorded: The run's record.
+        found: What :func:`describe_data` tells of the data.
 
     Raises:
         ConfigurationError: It sees something else.
     """
-    found = describe_data(experiment)
-    if recorded["dataset"] != found["dataset"]:
-        raise ConfigurationError(
-            f"the run was made with dataset {recorded['dataset']}, here is {found['dataset']}"
-        )
+    check_same_dataset(recorded, found["dataset"])
     for split, views in found["task_views"].items():
         if recorded["task_views"].get(split) != views:
             raise ConfigurationError(
                 f"the run saw other {split} samples or labels: its benchmark file, or the version "
                 "of this package, is another"
             )
+
+
+def check_same_dataset(recorded: Mapping[str, Any], found: Mapping[str, str]) -> None:
+    """Check that a dataset is the one that a recorded run was made with.
+
+    Args:
+        recorded: The run's record.
+        found: Name and digest of the dataset.
+
+    Raises:
+        ConfigurationError: It is another one.
+    """
+    if recorded["dataset"] != found:
+        raise ConfigurationError(
+            "the run was made with dataset {name}, digest {digest}; ".format_map(
+                {"name": "?", "digest": "?"} | dict(recorded["dataset"])
+            )
+            + "here is dataset {name}, digest {digest}".format_map(found)
+        )
+
+
+def recorded_precision(record: Mapping[str, Any]) -> str | None:
+    """Return the arithmetic that a run began in; None where an earlier release recorded it."""
+    resolved = record["sessions"][0].get("resolved", {})
+    return resolved.get("precision") if isinstance(resolved, dict) else None
 
 
 def tell_of_versions(record: Mapping[str, Any], console: Console) -> None:
@@ -118,21 +159,19 @@ def tell_of_versions(record: Mapping[str, Any], console: Console) -> None:
         if before.get(name) != now.get(name)
     ]
     if changed:
-        line = f"note: other versions than when the run began: {', '.join(changed)}"
-        console.print(line, highlight=False, markup=False)
+        print_line(console, f"note: other versions than when the run began: {', '.join(changed)}")
 
 
 def _command() -> str:
-    program = Path(sys.argv[0])
-    is_module = program.name == "__main__.py"
-    words = ["python", "-m", program.parent.name] if is_module else [program.name]
-    return shlex.join([*words, *sys.argv[1:]])
+    words = shlex.join([*typed_program(), *sys.argv[1:]])
+    return words.encode(errors="backslashreplace").decode()  # names need not be UTF-8
 
 
 def _describe_session(experiment: Experiment) -> dict[str, Any]:
     return {
         "command": _command(),
         "processes": world_size(),
+        "resolved": experiment.resolved,
         "versions": _versions(),
         "source": _source(),
         "machine": describe_machine(experiment.device),

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import remove_partial_files, sync_file, write_atomically
 from iirc_data.locks import sole_user
+from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.table import TABLE_NAME
 from iirc_train.config import ExperimentConfig
 from iirc_train.distributed import rank, wait_for_all
 
@@ -23,6 +25,9 @@ TIMINGS_NAME = "timings.jsonl"
 BUFFER_NAME = "buffer.zarr"
 CHECKPOINTS_NAME = "checkpoints"
 CONFUSION_NAME = "confusion"
+RECORD_NAME = "record.json"
+
+_DEPTH_OF_SWEEPS = 3  # method/schedule/seed
 
 
 class RunDirectory:
@@ -63,8 +68,14 @@ class RunDirectory:
             ConfigurationError: There is no run, or its configuration is not readable.
         """
         if not (path / CONFIG_NAME).exists():
-            raise ConfigurationError(f"{path} holds no run: it has no {CONFIG_NAME}")
+            hint = _where_runs_are(path)
+            raise ConfigurationError(f"{path} holds no run: it has no {CONFIG_NAME}{hint}")
         return cls(path), ExperimentConfig.load(path / CONFIG_NAME)
+
+    def remember(self, config: ExperimentConfig) -> None:
+        """Write a configuration with which the run goes on; of several processes the first one."""
+        if rank() == 0:
+            config.save(self.path / CONFIG_NAME)
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -97,14 +108,22 @@ class RunDirectory:
         """Check that a folder can hold a new run.
 
         Raises:
-            ConfigurationError: It holds a run already, or cannot be made.
+            ConfigurationError: It holds a run, several runs or a dataset, lies inside a run, or
+                cannot be made.
         """
-        parent = next(p for p in (path, *path.absolute().parents) if p.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise ConfigurationError(f"cannot make the folder {path}: cannot write to {parent}")
+        check_writable(path)
         if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
             raise ConfigurationError(
                 f"{path} holds a run already: give another folder, or go on with --resume {path}"
+            )
+        for name in (MANIFEST_NAME, TABLE_NAME):
+            if (path / name).exists():
+                raise ConfigurationError(f"{path} holds a dataset: give a folder of its own")
+        if (outer := next(filter(_is_run, path.absolute().parents), None)) is not None:
+            raise ConfigurationError(f"{path} lies inside the run {outer}: give a folder elsewhere")
+        if (inner := next(runs_below(path), None)) is not None:
+            raise ConfigurationError(
+                f"{path} holds other runs, such as {inner}: give a folder of its own"
             )
 
     def has_results(self) -> bool:
@@ -209,6 +228,39 @@ class RunDirectory:
         if rank() == 0:
             with (self.path / name).open("a") as file:
                 file.write(json.dumps(record) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Check that a folder can be made, or written to where it exists.
+
+    Raises:
+        ConfigurationError: It cannot.
+    """
+    parent = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise ConfigurationError(f"cannot make the folder {path}: cannot write to {parent}")
+
+
+def runs_below(path: Path) -> Iterator[Path]:
+    """Yield the folders of runs in a folder, as deep as a sweep of one preset puts them."""
+    for depth in range(1, _DEPTH_OF_SWEEPS + 1):
+        for config in sorted(path.glob("*/" * depth + CONFIG_NAME)):
+            if _is_run(config.parent):
+                yield config.parent
+
+
+def _is_run(path: Path) -> bool:
+    begun = (RECORD_NAME, METRICS_NAME, CHECKPOINTS_NAME)
+    return (path / CONFIG_NAME).exists() and any((path / name).exists() for name in begun)
+
+
+def _where_runs_are(path: Path) -> str:
+    """Say which folder may have been meant instead of one that holds no run."""
+    if (outer := next(filter(_is_run, path.absolute().parents), None)) is not None:
+        return f"; the run is {outer}"
+    if (inner := next(runs_below(path), None)) is not None:
+        return f"; it holds other runs, give one of them, such as {inner}"
+    return ""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

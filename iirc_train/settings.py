@@ -1,17 +1,25 @@
-"""Settings in general: their names, errors that name the source of a wrong one, YAML."""
+"""Settings in general: their names, their roles, errors that name the source of a wrong one."""
 
 import difflib
 import re
 import reprlib
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from enum import Enum
 from typing import Any, ClassVar, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from iirc_data.errors import ConfigurationError
-from iirc_data.reading import read_text
+
+
+class Role(Enum):
+    """What a setting is for that does not define a run; it stands in the field's annotation."""
+
+    PLACE = "place"
+    """Where the same data or the same benchmark is found."""
+
+    MACHINE = "machine"
+    """How and on what a run is computed, and how much of it is kept."""
 
 
 class Settings(BaseModel):
@@ -26,6 +34,15 @@ class Settings(BaseModel):
     def setting_names(cls) -> list[str]:
         """Return the names of the settings that can be given."""
         return [name for name in cls.model_fields if name not in cls.published_names]
+
+    @classmethod
+    def with_role(cls, *roles: Role) -> frozenset[str]:
+        """Return the names of the settings that have one of the roles."""
+        return frozenset(
+            name
+            for name, field in cls.model_fields.items()
+            if any(role in field.metadata for role in roles)
+        )
 
     def values(self) -> dict[str, Any]:
         """Return the settings as plain values; :meth:`parse` reads them."""
@@ -109,38 +126,15 @@ def _problem(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
     source = sources.get(str(problem["loc"][0]))
     setting = ".".join(map(str, problem["loc"]))
     seen = reprlib.repr(problem["input"])
-    hint = ""
+    return f"{f'{source}: ' if source else ''}{setting}: {message}, got {seen}{_hint(problem)}"
+
+
+def _hint(problem: Mapping[str, Any]) -> str:
+    value = problem["input"]
+    if value is None:
+        return " (empty, null or ~): give a value, or leave the setting out"
     if problem["type"] == "literal_error":
-        hint = nearest_name(str(problem["input"]), re.findall(r"'(.*?)'", message))
-    return f"{f'{source}: ' if source else ''}{setting}: {message}, got {seen}{hint}"
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads plain values: no tags, and no aliases, with which few lines become gigabytes."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            event = self.peek_event()  # type: ignore[no-untyped-call]
-            raise yaml.MarkedYAMLError(
-                problem=f"alias *{event.anchor} is not read: write the value out",
-                problem_mark=event.start_mark,
-            )
-        return super().compose_node(parent, index)
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """Read a mapping of settings from YAML.
-
-    Raises:
-        ConfigurationError: The file is not readable, or holds something else.
-    """
-    try:
-        values = _Loader(read_text(path)).get_single_data()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a 13th month
-        problem = " ".join(str(error).split())
-        raise ConfigurationError(f"{path} is not YAML: {problem}") from error
-    if not isinstance(values, dict):
-        raise ConfigurationError(f"{path} holds no settings: expected lines such as 'lr: 0.1'")
-    return values
+        return nearest_name(str(value), re.findall(r"'(.*?)'", problem["msg"]))
+    if problem["type"] == "string_type":
+        return ": put text in quotes"
+    return ""

@@ -14,14 +14,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from iirc_data.benchmarks import load_benchmark
-from iirc_data.errors import ConfigurationError
 from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
 from iirc_train.lifeline import environment_with_lifeline
 from iirc_train.methods import get_method
+from iirc_train.program import OWN
 from iirc_train.record import is_finished
 from iirc_train.report.results import read_results
-from iirc_train.run_directory import CONFIG_NAME, RunDirectory
+from iirc_train.run_directory import CONFIG_NAME, check_writable
+from iirc_train.same_run import changes_to
 
 LOG_NAME = "log.txt"
 SETTINGS_NAME = "settings.yaml"
@@ -87,13 +88,14 @@ def plan(
         ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
         BenchmarkError: There is no such benchmark or schedule.
     """
+    check_writable(output)
     runs = []
     dimensions: list[Sequence[Any]] = [presets, methods, schedules, seeds]
     combinations = product(*(dict.fromkeys(values) or [None] for values in dimensions))
     for preset, method, schedule, seed in combinations:
         swept = {"method": method, "schedule": schedule, "seed": seed}
         chosen = {name: value for name, value in swept.items() if value is not None}
-        config = compose(preset, file, {**(overrides or {}), **chosen})
+        config = compose(preset, file, {**(overrides or {}), **chosen}).with_absolute_places()
         get_method(config.method)
         load_benchmark(config.benchmark).tasks(config.schedule)
         parts = [preset] if preset else []
@@ -101,7 +103,8 @@ def plan(
             parts.append(config.method)
         parts += [f"schedule_{config.schedule}", f"seed_{config.seed}"]
         folder = output.absolute().joinpath(*parts)  # a cluster's workers are elsewhere
-        _check_fits(folder, config)
+        if (folder / CONFIG_NAME).exists():
+            changes_to(folder, config)
         runs.append(PlannedRun("/".join(parts), folder, config))
     return runs
 
@@ -114,16 +117,21 @@ class Processes:
 
     Args:
         folder: Where they run.
+        program: What the Python interpreter is given to start them, before their arguments.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = OWN) -> None:
         self._folder = folder
+        self._program = tuple(program)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def __reduce__(self) -> tuple[type["Processes"], tuple[Path]]:
-        return Processes, (self._folder,)  # on another machine it has processes of its own
+    def __reduce__(self) -> tuple[type["Processes"], tuple[Path, tuple[str, ...]]]:
+        return Processes, (
+            self._folder,
+            self._program,
+        )  # on another machine it has processes of its own
 
     def __enter__(self) -> Self:
         return self
@@ -145,9 +153,10 @@ class Processes:
             self._stop(number)
             raise
 
-    def run(self, command: list[str], log: Path) -> int:
-        """Run a command, append what it prints to a file, and return its exit status."""
-        with log.open("a", encoding="utf-8") as file:
+    def run(self, arguments: Sequence[str], log: Path) -> int:
+        """Run the program, append what it prints to a file, and return its exit status."""
+        command = [sys.executable, *self._program, *arguments]
+        with log.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"$ {shlex.join(command)}\n")
             file.flush()
             with self._lock:
@@ -183,6 +192,7 @@ def run_all(
     executor: Executor,
     done: Callable[[Outcome], None] = lambda outcome: None,
     stopping: Callable[[], None] = lambda: None,
+    program: Sequence[str] = OWN,
 ) -> list[Outcome]:
     """Train every run that is not finished; one that fails does not stop the others.
 
@@ -191,12 +201,14 @@ def run_all(
         executor: Says how many at once, and where.
         done: Told of each run that ended.
         stopping: Called when interrupted, before it waits for the runs to stop.
+        program: What the Python interpreter is given to start the program that trains a run, as
+            :func:`~iirc_train.program.this_program` returns it.
 
     Returns:
         How each run ended, in the order of ``runs``.
     """
     outcomes: dict[str, Outcome] = {}
-    with Processes(Path.cwd()) as processes:
+    with Processes(Path.cwd(), program) as processes:
         futures = {executor.submit(train, run, processes): run for run in runs}
         try:
             for future in as_completed(futures):
@@ -225,15 +237,15 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
     if is_finished(run.folder):
         return Outcome(run, score=_score(run))
     if (run.folder / CONFIG_NAME).exists():
-        arguments = ["--resume", str(run.folder)]
+        changes = changes_to(run.folder, run.config)
+        arguments = ["--resume", str(run.folder), *_options(changes)]
     else:
         run.folder.mkdir(parents=True, exist_ok=True)
         settings = run.folder / SETTINGS_NAME
         run.config.save(settings)
         arguments = ["--config", str(settings), "--output", str(run.folder)]
-    command = [sys.executable, "-m", "iirc_train", "train", *arguments]
     log = run.folder / LOG_NAME
-    status = processes.run(command, log)
+    status = processes.run(["train", *arguments], log)
     if status == 0:
         return Outcome(run, score=_score(run))
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -247,17 +259,12 @@ def _score(run: PlannedRun) -> float:
     return float(read_results(run.folder).all_seen[-1])
 
 
-def _check_fits(folder: Path, config: ExperimentConfig) -> None:
-    if not (folder / CONFIG_NAME).exists():
-        return
-    begun = RunDirectory.open(folder)[1].values()
-    changed = [
-        f"{name} was {begun[name]}, is {value} now"
-        for name, value in config.values().items()
-        if begun[name] != value
+def _options(settings: Mapping[str, Any]) -> list[str]:
+    """Return settings as options of ``iirc train``."""
+    words = {name: name.replace("_", "-") for name in settings}
+    return [
+        (f"--{words[name]}" if value else f"--no-{words[name]}")
+        if isinstance(value, bool)
+        else f"--{words[name]}={value}"
+        for name, value in settings.items()
     ]
-    if changed:
-        raise ConfigurationError(
-            f"{folder} holds a run with other settings: {'; '.join(changed)}; give another "
-            "--output, or remove the folder"
-        )

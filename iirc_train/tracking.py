@@ -187,7 +187,7 @@ def trackers(
     """
     with ExitStack() as stack:
         opened: list[Tracker] = []
-        if rank() == 0 and tracking.tensorboard:
+        if rank() == 0 and tracking.tensorboard and _is_utf8(run):
             tensorboard = TensorBoard(run / TENSORBOARD_NAME, epoch, task_id)
             stack.callback(tensorboard.close)
             opened.append(tensorboard)
@@ -196,6 +196,16 @@ def trackers(
             stack.push(wandb.close)
             opened.append(wandb)
         yield opened
+
+
+def _is_utf8(run: Path) -> bool:
+    """Tell whether TensorBoard can write into a folder; where it cannot, a warning says so."""
+    try:
+        str(run).encode()
+    except UnicodeEncodeError:
+        warnings.warn("no curves for TensorBoard: the folder's path is not UTF-8", stacklevel=2)
+        return False
+    return True
 
 
 def epoch_scalars(split: str, record: Mapping[str, float]) -> dict[str, float]:

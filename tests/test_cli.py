@@ -3,9 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
-from iirc_train.cli import app
+from iirc_train.cli import app, main
 
 COMMANDS = ("demo", "benchmarks", "data", "presets", "train", "sweep", "report", "compare")
 
@@ -43,3 +44,14 @@ def test_commands_for_data_start_without_torch():
     )
     for arguments in (["benchmarks"], ["data", "verify", "--help"]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_a_current_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr("sys.argv", ["iirc", "benchmarks"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.startswith("error: the current folder was removed")

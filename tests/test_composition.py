@@ -206,7 +206,10 @@ def test_train_takes_a_schedule_of_several_epochs(composed, write, options, expe
     [
         (["--output", "run"], "no value for benchmark, data, method"),
         (["--preset", "cifar100-joint"], "--output"),
-        (["--resume", "run", "--lr", "1"], "give no option but"),
+        (["--resume", "run", "--lr", "1"], "not lr: give no option but"),
+        (["--resume", "run", "--preset", "cifar100-joint"], "not preset: give no option but"),
+        (["--resume", "run", "--output", "other"], "leave out --output"),
+        (["--output", "other", "--repeat", "run", "--seed", "1"], "not seed: give no option but"),
         (["--resume", "nowhere"], "nowhere holds no run"),
         (["--output", "run", "--preset", "joint"], "no preset 'joint'"),
     ],
@@ -283,17 +286,120 @@ def test_a_preset_that_is_not_there_is_one_line():
 @pytest.mark.parametrize(
     "text, problem",
     [
-        ("lr: 2001-13-45", "month must be in 1..12"),
+        ("lr: 2001-13-45", "valid number"),
         ("lr: " + "[" * 3000, "is not YAML"),
         ("a: &a [1, 2]\nlr: [*a, *a]", r"alias \*a is not read"),
         ("lr: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
         ("lr: .inf", "finite number"),
-        ("lr: 0b_", "is not YAML"),
+        ("lr: 0b_", "valid number"),
+        ("lr: !!int 0b_", "is not YAML"),
     ],
 )
 def test_hostile_yaml_is_refused(write, text, problem):
     with pytest.raises(ConfigurationError, match=problem):
         compose(None, write(text), REQUIRED)
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "value"),
+    [
+        ("seed: 010", "seed", 10),
+        ("seed: 08", "seed", 8),
+        ("seed: 0o17", "seed", 15),
+        ("seed: 0x1F", "seed", 31),
+        ("batch_size: 1_000", "batch_size", 1000),
+        ("lr: 1e-3", "lr", 0.001),
+        ("lr: .5", "lr", 0.5),
+        ("lr: 1.", "lr", 1.0),
+        ("lr: '0.25'", "lr", 0.25),
+        ("joint: yes", "joint", True),
+        ("joint: off", "joint", False),
+        ("joint: FALSE", "joint", False),
+        ("method: no", "method", "no"),
+        ("method: y", "method", "y"),
+        ("data: 2001-01-01", "data", "2001-01-01"),
+        ("data: '010'", "data", "010"),
+        ("threads: ~", "threads", None),
+        ("threads:", "threads", None),
+        ("data: 12:30", "data", "12:30"),
+        ("data: =", "data", "="),
+    ],
+)
+def test_values_in_yaml_are_what_a_person_means(write, line, name, value):
+    settings = {k: v for k, v in REQUIRED.items() if k != name}
+    config = compose(None, write(line), settings)
+    found = getattr(config, name)
+    assert (found, type(found)) == (value, type(value))
+    config.save(write("").with_name("config.yaml"))
+    assert ExperimentConfig.load(write("").with_name("config.yaml")) == config
+
+
+@pytest.mark.parametrize(
+    "text", ["1e3", "08", "0o7", "no", "1_000", "~", "12:30", "a: b", "\udce9"]
+)
+def test_a_saved_configuration_gives_text_back_as_it_was(tmp_path, text):
+    config = ExperimentConfig.parse(REQUIRED | {"method": text})
+    config.save(tmp_path / "config.yaml")
+    assert ExperimentConfig.load(tmp_path / "config.yaml").method == text
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: 12:30", "seed: .*valid integer.* got '12:30'"),
+        ("data: 2024", "data: .* put it in quotes, '2024'"),
+        ("method: 1.0", "method: .* got 1.0: put text in quotes"),
+        ("data: ~", r"data: .*\(empty, null or ~\): give a value"),
+        ("lr:", r"lr: .* got None \(empty, null or ~\): give a value, or leave the setting out"),
+        ("data: ''", "not an empty one"),
+        ('data: "a\\0b"', "NUL"),
+        ("lr: 1\nlr: 2", "'lr' is given twice"),
+        ("seed: -1", "greater than or equal to 0"),
+        ("lr: 1e400", "finite"),
+    ],
+)
+def test_values_in_yaml_that_mean_nothing_are_refused(write, text, message):
+    settings = {name: value for name, value in REQUIRED.items() if f"{name}:" not in text}
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        compose(None, write(text), settings)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_from_windows_is_read(tmp_path, encoding):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes("data: Übung\r\nlr: 0.5\r\n".encode(encoding))
+    config = compose(None, path, {"benchmark": "iirc_cifar10", "method": "finetune"})
+    assert (config.data, config.lr) == ("Übung", 0.5)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("n_layers", "batch_size", "epochs_per_task", "n_memories_per_class", "total_n_mems"),
+        *("max_mems_pool_per_class", "samples_per_class", "threads", "checkpoint_interval", "seed"),
+        *("buffer_sampling_multiplier", "lr_schedule"),
+    ],
+)
+@pytest.mark.parametrize("value", ["9" * 30, "9" * 400])
+def test_numbers_out_of_any_reason_are_refused(setting, value):
+    with pytest.raises(ConfigurationError, match=f"{setting}") as raised:
+        compose(None, None, {**REQUIRED, setting: int(value)})
+    assert len(str(raised.value)) < 300
+
+
+def test_a_network_may_not_be_deeper_than_any_that_was_trained():
+    with pytest.raises(ConfigurationError, match=r"n_layers: .* equal to 2000, got 20000"):
+        compose(None, None, {**REQUIRED, "n_layers": 20000})
+
+
+def test_the_home_folder_is_known_by_its_sign(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = compose(None, write("benchmark: ~/b.json\n"), {**REQUIRED, "data": "~/shards"})
+    assert config.data == str(tmp_path / "shards")
+    config = ExperimentConfig.parse({**REQUIRED, "benchmark": "~/b.json"})
+    assert config.benchmark == str(tmp_path / "b.json")
+    assert ExperimentConfig.parse({**REQUIRED, "data": "~none_such/x"}).data == "~none_such/x"
 
 
 def test_a_wrong_value_is_shown_in_short():

@@ -35,9 +35,14 @@ DATA_ROOMS = [
     "commands",
 ]
 TRAIN_ROOMS = [
+    "plain_yaml",
+    "places",
     "settings",
     "config",
     "composition",
+    "lines",
+    "program",
+    "resolved",
     "distributed",
     "peak_memory",
     "checkpoint",
@@ -56,6 +61,7 @@ TRAIN_ROOMS = [
     "stopping",
     "tracking",
     "engine",
+    "same_run",
     "runs",
     "report",
     "lifeline",

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from iirc_data.console import plain_console
 from iirc_train.commands.report import RUNS_HELP
+from iirc_train.lines import print_line
+from iirc_train.places import at_home
 from iirc_train.report.comparison import compare, write_csv, write_latex
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables
@@ -18,15 +20,15 @@ def compare_runs(
     latex: Annotated[Path | None, typer.Option(help="LaTeX file (booktabs) to write.")] = None,
 ) -> None:
     """Show runs side by side: mean and standard deviation over schedules and seeds."""
-    console = Console()
-    found = find_runs(runs)
+    console = plain_console()
+    found = find_runs(map(at_home, runs))
     comparisons = compare(found.by_benchmark())
     for comparison in comparisons:
         for table in comparison_tables(comparison):
             console.print(table)
     for folder in found.waiting:
-        console.print(f"no evaluation yet: {folder}", highlight=False, markup=False)
+        print_line(console, f"no evaluation yet: {folder}")
     for path, write in ((csv, write_csv), (latex, write_latex)):
         if path is not None:
-            write(comparisons, path)
-            console.print(f"written: {path}", highlight=False, markup=False)
+            write(comparisons, at_home(path))
+            print_line(console, f"written: {path}")

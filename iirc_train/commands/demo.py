@@ -4,14 +4,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from iirc_data.console import plain_console
+from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.demo import run_demo
+from iirc_train.places import at_home
 
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
 ) -> None:
-    """See the whole pipeline at work on drawn images, in minutes."""
-    run_demo(output, seed, Console())
+    """See the whole pipeline at work on drawn images, in minutes.
+
+    The same command again goes on with what was broken off.
+    """
+    with interrupted_in_one_line("run the same command again to go on; what was done is kept"):
+        run_demo(at_home(output), seed, plain_console())

@@ -2,12 +2,14 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
 from iirc_train.config import BufferConfig, ExperimentConfig, MethodConfig
 from iirc_train.methods import METHODS
+from iirc_train.places import at_home
 from iirc_train.settings import Settings
 
 _GROUPS: dict[str, type[Settings]] = {"Replay buffer": BufferConfig, "Method": MethodConfig}
@@ -17,8 +19,8 @@ def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Cal
     """Give a command options of its own, followed by one for each setting that they leave.
 
     Args:
-        own: Annotated type of each of the command's own options. Those that are not given are
-            None.
+        own: Annotated type of each of the command's own options, and of its context where it asks
+            for that. Options that are not given are None.
 
     Returns:
         A decorator for the command's function, which takes all of them by name.
@@ -42,6 +44,11 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if value is not None and value != []
     }
+
+
+def at_home_if_given(path: Path | None) -> Path | None:
+    """Return a path with the home folder for ``~``; None where none is given."""
+    return None if path is None else at_home(path)
 
 
 def _setting(name: str) -> inspect.Parameter:

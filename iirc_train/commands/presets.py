@@ -10,7 +10,7 @@ from rich.table import Table
 from iirc_data.console import errors_in_one_line
 from iirc_train.composition import preset_file, preset_names
 from iirc_train.config import BufferConfig, MethodConfig
-from iirc_train.settings import read_settings
+from iirc_train.plain_yaml import read_settings
 
 app = typer.Typer(help="List the published configurations, or show one.")
 

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
+from iirc_data.console import plain_console
+from iirc_train.lines import print_line
+from iirc_train.places import at_home
 from iirc_train.report.page import write_report
 from iirc_train.report.runs import find_runs
 
@@ -17,5 +19,5 @@ def report(
     output: Annotated[Path, typer.Option(help="Folder for page and figures.")] = Path("report"),
 ) -> None:
     """Write runs up as one HTML page, with its figures as PNG and SVG."""
-    page = write_report(find_runs(runs), output)
-    Console().print(f"report: {page}", highlight=False, markup=False)
+    page = write_report(find_runs(map(at_home, runs)), at_home(output))
+    print_line(plain_console(), f"report: {page}")

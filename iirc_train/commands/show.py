@@ -7,17 +7,18 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskView
 from iirc_train.buffer.store import BufferStore
-from iirc_train.commands.options import given
+from iirc_train.commands.options import at_home_if_given, given
 from iirc_train.config import ExperimentConfig
 from iirc_train.experiment import Experiment
+from iirc_train.lines import print_line
+from iirc_train.places import at_home
 from iirc_train.report.contact_sheet import ShownImage, contact_sheet
 from iirc_train.report.figure_files import write_figure
 from iirc_train.run_directory import BUFFER_NAME, RunDirectory
@@ -51,6 +52,7 @@ def show(
 
     With --run they are those that the run began the task with, memories among them.
     """
+    output, run = at_home(output), at_home_if_given(run)
     with errors_in_one_line():
         if output.suffix not in FORMATS:
             raise ConfigurationError(
@@ -82,12 +84,7 @@ def show(
         except OSError as error:
             raise ConfigurationError(f"cannot write {output}: {error.strerror}") from error
         n_replayed = sum(image.is_replayed for image in shown)
-        Console().print(
-            f"{output}: {len(shown)} images, {n_replayed} of them replayed",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        print_line(plain_console(), f"{output}: {len(shown)} images, {n_replayed} of them replayed")
 
 
 def recall_memories(experiment: Experiment, run: Path, task: int) -> None:

@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from iirc_data.cluster import cluster_executor
+from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
-from iirc_train.commands.options import given, with_settings
+from iirc_train.commands.options import at_home_if_given, given, with_settings
 from iirc_train.commands.train import CONFIG_OPTION
+from iirc_train.lines import print_line
+from iirc_train.program import OWN
 from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
 
 
 @with_settings(
     {
+        "context": typer.Context,
         "output": Annotated[Path | None, typer.Option(help="Folder for the runs.")],
         "method": Annotated[
             list[str] | None, typer.Option(help="Method; give it several times for several.")
@@ -53,6 +56,7 @@ from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
     }
 )
 def sweep(
+    context: typer.Context,
     output: Path | None,
     method: list[str] | None,
     schedule: list[str] | None,
@@ -68,6 +72,7 @@ def sweep(
     The same command again goes on: finished runs are kept, begun ones go on from their last
     checkpoint. A run that fails does not stop the others.
     """
+    output, config = at_home_if_given(output), at_home_if_given(config)
     if output is None:
         raise ConfigurationError("say where the runs go: --output FOLDER")
     if jobs is not None and scheduler is not None:
@@ -83,28 +88,26 @@ def sweep(
         file=config,
         overrides=given(settings),
     )
-    console = Console()
-    console.print(f"{len(runs)} runs in {output}", highlight=False)
+    console = plain_console()
+    print_line(console, f"{len(runs)} runs in {output}")
 
     def show(outcome: Outcome) -> None:
-        text = f"{outcome.run.name}: {_ending(outcome)}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"{outcome.run.name}: {_ending(outcome)}")
 
     def stopping() -> None:
         text = "the runs stop after their epochs, with checkpoints; once more stops them at once"
         if scheduler is not None:
             text = "runs that the cluster has begun go on there, to their ends"
-        console.print(text, highlight=False)
+        print_line(console, text)
 
     hint = "run the same command again to go on; what was trained is kept"
     with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler) as executor:
-        outcomes = run_all(runs, executor, show, stopping)
+        outcomes = run_all(runs, executor, show, stopping, context.obj or OWN)
     console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         log = outcome.run.folder / LOG_NAME
-        text = f"{outcome.run.name} failed, see {log}"
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, f"{outcome.run.name} failed{f', see {log}' if log.exists() else ''}")
     if failed:
         raise SystemExit(1)
 
@@ -138,10 +141,7 @@ def _table(outcomes: list[Outcome]) -> Table:
     table.add_column("run")
     table.add_column("after the last task")
     for outcome in outcomes:
-        table.add_row(
-            outcome.run.name,
-            Text(_ending(outcome)),
-        )
+        table.add_row(Text(outcome.run.name), Text(_ending(outcome)))
     return table
 
 

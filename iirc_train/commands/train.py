@@ -1,19 +1,22 @@
 """``iirc train``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
+from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
-from iirc_train.commands.options import default_in_help, given, with_settings
+from iirc_train.commands.options import at_home_if_given, default_in_help, given, with_settings
 from iirc_train.composition import compose
 from iirc_train.distributed import is_first_process
+from iirc_train.lines import print_line
+from iirc_train.program import OWN, this_program, typed_program
 from iirc_train.report.results import read_results
 from iirc_train.report.tables import task_table
-from iirc_train.runs import repeat_experiment, resume_experiment, run_experiment
+from iirc_train.runs import check_changeable, repeat_experiment, resume_experiment, run_experiment
 from iirc_train.tracking import Tracking
 
 CONFIG_OPTION = Annotated[
@@ -24,10 +27,19 @@ CONFIG_OPTION = Annotated[
 @with_settings(
     {
         "output": Annotated[Path | None, typer.Option(help="Folder for the run.")],
-        "resume": Annotated[Path | None, typer.Option(help="Folder of a run to go on with.")],
+        "resume": Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder of a run to go on with. --data and --benchmark may say where its data "
+                "is now, --device, --threads, --engine and the like may fit another machine."
+            ),
+        ],
         "repeat": Annotated[
             Path | None,
-            typer.Option(help="Folder of a run to do again, in --output: same settings and data."),
+            typer.Option(
+                help="Folder of a run to do again, in --output: same settings and data, which may "
+                "have moved, as with --resume."
+            ),
         ],
         "preset": Annotated[
             str | None,
@@ -60,31 +72,29 @@ def train(
     Settings come from a preset, a YAML file and options; of these the later wins. Ctrl-C stops
     after the running epoch, with a checkpoint.
     """
-    console = Console()
+    console = plain_console()
+    output, resume, repeat, config = map(at_home_if_given, (output, resume, repeat, config))
     overrides = given(settings)
-    chosen = bool(preset or config or overrides)
     tracking = Tracking(tensorboard is not False, wandb_project)
     run = resume or output
-    if resume is not None and (output or repeat or chosen):
-        raise ConfigurationError(
-            "--resume goes on as the run began: give no option but --tensorboard and "
-            "--wandb-project"
-        )
+    if resume is not None and (output or repeat):
+        raise ConfigurationError("--resume goes on in its own folder: leave out --output, --repeat")
     if run is None:
         raise ConfigurationError("say where the run goes: --output FOLDER")
-    if repeat is not None and chosen:
-        raise ConfigurationError(
-            "--repeat takes the settings of the run: give no other option than --output"
-        )
-    hint = f"go on with: iirc train --resume {run}" if is_first_process() else ""
-    with interrupted_in_one_line(hint):
+    for option, folder in (("--resume", resume), ("--repeat", repeat)):
+        if folder is not None:
+            sources = {"preset": preset, "config": config}
+            check_changeable(option, [*given(sources), *overrides])
+    program = ["iirc"] if this_program() == OWN else typed_program()
+    hint = f"go on with: {shlex.join([*program, 'train', '--resume', str(run)])}"
+    with interrupted_in_one_line(hint if is_first_process() else ""):
         if resume is not None:
-            resume_experiment(resume, console, tracking=tracking)
+            resume_experiment(resume, console, tracking=tracking, changes=overrides)
         elif repeat is not None:
-            repeat_experiment(repeat, run, console, tracking=tracking)
+            repeat_experiment(repeat, run, console, tracking=tracking, changes=overrides)
         else:
             configuration = compose(preset, config, overrides)
             run_experiment(configuration, run, console, tracking=tracking)
     if is_first_process():
         console.print(task_table(read_results(run)))
-        console.print(f"run: {run}", highlight=False)
+        print_line(console, f"run: {run}")

@@ -46,5 +46,5 @@ def write_report(found: FoundRuns, output: Path) -> Path:
     )
     page = output / PAGE_NAME
     with write_atomically(page) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="backslashreplace"))  # paths need not be UTF-8
     return page

@@ -15,18 +15,7 @@ from iirc_train.run_directory import CONFIG_NAME, METRICS_NAME, RunDirectory
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
 """What differs between repetitions of one experiment."""
 
-MACHINE_SETTINGS = frozenset(
-    {
-        "data",
-        "device",
-        "threads",
-        "engine",
-        "resident",
-        "compile",
-        "checkpoint_interval",
-        "save_each_task_model",
-    }
-)
+MACHINE_SETTINGS = ExperimentConfig.free_settings() - {"benchmark"}
 """Where and how a run is computed, which is no part of what is tried."""
 
 

@@ -3,8 +3,8 @@
 import math
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from iirc_train.report.comparison import Comparison
 from iirc_train.report.results import RunResults
@@ -15,7 +15,8 @@ _MOST_COLUMNS = 8  # as many fit in 80 characters beside the names
 def task_table(results: RunResults) -> Table:
     """Return the pw-JS on every seen task after each task, and over all seen classes."""
     n_tasks = len(results.all_seen)
-    table = Table(title=f"{escape(results.name)}: pw-JS on the test split", title_justify="left")
+    title = Text(f"{results.name}: pw-JS on the test split", style="table.title")
+    table = Table(title=title, title_justify="left")
     table.add_column("after task", justify="right")
     for task in range(n_tasks):
         table.add_column(f"task {task}", justify="right")
@@ -31,7 +32,7 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
 
     Where runs are several, they give mean ± standard deviation.
     """
-    title = escape(comparison.benchmark)
+    title = comparison.benchmark
     tables = []
     for start in range(0, comparison.n_tasks, _MOST_COLUMNS):
         tasks = range(start, min(start + _MOST_COLUMNS, comparison.n_tasks))
@@ -40,19 +41,19 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             table.add_column(str(task), justify="right")
         for row in comparison.rows:
             scores = row.by_task[tasks.start : tasks.stop]
-            table.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in scores))
+            table.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in scores))
         tables.append(table)
     summary = _table_of_groups(f"{title}: summary over the finished runs")
     for heading in comparison.headings:
         summary.add_column(heading, justify="right")
     for row in comparison.rows:
-        summary.add_row(escape(row.name), row.runs_text, *(s.text("\n±") for s in row.summary))
+        summary.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in row.summary))
     return [*tables, summary]
 
 
 def _table_of_groups(title: str) -> Table:
     table = Table(
-        title=title,
+        title=Text(title, style="table.title"),
         title_justify="left",
         min_width=len(title),  # the title in one line
         box=box.SIMPLE_HEAD,
