@@ -103,17 +103,18 @@ def transform_labels_names_to_vector(
     Returns:
         float32 (N, num_seen_classes), or (num_seen_classes,) for one sample.
     """
-    samples = list(labels_names)
-    if all(isinstance(names, str) for names in samples) and samples:
-        one = transform_labels_names_to_vector([samples], num_seen_classes, class_names_to_idx)
-        return one[0]
-    vectors = torch.zeros(len(samples), num_seen_classes)
-    for vector, names in zip(vectors, samples, strict=True):
-        for name in names:
-            index = class_names_to_idx.get(name, num_seen_classes)
-            if index < num_seen_classes:
-                vector[index] = 1.0
-    return vectors
+    each = list(labels_names)
+    if each and all(isinstance(names, str) for names in each):
+        return _indicator(map(str, each), num_seen_classes, class_names_to_idx)
+    vectors = [_indicator(names, num_seen_classes, class_names_to_idx) for names in each]
+    return torch.stack(vectors) if vectors else torch.zeros(0, num_seen_classes)
+
+
+def _indicator(names: Iterable[str], length: int, indices: dict[str, int]) -> torch.Tensor:
+    vector = torch.zeros(length)
+    known = [indices[name] for name in names if indices.get(name, length) < length]
+    vector[known] = 1.0
+    return vector
 
 
 def labels_index_to_one_hot(labels: torch.Tensor, length: int) -> torch.Tensor:
