@@ -179,8 +179,8 @@ class Published:
             )
             predictions, loss = self.method.observe(images, targets, in_buffer)
             losses.append(loss)
-            scores.append(float(jaccard_sim(predictions, targets.bool())))
-            scores.append(float(modified_jaccard_sim(predictions, targets.bool())))
+            scores.append(jaccard_sim(predictions, targets.bool()))
+            scores.append(modified_jaccard_sim(predictions, targets.bool()))
         return len(data)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from iirc_data.benchmarks import Benchmark, class_order, load_benchmark
 from iirc_data.definitions import (
     IIRC_SETUP,
@@ -22,7 +20,7 @@ from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.lifelong_dataset.base_dataset import BaseDataset
 from iirc_data.lifelong_dataset.image_collection import ImageCollection, open_collections
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
-from iirc_data.task_view import check_classes, split_positions
+from iirc_data.task_view import check_classes, in_published_order, split_positions
 from iirc_data.utils.utils import print_msg
 
 FRAMEWORKS: dict[str, type[BaseDataset]] = {
@@ -55,8 +53,9 @@ def get_lifelong_datasets(
             dataset's name; the address of one (``https://…``, ``s3://…``); the folder that holds
             ``cifar-100-python``; or the folder that holds ``train`` and ``val`` with a folder per
             class, as ImageNet's are.
-        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. A class-incremental benchmark serves under both;
-            one with superclasses under ``IIRC_SETUP`` only.
+        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. A benchmark with superclasses needs the former:
+            under the latter, asking for a sample with two labels is an error; see
+            :class:`BaseDataset`.
         framework: ``PYTORCH``, or ``TENSORFLOW`` for numpy arrays.
         tasks_configuration_id: Number of the benchmark's schedule.
         essential_transforms_fn: See :class:`BaseDataset`.
@@ -123,8 +122,7 @@ def arrange_samples(benchmark: Benchmark, images: ImageCollection, split: SplitN
         split: Name of the split.
     """
     positions = split_positions(benchmark, images.classes, images.class_ids, split)
-    place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
-    places = np.array([place.get(name, -1) for name in images.classes])
-    positions = positions[np.argsort(places[images.class_ids[positions]], kind="stable")]
+    class_ids = images.class_ids[positions]
+    positions = positions[in_published_order(benchmark, images.classes, class_ids)]
     labels = tuple(benchmark.labels_of(name) for name in images.classes)
     return Samples(images.images, positions, SampleLabels(labels, images.class_ids[positions]))

@@ -26,6 +26,24 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.i
     return generator.permutation(n)
 
 
+def endless_order(n: int, *, seed: int, start: int, stop: int) -> NDArray[np.int64]:
+    """Return part of an endless stream that shows everything pass after pass.
+
+    Args:
+        n: Number of samples, at least 1.
+        seed: Seed of the run.
+        start: First place of the stream that is wanted.
+        stop: Place after the last.
+
+    Returns:
+        int64 (stop - start,): at each place the number of a sample. Of the places k n to
+        (k + 1) n - 1 each has another sample.
+    """
+    first, last = start // n, -(-stop // n)
+    passes = [epoch_order(n, seed=seed, epoch=k, shuffle=True) for k in range(first, last)]
+    return np.concatenate([*passes, np.empty(0, np.int64)])[start - first * n : stop - first * n]
+
+
 def memories_of_epoch(n: int, multiplier: float, seed: int, epoch: int) -> NDArray[np.int64]:
     """Choose which memories an epoch shows.
 

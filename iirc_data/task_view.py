@@ -37,6 +37,9 @@ class TaskView:
         sample_ids: int64 (N,), ascending, without repetition.
         labels: int32 (N, 2), class indices of the visible labels, superclass before subclass;
             -1 for none. The first is always a class.
+        places: int64 (N,), ascending with each sample's place in the published dataset, by which
+            the first samples of a class are chosen; None where that is the order of ``sample_ids``.
+            It follows from benchmark and samples, and is not part of the digest.
     """
 
     class_names: tuple[str, ...]
@@ -46,6 +49,7 @@ class TaskView:
     task_classes: tuple[int, ...]
     sample_ids: NDArray[np.int64]
     labels: NDArray[np.int32]
+    places: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         self.sample_ids.flags.writeable = False
@@ -64,9 +68,18 @@ class TaskView:
         """Names of the classes seen so far, in order of their indices."""
         return self.class_names[: self.n_seen_classes]
 
-    def positions_of_class(self, class_index: int) -> NDArray[np.int64]:
-        """Return the positions in this view, ascending, of the samples that show a class."""
-        return np.flatnonzero((self.labels == class_index).any(axis=1))
+    def positions_of_class(self, class_index: int, first: int | None = None) -> NDArray[np.int64]:
+        """Return the positions in this view, ascending, of the samples that show a class.
+
+        Args:
+            class_index: The class.
+            first: Only the first so many in the order of the published dataset; None for all.
+        """
+        positions = np.flatnonzero((self.labels == class_index).any(axis=1))
+        if first is None or self.places is None:
+            return positions[:first]
+        in_order = positions[np.argsort(self.places[positions], kind="stable")]
+        return np.sort(in_order[:first])
 
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> Self:
         """Return the view of some of this view's samples.
@@ -75,7 +88,12 @@ class TaskView:
             positions: Positions in this view, in the order wanted.
         """
         chosen = np.asarray(positions, np.int64)
-        return replace(self, sample_ids=self.sample_ids[chosen], labels=self.labels[chosen])
+        return replace(
+            self,
+            sample_ids=self.sample_ids[chosen],
+            labels=self.labels[chosen],
+            places=None if self.places is None else self.places[chosen],
+        )
 
     def digest(self) -> str:
         """Return a SHA-256 that is equal exactly where samples and labels are equal."""
@@ -96,12 +114,10 @@ class TaskSequence:
             for classes that no task names.
         tasks: For each task the names of its classes: those that it introduces, and any that
             come again.
-        setup: ``"IIRC"`` or ``"CIL"``.
+        setup: ``"IIRC"`` or ``"CIL"``. The latter never samples: a sample with two labels belongs
+            to the task of each of them that is scheduled, as published.
         sampling: Shares of superclasses and subclasses; None shows every sample (test mode).
         complete_information: Show all labels seen so far, not only the current task's.
-
-    Raises:
-        BenchmarkError: A sample has two labels in the class-incremental setup.
     """
 
     def __init__(
@@ -114,11 +130,6 @@ class TaskSequence:
         sampling: SamplingSettings | None,
         complete_information: bool,
     ) -> None:
-        if setup == CIL_SETUP and (labels[:, 1] != NO_LABEL).any():
-            raise BenchmarkError(
-                "a sample has two labels, but the class-incremental setup ('CIL') knows one: "
-                "use setup 'IIRC'"
-            )
         self.tasks = [list(task) for task in tasks]
         self.class_names_to_idx = class_order(self.tasks)
         self.complete_information = complete_information
@@ -164,6 +175,8 @@ class TaskSequence:
         tasks = benchmark.tasks(schedule, joint=joint)
         check_classes(benchmark, manifest, tasks)
         sample_ids = split_sample_ids(benchmark, manifest, table, split, samples_per_class)
+        class_ids = table.class_id[sample_ids]
+        sample_ids = sample_ids[in_published_order(benchmark, manifest.classes, class_ids)]
         combinations = label_combinations(benchmark, manifest.classes, class_order(tasks))
         return cls(
             sample_ids,
@@ -213,6 +226,7 @@ class TaskSequence:
             task_classes=tuple(sorted(set(self._classes_of(chosen)))),
             sample_ids=self._sample_ids[rows],
             labels=visible_labels(self._labels[rows], visible),
+            places=rows,
         )
 
     def _warn_of_empty_shares(self) -> None:
@@ -330,6 +344,25 @@ def split_positions(
     if samples_per_class is not None:
         order = order[_first_of_each(class_ids[order], samples_per_class)]
     return order
+
+
+def in_published_order(
+    benchmark: Benchmark, classes: Sequence[str], class_ids: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return the order in which the published loaders list a split's samples.
+
+    Args:
+        benchmark: The benchmark; leaf classes come in its order.
+        classes: Names of the classes.
+        class_ids: int32 (N,), each sample's index into ``classes``, in the order that sampling goes
+            by, which is kept within a class.
+
+    Returns:
+        int64 (N,), positions in ``class_ids``.
+    """
+    place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
+    places = np.array([place.get(name, -1) for name in classes])
+    return np.argsort(places[class_ids], kind="stable")
 
 
 def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:

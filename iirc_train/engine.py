@@ -231,7 +231,7 @@ class Training:
         self.method.consolidate_epoch_knowledge(val_metric)
 
     def _keep_best(self, metric: float) -> None:
-        if self.config.use_best_model and (self._best is None or metric > self._best["metric"]):
+        if self.config.use_best_model and (self._best is None or metric >= self._best["metric"]):
             weights = self.method.net.state_dict()
             copied = {name: value.detach().clone() for name, value in weights.items()}
             self._best = {"metric": metric, "net": copied}

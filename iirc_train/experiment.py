@@ -307,7 +307,7 @@ class Experiment:
         key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         memories = MemoryData(self.buffer, view, self._reader(seed))
-        return memories.endless_batches(self.batch_size, first_batch)
+        return memories.endless_batches(self.batch_size, first_batch, resident=self.config.resident)
 
 
 def _share_of_batch(batch_size: int) -> int:

@@ -1,7 +1,9 @@
 """The metrics of the IIRC paper (Abdelsalam et al., 2021, section 4).
 
-Each takes boolean indicator tensors (N, classes) and returns a number in [0, 1]. All of them follow
-from three counts per sample, which is all that has to be kept of a long evaluation.
+Each takes boolean indicator tensors (N, classes) and returns a Python float in [0, 1], for which it
+waits for the device. All of them follow from three counts per sample, which is all that a long
+evaluation has to keep: collect :func:`label_counts` batch by batch, then call
+:func:`compute_metrics` once.
 """
 
 from collections.abc import Callable
@@ -38,7 +40,7 @@ def confusion_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.T
     return (target.float().T @ predictions.float()).long()
 
 
-def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:
     """Jaccard similarity: mean of |predicted and true| / |predicted or true|.
 
     Args:
@@ -46,12 +48,12 @@ def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor
         target: bool (N, classes).
 
     Returns:
-        Scalar float32; 0 where N is 0. A sample without labels and predictions counts as 1.
+        0 where N is 0. A sample without labels and predictions counts as 1.
     """
-    return _jaccard_sim(label_counts(predictions, target))
+    return float(_jaccard_sim(label_counts(predictions, target)))
 
 
-def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:
     """Precision-weighted Jaccard similarity (pw-JS): each sample's Jaccard times its precision.
 
     Args:
@@ -59,12 +61,12 @@ def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> tor
         target: bool (N, classes).
 
     Returns:
-        Scalar float32; 0 where N is 0.
+        0 where N is 0.
     """
-    return _modified_jaccard_sim(label_counts(predictions, target))
+    return float(_modified_jaccard_sim(label_counts(predictions, target)))
 
 
-def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> float:
     """Share of samples whose labels are all predicted and nothing else.
 
     Args:
@@ -72,12 +74,12 @@ def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> torch.Te
         target: bool (N, classes).
 
     Returns:
-        Scalar float32; 0 where N is 0.
+        0 where N is 0.
     """
-    return _strict_accuracy(label_counts(predictions, target))
+    return float(_strict_accuracy(label_counts(predictions, target)))
 
 
-def recall(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+def recall(predictions: torch.Tensor, target: torch.Tensor) -> float:
     """Share of all labels of all samples that are predicted.
 
     Args:
@@ -85,9 +87,9 @@ def recall(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         target: bool (N, classes).
 
     Returns:
-        Scalar float32; 0 where there is no label.
+        0 where there is no label.
     """
-    return _recall(label_counts(predictions, target))
+    return float(_recall(label_counts(predictions, target)))
 
 
 def compute_metrics(counts: torch.Tensor) -> dict[str, float]:
@@ -130,7 +132,7 @@ def _mean(values: torch.Tensor) -> torch.Tensor:
     return values.mean() if len(values) else torch.zeros(())
 
 
-METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], float]] = {
     "modified_jaccard_sim": modified_jaccard_sim,
     "jaccard_sim": jaccard_sim,
     "strict_accuracy": strict_accuracy,

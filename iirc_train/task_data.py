@@ -49,6 +49,7 @@ class ImageReader:
         *,
         augment: bool,
         shuffle: bool = False,
+        endless: bool = False,
         shared: bool = False,
         replay_multiplier: float = 1.0,
         resident: bool | None = False,
@@ -61,6 +62,7 @@ class ImageReader:
             replay: The memories.
             augment: Show images as for training.
             shuffle: Draw a new order each epoch.
+            endless: Make epochs stretches of an endless stream; see :func:`make_loader`.
             shared: Each process shows its part; otherwise each shows everything.
             replay_multiplier: How often an epoch shows each memory.
             resident: Keep decoded images on the device; None decides by size.
@@ -72,6 +74,7 @@ class ImageReader:
             transforms=self.transforms,
             train=augment,
             shuffle=shuffle,
+            endless=endless,
             batch_size=batch_size,
             replay_multiplier=replay_multiplier,
             resident=resident,
@@ -146,13 +149,16 @@ class TaskData(_Augmented):
         Args:
             cla: Name of the class.
             num_samples: At most so many; -1 for all.
-            shuffle: In an order drawn from the seed and the class; else in ascending order.
+            shuffle: In an order drawn from the seed and the class; else the first in the order of
+                the published dataset, ascending.
         """
         class_index = self.view.class_names.index(cla)
+        first = None if num_samples < 0 else num_samples
+        if not shuffle:
+            return self.view.positions_of_class(class_index, first)
         indices = self.view.positions_of_class(class_index)
-        if shuffle:
-            indices = np.random.default_rng([self._reader.seed, class_index]).permutation(indices)
-        return indices if num_samples < 0 else indices[:num_samples]
+        generator = np.random.default_rng([self._reader.seed, class_index])
+        return generator.permutation(indices)[:first]
 
     def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         """Iterate over some samples in the given order, decoded in batches."""
@@ -199,15 +205,27 @@ class MemoryData(_Augmented):
             self._reader.loader(self._no_samples, batch_size, chosen, augment=self._augment)
         )
 
-    def endless_batches(self, batch_size: int, first_batch: int = 0) -> Iterator[Batch]:
-        """Iterate over all memories without end, each once per pass, each pass shuffled.
+    def endless_batches(
+        self, batch_size: int, first_batch: int = 0, *, resident: bool | None = None
+    ) -> Iterator[Batch]:
+        """Iterate over all memories without end: pass after pass, each shuffled.
+
+        Every batch is full; it may begin in one pass and end in the next. Where there are fewer
+        memories than a batch holds, every batch is one pass.
 
         Args:
             batch_size: Memories per batch and process; processes share each batch.
             first_batch: How many batches to leave out at the beginning.
+            resident: Keep decoded images on the device; None decides by size.
         """
         loader = self._reader.loader(
-            self._no_samples, batch_size, self._memories, augment=True, shuffle=True, shared=True
+            self._no_samples,
+            batch_size,
+            self._memories,
+            augment=True,
+            endless=True,
+            shared=True,
+            resident=resident,
         )
         first_epoch, first_batch = divmod(first_batch, len(loader))
         for epoch in count(first_epoch):

@@ -49,6 +49,8 @@ class FlatMethod(torch.nn.Module):
     def inference(self):
         return nullcontext()
 
+    full_precision = inference
+
     def forward_net(self, images):
         return images, images.mean(dim=(2, 3))
 
@@ -201,6 +203,12 @@ class TestRandomBuffer(ReplayContract):
             for i in range(8)
         )
 
+    @pytest.mark.parametrize("pool, kept", [(-1, 4), (3, 3), (9, 4)])
+    def test_a_pool_bounds_what_is_kept(self, buffer_dir, tasks, pool, kept):
+        buffer = self.make(buffer_dir, n_memories_per_class=4, max_mems_pool_per_class=pool)
+        update(buffer, tasks[1])
+        assert set(buffer.n_memories_per_class.values()) == {kept}
+
 
 class TestHerdingBuffer(ReplayContract):
     def make(self, buffer_dir, **config):
@@ -248,10 +256,26 @@ def test_memories_are_read_through_the_loader_in_order_and_without_end(tasks):
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CIFAR.mean, CIFAR.std))
     torch.testing.assert_close(batch.images[0], (stored - mean) / std, atol=1e-4, rtol=1e-4)
     assert batch.in_buffer.all() and batch.targets.tolist() == [[0, 1, 0, 0]] * 3
-    endless = memories.endless_batches(4)
-    passes = [[next(endless).sample_ids.tolist() for _ in range(2)] for _ in range(3)]
-    assert all(sorted(first + rest) == [-6, -5, -4, -3, -2, -1] for first, rest in passes)
-    assert len({str(p) for p in passes}) == 3
+
+
+@pytest.mark.parametrize("resident", [False, True], ids=["streaming", "resident"])
+def test_memories_come_in_full_batches_pass_after_pass_from_any_batch_on(tasks, resident):
+    buffer = RandomBuffer({"n_memories_per_class": 5})
+    update(buffer, tasks[0])
+    memories = MemoryData(buffer, tasks[1].view, tasks[1]._reader)
+    stream = memories.endless_batches(4, resident=resident)
+    shown = [next(stream) for _ in range(25)]
+    slots = torch.cat([batch.sample_ids for batch in shown]).tolist()
+    passes = [slots[start : start + 10] for start in range(0, 100, 10)]
+    assert {len(batch) for batch in shown} == {4} and {batch.share for batch in shown} == {1.0}
+    assert all(sorted(p) == list(range(-10, 0)) for p in passes)
+    assert len({str(p) for p in passes}) == 10
+    for first in (0, 1, 2, 3, 7, 24):
+        later = next(memories.endless_batches(4, first, resident=not resident))
+        assert torch.equal(later.sample_ids, shown[first].sample_ids)
+        assert torch.equal(later.images, shown[first].images)
+    everything = memories.endless_batches(64, resident=resident)
+    assert [len(next(everything)) for _ in range(2)] == [10, 10]
 
 
 def epoch_of(merged):

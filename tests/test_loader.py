@@ -25,7 +25,7 @@ from iirc_data.augment import (
 from iirc_data.definitions import TEST, TRAIN
 from iirc_data.errors import LoaderError
 from iirc_data.loader import make_engine, make_loader
-from iirc_data.order import batch_bounds, epoch_order
+from iirc_data.order import batch_bounds, endless_order, epoch_order
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
 from iirc_data.task_view import TaskSequence, TaskView
@@ -456,6 +456,61 @@ def test_ranks_share_an_epoch_evenly(n, world_size):
         sizes = [stop - start for start, stop in step]
         assert max(sizes) - min(sizes) <= 1
         assert all(a[1] == b[0] for a, b in itertools.pairwise(step))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 200])
+def test_an_endless_order_is_one_permutation_after_another(n):
+    stream = endless_order(n, seed=3, start=0, stop=7 * n)
+    passes = stream.reshape(7, n)
+    assert all(sorted(p) == list(range(n)) for p in passes.tolist())
+    assert n < 5 or len({str(p) for p in passes.tolist()}) == 7
+    for start, stop in ((0, 0), (3, 3), (1, 2), (n - 1, n + 1), (n, 2 * n), (2, 6 * n + 1)):
+        if start <= stop:
+            part = endless_order(n, seed=3, start=start, stop=stop)
+            assert part.tolist() == stream[start:stop].tolist()
+    assert n < 5 or not np.array_equal(endless_order(n, seed=4, start=0, stop=7 * n), stream)
+
+
+@RESIDENT
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_ranks_share_full_batches_of_an_endless_stream(view, tiny_store, resident, world_size):
+    memories = Memories([noise_image(i) for i in range(7)], [[0, 1]] * 7)
+    options = {
+        "transforms": CIFAR,
+        "train": True,
+        "endless": True,
+        "engine": "torch",
+        "resident": resident,
+        "normalize": False,
+    }
+    alone = make_loader(view.subset([]), tiny_store, memories, batch_size=6, **options)
+    ranks = [
+        make_loader(
+            view.subset([]),
+            tiny_store,
+            memories,
+            batch_size=6 // world_size,
+            rank=rank,
+            world_size=world_size,
+            **options,
+        )
+        for rank in range(world_size)
+    ]
+    for epoch in range(2):
+        for loader in (alone, *ranks):
+            loader.set_epoch(epoch)
+        for whole, *parts in zip(alone, *ranks, strict=True):
+            assert len(whole) == 6
+            assert [len(part) for part in parts] == [6 // world_size] * world_size
+            assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+            assert torch.equal(torch.cat([part.sample_ids for part in parts]), whole.sample_ids)
+
+
+def test_an_endless_stream_shows_each_memory_once_a_pass(view, tiny_store):
+    with pytest.raises(ValueError, match=r"once a pass, not 1\.5 times"):
+        make_loader(
+            view, tiny_store, transforms=CIFAR, train=True, endless=True, replay_multiplier=1.5
+        )
 
 
 @RESIDENT

@@ -33,6 +33,7 @@ from iirc_train.utils import (
 )
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "methods_golden.json").read_text())
+MOMENTS = json.loads((Path(__file__).parent / "golden" / "initial_moments.json").read_text())
 
 
 class ToyNetwork(nn.Module):
@@ -233,6 +234,44 @@ def test_icarl_predicts_the_class_of_the_nearest_mean():
         assert method(x[row : row + 1])[0].tolist() == expected
 
 
+@pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
+def test_what_a_state_restores_lies_on_the_methods_device():
+    class Keeping(get_method("icarl").model):
+        method_variables = ("anchors",)
+        anchors = None
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.inner = nn.Module()
+            self.inner.register_buffer("drift", None)
+            self.inner.register_buffer("scratch", torch.ones(2), persistent=False)
+
+    def make():
+        arguments = (GOLDEN["n_cla_per_tsk"], GOLDEN["class_names_to_idx"], GOLDEN["config"])
+        return Keeping(*arguments, net=ToyNetwork())
+
+    method = make()
+    method.prepare_model_for_new_task()
+    method.observe(*toy_batch(3))  # the optimizer has a momentum
+    method.consolidate_task_knowledge(buffer=toy_task(1)[1], batch_size=4)
+    method.inner.drift = torch.ones(3)
+    method.anchors = {"c0": [torch.ones(2), 5], "c1": None}
+    state = method.method_state_dict()
+    elsewhere, here = make().to("meta"), make()  # a device that is always at hand
+    for other in (elsewhere, here):
+        other.load_method_state_dict(state)
+    for other, device in ((elsewhere, "meta"), (here, "cpu")):
+        tensors = [*other.state_dict().values(), other.anchors["c0"][0], other.inner.scratch]
+        for of_parameter in other.opt.state.values():
+            tensors += [v for v in of_parameter.values() if isinstance(v, torch.Tensor)]
+        assert other.class_means is not None and other.inner.drift is not None
+        assert {tensor.device.type for tensor in tensors} == {device}
+    assert torch.equal(here.class_means, method.class_means)
+    x = torch.randn(9, 5)
+    assert torch.equal(here(x), method(x))
+    assert here.anchors["c0"][1] == 5 and here.inner.scratch.sum() == 2
+
+
 def test_icarl_never_predicts_a_class_without_memories():
     method = toy_method("icarl")
     method.prepare_model_for_new_task()
@@ -263,6 +302,51 @@ def test_the_cosine_layer_grows_and_keeps_its_old_classes(name):
         after = method.net(x)[0] / method.net.model.output_layer.sigma
         assert after.shape == (6, n_seen)
         torch.testing.assert_close(after[:, : before.shape[1]], before)
+
+
+class ManySamples(ToySamples):
+    """More samples of a class than are imprinted; remembers which were read."""
+
+    def get_image_indices_by_cla(self, cla, num_samples=-1, shuffle=True):
+        indices = super().get_image_indices_by_cla(cla)
+        indices = np.random.default_rng(0).permutation(indices) if shuffle else indices
+        return indices if num_samples == -1 else indices[:num_samples]
+
+
+@pytest.mark.parametrize("name", ["lucir", "icarl"])
+def test_what_is_computed_once_from_latents_is_computed_in_float32(name):
+    method, exact = (toy_method(name, n_layers=8) for _ in range(2))
+    exact.load_state_dict(method.state_dict())
+    method.autocast_dtype = torch.bfloat16
+    kept = []
+    for learner in (method, exact):
+        torch.manual_seed(0)
+        for number in range(2):
+            data, buffer = toy_task(number)
+            learner.prepare_model_for_new_task(data, batch_size=4)
+        learner.consolidate_task_knowledge(buffer=buffer, batch_size=4)
+        assert learner.autocast_dtype is (torch.bfloat16 if learner is method else None)
+        kept.append(
+            learner.class_means if name == "icarl" else learner.net.model.output_layer.fc2.weight
+        )
+    assert torch.equal(*kept)
+
+
+def test_lucir_imprints_the_first_thousand_samples_of_a_class_and_no_earlier_class():
+    method = toy_method("lucir", GOLDEN["methods"]["lucir"]["initial_parameters"])
+    method.prepare_model_for_new_task()
+    labels = ["c3"] * 1200 + ["c4"] * 30 + ["c1"] * 40
+    data = ManySamples(torch.randn(len(labels), 5), labels, 1)
+    data.cur_task = ["c3", "c4", "c1"]  # c1 comes again
+    old = method.net.model.output_layer.weight.detach().clone()
+    method.prepare_model_for_new_task(data, batch_size=128)
+    layer = method.net.model.output_layer
+    with torch.no_grad():
+        latents = nn.functional.normalize(method.net(data.x)[1], dim=1)
+    for row, samples in enumerate((latents[:1000], latents[1200:1230])):
+        mean = nn.functional.normalize(samples.mean(dim=0), dim=0) * old.norm(dim=1).mean()
+        torch.testing.assert_close(layer.fc2.weight[row], mean)
+    assert torch.equal(layer.fc1.weight, old)
 
 
 def test_lucir_loss_with_several_labels_and_a_memory_strength():
@@ -325,24 +409,25 @@ def test_agem_projects_the_gradient_only_when_it_conflicts():
     assert torch.equal(project(gradient, torch.zeros(8)), gradient)
 
 
-def test_agem_draws_each_memory_once_per_pass_anew_each_time():
+@pytest.mark.parametrize("batch_size", [4, 6, 50])
+def test_agem_draws_full_batches_of_passes_over_all_memories(batch_size):
     _, buffer = toy_task(1)
     stream = memory_batches(
-        buffer, GOLDEN["class_names_to_idx"], 5, batch_size=4, seed=0, device="cpu"
+        buffer, GOLDEN["class_names_to_idx"], 5, batch_size=batch_size, seed=0, device="cpu"
     )
-    passes = []
-    for _ in range(3):
-        first, second = next(stream), next(stream)
-        slots = -1 - torch.cat([first.sample_ids, second.sample_ids])
-        images, targets = (
-            torch.cat([getattr(b, k) for b in (first, second)]) for k in ("images", "targets")
-        )
-        assert torch.equal(images, buffer.x[slots])
-        found = [f"c{i}" for i in targets.argmax(dim=1)]
-        assert found == [buffer.labels[slot] for slot in slots] and (targets.sum(dim=1) == 1).all()
-        passes.append(slots.tolist())
+    shown = []
+    for _ in range(6):
+        batch = next(stream)
+        slots = -1 - batch.sample_ids
+        assert len(slots) == min(batch_size, 6)  # never more than there are
+        assert torch.equal(batch.images, buffer.x[slots])
+        found = [f"c{i}" for i in batch.targets.argmax(dim=1)]
+        assert found == [buffer.labels[slot] for slot in slots]
+        assert (batch.targets.sum(dim=1) == 1).all() and batch.in_buffer.all()
+        shown += slots.tolist()
+    passes = [shown[start : start + 6] for start in range(0, len(shown), 6)]
     assert all(sorted(p) == list(range(6)) for p in passes)
-    assert len({str(p) for p in passes}) == 3
+    assert len({str(p) for p in passes}) == len(passes)
 
 
 def test_agem_uses_the_stream_that_it_is_given():
@@ -473,7 +558,17 @@ def test_herding_chooses_none_twice_even_among_equals():
 def test_metric_gives_the_published_number(name, case):
     predictions = torch.tensor(case["predictions"]).bool()
     target = torch.tensor(case["target"]).bool()
-    assert float(METRICS[name](predictions, target)) == pytest.approx(case[name], abs=1e-5)
+    value = METRICS[name](predictions, target)
+    assert type(value) is float and round(value, 4) == pytest.approx(case[name], abs=1e-4)
+    assert value == pytest.approx(case[name], abs=1e-5)
+
+
+def test_a_metric_of_nothing_or_of_everything_is_a_float():
+    for n in (0, 3):
+        for of_all in (torch.zeros(n, 4).bool(), torch.ones(n, 4).bool()):
+            values = [metric(of_all, of_all) for metric in METRICS.values()]
+            assert {type(value) for value in values} == {float}
+            assert all(0 <= value <= 1 for value in values)
 
 
 def test_metrics_of_nothing_are_numbers():
@@ -492,6 +587,54 @@ def test_resnetcifar_has_the_published_size(layers, millions):
     network = ResNetCIFAR(num_classes=10, num_layers=layers)
     n_parameters = sum(parameter.numel() for parameter in network.parameters())
     assert n_parameters / 1e6 == pytest.approx(millions, abs=0.005)
+
+
+def moments_of(make, n_seeds):
+    values = []
+    for seed in range(n_seeds):
+        torch.manual_seed(seed)
+        values.append([parameter.detach() for parameter in make().parameters()])
+    return [
+        (list(each[0].shape), float(joined.mean()), float(joined.std(correction=0)), joined.numel())
+        for each in zip(*values, strict=True)
+        for joined in [torch.cat([value.flatten() for value in each])]
+    ]
+
+
+@pytest.mark.parametrize("made", list(MOMENTS["networks"]))
+def test_a_network_begins_with_the_moments_of_the_published_one(made):
+    found = moments_of(lambda: eval(made), n_seeds=1 if "ResNet(" in made else 20)
+    published = MOMENTS["networks"][made]
+    assert [shape for shape, *_ in found] == [shape for shape, *_ in published]
+    for (_, mean, std, n), (shape, published_mean, published_std) in zip(
+        found, published, strict=True
+    ):
+        tolerance = 4 * published_std / n**0.5  # of a mean of n draws; of their std it is less
+        assert mean == pytest.approx(published_mean, abs=2 * tolerance + 6e-4), shape
+        assert std == pytest.approx(published_std, rel=0.04 + 4 / (2 * n) ** 0.5), shape
+
+
+@pytest.mark.parametrize("n_layers", [20, 32])
+def test_every_layer_of_resnetcifar_begins_as_its_definition_says(n_layers):
+    torch.manual_seed(0)
+    network = ResNetCIFAR(num_classes=200, num_layers=n_layers)
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            n_inputs = layer.in_channels * layer.kernel_size[0] * layer.kernel_size[1]
+            assert layer.bias is None
+            expected = (2 / n_inputs) ** 0.5  # Kaiming, for a ReLU
+        elif isinstance(layer, nn.Linear):
+            expected = (1 / layer.in_features) ** 0.5  # Kaiming, gain 1
+            assert layer.bias.abs().max() <= expected
+            assert layer.bias.std().item() == pytest.approx(expected / 3**0.5, rel=0.15)
+        elif isinstance(layer, nn.BatchNorm2d):  # the residual branch's too
+            assert (layer.weight == 1).all() and (layer.bias == 0).all()
+            continue
+        else:
+            continue
+        n = layer.weight.numel()
+        assert layer.weight.std().item() == pytest.approx(expected, rel=4 / (2 * n) ** 0.5), name
+        assert abs(layer.weight.mean()) < 4 * expected / n**0.5, name
 
 
 def test_networks_return_output_and_latent():
@@ -534,9 +677,14 @@ def test_the_learning_rate_follows_its_schedule_or_a_plateau():
         get_optimizer(parameters, "sgd")
 
 
-def test_label_names_become_an_indicator_vector():
-    vector = transform_labels_names_to_vector(["b", "None", "d"], 3, {"a": 0, "b": 1, "d": 3})
-    assert vector.tolist() == [0, 1, 0]
+def test_label_names_become_indicator_vectors():
+    index = {"a": 0, "b": 1, "d": 3}
+    one = transform_labels_names_to_vector(["b", "None", "d"], 3, index)
+    assert one.tolist() == [0, 1, 0]
+    batch = list(zip(("b", "a"), ("None", "b"), strict=True))  # as the published loop calls it
+    several = transform_labels_names_to_vector(batch, 3, index)
+    assert several.tolist() == [[0, 1, 0], [1, 1, 0]]
+    assert transform_labels_names_to_vector([], 3, index).shape == (0, 3)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,9 @@ from iirc_train.report.comparison import escape_latex
 from iirc_train.report.confusion import added, read_confusions, refinements
 from iirc_train.report.costs import read_cost, read_record
 from iirc_train.report.paper import paper_curves, paper_name
+from iirc_train.report.plots import Look, curves_figure
 from iirc_train.report.results import JS, PWJS, read_results
-from iirc_train.report.runs import find_runs
+from iirc_train.report.runs import Group, Run, find_runs
 from iirc_train.report.summary import (
     average_incremental_score,
     backward_transfer,
@@ -205,6 +206,37 @@ def page_of(*arguments) -> PageParser:
     assert "http" not in re.sub(r'xmlns[:a-z]*="[^"]*"|\(https://[^)]*\)', "", text)
     page.feed(text)
     return page
+
+
+def test_up_to_forty_groups_look_different_even_in_gray(tmp_path, benchmark):
+    looks = [Look.of(place) for place in range(40)]
+    assert len({(look.marker, look.line) for look in looks}) == 40
+    for first in range(0, 40, 10):
+        assert len({look.colour for look in looks[first : first + 10]}) == 10
+        lines = {look.line for look in looks[first : first + 10]}
+        assert len(lines) == 2  # where curves lie on each other, one shows through the other's gaps
+    joint = {3, 17}
+    groups = [
+        Group(f"group {n}", [Run.read(write_run(tmp_path / str(n), benchmark, *scores))])
+        for n in range(24)
+        for scores in [([[0.5]], [0.5]) if n in joint else ()]
+    ]
+    figure = curves_figure(groups)
+    drawn = figure.axes[0].get_lines()
+    (legend,) = figure.legends
+    shown = dict(zip([t.get_text() for t in legend.texts], legend.get_lines(), strict=True))
+    assert list(shown) == [group.name for group in groups] and len(drawn) == 24
+    for line in drawn:
+        as_shown = shown[line.get_label()]
+        assert (line.get_marker(), line.get_color()) == (
+            as_shown.get_marker(),
+            as_shown.get_color(),
+        )
+    styles = {(line.get_marker(), str(line._unscaled_dash_pattern)) for line in drawn}
+    assert len(styles) == 24
+    for n, line in enumerate(drawn):
+        heights = set(line.get_ydata())
+        assert (len(heights) == 1) == (n in joint)
 
 
 def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_path, run):

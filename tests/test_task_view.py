@@ -150,16 +150,58 @@ def test_label_combinations_of_a_users_list_are_sampled_apart():
         assert sequence.view(task).sample_ids.tolist() == reference.task_id_to_data_idx[task]
 
 
-def test_two_labels_are_refused_in_the_class_incremental_setup():
-    with pytest.raises(BenchmarkError, match="two labels"):
-        TaskSequence(
-            np.arange(1),
-            np.array([[0, 1]], np.int32),
-            [["A", "Aa"]],
-            setup=CIL_SETUP,
-            sampling=None,
-            complete_information=True,
-        )
+def test_the_first_samples_of_a_class_go_by_the_published_order(tiny_benchmark, tiny_store):
+    """The published order of classes is the taxonomy's, that of the shards is alphabetical."""
+    superclasses = {"vehicle": ["truck", "bus"], "animal": ["dog", "bear", "cat"]}
+    benchmark = tiny_benchmark.model_copy(update={"superclasses": superclasses})
+    ids = split_sample_ids(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
+    leaves = [tiny_store.manifest.classes[i] for i in tiny_store.table.class_id[ids]]
+    order = sorted(range(len(ids)), key=lambda i: benchmark.leaf_classes.index(leaves[i]))
+    samples = [(int(ids[i]), benchmark.labels_of(leaves[i])) for i in order]
+    reference = published.Dataset(
+        samples, benchmark.tasks(0), setup=IIRC_SETUP, **benchmark.sampling.model_dump()
+    )
+    sequence = TaskSequence.from_table(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
+    cut = 0
+    for task in range(4):
+        view = sequence.view(task)
+        reference.choose_task(task)
+        shuffled = view.subset(np.random.default_rng(0).permutation(len(view)))
+        for name in benchmark.tasks(0)[task]:
+            for n in (0, 1, 7, 20, 1000):
+                indices = reference.get_image_indices_by_cla(name, num_samples=n, shuffle=False)
+                expected = sorted(reference.get_item(i)[0] for i in indices)
+                class_index = sequence.class_names_to_idx[name]
+                for shown in (view, shuffled):
+                    found = shown.positions_of_class(class_index, n)
+                    assert found.tolist() == sorted(found)
+                    assert sorted(shown.sample_ids[found]) == expected
+                alphabetical = view.positions_of_class(class_index)[:n]
+                cut += sorted(view.sample_ids[alphabetical]) != expected
+    assert cut > 2  # where it matters
+
+
+@pytest.mark.parametrize("complete", [False, True])
+@pytest.mark.parametrize("sampling", [None, SamplingSettings(subclass_data_pct=0.5)])
+def test_two_labels_count_for_each_task_in_the_class_incremental_setup(sampling, complete):
+    # A and Aa, B, A and Ab, A and a class of no task
+    labels = np.array([[0, 2], [1, -1], [0, 3], [0, 4]], np.int32)
+    sequence = TaskSequence(
+        np.arange(10, 14),
+        labels,
+        [["A"], ["B", "Aa"], ["Ab"]],
+        setup=CIL_SETUP,
+        sampling=sampling,
+        complete_information=complete,
+    )
+    assert [sequence.view(task).sample_ids.tolist() for task in range(3)] == [
+        [10, 12, 13],
+        [10, 11],
+        [12],
+    ]
+    assert sequence.view(range(3)).sample_ids.tolist() == [10, 11, 12, 13]
+    shown = {tuple(row) for row in sequence.view(1).labels.tolist()}
+    assert shown == ({(0, 2), (1, -1)} if complete else {(2, -1), (1, -1)})
 
 
 def test_splits_take_the_first_samples_of_each_class_in_order(tiny_benchmark):

@@ -61,7 +61,9 @@ class BaseDataset(ABC):
             is a Pillow image, or a path (see ``using_image_path``), the labels are class names.
             Any sequence of such pairs will do.
         tasks: For each task the names of the classes that it introduces.
-        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. In the latter every sample has one label.
+        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. The latter shows every sample, under its one label.
+            A sample with two labels counts in the task of each of them that is scheduled, as
+            published, but has no labels: asking for it is an error.
         using_image_path: ``dataset`` holds paths, and an image is read (as RGB) when asked for.
         cache_images: Keep the current task's images in memory once they were read; of use where
             reading one takes time.
@@ -93,8 +95,7 @@ class BaseDataset(ABC):
         cached_images: The images that ``cache_images`` keeps, by position in ``dataset``.
 
     Raises:
-        BenchmarkError: An argument is out of its range; ``dataset`` or ``tasks`` is malformed;
-            or a sample has two labels in the class-incremental setup.
+        BenchmarkError: An argument is out of its range, or ``dataset`` or ``tasks`` is malformed.
     """
 
     def __init__(
@@ -208,6 +209,7 @@ class BaseDataset(ABC):
 
         Raises:
             IndexError: There is no such sample.
+            BenchmarkError: The sample has two labels in the class-incremental setup.
         """
         return self._visible_labels(self._row(index))
 
@@ -222,10 +224,12 @@ class BaseDataset(ABC):
 
         Raises:
             IndexError: There is no such sample.
+            BenchmarkError: The sample has two labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
         row = self._row(index)
-        return self._image(row), *self._visible_labels(row)
+        labels = self._visible_labels(row)
+        return self._image(row), *labels
 
     @abstractmethod
     def __getitem__(self, index: SupportsIndex) -> Item:
@@ -407,6 +411,12 @@ class BaseDataset(ABC):
         if self.setup == IIRC_SETUP:
             visible = self._seen if self.complete_information_mode else self._current
             labels = tuple(label for label in labels if label in visible)
+        elif len(labels) > 1:
+            raise BenchmarkError(
+                f"sample {row} of the dataset has two labels, {labels}, but the class-incremental "
+                f"setup gives one: use setup=IIRC_SETUP ({IIRC_SETUP!r}), or give the sample one "
+                "label"
+            )
         first, second = labels if len(labels) == 2 else (labels[0], NO_LABEL_PLACEHOLDER)
         return first, second
 

@@ -166,6 +166,7 @@ def _build_pipeline(
             "device": "mixed" if on_gpu else "cpu",
             "output_type": types.RGB,
             "adjust_orientation": False,
+            "jpeg_fancy_upsampling": True,  # on the GPU too, as on the CPU and in Pillow
         }
         if has_window:
             start = fn.external_source(name="window_start", dtype=types.INT32, ndim=1)

@@ -14,7 +14,13 @@ from iirc_data.loader.engine import Engine
 from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.resident import ResidentImages
 from iirc_data.loader.samples import Samples
-from iirc_data.order import batch_bounds, epoch_order, global_batch_bounds, memories_of_epoch
+from iirc_data.order import (
+    batch_bounds,
+    endless_order,
+    epoch_order,
+    global_batch_bounds,
+    memories_of_epoch,
+)
 
 RESIDENT_STROKE = 2048  # images augmented at once
 
@@ -31,6 +37,7 @@ class Loader:
         normalization: Normalization | None,
         batch_size: int,
         shuffle: bool,
+        endless: bool,
         seed: int,
         rank: int,
         world_size: int,
@@ -43,11 +50,14 @@ class Loader:
         self._transform = transform
         self._normalization = normalization
         self._shuffle = shuffle
+        self._endless = endless
         self._seed = seed
         self._device = device
         self._engine = engine
         self._epoch = self._first_batch = 0
         self._n = len(self._numbers(0))
+        if endless and self._n > (n := batch_size * world_size):
+            self._n = -(-self._n // n) * n
         own = batch_bounds(self._n, batch_size, rank, world_size)
         shared = global_batch_bounds(self._n, batch_size, world_size)
         self._batches = [
@@ -87,8 +97,7 @@ class Loader:
         return self._batches_of(self._epoch, self._first_batch)
 
     def _batches_of(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        order = epoch_order(self._n, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
-        shown = self._numbers(epoch)[order]
+        shown = self._shown(epoch)
         left = self._batches[first_batch:]
         strokes = [
             left[first : first + self._batches_at_once]
@@ -101,6 +110,16 @@ class Loader:
         )
         for stroke, numbers, pixels in zip(strokes, chosen, self._pixels(work), strict=True):
             yield from self._split(stroke, numbers, pixels)
+
+    def _shown(self, epoch: int) -> NDArray[np.int64]:
+        """Return the numbers of the samples that an epoch shows, in order."""
+        numbers = self._numbers(epoch)
+        if self._endless:
+            start = epoch * self._n
+            order = endless_order(len(numbers), seed=self._seed, start=start, stop=start + self._n)
+        else:
+            order = epoch_order(self._n, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
+        return numbers[order]
 
     def _numbers(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of the samples that an epoch shows, before they are shuffled."""

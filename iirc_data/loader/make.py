@@ -75,6 +75,7 @@ def make_loader(
     train: bool,
     batch_size: int = 128,
     shuffle: bool | None = None,
+    endless: bool = False,
     normalize: bool = True,
     replay_multiplier: float = 1.0,
     resident: bool | None = None,
@@ -101,6 +102,9 @@ def make_loader(
         train: Augment as for training; otherwise as for evaluation.
         batch_size: Samples per batch and rank.
         shuffle: Draw a new order each epoch; by default where ``train``.
+        endless: Show pass after pass without end, each a new permutation; an epoch is a stretch of
+            that stream, at least one pass long, in which every batch is full. Where one batch holds
+            everything, an epoch is one pass. ``replay_multiplier`` must be 1.
         normalize: Give float32 normalised by the preset's mean and std; otherwise uint8.
         replay_multiplier: How often an epoch shows each memory; what a fraction adds is drawn anew
             each epoch. See :func:`~iirc_data.order.memories_of_epoch`.
@@ -120,6 +124,8 @@ def make_loader(
         LoaderError: The engine is unknown or not installed, or images cannot be resident.
         ValueError: A number is out of range.
     """
+    if endless and replay_multiplier != 1:
+        raise ValueError(f"endless shows each memory once a pass, not {replay_multiplier} times")
     device = torch.device(device)
     samples = Samples(view, store, replay)
     transform = transforms.train if train else transforms.evaluate
@@ -130,6 +136,7 @@ def make_loader(
         normalization=Normalization(transforms.mean, transforms.std) if normalize else None,
         batch_size=batch_size,
         shuffle=train if shuffle is None else shuffle,
+        endless=endless,
         seed=seed,
         rank=rank,
         world_size=world_size,

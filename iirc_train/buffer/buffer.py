@@ -294,6 +294,8 @@ class RandomBuffer(BufferBase):
     """Keeps samples chosen at random."""
 
     def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
+        pool = self.config.max_mems_pool_per_class
+        n = n if pool == -1 else min(n, pool)
         indices = task_data.get_image_indices_by_cla(class_label, num_samples=n, shuffle=True)
         return np.asarray(indices, np.int64)
 
@@ -340,10 +342,11 @@ def class_latents(
 ) -> torch.Tensor:
     """Return the latents of some of a task's samples, not augmented.
 
-    Several processes, which all call this, share the work.
+    They are computed in full precision, whatever the network trains in. Several processes, which
+    all call this, share the work.
 
     Args:
-        method: Gives ``inference`` and ``forward_net``.
+        method: Gives ``inference``, ``full_precision`` and ``forward_net``.
         task_data: The task's data.
         indices: int64 (N,), indices in it.
         batch_size: Samples per batch; the result does not depend on it.
@@ -353,7 +356,7 @@ def class_latents(
     """
     is_shared = len(indices) >= world_size()
     mine = indices[share_of(len(indices))] if is_shared else indices
-    with task_data.disable_augmentations(), method.inference():
+    with task_data.disable_augmentations(), method.inference(), method.full_precision():
         batches = _image_batches(task_data, mine, batch_size, method.device)
         latents = torch.cat([method.forward_net(images)[1].float() for images in batches])
     latents = latents.clone()  # a tensor like any other

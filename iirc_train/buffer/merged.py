@@ -5,10 +5,10 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, default_collate
 
 from iirc_data.loader import Batch
-from iirc_data.order import epoch_order, memories_of_epoch
+from iirc_data.order import endless_order, memories_of_epoch
 from iirc_train.utils import transform_labels_names_to_vector
 
 
@@ -72,7 +72,10 @@ def memory_batches(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Yield batches of memories without end, every memory once per pass, each pass shuffled.
+    """Yield batches of memories without end: pass after pass, each shuffled.
+
+    Every batch is full; it may begin in one pass and end in the next. Where there are fewer
+    memories than a batch holds, every batch is one pass.
 
     Args:
         buffer: The replay buffer: gives ``(image, label, label)`` by index.
@@ -82,19 +85,15 @@ def memory_batches(
         seed: Seed of the order.
         device: Where batches are wanted.
     """
-    for epoch in count():
-        order = epoch_order(len(buffer), seed=seed, epoch=epoch, shuffle=True)
-        first = 0
-        for images, *labels in DataLoader(Subset(buffer, order.tolist()), batch_size):
-            n = len(images)
-            targets = [
-                transform_labels_names_to_vector(pair, n_seen_classes, dict(class_names_to_idx))
-                for pair in zip(*labels, strict=True)
-            ]
-            yield Batch(
-                images=images.to(device),
-                targets=torch.stack(targets).to(device),
-                in_buffer=torch.ones(n, dtype=torch.bool, device=device),
-                sample_ids=torch.from_numpy(-1 - order[first : first + n]),
-            )
-            first += n
+    n = min(batch_size, len(buffer))
+    for start in count(step=n):
+        order = endless_order(len(buffer), seed=seed, start=start, stop=start + n)
+        images, *labels = default_collate([buffer[slot] for slot in order.tolist()])
+        names = list(zip(*labels, strict=True))
+        targets = transform_labels_names_to_vector(names, n_seen_classes, dict(class_names_to_idx))
+        yield Batch(
+            images=images.to(device),
+            targets=targets.to(device),
+            in_buffer=torch.ones(n, dtype=torch.bool, device=device),
+            sample_ids=torch.from_numpy(-1 - order),
+        )

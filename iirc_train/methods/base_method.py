@@ -277,6 +277,15 @@ class BaseMethod(nn.Module, ABC):
             self._infer = None
             self.train(was_training)
 
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Compute in the type of the parameters: what is kept is not rounded to another type."""
+        before, self.autocast_dtype = self.autocast_dtype, None
+        try:
+            yield
+        finally:
+            self.autocast_dtype = before
+
     def train_through(self, wrapper: nn.Module | None) -> None:
         """Let training steps call the network through a wrapper of it.
 

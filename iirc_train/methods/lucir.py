@@ -14,14 +14,16 @@ from iirc_train.utils import copy_freeze
 
 Buffer = HerdingBuffer
 
+IMPRINT_SAMPLES = 1000  # of a class, as published
+
 
 class Model(BaseMethod):
     """Cosine output layer, less-forget constraint, inter-class separation.
 
     Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019), with
     binary cross-entropy instead of cross-entropy (Abdelsalam et al., 2021), to which the
-    temperature does not apply. New class weights begin at the mean latent of their class;
-    those of earlier classes stay as they are.
+    temperature does not apply. New class weights begin at the mean latent of the first
+    :data:`IMPRINT_SAMPLES` samples of their class; those of earlier classes stay as they are.
 
     Attributes:
         lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
@@ -65,10 +67,14 @@ class Model(BaseMethod):
     def _imprint(self, layer: SplitCosineLinear, task_data: Any, batch_size: int) -> None:
         norm = layer.fc1.weight.norm(dim=1).mean()
         for name in task_data.cur_task:
-            indices = task_data.get_image_indices_by_cla(name, shuffle=False)
+            row = self.class_names_to_idx[name] - self.n_old_classes
+            if row < 0:  # a class that comes again
+                continue
+            indices = task_data.get_image_indices_by_cla(
+                name, num_samples=IMPRINT_SAMPLES, shuffle=False
+            )
             if len(indices):
                 latents = F.normalize(class_latents(self, task_data, indices, batch_size), dim=1)
-                row = self.class_names_to_idx[name] - self.n_old_classes
                 layer.fc2.weight[row] = norm * F.normalize(latents.mean(dim=0), dim=0).to(norm)
 
     def _loss(self, step: Step) -> torch.Tensor:

@@ -41,19 +41,38 @@ def load_method_state(method: "BaseMethod", state: dict[str, Any]) -> None:
     try:
         for _ in range(state["cur_task_id"] + 1):
             method.prepare_model_for_new_task()
-        modules = state["modules"]
-        for name in method._buffers:  # some are None at times
-            value = modules.get(name)
-            setattr(method, name, None if value is None else torch.empty_like(value))
-        method.load_state_dict(modules)
+        _make_room(method, state["modules"])
+        method.load_state_dict(state["modules"])
         method.opt.load_state_dict(state["optimizer"])
         method.scheduler.load_state_dict(state["scheduler"])
         for name, value in state["variables"].items():
-            setattr(method, name, value)
+            setattr(method, name, _on(method.device, value))
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"the state does not fit the method, network or number of tasks: {error}"
         ) from error
+
+
+def _make_room(method: "BaseMethod", values: dict[str, torch.Tensor]) -> None:
+    """Give buffers that are None at times the shapes that a state has."""
+    for prefix, module in method.named_modules():
+        for name in module._buffers.keys() - module._non_persistent_buffers_set:
+            value = values.get(f"{prefix}.{name}" if prefix else name)
+            if value is not None and (module is method or module._buffers[name] is None):
+                setattr(module, name, torch.empty_like(value, device=method.device))
+            elif module is method:
+                setattr(module, name, None)
+
+
+def _on(device: torch.device, value: Any) -> Any:
+    """Return a plain value with every tensor in it on a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return {key: _on(device, item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on(device, item) for item in value)
+    return value
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:

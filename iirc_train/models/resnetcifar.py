@@ -1,7 +1,8 @@
 """ResNets for 32 x 32 images.
 
 He et al., "Deep residual learning for image recognition" (CVPR 2016), section 4.2, with
-projection shortcuts (option B) as in the published IIRC code.
+projection shortcuts (option B) and initial weights as in the published IIRC code: Kaiming's normal
+distribution, with gain √2 for convolutions and 1 for the output layer.
 """
 
 import torch
@@ -63,8 +64,9 @@ class _Layers(nn.Module):
         self.blocks = nn.Sequential(*stages)
         self.output_layer = nn.Linear(WIDTHS[-1], num_classes)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
+            if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)
+        nn.init.kaiming_normal_(self.output_layer.weight, nonlinearity="sigmoid")  # gain 1
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         hidden: torch.Tensor = self.blocks(F.relu(self.norm(self.conv(images)), inplace=True))

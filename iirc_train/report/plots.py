@@ -1,6 +1,7 @@
 """Figures of scores, as matplotlib objects; :mod:`iirc_train.report.figure_files` writes them."""
 
 from collections.abc import Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,17 +14,46 @@ from iirc_train.report.results import PWJS
 from iirc_train.report.runs import Group
 from iirc_train.report.summary import Spread, curve_of, mean_by_task
 
-# Okabe and Ito's colours, told apart by colour-blind readers
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-LINES = ("-", "--", "-.")
+# Okabe and Ito's colours, told apart by colour-blind readers; then three of Tol's
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
+    *("#882255", "#999933", "#44AA99"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 GREY = "#808080"
 
 MOST_NUMBERED_TASKS = 12
 """Above as many tasks a heat map's cells are too small for numbers."""
 
+_GROUPS_PER_LINE = 5
 _LABEL_DISTANCE = 0.035
 _SHORT_NAME = 34  # two such fit beside each other
+
+
+class Look(NamedTuple):
+    """What a group's curve looks like; no two groups' curves share both marker and line.
+
+    Attributes:
+        colour: Repeats after ten groups; a print in gray shows only the rest.
+        marker: Repeats after ten groups.
+        line: Dash pattern, lengths of strokes and gaps in line widths; empty for a solid line.
+            Another one after every five groups: a solid line shows through the gaps of a later one.
+    """
+
+    colour: str
+    marker: str
+    line: tuple[float, ...]
+
+    @classmethod
+    def of(cls, place: int) -> Self:
+        """Return the look of a group by its place among the groups."""
+        number = place % len(MARKERS)
+        return cls(COLOURS[number], MARKERS[number], _dashes(place // _GROUPS_PER_LINE))
+
+
+def _dashes(turn: int) -> tuple[float, ...]:
+    """Return another dash pattern for each turn: solid, dashed, then with more and more dots."""
+    return (4.0, 1.5, *(1.0, 1.5) * (turn - 1)) if turn else ()
 
 
 def plain(text: str) -> str:
@@ -58,23 +88,36 @@ def curves_figure(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+    figure.legend(
+        loc="outside lower center", ncols=columns, frameon=False, fontsize=9, handlelength=3
+    )
     return figure
 
 
 def _plot_curve(axes: Axes, name: str, place: int, curve: Sequence[Spread], n_tasks: int) -> None:
-    colour = COLOURS[place % len(COLOURS)]
-    line = LINES[place // len(COLOURS) % len(LINES)]
-    if len(curve) == 1 and n_tasks > 1:
-        axes.axhline(curve[0].mean, color=colour, linestyle=":", label=name)
-        return
-    tasks = np.arange(len(curve))
-    mean = np.array([score.mean for score in curve])
+    look = Look.of(place)
+    if len(curve) == 1 and n_tasks > 1:  # one marker, so that it is no curve
+        tasks, mean = np.array([0, n_tasks - 1]), np.repeat(curve[0].mean, 2)
+        marked = [1]
+    else:
+        tasks = np.arange(len(curve))
+        mean = np.array([score.mean for score in curve])
+        marked = list(range(len(curve)))
+    axes.plot(
+        tasks,
+        mean,
+        label=name,
+        color=look.colour,
+        linestyle=(0.0, look.line or None),
+        marker=look.marker,
+        markersize=8 if look.marker == "*" else 6,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        markevery=marked,
+    )
     sd = np.nan_to_num([score.sd for score in curve])
-    marker = MARKERS[place % len(MARKERS)]
-    axes.plot(tasks, mean, label=name, color=colour, linestyle=line, marker=marker, markersize=5)
-    if sd.any():
-        axes.fill_between(tasks, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
+    if sd.any() and len(sd) == len(tasks):
+        axes.fill_between(tasks, mean - sd, mean + sd, color=look.colour, alpha=0.18, linewidth=0)
 
 
 def _plot_paper(
@@ -84,7 +127,7 @@ def _plot_paper(
     colours: dict[str | None, str] = {}
     for place, group in enumerate(groups):
         name = paper_name(group.runs[0].config)
-        colours.setdefault(name, COLOURS[place % len(COLOURS)])
+        colours.setdefault(name, Look.of(place).colour)
     n_tasks = max([n_tasks, *(len(curve.scores) for curve in curves)])
     ends = []
     for curve in curves:

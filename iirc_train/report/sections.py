@@ -22,7 +22,7 @@ from iirc_train.report.summary import spread
 
 CURVES_CAPTION = (
     "Mean over the runs of each group that have reached the task, band ± one standard deviation. "
-    "A dotted horizontal line is training on all tasks at once."
+    "A horizontal line with one marker is training on all tasks at once."
 )
 
 
