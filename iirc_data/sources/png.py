@@ -1,0 +1,48 @@
+"""What the chunks of a PNG say, read without decoding it."""
+
+import struct
+import zlib
+from typing import TypeAlias
+
+Encoded: TypeAlias = bytes | memoryview
+
+_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_FIRST_CHUNK = 33  # bytes up to the one that follows the header
+_GRAY_OR_RGB_OF_8_BITS = (b"\x08\0", b"\x08\2")
+_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+_HARMLESS_AT_THE_END = (b"tEXt", b"tIME")
+
+
+def png_size(data: Encoded) -> tuple[int, int] | None:
+    """Return the height and width that a PNG declares; None for what is no PNG."""
+    start = bytes(data[:24])
+    if not start.startswith(_START) or len(start) < 24:
+        return None
+    width, height = struct.unpack_from(">II", start, 16)
+    return height, width
+
+
+def is_plain_png(data: Encoded) -> bool:
+    """Tell whether every decoder shows a PNG alike, or refuses it.
+
+    Decoders differ in how they make RGB of other pixel formats, in the frame of an animation that
+    they show, and in whether they read on after the pixels.
+    """
+    if data[24:26] not in _GRAY_OR_RGB_OF_8_BITS:
+        return False
+    at, has_pixels = _FIRST_CHUNK, False
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        stop = at + 12 + length
+        if kind == b"IEND":
+            return has_pixels and length == 0 and stop <= len(data)
+        if kind == b"IDAT":
+            has_pixels = True
+        elif kind in _ANIMATION or (has_pixels and not _is_harmless(data[at:stop], kind)):
+            return False
+        at = stop
+    return False
+
+
+def _is_harmless(chunk: Encoded, kind: bytes) -> bool:
+    return kind in _HARMLESS_AT_THE_END and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
