@@ -13,7 +13,8 @@ from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import CheckpointError, ConfigurationError
-from iirc_data.loader import Batch, Engine, Loader, make_engine
+from iirc_data.image_sizes import check_image_sizes
+from iirc_data.loader import Batch, Loader, make_engine
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.checkpoint import random_state, seed_random_generators, set_random_state
@@ -47,11 +48,11 @@ class Experiment:
         self.store = ShardStore.open(config.data)
         self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
         self.decoder = make_engine(config.engine, self.device)
-        self.memory_decoder: Engine | None = None
         self.splits: dict[SplitName, TaskSequence] = {
             split: self._sequence(split) for split in (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
         }
         self._check_views()
+        self._check_image_sizes()
         parts = get_method(config.method)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
@@ -96,12 +97,12 @@ class Experiment:
 
     def task_data(self, task_id: int) -> TaskData:
         """Return the data that a task introduces."""
-        return TaskData(self.splits[TRAIN].view(task_id), self._reader(self.decoder))
+        return TaskData(self.splits[TRAIN].view(task_id), self._reader())
 
     def memory_data(self, task_id: int) -> MemoryData:
         """Return the memories of the buffer as they are now, with a task's labels."""
         view = self.splits[TRAIN].view(task_id)
-        return MemoryData(self.buffer, view, self._reader(self.decoder))
+        return MemoryData(self.buffer, view, self._reader())
 
     def connect_network(self) -> None:
         """Compile the network as it is now, where asked for; let the processes share its gradient.
@@ -162,6 +163,18 @@ class Experiment:
             if not len(self.splits[TEST].view(range(task_id + 1))):
                 raise ConfigurationError(f"the dataset has no test image of {name}")
 
+    def _check_image_sizes(self) -> None:
+        everything, table = range(self.n_tasks), self.store.table
+        shown = {split: tasks.view(everything).sample_ids for split, tasks in self.splits.items()}
+        check_image_sizes(
+            self.transforms,
+            {
+                split: np.stack([table.height[rows], table.width[rows]], axis=1).astype(np.int32)
+                for split, rows in shown.items()
+            },
+            lambda split, number: self.store.name(int(shown[split][number])),
+        )
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over a state; only a new experiment can.
 
@@ -185,7 +198,7 @@ class Experiment:
         replay = None
         if self.method.replay_in_batches and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
-        return self._reader(self.decoder).loader(
+        return self._reader().loader(
             view,
             self.batch_size,
             replay,
@@ -205,12 +218,12 @@ class Experiment:
         """
         part = share_of(len(view))
         mine = view.subset(np.arange(part.start, part.stop))
-        reader = self._reader(self.decoder)
+        reader = self._reader()
         return reader.loader(mine, self.batch_size, augment=False, resident=resident)
 
-    def _reader(self, decoder: Engine, seed: int | None = None) -> ImageReader:
+    def _reader(self, seed: int | None = None) -> ImageReader:
         seed = self.config.seed if seed is None else seed
-        return ImageReader(self.store, self.transforms, decoder, self.device, seed)
+        return ImageReader(self.store, self.transforms, self.decoder, self.device, seed)
 
     def memory_batches(self, view: TaskView, first_batch: int = 0) -> Iterator[Batch] | None:
         """Return an endless stream of memories, for methods that do not mix them in batches.
@@ -229,11 +242,9 @@ class Experiment:
                 f"{len(self.buffer)} memories cannot be shared by {world_size()} processes: keep "
                 "more memories, or use fewer processes"
             )
-        if self.memory_decoder is None:  # a decoder serves one loader at a time
-            self.memory_decoder = make_engine(self.config.engine, self.device)
         key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        memories = MemoryData(self.buffer, view, self._reader(self.memory_decoder, seed))
+        memories = MemoryData(self.buffer, view, self._reader(seed))
         return memories.endless_batches(self.batch_size, first_batch)
 
 

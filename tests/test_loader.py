@@ -282,10 +282,10 @@ def test_one_engine_serves_many_loaders_and_half_read_epochs(view, tiny_store, e
 def test_training_and_evaluation_take_turns_without_building_pipelines(
     view, tiny_store, monkeypatch
 ):
-    from iirc_data.loader import dali
+    from iirc_data.loader import dali_pipeline
 
-    built, build = [], dali._build_pipeline
-    monkeypatch.setattr(dali, "_build_pipeline", lambda *a: built.append(a) or build(*a))
+    built, build = [], dali_pipeline._build_pipeline
+    monkeypatch.setattr(dali_pipeline, "_build_pipeline", lambda *a: built.append(a) or build(*a))
     decoder = make_engine("dali", threads=1)
     options = {"transforms": CIFAR, "resident": False, "engine": decoder, "batch_size": 8}
     train = make_loader(view, tiny_store, train=True, **options)
@@ -405,6 +405,8 @@ def test_resident_images_are_shown_as_streamed_ones(view, tiny_store, normalize,
 
 def test_resident_images_are_decoded_once(view, tiny_store):
     class Counting:
+        name = "counting"
+
         def __init__(self):
             self.engine, self.decoded = make_engine("torch"), 0
 
@@ -526,6 +528,130 @@ def test_evaluation_shows_each_sample_once_with_the_last_partial_batch(tiny_benc
     found = batches(view, tiny_store, train=False, batch_size=9)
     assert [len(batch) for batch in found] == [9, 9, 9, 1]
     assert torch.cat([batch.sample_ids for batch in found]).tolist() == view.sample_ids.tolist()
+
+
+class Unimportable:
+    """Fails where a module is looked for, as Python does or as a broken installation does."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "nvidia.dali":
+            raise self.error
+        return
+
+
+@pytest.fixture
+def importing_dali(monkeypatch):
+    """Return a function after which importing DALI fails with an error."""
+
+    def fails_with(error):
+        for name in [*sys.modules]:
+            if name == "nvidia.dali" or name.startswith("iirc_data.loader.dali"):
+                monkeypatch.delitem(sys.modules, name)
+        monkeypatch.setattr(sys, "meta_path", [Unimportable(error), *sys.meta_path])
+
+    return fails_with
+
+
+@pytest.mark.parametrize("missing", ["nvidia", "nvidia.dali"])
+def test_pillow_decodes_only_where_dali_is_not_installed(importing_dali, missing, caplog):
+    importing_dali(ModuleNotFoundError(f"No module named {missing!r}", name=missing))
+    with caplog.at_level("INFO", "iirc_data"):
+        assert make_engine("auto").name == "torch"
+    assert "engine torch decodes images for cpu (asked for: auto)" in caplog.text
+    with pytest.raises(LoaderError, match="DALI is not installed: pip install"):
+        make_engine("dali")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ImportError("libdali_core.so: cannot open shared object file"),
+        ModuleNotFoundError("No module named 'nvidia.dali.backend'", name="nvidia.dali.backend"),
+        OSError("libcudart.so.13: version not found"),
+        AttributeError("module 'numpy' has no attribute 'bool8'"),
+    ],
+)
+def test_a_broken_dali_is_an_error_and_never_another_decoder(importing_dali, error):
+    importing_dali(error)
+    for name in ("auto", "dali"):
+        with pytest.raises(LoaderError, match=r"cannot be imported.*reinstall") as caught:
+            make_engine(name)
+        assert str(error) in str(caught.value)
+    assert make_engine("torch").name == "torch"
+
+
+@needs_dali
+def test_dali_that_cannot_start_is_an_error_in_one_line(view, tiny_store, monkeypatch):
+    from nvidia.dali import Pipeline
+
+    assert make_engine("auto").name == "dali"
+
+    def build(self):
+        raise RuntimeError("Critical error when building pipeline:\n  out of memory")
+
+    monkeypatch.setattr(Pipeline, "build", build)
+    with pytest.raises(LoaderError, match=r"DALI cannot start on cpu: .*: out of memory; choose"):
+        batches(view, tiny_store, train=True, engine="dali")
+
+
+@pytest.mark.parametrize(
+    ("processes", "threads"),
+    [(None, 6), ("1", 6), ("2", 3), ("4", 1), ("50", 1), ("0", 6), ("many", 6)],
+)
+@pytest.mark.parametrize("engine", ENGINES)
+def test_processes_of_a_machine_divide_its_processors(engine, processes, threads, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    decoder = make_engine(engine)
+    assert decoder._pool._max_workers == threads
+    if engine == "dali":
+        assert decoder._threads == threads
+    decoder.close()
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"),
+    [
+        ((0, 0, 0), (1, 1, 1)),
+        ([0, 0.5, 1], [1, 2, 3]),
+        (np.zeros(3, np.int64), np.ones(3, np.float32)),
+        (torch.zeros(3), (np.float64(1), np.int8(2), 3)),
+    ],
+)
+def test_mean_and_std_may_be_any_three_numbers(view, tiny_store, mean, std):
+    presets = [
+        TransformPreset(Unchanged(), Unchanged(), mean, std),
+        TransformPreset(Unchanged(), Unchanged(), *(tuple(map(float, x)) for x in (mean, std))),
+    ]
+    assert presets[0] == presets[1]
+    found, expected = (batches(view, tiny_store, transforms=p, train=False)[0] for p in presets)
+    assert torch.equal(found.images, expected.images)
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"mean": 0}, r"mean 0 of a transform is not three numbers"),
+        ({"mean": (0.5,)}, "three numbers"),
+        ({"mean": [[0, 0, 0]]}, "three numbers"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "three numbers"),
+        ({"mean": ("0", "0", "0")}, "three numbers"),
+        ({"mean": None}, "three numbers"),
+        ({"mean": (0, [1], 2)}, "three numbers"),
+        ({"mean": (124, 116, 104)}, "divide it by 255"),
+        ({"std": (1, 1, 1, 1)}, r"std \(1, 1, 1, 1\) of a transform is not three numbers"),
+        ({"std": (1, 0, 1)}, "not positive"),
+        ({"std": np.array([1, -1, 1])}, "not positive"),
+    ],
+)
+def test_impossible_means_and_deviations_are_refused(values, problem):
+    with pytest.raises(LoaderError, match=problem):
+        TransformPreset(Unchanged(), Unchanged(), **{"mean": CIFAR.mean, "std": CIFAR.std} | values)
 
 
 def test_an_unknown_engine_is_refused(view, tiny_store):

@@ -1,92 +1,103 @@
-"""The DALI engine, on CPU or GPU. The only module that imports DALI."""
+"""The engine that decodes with DALI, on CPU or GPU."""
 
-from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Self
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from nvidia.dali import Pipeline, fn, types
-from PIL import Image
 from torch.utils.dlpack import from_dlpack
 
-from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError
-from iirc_data.loader.engine import (
-    DecodeRequest,
-    default_threads,
-    encode_rgb_png,
-    sizes_differ,
-)
+from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, Steps
+from iirc_data.loader.engine import DecodeRequest, default_threads, sizes_differ
+from iirc_data.loader.idle import Idle
 from iirc_data.loader.memory import empty
 from iirc_data.loader.pixels import resize_and_crop, stack
 
-_BATCHES_AHEAD = 2
+_MOST_IDLE = 4  # training, evaluation, memories, and one more
 
 
 class DaliEngine:
     """Decodes and augments with NVIDIA DALI.
 
-    A pipeline is built when steps are first asked for and kept for all that ask for the same:
-    training and evaluation take turns without building any. Batches are handed to it one by one,
-    so an epoch may end anywhere.
+    Each iterator has a pipeline to itself for as long as it runs, so any number of iterators may
+    take turns or run in different threads. A few pipelines are kept when their iterators end:
+    training and evaluation alternate without building any. Batches are handed over one by one, so
+    an epoch may end anywhere.
 
     Args:
         device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
-        threads: Number of CPU threads; by default one per processor.
+        threads: Number of CPU threads; by default see
+            :func:`~iirc_data.loader.engine.default_threads`.
     """
+
+    name = "dali"
 
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self._device = device
         self._threads = threads or default_threads()
-        self._pipelines: dict[_Steps, _DaliPipeline] = {}
+        self._idle: Idle[DaliPipeline] = Idle(_MOST_IDLE)
         self._pool = ThreadPoolExecutor(self._threads, "iirc-resize")
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """See :class:`iirc_data.loader.engine.Engine`."""
-        pending: deque[DecodeRequest] = deque()
-        pipeline = None
+        pipeline: DaliPipeline | None = None
         try:
             for request in requests:
-                needed = self._pipeline_for(request)
-                while pending and (needed is not pipeline or len(pending) >= _BATCHES_AHEAD):
-                    assert pipeline is not None
-                    yield self._collect(pipeline, pending.popleft())
-                pipeline = needed
-                pending.append(request)
+                steps = Steps.of(request.augmentation, on_gpu=self._device.type == "cuda")
+                n = len(request.encoded)
+                if pipeline is None or not pipeline.serves(steps, n):
+                    while pipeline is not None and pipeline.under_way:
+                        yield self._collect(pipeline)
+                    previous, pipeline = pipeline, None
+                    if previous is not None:
+                        self._give_back(previous)
+                    pipeline = self._check_out(steps, n)
+                while len(pipeline.under_way) >= BATCHES_AHEAD:
+                    yield self._collect(pipeline)
                 pipeline.submit(request)
-            while pending and pipeline is not None:
-                yield self._collect(pipeline, pending.popleft())
+            while pipeline is not None and pipeline.under_way:
+                yield self._collect(pipeline)
         finally:
-            if pending and pipeline is not None:  # left half-way: what is under way is nobody's
-                self._drain(pipeline, len(pending))
+            if pipeline is not None:
+                self._give_back(pipeline)
 
     def close(self) -> None:
-        """Release the pipelines and threads."""
-        self._pipelines.clear()
+        """Release the threads, and the pipelines that no iterator uses."""
+        self._idle.clear()
         self._pool.shutdown()
 
-    def _pipeline_for(self, request: DecodeRequest) -> "_DaliPipeline":
-        steps = _Steps.of(request.augmentation, on_gpu=self._device.type == "cuda")
-        pipeline = self._pipelines.get(steps)
-        if pipeline is None or len(request.encoded) > pipeline.max_batch_size:
-            pipeline = _DaliPipeline(steps, len(request.encoded), self._threads, self._device)
-            self._pipelines[steps] = pipeline
-        return pipeline
+    def _check_out(self, steps: Steps, batch_size: int) -> DaliPipeline:
+        def smallest(idle: list[DaliPipeline]) -> DaliPipeline | None:
+            fitting = [pipeline for pipeline in idle if pipeline.serves(steps, batch_size)]
+            return min(fitting, key=lambda pipeline: pipeline.max_batch_size, default=None)
 
-    def _collect(self, pipeline: "_DaliPipeline", request: DecodeRequest) -> torch.Tensor:
+        while (pipeline := self._idle.take(smallest)) is not None:
+            with suppress(DaliError):
+                pipeline.discard()
+                return pipeline
+        return DaliPipeline(steps, batch_size, self._threads, self._device)
+
+    def _give_back(self, pipeline: DaliPipeline) -> None:
+        """Keep a pipeline for the next iterator, which discards what this one left under way.
+
+        Not discarded here: the garbage collector may call this, and should not wait for DALI, nor
+        call it while the interpreter shuts down.
+        """
+        if pipeline.is_sound:
+            self._idle.put(pipeline)
+
+    def _collect(self, pipeline: DaliPipeline) -> torch.Tensor:
+        request = pipeline.under_way[0]
         try:
             with pipeline.outputs() as decoded:
                 if pipeline.steps.leaves_size:
                     return self._resized(decoded, request)
                 return _copied(decoded, request)
-        except RuntimeError as error:
-            self._give_up(pipeline)
+        except DaliError as error:
             for number, encoded in enumerate(request.encoded):
                 decode(encoded, partial(request.names, number))  # raises for the damaged one
             raise LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}") from error
@@ -105,97 +116,6 @@ class DaliEngine:
             images[part.start :: self._threads] = resized
         return stack(images, request)
 
-    def _drain(self, pipeline: "_DaliPipeline", n: int) -> None:
-        try:
-            pipeline.drain(n)
-        except RuntimeError:
-            self._give_up(pipeline)
-
-    def _give_up(self, pipeline: "_DaliPipeline") -> None:
-        if self._pipelines.get(pipeline.steps) is pipeline:  # one that failed stays unusable
-            del self._pipelines[pipeline.steps]
-
-
-class _Steps(NamedTuple):
-    """What a pipeline does to images.
-
-    Attributes:
-        has_window: It decodes a window.
-        has_resize: It resizes.
-        output_size: What it crops to.
-        leaves_size: It ends with the decoded window; whoever collects it resizes, crops and
-            mirrors. DALI's resizing on the CPU takes longer than its decoding.
-    """
-
-    has_window: bool
-    has_resize: bool
-    output_size: tuple[int, int] | None
-    leaves_size: bool
-
-    @classmethod
-    def of(cls, augmentation: Augmentation, on_gpu: bool) -> Self:
-        has_window, has_resize = augmentation.window is not None, augmentation.resize is not None
-        if has_resize and not on_gpu:
-            return cls(has_window, False, None, True)
-        crops = augmentation.crop is not None
-        return cls(has_window, has_resize, augmentation.output_size if crops else None, False)
-
-
-class _DaliPipeline:
-    """A running pipeline; batches come out in the order in which they went in."""
-
-    def __init__(
-        self, steps: _Steps, max_batch_size: int, threads: int, device: torch.device
-    ) -> None:
-        self.steps = steps
-        self.max_batch_size = max_batch_size
-        self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
-        # the first run of a pipeline is run once per batch ahead: spend these on a 1x1 image
-        blank = Augmentation(
-            window=np.array([[0, 0, 1, 1]], np.int32),
-            resize=np.array([[1, 1]], np.int32),
-            crop=np.array([[0, 0]], np.int32),
-            output_size=steps.output_size,
-            flip=np.zeros(1, dtype=bool),
-        )
-        for _ in range(_BATCHES_AHEAD):
-            self._feed([encode_rgb_png(Image.new("RGB", (1, 1)))], blank)
-        self._pipeline.schedule_run()
-        self.drain(_BATCHES_AHEAD)
-
-    def submit(self, request: DecodeRequest) -> None:
-        """Begin a batch."""
-        self._feed(request.encoded, request.augmentation)
-        self._pipeline.schedule_run()
-
-    def _feed(self, encoded: list[NDArray[np.uint8]], augmentation: Augmentation) -> None:
-        steps, feed = self.steps, self._pipeline.feed_input
-        feed("encoded", encoded)
-        if not steps.leaves_size:
-            feed("flip", augmentation.flip.astype(np.int32))
-        if steps.has_window and augmentation.window is not None:
-            feed("window_start", np.ascontiguousarray(augmentation.window[:, :2]))
-            feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:]))
-        if steps.has_resize and augmentation.resize is not None:
-            feed("resize", augmentation.resize.astype(np.float32))
-        if steps.output_size is not None:
-            feed("crop", augmentation.crop)
-
-    @contextmanager
-    def outputs(self) -> Iterator[Any]:
-        """Lend the images of the oldest batch under way, DALI's list of uint8 (H, W, 3)."""
-        (images,) = self._pipeline.share_outputs()
-        try:
-            yield images
-        finally:
-            self._pipeline.release_outputs()
-
-    def drain(self, n: int) -> None:
-        """Let go of the oldest batches under way."""
-        for _ in range(n):
-            with self.outputs():
-                pass
-
 
 def _copied(decoded: Any, request: DecodeRequest) -> torch.Tensor:
     if not decoded.is_dense_tensor():
@@ -203,53 +123,3 @@ def _copied(decoded: Any, request: DecodeRequest) -> torch.Tensor:
     images: torch.Tensor = from_dlpack(decoded.as_tensor())
     # DALI uses its memory again
     return empty(images.shape, images.dtype, images.device).copy_(images)
-
-
-def _build_pipeline(
-    steps: _Steps,
-    max_batch_size: int,
-    threads: int,
-    device: torch.device,
-) -> Any:
-    has_window, has_resize, output_size, leaves_size = steps
-    on_gpu = device.type == "cuda"
-    pipeline = Pipeline(
-        batch_size=max_batch_size,
-        num_threads=threads,
-        device_id=(device.index or 0) if on_gpu else None,
-        prefetch_queue_depth=_BATCHES_AHEAD,
-    )
-    with pipeline:
-        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
-        options = {
-            "device": "mixed" if on_gpu else "cpu",
-            "output_type": types.RGB,
-            "adjust_orientation": False,
-        }
-        if has_window:
-            start = fn.external_source(name="window_start", dtype=types.INT32, ndim=1)
-            shape = fn.external_source(name="window_shape", dtype=types.INT32, ndim=1)
-            images = fn.decoders.image_slice(encoded, start, shape, axes=(0, 1), **options)
-        else:
-            images = fn.decoders.image(encoded, **options)
-        if has_resize:
-            size = fn.external_source(name="resize", dtype=types.FLOAT, ndim=1)
-            images = fn.resize(images, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
-        if output_size is not None:
-            crop = fn.external_source(name="crop", dtype=types.INT32, ndim=1)
-            images = fn.slice(
-                images,
-                crop,
-                list(output_size),
-                axes=(0, 1),
-                normalized_anchor=False,
-                normalized_shape=False,
-                out_of_bounds_policy="pad",
-                fill_values=0,
-            )
-        if not leaves_size:
-            flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
-            images = fn.flip(images, horizontal=flip, vertical=0)
-        pipeline.set_outputs(images)
-    pipeline.build()
-    return pipeline

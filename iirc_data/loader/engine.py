@@ -36,6 +36,10 @@ class DecodeRequest:
 class Engine(Protocol):
     """Decodes and augments; keeps what it can ready ahead of the caller."""
 
+    @property
+    def name(self) -> str:
+        """Which engine it is, ``"dali"`` or ``"torch"``; a run records it."""
+
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """Yield for each request its images, uint8 (N, H, W, 3).
 
@@ -48,8 +52,16 @@ class Engine(Protocol):
 
 
 def default_threads() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the processors that this process may use, divided among this machine's processes.
+
+    ``torchrun`` gives the number of processes in ``LOCAL_WORLD_SIZE``.
+    """
+    if hasattr(os, "sched_getaffinity"):
+        processors = len(os.sched_getaffinity(0))
+    else:
+        processors = os.cpu_count() or 1
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(1, processors // max(1, int(processes))) if processes.isdecimal() else processors
 
 
 def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:

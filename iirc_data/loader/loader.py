@@ -1,6 +1,7 @@
 """The loader: one view's samples, mixed with replayed ones, as batches in a fixed order."""
 
 from collections.abc import Iterable, Iterator
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ class Loader:
         self._batches_at_once = max(1, RESIDENT_STROKE // batch_size) if is_resident else 1
         self._is_resident = is_resident
         self._resident: ResidentImages | None = None
+        self._decoding = Lock()
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
@@ -81,10 +83,13 @@ class Loader:
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:
-        epoch = self._epoch
+        """Iterate over the chosen epoch; what is chosen later concerns later iterators."""
+        return self._batches_of(self._epoch, self._first_batch)
+
+    def _batches_of(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         order = epoch_order(self._n, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         shown = self._numbers(epoch)[order]
-        left = self._batches[self._first_batch :]
+        left = self._batches[first_batch:]
         strokes = [
             left[first : first + self._batches_at_once]
             for first in range(0, len(left), self._batches_at_once)
@@ -118,8 +123,9 @@ class Loader:
         if not self._is_resident:
             yield from self._engine.images(self._samples.request(*part) for part in work)
             return
-        if self._resident is None:
-            self._resident = ResidentImages(self._samples, self._engine, self._device)
+        with self._decoding:  # once, also where iterators run in several threads
+            if self._resident is None:
+                self._resident = ResidentImages(self._samples, self._engine, self._device)
         for part in work:
             yield self._resident.augmented(*part)
 

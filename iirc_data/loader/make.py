@@ -1,6 +1,6 @@
 """Making loaders and engines by name."""
 
-from contextlib import suppress
+import logging
 from typing import Literal, TypeAlias
 
 import torch
@@ -19,33 +19,51 @@ from iirc_data.task_view import TaskView
 
 EngineName: TypeAlias = Literal["auto", "dali", "torch"]
 
+logger = logging.getLogger(__name__)
+
 
 def make_engine(
     name: EngineName = "auto", device: torch.device | str = "cpu", threads: int | None = None
 ) -> Engine:
-    """Make an engine; one engine may serve many loaders, one after another.
+    """Make an engine, which may serve any number of loaders, also at the same time.
 
     Args:
-        name: ``"dali"``, ``"torch"``, or ``"auto"``: DALI where it is installed.
+        name: ``"dali"``, ``"torch"``, or ``"auto"``: DALI where it is installed. The engine's
+            ``name`` says which one it is.
         device: Where images are wanted.
-        threads: Number of decoding threads; by default one per processor.
+        threads: Number of decoding threads; by default one per processor, divided among the
+            processes of this machine.
 
     Raises:
-        LoaderError: DALI was asked for and is not installed, or the name is unknown.
+        LoaderError: DALI was asked for and is not installed, DALI is installed and cannot be
+            imported, or the name is unknown.
     """
     device = torch.device(device)
     if name not in ("auto", "dali", "torch"):
         raise LoaderError(f"unknown loader engine {name!r}: choose auto, dali or torch")
-    if name != "torch":
-        with suppress(ImportError):
-            from iirc_data.loader.dali import DaliEngine
+    engine = None if name == "torch" else _dali_engine(device, threads)
+    if engine is None:
+        if name == "dali":
+            raise LoaderError(
+                "DALI is not installed: pip install nvidia-dali-cuda130, or choose engine torch"
+            )
+        engine = TorchEngine(threads)
+    logger.info("engine %s decodes images for %s (asked for: %s)", engine.name, device, name)
+    return engine
 
-            return DaliEngine(device, threads)
-    if name == "dali":
+
+def _dali_engine(device: torch.device, threads: int | None) -> Engine | None:
+    """Return a DALI engine, or None where DALI is not installed."""
+    try:
+        from iirc_data.loader.dali import DaliEngine
+    except Exception as error:  # a broken installation raises many types
+        if isinstance(error, ModuleNotFoundError) and error.name in ("nvidia", "nvidia.dali"):
+            return None
         raise LoaderError(
-            "DALI is not installed: pip install nvidia-dali-cuda130, or engine='torch'"
-        )
-    return TorchEngine(threads)
+            f"DALI is installed but cannot be imported ({type(error).__name__}: {error}): "
+            "reinstall nvidia-dali-cuda130, or choose engine torch"
+        ) from error
+    return DaliEngine(device, threads)
 
 
 def make_loader(

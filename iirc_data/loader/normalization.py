@@ -34,6 +34,6 @@ class Normalization:
 def _row_statistics(
     normalization: Normalization, width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    mean = torch.tensor(normalization.mean).mul_(255.0)
-    std = torch.tensor(normalization.std).mul_(255.0)
+    mean = torch.tensor(normalization.mean, dtype=torch.float32).mul_(255.0)
+    std = torch.tensor(normalization.std, dtype=torch.float32).mul_(255.0)
     return mean.repeat(width).to(device), std.reciprocal_().repeat(width).to(device)

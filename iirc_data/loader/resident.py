@@ -1,5 +1,7 @@
 """Small images, decoded once and kept as uint8 on the training device, augmented there."""
 
+from typing import NamedTuple, Self
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,10 +31,7 @@ class ResidentImages:
 
     def __init__(self, samples: Samples, engine: Engine, device: torch.device) -> None:
         height, width = samples.sizes[0].tolist()
-        self._border = 0  # black pixels around each image, as many as crops have needed so far
-        self._pixels = torch.empty(
-            (len(samples), height, width, 3), dtype=torch.uint8, device=device
-        )
+        pixels = torch.empty((len(samples), height, width, 3), dtype=torch.uint8, device=device)
         parts = [
             np.arange(start, min(start + _DECODED_AT_ONCE, len(samples)))
             for start in range(0, len(samples), _DECODED_AT_ONCE)
@@ -43,7 +42,8 @@ class ResidentImages:
             for part in parts
         )
         for part, images in zip(parts, decoded, strict=True):
-            self._pixels[part[0] : part[-1] + 1].copy_(images)
+            pixels[part[0] : part[-1] + 1].copy_(images)
+        self._bordered = _Bordered(pixels, 0)
 
     def augmented(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> torch.Tensor:
         """Return some images, augmented.
@@ -55,42 +55,67 @@ class ResidentImages:
         Returns:
             uint8 (N, H, W, 3), on the device.
         """
-        chosen = self._indices(numbers)
+        # taken once: an iterator in another thread may widen the border meanwhile
+        bordered = self._bordered
+        chosen = _indices(numbers, bordered)
         if augmentation.crop is None or augmentation.output_size is None:
-            images = self._images[chosen]
+            images = bordered.images[chosen]
         else:
-            images = self._cropped(chosen, augmentation.crop, augmentation.output_size)
-        flipped = self._indices(np.flatnonzero(augmentation.flip))
+            crop, output_size = augmentation.crop, augmentation.output_size
+            bordered = self._bordered = bordered.widened(crop, output_size)
+            images = _cropped(bordered, chosen, crop, output_size)
+        flipped = _indices(np.flatnonzero(augmentation.flip), bordered)
         images[flipped] = images[flipped].flip(2)
         return images
 
+
+class _Bordered(NamedTuple):
+    """Images with black pixels around each, as many as crops have needed so far.
+
+    Attributes:
+        pixels: uint8 (N, H + 2 border, W + 2 border, 3).
+        border: Black pixels on every side.
+    """
+
+    pixels: torch.Tensor
+    border: int
+
     @property
-    def _images(self) -> torch.Tensor:
+    def images(self) -> torch.Tensor:
         """The images without their borders."""
-        height, width = (size - 2 * self._border for size in self._pixels.shape[1:3])
-        return self._pixels.narrow(1, self._border, height).narrow(2, self._border, width)
+        height, width = (size - 2 * self.border for size in self.pixels.shape[1:3])
+        return self.pixels.narrow(1, self.border, height).narrow(2, self.border, width)
 
-    def _cropped(
-        self, chosen: torch.Tensor, crop: NDArray[np.int32], output_size: tuple[int, int]
-    ) -> torch.Tensor:
-        beyond = int(max(0, -crop.min(), (crop + output_size - self._images.shape[1:3]).max()))
-        if beyond > self._border:
-            self._pixels = F.pad(self._images, (0, 0, *[beyond] * 4))
-            self._border = beyond
-        n, rows, columns, channels = self._pixels.shape
-        height, width = output_size
-        # every window of every image, as a view: what is chosen of it is copied, once
-        windows = self._pixels.as_strided(
-            (n, rows - height + 1, columns - width + 1, height, width * channels),
-            (*self._pixels.stride()[:3], self._pixels.stride(1), 1),
-        )
-        top, left = (
-            self._indices(crop[:, axis].astype(np.int64) + self._border) for axis in (0, 1)
-        )
-        return windows[chosen, top, left].view(len(chosen), height, width, channels)
+    def widened(self, crop: NDArray[np.int32], output_size: tuple[int, int]) -> Self:
+        """Return the images with a border that contains these crops."""
+        beyond = int(max(0, -crop.min(), (crop + output_size - self.images.shape[1:3]).max()))
+        if beyond <= self.border:
+            return self
+        return type(self)(F.pad(self.images, (0, 0, *[beyond] * 4)), beyond)
 
-    def _indices(self, values: NDArray[np.int64]) -> torch.Tensor:
-        return on_device(torch.from_numpy(values), self._pixels.device)
+
+def _cropped(
+    bordered: _Bordered,
+    chosen: torch.Tensor,
+    crop: NDArray[np.int32],
+    output_size: tuple[int, int],
+) -> torch.Tensor:
+    pixels = bordered.pixels
+    n, rows, columns, channels = pixels.shape
+    height, width = output_size
+    # every window of every image, as a view: what is chosen of it is copied, once
+    windows = pixels.as_strided(
+        (n, rows - height + 1, columns - width + 1, height, width * channels),
+        (*pixels.stride()[:3], pixels.stride(1), 1),
+    )
+    top, left = (
+        _indices(crop[:, axis].astype(np.int64) + bordered.border, bordered) for axis in (0, 1)
+    )
+    return windows[chosen, top, left].view(len(chosen), height, width, channels)
+
+
+def _indices(values: NDArray[np.int64], bordered: _Bordered) -> torch.Tensor:
+    return on_device(torch.from_numpy(values), bordered.pixels.device)
 
 
 def why_not_resident(samples: Samples, transform: Transform) -> str | None:

@@ -18,8 +18,11 @@ class TorchEngine:
     """Decodes with Pillow (whose decoder releases the interpreter lock), augments with torch.
 
     Args:
-        threads: Number of threads; by default one per processor.
+        threads: Number of threads; by default see
+            :func:`~iirc_data.loader.engine.default_threads`.
     """
+
+    name = "torch"
 
     def __init__(self, threads: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(threads or default_threads(), "iirc-decode")
