@@ -20,9 +20,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def png_header(
-    height: int, width: int, depth: int, colour_type: int, *methods: int
-) -> bytes:
+def png_header(height: int, width: int, depth: int, colour_type: int, *methods: int) -> bytes:
     """IHDR; methods are those of compression, filters and interlacing."""
     compression, filters, interlace = methods or (0, 0, 0)
     return chunk(

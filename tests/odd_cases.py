@@ -130,8 +130,9 @@ def _pngs_with_chunks() -> Iterator[tuple[str, bytes]]:
     yield "png rgb with suggested palette", png(values, 8, 2, _palette(8))
     late = [chunk(b"tEXt", b"Comment\0late"), chunk(b"eXIf", exif(3)[10:])]
     yield "png rgb with late chunks", png(values, 8, 2, after=late)
-    yield "png rgb with a late transparent colour", png(
-        values, 8, 2, after=[chunk(b"tRNS", values[0, 0].astype(">u2").tobytes())]
+    yield (
+        "png rgb with a late transparent colour",
+        png(values, 8, 2, after=[chunk(b"tRNS", values[0, 0].astype(">u2").tobytes())]),
     )
     yield "png palette of few", png(pixels(2, 1), 8, 3, _palette(2))
     yield "png palette all clear", png(pixels(8, 1), 8, 3, _palette(8), chunk(b"tRNS", bytes(256)))
@@ -161,14 +162,17 @@ def _animated_pngs() -> Iterator[tuple[str, bytes]]:
         yield f"png animated {name} of one", join_png(head, control(1), frame(0), image, end)
         yield f"png animated {name} cut", join_png(head, control(2), frame(0), image, end)
         part = zlib.compress(png_rows(second[:9, :7], depth))
-        yield f"png animated {name} in part", join_png(
-            head,
-            control(2),
-            frame(0),
-            image,
-            frame(1, 9, 7, 3, 2),
-            chunk(b"fdAT", struct.pack(">I", 2) + part),
-            end,
+        yield (
+            f"png animated {name} in part",
+            join_png(
+                head,
+                control(2),
+                frame(0),
+                image,
+                frame(1, 9, 7, 3, 2),
+                chunk(b"fdAT", struct.pack(">I", 2) + part),
+                end,
+            ),
         )
         yield f"png animated {name} late control", join_png(head, image, control(2), *later)
 
@@ -207,8 +211,9 @@ def _damaged_pngs() -> Iterator[tuple[str, bytes]]:
         "text": (head, _with_wrong_sum(text), image, end),
     }.items():
         yield f"png with a wrong sum of its {name}", join_png(*parts)
-    yield "png in small parts", join_png(
-        head, *(chunk(b"IDAT", packed[i : i + 7]) for i in range(0, len(packed), 7)), end
+    yield (
+        "png in small parts",
+        join_png(head, *(chunk(b"IDAT", packed[i : i + 7]) for i in range(0, len(packed), 7)), end),
     )
     yield "png with an empty part", join_png(head, chunk(b"IDAT"), image, end)
     yield "png with an empty part at the end", join_png(head, image, chunk(b"IDAT"), end)
@@ -247,16 +252,16 @@ def _damaged_pngs() -> Iterator[tuple[str, bytes]]:
     yield "png without its palette", png(pixels(8, 1), 8, 3)
     yield "png beyond its palette", png(pixels(8, 1), 8, 3, _palette(4))
     yield "png of half a colour", png(pixels(1, 1), 8, 3, chunk(b"PLTE", bytes(7)))
-    yield "png with alpha beyond its palette", png(
-        pixels(2, 1), 8, 3, _palette(2), chunk(b"tRNS", bytes(range(99)))
+    yield (
+        "png with alpha beyond its palette",
+        png(pixels(2, 1), 8, 3, _palette(2), chunk(b"tRNS", bytes(range(99)))),
     )
-    yield "png with alpha before its palette", png(
-        pixels(2, 1), 8, 3, chunk(b"tRNS", bytes(2)), _palette(2)
+    yield (
+        "png with alpha before its palette",
+        png(pixels(2, 1), 8, 3, chunk(b"tRNS", bytes(2)), _palette(2)),
     )
     yield "png with a short transparent colour", png(values, 8, 2, chunk(b"tRNS", bytes(2)))
-    yield "png with a transparent colour of 16 bit", png(
-        values, 8, 2, chunk(b"tRNS", b"\xff" * 6)
-    )
+    yield "png with a transparent colour of 16 bit", png(values, 8, 2, chunk(b"tRNS", b"\xff" * 6))
     yield "png gray 1 bit clear in 16", png(pixels(1, 1), 1, 0, chunk(b"tRNS", b"\xff\xff"))
     yield "png with a gigantic chunk", whole[:-12] + b"\x7f\xff\xff\xfftEXt"
     yield "png with a chunk of no name", join_png(head, chunk(b"\0\1\2\3", b"x"), image, end)
@@ -340,12 +345,14 @@ def _jpegs_of_every_kind() -> Iterator[tuple[str, bytes]]:
             yield words, jpeg(HEIGHT, WIDTH, _FACTORS["4:2:0"], *[JFIF] * jfif, ids=ids)
     for marker in range(0xC0, 0xD0):
         if marker not in (0xC4, 0xC8, 0xCC):
-            yield f"jpeg of frame {marker:X}", jpeg(
-                HEIGHT, WIDTH, _FACTORS["4:2:0"], JFIF, frame=marker
+            yield (
+                f"jpeg of frame {marker:X}",
+                jpeg(HEIGHT, WIDTH, _FACTORS["4:2:0"], JFIF, frame=marker),
             )
     for precision in (2, 7, 9, 12, 16):
-        yield f"jpeg of {precision} bit", jpeg(
-            HEIGHT, WIDTH, _FACTORS["4:4:4"], JFIF, frame=0xC1, precision=precision
+        yield (
+            f"jpeg of {precision} bit",
+            jpeg(HEIGHT, WIDTH, _FACTORS["4:4:4"], JFIF, frame=0xC1, precision=precision),
         )
 
 
@@ -401,14 +408,16 @@ def _odd_jpegs() -> Iterator[tuple[str, bytes]]:
     }
     for name, data in between.items():
         yield f"jpeg with {name} first", start + data + jfif + body
-        yield f"jpeg with {name} before its frame", start + jfif + head[0] + data + b"".join(
-            [*head[1:], rest]
+        yield (
+            f"jpeg with {name} before its frame",
+            start + jfif + head[0] + data + b"".join([*head[1:], rest]),
         )
         yield f"jpeg with {name} before its scan", start + jfif + b"".join(head) + data + rest
     yield "jpeg without JFIF", start + body
     yield "jpeg with JFIF of another unit", start + jfif.replace(b"\1\1\0", b"\1\2\7") + body
-    yield "jpeg with its tables last", start + jfif + head[1] + head[0] + b"".join(
-        [*head[2:], rest]
+    yield (
+        "jpeg with its tables last",
+        start + jfif + head[1] + head[0] + b"".join([*head[2:], rest]),
     )
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.engine import DecodeRequest, check_size, read_plain
+from iirc_data.loader.engine import DecodeRequest, looks_plain
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -55,21 +55,32 @@ class Samples:
         """Tell of each number whether it is a memory's."""
         return numbers >= len(self.view)
 
+    @cached_property
+    def _looks(self) -> NDArray[np.int8]:
+        """int8 (N,): of each image 1 where it is plain, -1 where it is odd, 0 before a look."""
+        return np.zeros(len(self), np.int8)
+
     def request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
         """Return what an engine needs to show some samples."""
+        encoded = [self._read(number) for number in numbers.tolist()]
+        for position in np.flatnonzero(self._looks[numbers] == 0).tolist():
+            number = int(numbers[position])
+            self._looks[number] = 1 if self._looks_plain(number, encoded[position]) else -1
         return DecodeRequest(
-            encoded=[self._read(number) for number in numbers.tolist()],
+            encoded=encoded,
             augmentation=augmentation,
             names=lambda position: self._name(int(numbers[position])),
+            odd=frozenset(np.flatnonzero(self._looks[numbers] < 0).tolist()),
         )
 
     def _read(self, number: int) -> NDArray[np.uint8]:
         if self.replay is not None and number >= len(self.view):
-            encoded = self.replay.read(number - len(self.view))
-            height, width = self.sizes[number].tolist()
-            check_size(encoded, (height, width), lambda: self._name(number))
-            return encoded
-        return read_plain(self.store, int(self.view.sample_ids[number]))
+            return self.replay.read(number - len(self.view))
+        return self.store.read(int(self.view.sample_ids[number]))
+
+    def _looks_plain(self, number: int, encoded: NDArray[np.uint8]) -> bool:
+        height, width = self.sizes[number].tolist()
+        return looks_plain(encoded, (height, width), lambda: self._name(number))
 
     def _name(self, number: int) -> str:
         if self.replay is not None and number >= len(self.view):

@@ -99,7 +99,7 @@ class ShardStore:
         return np.frombuffer(shard, np.uint8, size, offset)
 
     def is_plain_rgb_or_gray(self, sample_id: int) -> bool:
-        """Tell whether every decoder turns this image into the same RGB pixels."""
+        """Tell whether an image is stored as RGB or gray of 8 bits."""
         return IMAGE_MODES[self.table.mode[sample_id]] in ("RGB", "L")
 
     def name(self, sample_id: int) -> str:

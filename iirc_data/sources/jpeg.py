@@ -24,6 +24,8 @@ _READ_BY_PILLOW = {
     0xE2: (b"ICC_PROFILE\0", 14),
     _ADOBE: (b"Adobe", 7),
 }
+# coefficients that decoders guess from a block's neighbours where no scan gives all of their bits
+_SMOOTHED = 0b11_1111_1110
 _USUAL_FACTORS = frozenset([0x11, 0x12, 0x21, 0x22, 0x41])  # horizontal << 4 | vertical
 _YCBCR = 1  # in Adobe's segment
 
@@ -121,27 +123,32 @@ def _is_plain_application(kind: int, content: Encoded) -> bool:
 
 
 def _ends_soundly(data: NDArray[np.uint8], frame: Frame) -> bool:
-    """Tell whether nothing but scans and their tables lead to the end marker."""
+    """Tell whether nothing but all scans and their tables lead to the end marker."""
     at = frame.scan
     escapes = np.flatnonzero(data[at:-1] == 0xFF) + at
     markers = data[escapes + 1]
     is_marker = (markers != 0) & (markers & 0xF8 != 0xD0)  # no escaped byte, no restart
+    places = zip(escapes[is_marker].tolist(), markers[is_marker].tolist(), strict=True)
+    names = frame.components[::3]
+    is_progressive = frame.marker == _PROGRESSIVE
+    unrefined = dict.fromkeys(names, _SMOOTHED if is_progressive else 0)
     in_scan = is_last = False
-    for place, marker in zip(
-        escapes[is_marker].tolist(), markers[is_marker].tolist(), strict=True
-    ):
+    for place, marker in places:
         if place < at:  # a segment's content
             continue
         if marker == _END:
-            return in_scan
+            return in_scan and not any(unrefined.values())
         if is_last or marker not in _BETWEEN_SCANS or not (in_scan or place == at):
             return False
-        if place + 4 >= len(data):
-            return False
-        at = place + 2 + (int(data[place + 2]) << 8 | int(data[place + 3]))
+        length = int.from_bytes(data[place + 2 : place + 4].tobytes(), "big")
+        at = place + 2 + length
         in_scan = marker == _SCAN
-        n_shown = int(data[place + 4])
-        is_last = (
-            in_scan and frame.marker != _PROGRESSIVE and 3 * n_shown == len(frame.components)
-        )
+        if in_scan:
+            content = data[place + 4 : at].tobytes()
+            shown = content[1:-3:2]
+            begin, end, precision = content[-3:] if len(content) > 3 else (0, 0, 1)
+            if precision & 0xF == 0:
+                for name in shown:
+                    unrefined[name] = unrefined.get(name, 0) & ~((2 << end) - (1 << begin))
+            is_last = not is_progressive and len(shown) == len(names)
     return False

@@ -8,6 +8,7 @@ Encoded: TypeAlias = bytes | memoryview
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 _FIRST_CHUNK = 33  # bytes up to the one that follows the header
+_LONGEST_SIDE = 1_000_000  # libpng refuses more, Pillow does without it
 _GRAY_OR_RGB_OF_8_BITS = (b"\x08\0", b"\x08\2")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _HARMLESS_AT_THE_END = (b"tEXt", b"tIME")
@@ -28,7 +29,8 @@ def is_plain_png(data: Encoded) -> bool:
     Decoders differ in how they make RGB of other pixel formats, in the frame of an animation that
     they show, and in whether they read on after the pixels.
     """
-    if data[24:26] not in _GRAY_OR_RGB_OF_8_BITS:
+    size = png_size(data)
+    if size is None or max(size) > _LONGEST_SIDE or data[24:26] not in _GRAY_OR_RGB_OF_8_BITS:
         return False
     at, has_pixels = _FIRST_CHUNK, False
     while at + 8 <= len(data):

@@ -1,0 +1,77 @@
+"""Images that Pillow decodes for a decoder that refuses them or may show them differently."""
+
+import warnings
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
+
+
+class Refused:
+    """The images that a decoder has refused so far, known by their bytes."""
+
+    def __init__(self) -> None:
+        self._images: set[tuple[int, int]] = set()
+        self._sizes: set[int] = set()
+
+    def among(self, request: DecodeRequest) -> frozenset[int]:
+        """Return the numbers of a batch's images that were refused before."""
+        if not self._sizes:
+            return frozenset()
+        return frozenset(
+            number
+            for number, encoded in enumerate(request.encoded)
+            if len(encoded) in self._sizes and _identity(encoded) in self._images
+        )
+
+    def add(self, request: DecodeRequest, numbers: Iterable[int]) -> None:
+        """Remember images, and warn of each."""
+        for number in sorted(numbers):
+            encoded = request.encoded[number]
+            self._images.add(_identity(encoded))
+            self._sizes.add(len(encoded))
+            warn_of_refusal(request.names(number))
+
+
+def warn_of_refusal(name: str) -> None:
+    """Warn that DALI does not decode an image."""
+    warnings.warn(f"DALI cannot decode {name}: Pillow decodes it instead", stacklevel=3)
+
+
+def with_finished(request: DecodeRequest, finished: Mapping[int, torch.Tensor]) -> DecodeRequest:
+    """Return a request for the same batch in which some images need mirroring only.
+
+    Args:
+        request: What was asked for.
+        finished: Number of an image to what is shown of it before mirroring, uint8 (H, W, 3).
+    """
+    encoded, augmentation = list(request.encoded), request.augmentation
+    window, resize, crop = (
+        None if array is None else array.copy()
+        for array in (augmentation.window, augmentation.resize, augmentation.crop)
+    )
+    for number, image in finished.items():
+        encoded[number] = encode_rgb_png(Image.fromarray(image.numpy()))
+        size = image.shape[:2]
+        if window is not None:
+            window[number] = 0, 0, *size
+        if resize is not None:
+            resize[number] = size
+        if crop is not None:
+            crop[number] = 0, 0
+    return replace(
+        request,
+        encoded=encoded,
+        augmentation=replace(augmentation, window=window, resize=resize, crop=crop),
+        odd=request.odd - finished.keys(),
+    )
+
+
+def _identity(encoded: NDArray[np.uint8]) -> tuple[int, int]:
+    return len(encoded), zlib.crc32(encoded)
