@@ -26,10 +26,10 @@ class Augmentation:
 
     Attributes:
         window: int32 (N, 4): top, left, height, width of the part of the image that is used.
-        resize: int32 or int64 (N, 2): height and width that the window is resized to, bilinear with
-            antialiasing.
-        crop: int32 or int64 (N, 2): top and left of the final crop, which may reach outside; what is
-            outside is black.
+        resize: int32 or int64 (N, 2): height and width that the window is resized to, bilinear
+            with antialiasing.
+        crop: int32 or int64 (N, 2): top and left of the final crop, which may reach outside; what
+            is outside is black.
         output_size: Height and width of the final crop, or None to keep the size.
         flip: bool (N,): mirror the result left to right.
     """

@@ -134,7 +134,7 @@ def jpeg(
         seed: Of the coefficients.
     """
     rng = np.random.default_rng(seed)
-    components = [bytes([name, h << 4 | v, 0]) for name, (h, v) in zip(ids, factors)]
+    components = [bytes([name, h << 4 | v, 0]) for name, (h, v) in zip(ids, factors, strict=False)]
     head = [
         b"\xff\xd8",
         *headers,

@@ -11,7 +11,7 @@ from functools import cache
 from itertools import product
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import ImageCms
 
 from tests.conftest import encode, noise_image
 from tests.made_images import (

@@ -150,7 +150,7 @@ def shown(store, engine, transform, *, memories=False, batch_size=23):
         batches = list(loader)
     ids = torch.cat([batch.sample_ids for batch in batches])
     images = torch.cat([batch.images for batch in batches]).permute(0, 2, 3, 1)
-    refusals = [str(w.message) for w in caught if "cannot decode" in str(w.message)]
+    refusals = [str(w.message) for w in caught if "DALI refuses" in str(w.message)]
     return (-1 - ids if memories else ids).tolist(), images.numpy(), refusals
 
 
@@ -169,11 +169,10 @@ def test_images_show_the_pixels_of_pillow(store, engine, memories):
     assert sorted(ids) == list(range(len(store)))
     expected = [pillow(store.read(sample_id).tobytes()) for sample_id in ids]
     assert different(store, ids, images, expected) == []
-    names = [refusal.split("cannot decode ")[1].split(": Pillow")[0] for refusal in refusals]
+    names = [refusal.split(" is not a sound image")[0] for refusal in refusals]
     assert len(set(names)) == len(names)
     name = AllAsMemories(store).name if memories else store.name
     assert set(names) <= {name(sample_id) for sample_id in ids}
-    assert len(names) < len(store) / 20  # the others are known by a look at them
     if engine == "dali":
         assert any("wrong sum of its pixels" in name for name in names)
 

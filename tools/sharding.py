@@ -60,7 +60,12 @@ MaxShardSize: TypeAlias = Annotated[
     int, typer.Option(min=1, help="Bytes of images after which a class gets a further tar.")
 ]
 CheckDecode: TypeAlias = Annotated[
-    bool, typer.Option("--check-decode", help="Decode every image fully, to find damaged ones.")
+    bool,
+    typer.Option(
+        "--check-decode",
+        help="Decode every image fully, with Pillow and with DALI where it is installed, to find "
+        "damaged ones.",
+    ),
 ]
 DaliIndex: TypeAlias = Annotated[
     bool,
@@ -157,6 +162,11 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
         SourceError: See :func:`~iirc_data.shards.write_shards`.
         ShardError: Likewise; or there is no such dask cluster.
     """
+    if options.check_decode:
+        # imported only where it is needed: torch takes seconds
+        from iirc_data.loader.checked_source import CheckedSource
+
+        source = CheckedSource(source)
     weights = {
         Job(split, name): source.weight(split, name)
         for split, names in source.classes().items()
@@ -186,7 +196,6 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
             workers=options.workers,
             executor=executor,
             max_shard_size=options.max_shard_size,
-            check_decode=options.check_decode,
             progress=advance,
         )
     if options.dali_index:

@@ -108,7 +108,9 @@ class DaliEngine:
         numbers = request.odd | self._refused.among(request)
         if self._device.type == "cuda":  # DALI would resize all of them
             numbers |= far_larger(request.augmentation)
-        return self._finished(request, numbers)
+        prepared = self._finished(request, numbers)
+        self._refused.add(request, request.irregular)
+        return prepared
 
     def _finished(self, request: DecodeRequest, numbers: frozenset[int]) -> DecodeRequest:
         if not numbers:

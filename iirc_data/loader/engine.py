@@ -15,7 +15,7 @@ from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError, SourceError
 from iirc_data.shards.store import ShardStore
-from iirc_data.sources.images import look_at
+from iirc_data.sources.images import Look, look_at
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,15 @@ class DecodeRequest:
         names: What to call the images in an error.
         odd: Numbers of the images that decoders may show differently: every engine decodes them
             with Pillow.
+        irregular: Those of them that are not put together as their format asks for: DALI, which may
+            refuse them, warns of them.
     """
 
     encoded: list[NDArray[np.uint8]]
     augmentation: Augmentation
     names: Callable[[int], str]
     odd: frozenset[int] = frozenset()
+    irregular: frozenset[int] = frozenset()
 
 
 class Engine(Protocol):
@@ -84,18 +87,18 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
     """
     encoded = store.read(sample_id)
     size = int(store.table.height[sample_id]), int(store.table.width[sample_id])
-    if looks_plain(encoded, size, lambda: store.name(sample_id)):
+    if checked_look(encoded, size, lambda: store.name(sample_id)).is_plain:
         return encoded
     return encode_rgb_png(decode(encoded, lambda: store.name(sample_id)))
 
 
-def looks_plain(
+def checked_look(
     encoded: NDArray[np.uint8], expected: tuple[int, int], name: Callable[[], str]
-) -> bool:
-    """Tell whether every decoder shows an image alike, or refuses it.
+) -> Look:
+    """Look at an image and check its size, before a decoder reserves memory for it.
 
     Decoders differ in how they convert rare pixel formats (CMYK, palette, 16 bit, …), and in the
-    damage that they notice. Checks the size too, before a decoder reserves memory for it.
+    damage that they notice: the look tells whether they would show this image alike.
 
     Args:
         encoded: uint8 (bytes,), JPEG or PNG.
@@ -114,7 +117,7 @@ def looks_plain(
             f"{name()} is an image of {found.height} x {found.width} pixels, the dataset tells "
             f"{expected[0]} x {expected[1]}: do not trust it"
         )
-    return found.is_plain
+    return found
 
 
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:

@@ -14,14 +14,14 @@ from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
 
 
 class Refused:
-    """The images that a decoder has refused so far, known by their bytes."""
+    """The images that a decoder refused so far or may refuse, known by their bytes."""
 
     def __init__(self) -> None:
         self._images: set[tuple[int, int]] = set()
         self._sizes: set[int] = set()
 
     def among(self, request: DecodeRequest) -> frozenset[int]:
-        """Return the numbers of a batch's images that were refused before."""
+        """Return the numbers of those images of a batch."""
         if not self._sizes:
             return frozenset()
         return frozenset(
@@ -31,17 +31,21 @@ class Refused:
         )
 
     def add(self, request: DecodeRequest, numbers: Iterable[int]) -> None:
-        """Remember images, and warn of each."""
+        """Remember images, and warn of each once."""
         for number in sorted(numbers):
-            encoded = request.encoded[number]
-            self._images.add(_identity(encoded))
-            self._sizes.add(len(encoded))
-            warn_of_refusal(request.names(number))
+            identity = _identity(request.encoded[number])
+            if identity not in self._images:
+                self._images.add(identity)
+                self._sizes.add(len(request.encoded[number]))
+                warn_of_refusal(request.names(number))
 
 
 def warn_of_refusal(name: str) -> None:
-    """Warn that DALI does not decode an image."""
-    warnings.warn(f"DALI cannot decode {name}: Pillow decodes it instead", stacklevel=3)
+    """Warn that DALI does not decode an image, or may not do so."""
+    warnings.warn(
+        f"{name} is not a sound image, which DALI refuses or may refuse: Pillow decodes it",
+        stacklevel=3,
+    )
 
 
 def with_finished(request: DecodeRequest, finished: Mapping[int, torch.Tensor]) -> DecodeRequest:
@@ -70,6 +74,7 @@ def with_finished(request: DecodeRequest, finished: Mapping[int, torch.Tensor]) 
         encoded=encoded,
         augmentation=replace(augmentation, window=window, resize=resize, crop=crop),
         odd=request.odd - finished.keys(),
+        irregular=request.irregular - finished.keys(),
     )
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.engine import DecodeRequest, looks_plain
+from iirc_data.loader.engine import DecodeRequest, checked_look
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -55,22 +55,16 @@ class Samples:
         """Tell of each number whether it is a memory's."""
         return numbers >= len(self.view)
 
-    @cached_property
-    def _looks(self) -> NDArray[np.int8]:
-        """int8 (N,): of each image 1 where it is plain, -1 where it is odd, 0 before a look."""
-        return np.zeros(len(self), np.int8)
-
     def request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
         """Return what an engine needs to show some samples."""
         encoded = [self._read(number) for number in numbers.tolist()]
-        for position in np.flatnonzero(self._looks[numbers] == 0).tolist():
-            number = int(numbers[position])
-            self._looks[number] = 1 if self._looks_plain(number, encoded[position]) else -1
+        looks = self._looks(numbers, encoded)
         return DecodeRequest(
             encoded=encoded,
             augmentation=augmentation,
             names=lambda position: self._name(int(numbers[position])),
-            odd=frozenset(np.flatnonzero(self._looks[numbers] < 0).tolist()),
+            odd=frozenset(np.flatnonzero(looks < 0).tolist()),
+            irregular=frozenset(np.flatnonzero(looks == -2).tolist()),
         )
 
     def _read(self, number: int) -> NDArray[np.uint8]:
@@ -78,9 +72,33 @@ class Samples:
             return self.replay.read(number - len(self.view))
         return self.store.read(int(self.view.sample_ids[number]))
 
-    def _looks_plain(self, number: int, encoded: NDArray[np.uint8]) -> bool:
+    @cached_property
+    def _looks_of_memories(self) -> NDArray[np.int8]:
+        """int8 (N,), of memories what :attr:`ShardStore.looks` is of samples."""
+        return np.zeros(len(self) - len(self.view), np.int8)
+
+    def _looks(
+        self, numbers: NDArray[np.int64], encoded: list[NDArray[np.uint8]]
+    ) -> NDArray[np.int8]:
+        """Look at those images that nobody looked at; see :attr:`ShardStore.looks`."""
+        found = np.zeros(len(numbers), np.int8)
+        replayed = self.is_replayed(numbers)
+        for known, places in [
+            (self.store.looks, np.flatnonzero(~replayed)),
+            (self._looks_of_memories, np.flatnonzero(replayed)),
+        ]:
+            own = numbers[places]
+            ids = self.view.sample_ids[own] if known is self.store.looks else own - len(self.view)
+            for new in np.flatnonzero(known[ids] == 0).tolist():
+                place = int(places[new])
+                known[ids[new]] = self._look(int(numbers[place]), encoded[place])
+            found[places] = known[ids]
+        return found
+
+    def _look(self, number: int, encoded: NDArray[np.uint8]) -> int:
         height, width = self.sizes[number].tolist()
-        return looks_plain(encoded, (height, width), lambda: self._name(number))
+        look = checked_look(encoded, (height, width), lambda: self._name(number))
+        return 1 if look.is_plain else -1 if look.is_regular else -2
 
     def _name(self, number: int) -> str:
         if self.replay is not None and number >= len(self.view):

@@ -31,6 +31,8 @@ class ShardStore:
         root: The shard folder; of a remote dataset, the folder that caches it.
         manifest: What it holds.
         table: One row per sample.
+        looks: int8 (N,), what readers found out about each image: 1 where every decoder shows it
+            alike, -1 where they may differ, -2 where it is malformed too, 0 before anyone looked.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class ShardStore:
         self.root = root
         self.manifest = manifest
         self.table = table
+        self.looks = np.zeros(len(table), np.int8)
         self._remote = remote
         self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
 

@@ -10,8 +10,8 @@ from PIL.ImageFile import ImageFile
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample
-from iirc_data.sources.jpeg import Encoded, is_plain_jpeg, read_frame
-from iirc_data.sources.png import is_plain_png, png_size
+from iirc_data.sources.jpeg import Encoded, is_plain_jpeg, is_regular_jpeg, read_frame
+from iirc_data.sources.png import is_plain_png, is_regular_png, png_size
 
 RGB_OF_16_BITS = "RGB;16B"
 """RGB of 16 bits a channel, which Pillow calls ``RGB`` and other decoders round otherwise."""
@@ -67,11 +67,13 @@ class Look(NamedTuple):
         height: In pixels, for which a decoder will reserve memory.
         width: Likewise.
         is_plain: Whether every decoder shows it alike, or refuses it.
+        is_regular: Whether it is put together as its format asks for.
     """
 
     height: int
     width: int
     is_plain: bool
+    is_regular: bool
 
 
 def look_at(data: NDArray[np.uint8], origin: str) -> Look:
@@ -84,13 +86,15 @@ def look_at(data: NDArray[np.uint8], origin: str) -> Look:
     Raises:
         SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
     """
-    if (size := png_size(data.data)) is not None:
-        return Look(*size, is_plain_png(data.data))
-    if (frame := read_frame(data.data)) is not None:
+    encoded = data.data
+    if (size := png_size(encoded)) is not None:
+        is_plain = is_plain_png(encoded)
+        return Look(*size, is_plain, is_plain or is_regular_png(encoded))
+    if (frame := read_frame(encoded)) is not None:
         _check_size(frame.height, frame.width, origin)
-        return Look(frame.height, frame.width, is_plain_jpeg(data, frame))
-    header = read_header(data.data, origin)
-    return Look(header.height, header.width, is_plain=False)
+        return Look(frame.height, frame.width, is_plain_jpeg(data, frame), is_regular=True)
+    header = read_header(encoded, origin)
+    return Look(header.height, header.width, is_plain=False, is_regular=is_regular_jpeg(encoded))
 
 
 def decode_rgb(sample: Sample) -> Image.Image:

@@ -18,6 +18,7 @@ _BETWEEN_SCANS = frozenset([0xC4, _SCAN, _QUANTIZATION, 0xDD])  # scans and thei
 _PROGRESSIVE = 0xC2
 _PLAIN_FRAMES = frozenset([0xC0, 0xC1, _PROGRESSIVE])
 _SEGMENTS = frozenset([*_PLAIN_FRAMES, *_BETWEEN_SCANS, _COMMENT, *range(0xE0, 0xF0)])
+_MARKERS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))  # that begin a segment
 # what Pillow reads of these, and the bytes that they need for it
 _READ_BY_PILLOW = {
     0xE0: (b"JFIF", 7),
@@ -97,6 +98,16 @@ def is_plain_jpeg(data: NDArray[np.uint8], frame: Frame) -> bool:
     if factors[0] not in _USUAL_FACTORS or any(factor != 0x11 for factor in factors[1:]):
         return False
     return _ends_soundly(data, frame)
+
+
+def is_regular_jpeg(data: Encoded) -> bool:
+    """Tell whether the header of a JPEG is made of segments only, as the format asks for."""
+    at = len(_START)
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in _MARKERS:
+        if data[at + 1] == _SCAN:
+            return True
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return False
 
 
 def _frame(marker: int, content: Encoded, adobe: int | None, scan: int) -> Frame | None:
