@@ -1,17 +1,16 @@
-"""Reading images that are not in memory, with and without asking the system ahead.
+"""Reading images that are not in memory, with and without announcing them to the system.
 
     python -m benchmarks.cold_files SHARDS
 
-Images are asked for in random order, batch by batch, two batches before two threads look at them,
-as loaders do. Before each run the system is told to forget the shards.
+Images are read in random order, batch by batch, two batches before two threads look at them, as
+loaders do; each batch is announced while the one before it is read, or not. Before each run the
+system is told to forget the shards.
 """
 
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Annotated
@@ -20,7 +19,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from iirc_data.shards import ShardStore, store
+from iirc_data.shards import ShardStore
 
 _AHEAD = 2
 _THREADS = 2
@@ -34,22 +33,12 @@ def forget(shards: ShardStore) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-@contextmanager
-def without_read_ahead() -> Iterator[None]:
-    """A context in which images are read when they are looked at."""
-    advice, store._READ_AHEAD = store._READ_AHEAD, None
-    try:
-        yield
-    finally:
-        store._READ_AHEAD = advice
-
-
 def look(image: NDArray[np.uint8]) -> int:
     """Touch every page of an image."""
     return int(image[::4096].sum()) + int(image[-1])
 
 
-def read_cold(shards: Path, n: int, batch_size: int) -> float:
+def read_cold(shards: Path, n: int, batch_size: int, announced: bool) -> float:
     """Return images per second."""
     with_images = ShardStore.open(shards)
     forget(with_images)
@@ -58,6 +47,8 @@ def read_cold(shards: Path, n: int, batch_size: int) -> float:
     started = time.perf_counter()
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, n, batch_size):
+            if announced:
+                with_images.will_read(order[first : first + 2 * batch_size])
             batch = [with_images.read(number) for number in order[first : first + batch_size]]
             waiting.append(batch)
             if len(waiting) > _AHEAD:
@@ -74,13 +65,13 @@ def main(
     runs: Annotated[int, typer.Option(help="Runs of each.")] = 5,
 ) -> None:
     """Measure and print medians."""
-    speeds: dict[str, list[float]] = {"as they are looked at": [], "asked for ahead": []}
+    speeds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(runs):
-        with without_read_ahead():
-            speeds["as they are looked at"].append(read_cold(shards, images, batch_size))
-        speeds["asked for ahead"].append(read_cold(shards, images, batch_size))
-    for name, of_run in speeds.items():
-        print(f"cold images, {name:22} {median(of_run):8,.0f} images/s")
+        for announced, of_run in speeds.items():
+            of_run.append(read_cold(shards, images, batch_size, announced))
+    for announced, of_run in speeds.items():
+        name = "announced" if announced else "not announced"
+        print(f"cold images, {name:14} {median(of_run):8,.0f} images/s")
 
 
 if __name__ == "__main__":

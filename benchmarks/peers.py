@@ -21,7 +21,7 @@ _SHUFFLE_BUFFER = 1000
 class PillowImages(Dataset[torch.Tensor]):
     """Pillow decodes, torchvision's first transforms augment.
 
-    Bytes come from the memory-mapped shards, which costs less than opening a file for each image.
+    Bytes come from open shards, which costs less than opening a file for each image.
     """
 
     def __init__(self, workload: Workload) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.augment import TRANSFORM_PRESETS
@@ -165,7 +166,9 @@ class Experiment:
 
     def _check_image_sizes(self) -> None:
         everything, table = range(self.n_tasks), self.store.table
-        shown = {split: tasks.view(everything).sample_ids for split, tasks in self.splits.items()}
+        shown: dict[str, NDArray[np.int64]] = {
+            split: tasks.view(everything).sample_ids for split, tasks in self.splits.items()
+        }
         check_image_sizes(
             self.transforms,
             {

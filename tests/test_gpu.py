@@ -13,6 +13,7 @@ from iirc_train.methods import METHODS
 from iirc_train.metrics import label_counts
 from iirc_train.run_directory import read_metrics
 from iirc_train.runs import run_experiment
+from tests.test_loader import everything
 
 pytestmark = [
     pytest.mark.gpu,
@@ -47,6 +48,28 @@ def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert torch.isfinite(mean_loss)
+
+
+@pytest.mark.parametrize("preset", ["cifar", "imagenet"])
+def test_images_stay_with_their_samples_while_training_is_behind(tiny_store, preset):
+    """DALI decodes further batches before the stream that trains has come to the first."""
+    pytest.importorskip("nvidia.dali")
+    options = {
+        "transforms": TRANSFORM_PRESETS[preset],
+        "train": True,
+        "batch_size": 8,
+        "normalize": False,
+        "resident": False,
+    }
+    view = everything(tiny_store)
+    expected = [batch.images for batch in make_loader(view, tiny_store, engine="torch", **options)]
+    found = []
+    for batch in make_loader(view, tiny_store, engine="dali", device="cuda", **options):
+        torch.cuda._sleep(50_000_000)  # some 30 ms
+        found.append(batch.images.clone())
+    for ours, other in zip(found, expected, strict=True):
+        difference = (ours.cpu().float() - other.float()).abs().mean(dim=(1, 2, 3))
+        assert difference.max() < 8  # another sample's image differs by some 60
 
 
 def test_resident_images_are_the_same_on_the_gpu(tiny_settings):

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -128,7 +128,7 @@ class DaliEngine:
                 with pipeline.outputs() as decoded:
                     if pipeline.steps.leaves_size:
                         return pipeline, self._resized(decoded, request)
-                    return pipeline, _copied(decoded, request)
+                    return pipeline, self._copied(decoded, request)
             except DaliError as error:
                 culprits = self._culprits(pipeline.steps, request)
                 if not culprits - finished:
@@ -160,6 +160,25 @@ class DaliEngine:
         for part, resized in zip(parts, self._pool.map(resize, parts), strict=True):
             images[part.start :: self._threads] = resized
         return stack(images, request)
+
+    def _copied(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
+        """Copy images out of DALI's memory, which DALI uses again."""
+        if not decoded.is_dense_tensor():
+            raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
+        if self._device.type != "cuda":
+            images: torch.Tensor = from_dlpack(decoded.as_tensor())
+            return empty(images.shape, images.dtype, images.device).copy_(images)
+        # the stream that trains may be steps behind: when it came to the copy, DALI would long have
+        # written other images there
+        with torch.cuda.stream(self._copying):
+            copy: torch.Tensor = from_dlpack(decoded.as_tensor()).clone()
+        self._copying.synchronize()
+        copy.record_stream(torch.cuda.current_stream(self._device))
+        return copy
+
+    @cached_property
+    def _copying(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
 
 class SingleDecoder:
@@ -208,11 +227,3 @@ def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError)
         f"DALI cannot decode {request.names(min(culprits))}, even as an RGB PNG that Pillow "
         "wrote: make it smaller, or choose engine torch"
     )
-
-
-def _copied(decoded: Any, request: DecodeRequest) -> torch.Tensor:
-    if not decoded.is_dense_tensor():
-        raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
-    images: torch.Tensor = from_dlpack(decoded.as_tensor())
-    # DALI uses its memory again
-    return empty(images.shape, images.dtype, images.device).copy_(images)

@@ -121,7 +121,7 @@ class Loader:
         self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
     ) -> Iterator[torch.Tensor]:
         if not self._is_resident:
-            yield from self._engine.images(self._samples.request(*part) for part in work)
+            yield from self._engine.images(self._samples.requests(work))
             return
         with self._decoding:  # once, also where iterators run in several threads
             if self._resident is None:

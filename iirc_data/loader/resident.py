@@ -37,10 +37,11 @@ class ResidentImages:
             for start in range(0, len(samples), _DECODED_AT_ONCE)
         ]
         heights, widths = samples.sizes.T
-        decoded = engine.images(
-            samples.request(part, Unchanged().parameters(heights[part], widths[part], np.empty(0)))
+        work = (
+            (part, Unchanged().parameters(heights[part], widths[part], np.empty(0)))
             for part in parts
         )
+        decoded = engine.images(samples.requests(work))
         for part, images in zip(parts, decoded, strict=True):
             pixels[part[0] : part[-1] + 1].copy_(images)
         self._bordered = _Bordered(pixels, 0)

@@ -1,5 +1,6 @@
 """What an epoch shows: a view's samples, then memories, by their place in it."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,8 +56,27 @@ class Samples:
         """Tell of each number whether it is a memory's."""
         return numbers >= len(self.view)
 
-    def request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
-        """Return what an engine needs to show some samples."""
+    def requests(
+        self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
+    ) -> Iterator[DecodeRequest]:
+        """Yield what an engine needs to show batches of samples.
+
+        While one batch is read, the operating system fetches the next one.
+
+        Args:
+            work: For each batch the numbers, int64 (N,), and the augmentation.
+        """
+        announced: tuple[NDArray[np.int64], Augmentation] | None = None
+        for batch in work:
+            from_view = batch[0][~self.is_replayed(batch[0])]
+            self.store.will_read(self.view.sample_ids[from_view])
+            if announced is not None:
+                yield self._request(*announced)
+            announced = batch
+        if announced is not None:
+            yield self._request(*announced)
+
+    def _request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
         encoded = [self._read(number) for number in numbers.tolist()]
         looks = self._looks(numbers, encoded)
         return DecodeRequest(

@@ -3,9 +3,8 @@
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarInfo
 
-import numpy as np
-
 from iirc_data.errors import SourceError
+from iirc_data.shards.shard_file import ShardFile
 from iirc_data.shards.table import IMAGE_MODES, SampleTable
 from iirc_data.sources.images import ImageHeader, read_header
 
@@ -17,20 +16,23 @@ def header_problems(path: Path, table: SampleTable, rows: slice) -> list[str]:
         path: The tar; its members are known to be the rows.
         table: The sample table.
         rows: The shard's rows.
+
+    Raises:
+        ShardError: The shard cannot be read.
     """
-    data = np.memmap(path, np.uint8, mode="r").data
+    shard = ShardFile(path)
     columns = (table.offset, table.size, table.height, table.width, table.mode)
     values = zip(*(column[rows].tolist() for column in columns), strict=True)
     problems = []
     for row, (offset, size, height, width, mode) in enumerate(values, rows.start):
         told = ImageHeader(height, width, IMAGE_MODES[mode])
         try:
-            found = read_header(data[offset : offset + size], f"member at {offset}")
+            found = read_header(shard.read(offset, size).data, f"member at {offset}")
         except SourceError as error:
             problems.append(f"holds what is no image: {error}")
             continue
         if found != told:
-            block = bytes(data[offset - BLOCKSIZE : offset])
+            block = shard.read(offset - BLOCKSIZE, BLOCKSIZE).tobytes()
             member = TarInfo.frombuf(block, "utf-8", "surrogateescape")
             problems.append(
                 f"holds {member.name!r} with {_text(found)}, but row {row} of the sample table "

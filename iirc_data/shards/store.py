@@ -1,9 +1,7 @@
 """Reading encoded images out of shards by sample id."""
 
-import errno
-import mmap
-import sys
-from collections import OrderedDict
+from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarError, TarInfo
 from typing import Any, Self
@@ -16,16 +14,21 @@ from iirc_data.errors import ShardError
 from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.remote import RemoteDataset, cache_folder
+from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import IMAGE_MODES, TABLE_NAME, SampleTable, load_table
 
-_READ_AHEAD: int | None = getattr(mmap, "MADV_WILLNEED", None)
-_MAX_OPEN_SHARDS = 512
-# without it every map, and every view of one, holds a file descriptor
-_NO_DESCRIPTOR: dict[str, Any] = {"trackfd": False} if sys.version_info >= (3, 13) else {}
+try:
+    from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
+except ImportError:  # Windows
+    _MAX_OPEN_SHARDS = 128
+else:
+    _limit = getrlimit(RLIMIT_NOFILE)[0]
+    # half of what the process may open, within reason
+    _MAX_OPEN_SHARDS = 4096 if _limit == RLIM_INFINITY else max(1, min(4096, _limit // 2))
 
 
 class ShardStore:
-    """A sharded dataset, opened for reading.
+    """A sharded dataset, opened for reading by any number of threads.
 
     Attributes:
         root: The shard folder; of a remote dataset, the folder that caches it.
@@ -47,7 +50,7 @@ class ShardStore:
         self.table = table
         self.looks = np.zeros(len(table), np.int8)
         self._remote = remote
-        self._open: OrderedDict[int, mmap.mmap] = OrderedDict()
+        self._shard = _cached(root, manifest, remote)
 
     @classmethod
     def open(cls, address: PathLike, *, cache: PathLike | None = None) -> Self:
@@ -82,24 +85,33 @@ class ShardStore:
     def read(self, sample_id: int) -> NDArray[np.uint8]:
         """Return one encoded image.
 
-        The system is asked to read it from the disk, and not waited for: several images that are
-        asked for before the first one is looked at are read side by side.
-
         Args:
             sample_id: Row of the sample table.
 
         Returns:
-            uint8 (bytes,), a read-only view of the memory-mapped shard.
+            uint8 (bytes,), read-only.
 
         Raises:
-            ShardError: The shard is missing or not of the size that the manifest gives.
+            ShardError: The shard is missing, not of the size that the manifest gives, cut since it
+                was opened, or on a disk that fails.
         """
-        shard = self._shard(int(self.table.shard[sample_id]))
-        offset, size = int(self.table.offset[sample_id]), int(self.table.size[sample_id])
-        if _READ_AHEAD is not None:
-            page = offset - offset % mmap.PAGESIZE
-            shard.madvise(_READ_AHEAD, page, offset + size - page)
-        return np.frombuffer(shard, np.uint8, size, offset)
+        shard = self._open_shard(int(self.table.shard[sample_id]))
+        return shard.read(int(self.table.offset[sample_id]), int(self.table.size[sample_id]))
+
+    def will_read(self, sample_ids: NDArray[np.int64]) -> None:
+        """Ask the operating system to bring images into memory, and do not wait for them.
+
+        Images that are announced before the first one is read come from the disk side by side.
+        Shards that cannot be opened are left to :meth:`read`.
+
+        Args:
+            sample_ids: int64 (N,), rows of the sample table.
+        """
+        table = self.table
+        columns = (column[sample_ids] for column in (table.shard, table.offset, table.size))
+        for number, offset, size in zip(*(column.tolist() for column in columns), strict=True):
+            with suppress(ShardError):
+                self._open_shard(number).will_read(offset, size)
 
     def is_plain_rgb_or_gray(self, sample_id: int) -> bool:
         """Tell whether an image is stored as RGB or gray of 8 bits."""
@@ -110,48 +122,60 @@ class ShardStore:
         number = int(self.table.shard[sample_id])
         start = int(self.table.offset[sample_id])
         try:
-            header = self._shard(number)[start - BLOCKSIZE : start]
+            header = self._open_shard(number).read(start - BLOCKSIZE, BLOCKSIZE).tobytes()
             member = TarInfo.frombuf(header, "utf-8", "surrogateescape").name
         except (ShardError, TarError):
             member = f"sample {sample_id}"
         return f"{self.root / self.manifest.shards[number].path}:{member}"
 
     def close(self) -> None:
-        """Forget the open shards; views that were handed out stay valid."""
-        self._open.clear()
+        """Close the shards; reading opens them again."""
+        self._shard.cache_clear()
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_open": OrderedDict()}
+        return {name: value for name, value in self.__dict__.items() if name != "_shard"}
 
-    def _shard(self, number: int) -> mmap.mmap:
-        if number in self._open:
-            self._open.move_to_end(number)
-            return self._open[number]
-        shard = self.manifest.shards[number]
-        if self._remote is not None:
-            self._remote.fetch(shard, self.root)
-        path = self.root / shard.path
-        try:
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ, **_NO_DESCRIPTOR)
-        except FileNotFoundError as error:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._shard = _cached(self.root, self.manifest, self._remote)
+
+    def _open_shard(self, number: int) -> ShardFile:
+        while True:
+            shards = self._shard
+            try:
+                shard: ShardFile = shards(number)
+                return shard
+            except TooManyFilesError:  # the rest of the program needs more than we left
+                most_open = shards.cache_parameters()["maxsize"]
+                if most_open == 0:
+                    raise
+                self._shard = _cached(self.root, self.manifest, self._remote, most_open // 2)
+
+
+def _cached(
+    root: Path, manifest: Manifest, remote: RemoteDataset | None, most_open: int | None = None
+) -> Any:
+    """Return a function that opens a shard by its number, and keeps those used last open."""
+    most_open = _MAX_OPEN_SHARDS if most_open is None else most_open
+    return lru_cache(most_open)(partial(_open_shard, root, manifest, remote))
+
+
+def _open_shard(
+    root: Path, manifest: Manifest, remote: RemoteDataset | None, number: int
+) -> ShardFile:
+    shard = manifest.shards[number]
+    if remote is not None:
+        remote.fetch(shard, root)
+    path = root / shard.path
+    try:
+        return ShardFile(path, shard.bytes)
+    except ShardError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
             raise ShardError(
-                f"shard {path} is not here: if {self.root} is a copy of part of a dataset, "
-                f"bring the shard with: iirc data pull ADDRESS {self.root}"
+                f"shard {path} is not here: if {root} is a copy of part of a dataset, "
+                f"bring the shard with: iirc data pull ADDRESS {root}"
             ) from error
-        except (OSError, ValueError) as error:
-            too_many = isinstance(error, OSError) and error.errno == errno.EMFILE
-            hint = "; allow more with: ulimit -n 16384" if too_many else ""
-            raise ShardError(f"cannot read shard {path}: {error}{hint}") from error
-        if len(mapped) != shard.bytes:
-            raise ShardError(
-                f"shard {path} has {len(mapped)} bytes, the manifest says {shard.bytes}: "
-                "copy it again"
-            )
-        self._open[number] = mapped
-        if len(self._open) > _MAX_OPEN_SHARDS:
-            self._open.popitem(last=False)
-        return mapped
+        raise
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -21,8 +21,11 @@ from iirc_data.shards.parallel import (
     no_progress,
 )
 from iirc_data.shards.pixels import check_pixels
+from iirc_data.shards.shard_file import ShardFile
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
+
+_READ_AT_ONCE = 1 << 20
 
 Names = NDArray[np.bytes_]
 
@@ -160,15 +163,17 @@ def _names_of_back_to_back_members(
 
     None where it is anything else, such as a tar with extended headers for long names.
     """
-    data = np.memmap(path, np.uint8, mode="r")
-    if len(data) % tarfile.BLOCKSIZE:
+    shard = ShardFile(path)
+    if shard.size % tarfile.BLOCKSIZE:
         return None
-    blocks = data.reshape(-1, tarfile.BLOCKSIZE)
     first = offset // tarfile.BLOCKSIZE
     after = first - (-size // tarfile.BLOCKSIZE)
-    if not np.array_equal(first, np.r_[1, after[:-1] + 1]) or blocks[after[-1] :].any():
+    if not np.array_equal(first, np.r_[1, after[:-1] + 1]):
         return None
-    headers = np.array(blocks[first - 1])
+    if _has_data_after(shard, int(after[-1]) * tarfile.BLOCKSIZE):
+        return None
+    starts = ((first - 1) * tarfile.BLOCKSIZE).tolist()
+    headers = np.stack([shard.read(start, tarfile.BLOCKSIZE) for start in starts])
     names = headers[:, :100].copy()
     checksum = _octal(headers[:, 148:154])
     headers[:, 148:156] = ord(" ")
@@ -206,9 +211,15 @@ def _names_by_walking(path: Path, offset: NDArray[np.int64], size: NDArray[np.in
                 raise ValueError(f"member {member.name!r} is not what the row for it says")
             names.append(member.name.encode(errors="surrogateescape"))
         end = archive.offset
-    if np.memmap(path, np.uint8, mode="r", offset=end).any():
+    if _has_data_after(ShardFile(path), end):
         raise ValueError("data follow the last member")
     return np.array(names)
+
+
+def _has_data_after(shard: ShardFile, end: int) -> bool:
+    """Tell whether anything but zeros follows."""
+    starts = range(end, shard.size, _READ_AT_ONCE)
+    return any(shard.read(start, min(_READ_AT_ONCE, shard.size - start)).any() for start in starts)
 
 
 def _text(name: bytes) -> str:
