@@ -7,6 +7,7 @@ places in batches, decoded by every engine and compared with Pillow.
 import io
 import warnings
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from iirc_data.shards.class_writer import WriteSettings, write_class
 from iirc_data.sources import open_folder
 from iirc_data.sources.images import read_header
 from tests.conftest import encode, noise_image
+from tests.made_images import join_png, split_png
 from tests.odd_cases import HEIGHT, WIDTH, odd_cases
 from tests.test_loader import ENGINES, everything, needs_dali
 
@@ -235,3 +237,163 @@ def test_a_damaged_image_is_named_whatever_decodes_it(damaged, engine, transform
         assert damaged.name(sample_id) in str(caught.value)
     fine = make_loader(view.subset([0, last]), damaged, engine=decoder, **options)
     assert sum(len(batch) for batch in fine) == 2
+
+
+# --- images that DALI refuses in mid-run ------------------------------------------------------
+
+
+def refused_by_dali(seed: int, height: int = HEIGHT) -> bytes:
+    """A PNG of which only decoding shows that DALI refuses it."""
+    head, image, end = split_png(encode(noise_image(seed, height, WIDTH), "PNG"))
+    return join_png(head, image[:-1] + bytes([image[-1] ^ 1]), end)
+
+
+@pytest.fixture
+def half_refused(tmp_path) -> ShardStore:
+    """Images 0, 3, 4, 11, 12, 14 and 19 of 20 are refused by DALI."""
+    files = {
+        str(n): refused_by_dali(n)
+        if n in (0, 3, 4, 11, 12, 14, 19)
+        else encode(noise_image(n, 31, 33))
+        for n in range(20)
+    }
+    write_files(tmp_path / "images" / TRAIN / "a", files)
+    write_shards(open_folder(tmp_path / "images"), tmp_path / "shards")
+    return ShardStore.open(tmp_path / "shards")
+
+
+@needs_dali
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_dali_goes_on_after_images_that_it_refuses(half_refused, transform):
+    """At the begin and end of batches, in neighbouring ones, beside another iterator."""
+    decoder = make_engine("dali", threads=2)
+
+    def loader(engine, view=everything(half_refused), batch_size=4):  # noqa: B008
+        return make_loader(
+            view,
+            half_refused,
+            transforms=TRANSFORMS[transform],
+            train=True,
+            shuffle=False,
+            batch_size=batch_size,
+            resident=False,
+            engine=engine,
+        )
+
+    expected = [batch.images for batch in loader("torch")]
+    sound = [1, 2, 5, 6, 7, 8, 9, 10]
+    fine = loader(decoder, view=everything(half_refused).subset(sound), batch_size=1)
+    alone = [batch.images for batch in fine]
+    beside = iter(fine)
+    shown = [next(beside).images]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            for batch, images in zip(loader(decoder), expected, strict=True):
+                assert torch.equal(batch.images, images)
+                shown += [other.images for other in islice(beside, 1)]
+    assert all(map(torch.equal, shown, alone)) and len(shown) == len(alone)
+    warned = [str(warning.message) for warning in caught]
+    assert len(warned) == len(set(warned)) == 7
+    assert all(sum(name in text for text in warned) == 1 for name in ("0000 0.jpg", "0019 19.png"))
+
+
+@needs_dali
+def test_where_neither_decodes_the_culprit_is_named(tmp_path):
+    """Also where DALI refused another image of the batch."""
+    whole = refused_by_dali(2)
+    head, image, end = split_png(whole)
+    lost = bytearray(image)
+    lost[len(lost) // 2] ^= 0xFF
+    files = {"a": refused_by_dali(1), "b": encode(noise_image(1, 31, 33)), "c": whole}
+    files["d"] = join_png(head, bytes(lost), end)
+    write_files(tmp_path / "images" / TRAIN / "a", files)
+    write_shards(open_folder(tmp_path / "images"), tmp_path / "shards")
+    store = ShardStore.open(tmp_path / "shards")
+    options = {"transforms": TRANSFORMS["unchanged"], "train": False, "engine": "dali"}
+    with pytest.raises(LoaderError, match=r"cannot decode .*:0003 d\.png: .*damaged"):
+        list(make_loader(everything(store), store, resident=False, **options))
+
+
+@needs_dali
+def test_a_failure_that_is_no_images_fault_is_dalis_own(half_refused, monkeypatch):
+    from iirc_data.loader.dali_pipeline import DaliError, DaliPipeline
+
+    def outputs(self):
+        raise DaliError("out of memory")
+
+    decoder = make_engine("dali", threads=1)
+    view = everything(half_refused).subset([1, 2])
+    options = {"transforms": TRANSFORMS["unchanged"], "train": False, "engine": decoder}
+    monkeypatch.setattr(
+        "iirc_data.loader.dali.SingleDecoder.decode", lambda self, request: torch.zeros(1)
+    )
+    list(make_loader(view, half_refused, resident=False, **options))
+    monkeypatch.setattr(DaliPipeline, "outputs", outputs)
+    with pytest.raises(LoaderError, match=r"DALI failed on a batch from .*: out of memory"):
+        list(make_loader(view, half_refused, resident=False, **options))
+
+
+# --- --check-decode ---------------------------------------------------------------------------
+
+
+def checked(folder: Path, files: dict[str, bytes]) -> list[str]:
+    """Keys of the files that pass."""
+    from iirc_data.loader.checked_source import CheckedSource
+
+    write_files(folder / TRAIN / "a", files)
+    return [sample.key for sample in CheckedSource(open_folder(folder)).samples(TRAIN, "a")]
+
+
+@needs_dali
+def test_checking_names_images_that_dali_refuses_and_lets_them_pass(tmp_path):
+    jpeg = encode(noise_image(1, 31, 33))
+    files = {"fine": jpeg, "stray": jpeg[:20] + b"he" + jpeg[20:], "sum": refused_by_dali(1)}
+    with pytest.warns(UserWarning, match="DALI refuses") as caught:
+        assert len(checked(tmp_path, files)) == 3
+    assert [str(w.message).split(" is not")[0].split("/")[-1] for w in caught] == [
+        "0001 stray.png",
+        "0002 sum.jpg",
+    ]
+
+
+def test_checking_refuses_what_pillow_cannot_decode(tmp_path):
+    whole = encode(noise_image(1, 31, 33))
+    with pytest.raises(SourceError, match=r"0001 cut\.png cannot be decoded, it is damaged"):
+        checked(tmp_path, {"fine": whole, "cut": whole[:-80]})
+
+
+@needs_dali
+def test_checking_refuses_what_decoders_show_differently(tmp_path, monkeypatch):
+    def decode(self, request):
+        return torch.from_numpy(pillow(request.encoded[0].tobytes()).copy()) ^ 4
+
+    monkeypatch.setattr("iirc_data.loader.dali.SingleDecoder.decode", decode)
+    with pytest.raises(SourceError, match=r"0000 it\.jpg looks different decoded by DALI"):
+        checked(tmp_path, {"it": encode(noise_image(1, 31, 33))})
+
+
+# --- encoding anew ----------------------------------------------------------------------------
+
+
+def test_odd_images_can_be_encoded_anew(store):
+    from iirc_data.sources import ReencodedSource
+
+    images = open_folder(store.root.parent / "images")
+    for sample in ReencodedSource(images, shorter_side=20).samples(TRAIN, "odd"):
+        assert (sample.extension, sample.data[:2]) == ("jpg", b"\xff\xd8"), sample.origin
+        assert min(Image.open(io.BytesIO(sample.data)).size) == 20
+
+
+@pytest.mark.parametrize("size", [(1, 65_501), (65_501, 1)])
+def test_what_is_too_long_for_jpeg_is_encoded_as_png(tmp_path, size):
+    from iirc_data.sources import ReencodedSource
+
+    image = noise_image(1, *size)
+    files = {"long": encode(image, "PNG"), "short": encode(noise_image(1), "PNG")}
+    write_files(tmp_path / "images" / TRAIN / "a", files)
+    source = ReencodedSource(open_folder(tmp_path / "images"), shorter_side=16)
+    manifest = write_shards(source, tmp_path / "shards")
+    assert manifest.image_formats == ["jpg", "png"]
+    found = ShardStore.open(tmp_path / "shards").read(0)
+    assert np.array_equal(pillow(found.tobytes()), image)

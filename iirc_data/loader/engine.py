@@ -123,7 +123,7 @@ def checked_look(
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:
     """Encode an image's pixels, and nothing else, as an RGB PNG, uint8 (bytes,)."""
     pixels = image.convert("RGB")
-    pixels.info.clear()  # a transparent colour of another pixel format cannot be written
+    pixels.info.clear()  # colour profiles and the like, and a transparent colour of another format
     file = io.BytesIO()
     pixels.save(file, format="PNG", compress_level=1)
     return np.frombuffer(file.getvalue(), np.uint8)

@@ -56,10 +56,9 @@ def with_finished(request: DecodeRequest, finished: Mapping[int, torch.Tensor]) 
         finished: Number of an image to what is shown of it before mirroring, uint8 (H, W, 3).
     """
     encoded, augmentation = list(request.encoded), request.augmentation
-    window, resize, crop = (
-        None if array is None else array.copy()
-        for array in (augmentation.window, augmentation.resize, augmentation.crop)
-    )
+    window = None if augmentation.window is None else augmentation.window.copy()
+    resize = None if augmentation.resize is None else augmentation.resize.copy()
+    crop = None if augmentation.crop is None else augmentation.crop.copy()
     for number, image in finished.items():
         encoded[number] = encode_rgb_png(Image.fromarray(image.numpy()))
         size = image.shape[:2]
@@ -79,4 +78,4 @@ def with_finished(request: DecodeRequest, finished: Mapping[int, torch.Tensor]) 
 
 
 def _identity(encoded: NDArray[np.uint8]) -> tuple[int, int]:
-    return len(encoded), zlib.crc32(encoded)
+    return len(encoded), zlib.crc32(encoded.data)

@@ -128,7 +128,6 @@ class ReencodedSource(DerivedSource):
             image = self._resized(decode_rgb(sample))
             file = io.BytesIO()
             if max(image.size) > _LONGEST_JPEG_SIDE:
-                image.info.clear()  # a transparent colour of another pixel format
                 image.save(file, format="PNG")
                 yield Sample(sample.key, "png", file.getvalue(), sample.origin)
             else:

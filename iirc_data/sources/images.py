@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from iirc_data.decoding import as_rgb
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample
 from iirc_data.sources.jpeg import Encoded, is_plain_jpeg, is_regular_jpeg, read_frame
@@ -105,7 +106,7 @@ def decode_rgb(sample: Sample) -> Image.Image:
     """
     image = _open(sample.data, sample.origin)
     try:
-        return image.convert("RGB")
+        return as_rgb(image)
     except Exception as error:  # Pillow raises many types on broken data
         raise SourceError(f"{sample.origin} cannot be decoded, it is damaged: {error}") from error
 
