@@ -17,6 +17,7 @@ _PHILOX_BLOCK = 4  # numbers that one step of the Philox counter gives
 _RESIZED_CROP_TRIES = 10
 
 Integers: TypeAlias = NDArray[np.int32]
+Places: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Augmentation:
 
     Attributes:
         window: int32 (N, 4): top, left, height, width of the part of the image that is used.
-        resize: int32 (N, 2): height and width that the window is resized to, bilinear with
-            antialiasing.
-        crop: int32 (N, 2): top and left of the final crop, which may reach outside; what is
-            outside is black.
+        resize: int32 or int64 (N, 2): height and width that the window is resized to, bilinear
+            with antialiasing.
+        crop: int32 or int64 (N, 2): top and left of the final crop, which may reach outside; what
+            is outside is black.
         output_size: Height and width of the final crop, or None to keep the size.
         flip: bool (N,): mirror the result left to right.
     """
 
     window: Integers | None
-    resize: Integers | None
-    crop: Integers | None
+    resize: Places | None
+    crop: Places | None
     output_size: tuple[int, int] | None
     flip: NDArray[np.bool_]
 
@@ -161,9 +162,9 @@ class RandomResizedCropFlip:
         self, height: NDArray[np.float64], width: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         aspect = np.clip(width / height, *self.ratio)
-        return np.minimum(height, np.rint(width / aspect)), np.minimum(
-            width, np.rint(height * aspect)
-        )
+        # of an image one pixel wide, a narrower window is still one pixel wide
+        window = np.rint(width / aspect), np.rint(height * aspect)
+        return np.clip(window[0], 1, height), np.clip(window[1], 1, width)
 
 
 @dataclass(frozen=True)
@@ -184,8 +185,8 @@ class ResizeCenterCrop:
     ) -> Augmentation:
         """See :class:`Transform`."""
         sides = np.stack([heights, widths], axis=1).astype(np.int64)
-        resized = (self.resize * sides // sides.min(axis=1, keepdims=True)).astype(np.int32)
-        crop = np.rint((resized - self.size) / 2).astype(np.int32)
+        resized = self.resize * sides // sides.min(axis=1, keepdims=True)
+        crop = np.rint((resized - self.size) / 2).astype(np.int64)
         flip = np.zeros(len(heights), dtype=bool)
         return Augmentation(None, resized, crop, (self.size, self.size), flip)
 

@@ -11,6 +11,14 @@ from iirc_data.definitions import PathLike
 from iirc_data.errors import LoaderError
 
 
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Convert an image to RGB as Pillow does, so that it can be saved."""
+    rgb = image.convert("RGB")
+    if isinstance(rgb.info.get("transparency"), int):  # a level of gray, which RGB does not have
+        del rgb.info["transparency"]
+    return rgb
+
+
 def decode(encoded: NDArray[Any], name: Callable[[], str]) -> Image.Image:
     """Decode one image to RGB, without turning it by its EXIF orientation.
 
@@ -22,7 +30,7 @@ def decode(encoded: NDArray[Any], name: Callable[[], str]) -> Image.Image:
         LoaderError: The image is damaged.
     """
     try:
-        return Image.open(io.BytesIO(encoded.data)).convert("RGB")
+        return as_rgb(Image.open(io.BytesIO(encoded.data)))
     except Exception as error:  # Pillow raises many types on broken data
         raise LoaderError(
             f"cannot decode {name()}: {error}; the image is damaged, make the shards anew"
@@ -37,7 +45,7 @@ def read_image(path: PathLike) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
+            return as_rgb(image)
     except Exception as error:  # Pillow raises many types on broken data
         raise LoaderError(
             f"cannot read image {path}: {error}; replace the file or leave it out of the dataset"

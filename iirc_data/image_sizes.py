@@ -78,7 +78,7 @@ def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
     if shown.crop is not None and shown.output_size is not None:
         result = np.tile(np.array(shown.output_size, np.int32), (len(distinct), 1))
     elif shown.resize is not None:
-        result = shown.resize
+        result = shown.resize.astype(np.int32)
     elif shown.window is not None:
         result = shown.window[:, 2:]
     else:

@@ -55,6 +55,12 @@ def odd_images() -> dict[str, bytes]:
     for name, colour_type, channels in [("gray", 0, 1), ("rgb", 2, 3), ("rgba", 6, 4)]:
         rows = [row[:, :channels].tobytes() for row in wide]
         images[f"{name} of 16 bits.png"] = _png(16, colour_type, rows)
+    images["clear gray of 16 bits.png"] = _png(
+        16, 0, [row[:, 0].tobytes() for row in wide], _chunk(b"tRNS", wide[0, 0, :1].tobytes())
+    )
+    images["clear black.png"] = _png(
+        1, 0, [rng.bytes(-(-WIDTH // 8))] * HEIGHT, _chunk(b"tRNS", b"\0\0")
+    )
     for bits in (1, 2, 4):
         row_bytes = -(-WIDTH * bits // 8)
         images[f"gray of {bits} bits.png"] = _png(bits, 0, [rng.bytes(row_bytes)] * HEIGHT)

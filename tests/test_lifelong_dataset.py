@@ -333,7 +333,8 @@ def test_images_of_every_pixel_format_are_converted_as_pillow_does(tmp_path):
     dataset = Dataset(samples, [["A"]], using_image_path=True)
     for index, name in enumerate(names):
         image, *_ = dataset.get_item(index)
-        assert image == Image.open(tmp_path / name).convert("RGB"), name
+        assert np.array_equal(image, Image.open(tmp_path / name).convert("RGB")), name
+        image.save(tmp_path / "saved.png")
 
 
 def test_cached_images_are_read_once_and_forgotten_when_the_task_changes(image_files):

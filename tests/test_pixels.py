@@ -9,18 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from iirc_data.augment import Augmentation
+from iirc_data.augment import TRANSFORM_PRESETS, Augmentation, RandomResizedCropFlip, uniform
 from iirc_data.errors import LoaderError
-from iirc_data.loader.engine import DecodeRequest
-from iirc_data.loader.pixels import resize_and_crop, stack
+from iirc_data.loader import make_engine, pixels
+from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
+from iirc_data.loader.fallback import with_finished
+from iirc_data.loader.pixels import decode_and_augment, far_larger, resize_and_crop, stack
+from tests.test_loader import ENGINES
 
 sides = st.integers(1, 60)
 edges = st.integers(-70, 70)
 
 
 def drawn(height, width):
-    pixels = np.random.default_rng([height, width]).integers(0, 256, (height, width, 3))
-    return pixels.astype(np.uint8)
+    return np.random.default_rng([height, width]).integers(0, 256, (height, width, 3), np.uint8)
 
 
 def augmentation(resize=None, crop=None, output_size=None, flip=(False,)):
@@ -73,3 +75,93 @@ def test_images_of_different_sizes_are_no_batch():
             [torch.zeros(2, 2, 3, dtype=torch.uint8), torch.zeros(2, 3, 3, dtype=torch.uint8)],
             request,
         )
+
+
+# --- images that are resized to far more than is shown of them --------------------------------
+
+
+@given(sides, sides, st.integers(1, 200), st.integers(1, 200), edges, edges, sides, sides)
+def test_only_what_is_shown_may_be_resized(height, width, tall, wide, top, left, rows, columns):
+    image = drawn(height, width)
+    resized = Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR)
+    expected = np.asarray(resized.crop((left, top, left + columns, top + rows)))
+    asked = augmentation(resize=(tall, wide), crop=(top, left), output_size=(rows, columns))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixels, "_LARGE", 0)
+        patch.setattr(pixels, "_FAR_LARGER", 0)
+        found = resize_and_crop(torch.from_numpy(image), asked, 0).numpy()
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_photographs_are_resized_as_a_whole():
+    shapes = np.array([(375, 500), (100, 6000), (6000, 100), (9000, 9900), (1, 1), (2000, 33)])
+    asked = evaluated(*shapes.T.astype(np.int32))
+    assert far_larger(asked) == frozenset()
+    long = np.array([(1, 20_000), (20_000, 1), (30, 3000)], np.int32)
+    assert far_larger(evaluated(*long.T)) == {0, 1, 2}
+
+
+def evaluated(heights, widths):
+    return TRANSFORM_PRESETS["imagenet"].evaluate.parameters(heights, widths, np.zeros((1, 0)))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("length", [20_000, 1_200_000])
+@pytest.mark.parametrize("is_tall", [True, False], ids=["tall", "wide"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_line_of_pixels_is_evaluated_at_the_cost_of_what_is_shown(engine, is_tall, length):
+    shape = (length, 1) if is_tall else (1, length)
+    image = drawn(*shape)
+    asked = evaluated(*(np.array([side], np.int32) for side in shape))
+    assert asked.resize.tolist() == [[256 * side for side in shape]]
+    data = encode_rgb_png(Image.fromarray(image))
+    odd = frozenset([0] if length > 1_000_000 else [])  # what a look at it tells
+    request = DecodeRequest([data], asked, str, odd)
+    (shown,) = next(iter(make_engine(engine, threads=1).images([request])))
+    start, stop = length // 2 - 5, length // 2 + 5
+    part = image[start:stop] if is_tall else image[:, start:stop]
+    whole = Image.fromarray(part).resize(
+        [256 * side for side in part.shape[1::-1]], Image.Resampling.BILINEAR
+    )
+    top, left = asked.crop[0] - (256 * start, 0) if is_tall else asked.crop[0] - (0, 256 * start)
+    expected = np.asarray(whole.crop((left, top, left + 224, top + 224)))
+    assert np.abs(shown.numpy().astype(int) - expected).max() <= 1
+
+
+def test_what_pillow_finished_is_shown_by_dali_as_it_is():
+    """As on a GPU, where DALI would resize all of such an image."""
+    shapes = np.array([(1, 20_000), (40, 50), (20_000, 1)], np.int32)
+    asked = evaluated(*shapes.T)
+    asked.flip[2] = True
+    data = [encode_rgb_png(Image.fromarray(drawn(*shape))) for shape in shapes.tolist()]
+    request = DecodeRequest(data, asked, str)
+    shown = {number: decode_and_augment(request, number) for number in far_larger(asked)}
+    finished = with_finished(request, shown)
+    assert shown.keys() == {0, 2}
+    assert finished.augmentation.resize.max() <= 320
+    for engine in ENGINES:
+        decoder = make_engine(engine, threads=1)
+        batches = [next(iter(decoder.images([asked]))) for asked in (request, finished)]
+        assert torch.equal(*batches), engine
+
+
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 89_000_000)),
+    st.booleans(),
+    st.sampled_from([(3 / 4, 4 / 3), (0.1, 0.4), (3.0, 9.0), (1.0, 1.0)]),
+)
+def test_windows_of_any_shape_lie_inside_and_have_pixels(sides, is_tall, ratio):
+    height, width = sides[::-1] if is_tall else sides
+    transform = RandomResizedCropFlip(ratio=ratio)
+    heights, widths = np.full(20, height, np.int32), np.full(20, width, np.int32)
+    random = uniform(0, 0, 0, 20, transform.n_random)
+    top, left, rows, columns = transform.parameters(heights, widths, random).window.T
+    assert min(top.min(), left.min()) >= 0
+    assert min(rows.min(), columns.min()) >= 1
+    assert (top + rows <= height).all() and (left + columns <= width).all()
+
+
+def test_places_in_the_largest_images_do_not_overflow():
+    found = evaluated(np.array([9_000_000, 89_000_000], np.int32), np.ones(2, np.int32))
+    assert found.resize[:, 0].tolist() == [256 * 9_000_000, 256 * 89_000_000]
+    assert found.crop[:, 0].tolist() == [128 * 9_000_000 - 112, 128 * 89_000_000 - 112]

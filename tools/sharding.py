@@ -62,7 +62,12 @@ MaxShardSize: TypeAlias = Annotated[
     int, typer.Option(min=1, help="Bytes of images after which a class gets a further tar.")
 ]
 CheckDecode: TypeAlias = Annotated[
-    bool, typer.Option("--check-decode", help="Decode every image fully, to find damaged ones.")
+    bool,
+    typer.Option(
+        "--check-decode",
+        help="Decode every image fully, with Pillow and with DALI where it is installed, to find "
+        "damaged ones.",
+    ),
 ]
 DaliIndex: TypeAlias = Annotated[
     bool,
@@ -188,6 +193,11 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
         ShardError: Likewise; or there is no such dask cluster.
     """
     check_before_writing(source, out)
+    if options.check_decode:
+        # imported only where it is needed: torch takes seconds
+        from iirc_data.loader.checked_source import CheckedSource
+
+        source = CheckedSource(source)
     weights = {
         Job(split, name): source.weight(split, name)
         for split, names in source.classes().items()
@@ -217,7 +227,6 @@ def write(source: Source, out: Path, options: Options) -> Manifest:
             workers=options.workers,
             executor=executor,
             max_shard_size=options.max_shard_size,
-            check_decode=options.check_decode,
             progress=advance,
         )
     if options.dali_index:

@@ -9,13 +9,19 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from iirc_data.decoding import decode
+from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
 from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, Steps
 from iirc_data.loader.engine import DecodeRequest, default_threads, sizes_differ
+from iirc_data.loader.fallback import Refused, with_finished
 from iirc_data.loader.idle import Idle
 from iirc_data.loader.memory import empty
-from iirc_data.loader.pixels import resize_and_crop, stack
+from iirc_data.loader.pixels import (
+    decode_and_augment,
+    far_larger,
+    resize_and_crop,
+    stack,
+)
 
 _MOST_IDLE = 4  # training, evaluation, memories, and one more
 
@@ -27,6 +33,9 @@ class DaliEngine:
     take turns or run in different threads. A few pipelines are kept when their iterators end:
     training and evaluation alternate without building any. Batches are handed over one by one, so
     an epoch may end anywhere.
+
+    Pillow decodes the images that DALI refuses or may show differently, so that they come with the
+    same pixels as from the other engine.
 
     Args:
         device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
@@ -41,26 +50,30 @@ class DaliEngine:
         self._threads = threads or default_threads()
         self._idle: Idle[DaliPipeline] = Idle(_MOST_IDLE)
         self._pool = ThreadPoolExecutor(self._threads, "iirc-resize")
+        self._refused = Refused()
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """See :class:`iirc_data.loader.engine.Engine`."""
         pipeline: DaliPipeline | None = None
         try:
-            for request in requests:
+            for request in map(self._prepared, requests):
                 steps = Steps.of(request.augmentation, on_gpu=self._device.type == "cuda")
                 n = len(request.encoded)
                 if pipeline is None or not pipeline.serves(steps, n):
                     while pipeline is not None and pipeline.under_way:
-                        yield self._collect(pipeline)
+                        pipeline, images = self._collect(pipeline)
+                        yield images
                     previous, pipeline = pipeline, None
                     if previous is not None:
                         self._give_back(previous)
                     pipeline = self._check_out(steps, n)
                 while len(pipeline.under_way) >= BATCHES_AHEAD:
-                    yield self._collect(pipeline)
+                    pipeline, images = self._collect(pipeline)
+                    yield images
                 pipeline.submit(request)
             while pipeline is not None and pipeline.under_way:
-                yield self._collect(pipeline)
+                pipeline, images = self._collect(pipeline)
+                yield images
         finally:
             if pipeline is not None:
                 self._give_back(pipeline)
@@ -90,17 +103,49 @@ class DaliEngine:
         if pipeline.is_sound:
             self._idle.put(pipeline)
 
-    def _collect(self, pipeline: DaliPipeline) -> torch.Tensor:
-        request = pipeline.under_way[0]
-        try:
-            with pipeline.outputs() as decoded:
-                if pipeline.steps.leaves_size:
-                    return self._resized(decoded, request)
-                return self._copied(decoded, request)
-        except DaliError as error:
-            for number, encoded in enumerate(request.encoded):
-                decode(encoded, partial(request.names, number))  # raises for the damaged one
-            raise LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}") from error
+    def _prepared(self, request: DecodeRequest) -> DecodeRequest:
+        """Let Pillow finish the images that are not for DALI."""
+        numbers = request.odd | self._refused.among(request)
+        if self._device.type == "cuda":  # DALI would resize all of them
+            numbers |= far_larger(request.augmentation)
+        prepared = self._finished(request, numbers)
+        self._refused.add(request, request.irregular)
+        return prepared
+
+    def _finished(self, request: DecodeRequest, numbers: frozenset[int]) -> DecodeRequest:
+        if not numbers:
+            return request
+        ordered = sorted(numbers)
+        images = self._pool.map(partial(decode_and_augment, request), ordered)
+        return with_finished(request, dict(zip(ordered, images, strict=True)))
+
+    def _collect(self, pipeline: DaliPipeline) -> tuple[DaliPipeline, torch.Tensor]:
+        """Return the images of the oldest batch, and the pipeline that holds those behind it."""
+        finished: frozenset[int] = frozenset()
+        while True:
+            request = pipeline.under_way[0]
+            try:
+                with pipeline.outputs() as decoded:
+                    if pipeline.steps.leaves_size:
+                        return pipeline, self._resized(decoded, request)
+                    return pipeline, self._copied(decoded, request)
+            except DaliError as error:
+                culprits = self._culprits(pipeline.steps, request)
+                if not culprits - finished:
+                    raise _failure(request, culprits, error) from error
+                _, *behind = pipeline.under_way
+                without = self._finished(request, culprits)
+                self._refused.add(request, culprits)
+                finished |= culprits
+                pipeline = self._check_out(pipeline.steps, pipeline.max_batch_size)
+                for waiting in (without, *behind):
+                    pipeline.submit(self._prepared(waiting))
+
+    def _culprits(self, steps: Steps, request: DecodeRequest) -> frozenset[int]:
+        """Return the numbers of the images that DALI does not decode."""
+        decoder = SingleDecoder(self._device, has_window=steps.has_window)
+        numbers = range(len(request.encoded))
+        return frozenset(n for n in numbers if decoder.decode(_part(request, n)) is None)
 
     def _resized(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
         def resize(numbers: range) -> list[torch.Tensor]:
@@ -134,3 +179,51 @@ class DaliEngine:
     @cached_property
     def _copying(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+
+class SingleDecoder:
+    """Decodes images one by one, to find out which of them DALI refuses.
+
+    Args:
+        device: What decodes.
+        has_window: Decode a window of each.
+    """
+
+    def __init__(self, device: torch.device, has_window: bool = False) -> None:
+        self._device = device
+        self._steps = Steps(has_window, has_resize=False, output_size=None, leaves_size=True)
+        self._pipeline: DaliPipeline | None = None
+
+    def decode(self, request: DecodeRequest) -> torch.Tensor | None:
+        """Return the only image of a batch, uint8 (H, W, 3), or None where DALI refuses it."""
+        pipeline = self._pipeline or DaliPipeline(self._steps, 1, 1, self._device)
+        self._pipeline = None  # until it has served well
+        with suppress(DaliError):
+            pipeline.submit(request)
+            with pipeline.outputs() as decoded:
+                image: torch.Tensor = from_dlpack(decoded[0]).clone()
+            self._pipeline = pipeline
+            return image
+        return None
+
+
+def _part(request: DecodeRequest, number: int) -> DecodeRequest:
+    """Return a request for one image of a batch, without what follows its decoding."""
+    window, part = request.augmentation.window, slice(number, number + 1)
+    augmentation = Augmentation(
+        None if window is None else window[part],
+        None,
+        None,
+        None,
+        request.augmentation.flip[part],
+    )
+    return DecodeRequest(request.encoded[part], augmentation, lambda _: request.names(number))
+
+
+def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError) -> LoaderError:
+    if not culprits:
+        return LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}")
+    return LoaderError(
+        f"DALI cannot decode {request.names(min(culprits))}, even as an RGB PNG that Pillow "
+        "wrote: make it smaller, or choose engine torch"
+    )

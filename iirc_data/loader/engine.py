@@ -15,7 +15,7 @@ from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError, SourceError
 from iirc_data.shards.store import ShardStore
-from iirc_data.sources.images import declared_size
+from iirc_data.sources.images import Look, look_at
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,20 @@ class DecodeRequest:
     """One batch of work for an engine.
 
     Attributes:
-        encoded: For each image its bytes, uint8 (bytes,): RGB or grayscale, JPEG or PNG.
+        encoded: For each image its bytes, uint8 (bytes,): JPEG or PNG.
         augmentation: What to do to the images.
         names: What to call the images in an error.
+        odd: Numbers of the images that decoders may show differently: every engine decodes them
+            with Pillow.
+        irregular: Those of them that are not put together as their format asks for: DALI, which may
+            refuse them, warns of them.
     """
 
     encoded: list[NDArray[np.uint8]]
     augmentation: Augmentation
     names: Callable[[int], str]
+    odd: frozenset[int] = frozenset()
+    irregular: frozenset[int] = frozenset()
 
 
 class Engine(Protocol):
@@ -67,8 +73,7 @@ def default_threads() -> int:
 def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
     """Read an encoded image that every decoder turns into the same RGB pixels.
 
-    Decoders differ in how they convert rare pixel formats (CMYK, palette, 16 bit, …): such an
-    image is given as an RGB PNG, converted as Pillow does.
+    An image that decoders may show differently is returned as an RGB PNG of Pillow's pixels.
 
     Args:
         store: The shards.
@@ -78,20 +83,22 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
         uint8 (bytes,).
 
     Raises:
-        LoaderError: The image is of another size than the sample table tells.
+        LoaderError: The image is damaged, or its size is not the one in the sample table.
     """
     encoded = store.read(sample_id)
     size = int(store.table.height[sample_id]), int(store.table.width[sample_id])
-    check_size(encoded, size, lambda: store.name(sample_id))
-    if store.is_plain_rgb_or_gray(sample_id):
+    if checked_look(encoded, size, lambda: store.name(sample_id)).is_plain:
         return encoded
     return encode_rgb_png(decode(encoded, lambda: store.name(sample_id)))
 
 
-def check_size(
+def checked_look(
     encoded: NDArray[np.uint8], expected: tuple[int, int], name: Callable[[], str]
-) -> None:
-    """Check that an image is as large as is told of it, before a decoder reserves memory for it.
+) -> Look:
+    """Look at an image and check its size, before a decoder reserves memory for it.
+
+    Decoders differ in how they convert rare pixel formats (CMYK, palette, 16 bit, …), and in the
+    damage that they notice: the look tells whether they would show this image alike.
 
     Args:
         encoded: uint8 (bytes,), JPEG or PNG.
@@ -99,23 +106,26 @@ def check_size(
         name: Gives what to call the image in an error.
 
     Raises:
-        LoaderError: It is not.
+        LoaderError: The image is of another size, or none.
     """
     try:
-        found = declared_size(encoded.data, "it")
+        found = look_at(encoded, "it")
     except SourceError as error:
         raise LoaderError(f"cannot decode {name()}: {error}; make the shards anew") from error
-    if found != expected:
+    if (found.height, found.width) != expected:
         raise LoaderError(
-            f"{name()} is an image of {found[0]} x {found[1]} pixels, the dataset tells "
+            f"{name()} is an image of {found.height} x {found.width} pixels, the dataset tells "
             f"{expected[0]} x {expected[1]}: do not trust it"
         )
+    return found
 
 
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:
-    """Encode an image as an RGB PNG, uint8 (bytes,)."""
+    """Encode an image's pixels, and nothing else, as an RGB PNG, uint8 (bytes,)."""
+    pixels = image.convert("RGB")
+    pixels.info.clear()  # colour profiles and the like, and a transparent colour of another format
     file = io.BytesIO()
-    image.convert("RGB").save(file, format="PNG", compress_level=1)
+    pixels.save(file, format="PNG", compress_level=1)
     return np.frombuffer(file.getvalue(), np.uint8)
 
 

@@ -1,10 +1,15 @@
-"""Resizing, cropping and mirroring of decoded images on the CPU."""
+"""Decoding with Pillow, and resizing, cropping and mirroring of decoded images, on the CPU."""
 
+import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple, Self
 
+import numpy as np
 import torch
+from PIL import Image
 
 from iirc_data.augment import Augmentation
+from iirc_data.decoding import decode
 from iirc_data.loader.engine import DecodeRequest, sizes_differ
 from iirc_data.loader.memory import empty
 
@@ -12,6 +17,30 @@ _CPU = torch.device("cpu")
 # bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time; unlike
 # torch.nn.functional.interpolate, which calls it, it keeps pixels' channels together
 _resize_bytes: Callable[..., torch.Tensor] = torch.ops.aten._upsample_bilinear2d_aa.out
+# a resized image that has more pixels than this, and so many times more than are shown of it, is
+# resized only where it is shown
+_LARGE = 1 << 22
+_FAR_LARGER = 64
+
+
+def decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
+    """Decode one image with Pillow and carry out all but the mirroring.
+
+    Args:
+        request: What was asked for.
+        number: The image's number in the batch.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        LoaderError: The image is damaged.
+    """
+    image = decode(request.encoded[number], lambda: request.names(number))
+    if request.augmentation.window is not None:
+        top, left, height, width = request.augmentation.window[number].tolist()
+        image = image.crop((left, top, left + width, top + height))
+    return resize_and_crop(torch.from_numpy(np.array(image)), request.augmentation, number)
 
 
 def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int) -> torch.Tensor:
@@ -27,11 +56,27 @@ def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int
     """
     if augmentation.resize is not None:
         height, width = augmentation.resize[number].tolist()
+        if height * width > _most_resized(augmentation):
+            return _resize_part(image, height, width, augmentation, number)
         image = _resize(image, height, width)
     if augmentation.crop is not None and augmentation.output_size is not None:
         top, left = augmentation.crop[number].tolist()
         image = _crop(image, top, left, *augmentation.output_size)
     return image
+
+
+def far_larger(augmentation: Augmentation) -> frozenset[int]:
+    """Return the numbers of the images that are resized to far more pixels than are shown."""
+    if augmentation.resize is None:
+        return frozenset()
+    pixels = augmentation.resize.astype(np.int64).prod(axis=1)
+    return frozenset(np.flatnonzero(pixels > _most_resized(augmentation)).tolist())
+
+
+def _most_resized(augmentation: Augmentation) -> float:
+    if augmentation.crop is None or augmentation.output_size is None:
+        return math.inf
+    return max(_LARGE, _FAR_LARGER * math.prod(augmentation.output_size))
 
 
 def stack(images: Sequence[torch.Tensor], request: DecodeRequest) -> torch.Tensor:
@@ -62,6 +107,54 @@ def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
     resized = torch.empty((height, width, 3), dtype=torch.uint8)
     _resize_bytes(_planes(image), [height, width], False, None, None, out=_planes(resized))
     return resized
+
+
+class _Span(NamedTuple):
+    """Along one axis, the part of a resized image that is shown, and what it is made of.
+
+    Attributes:
+        first: Where the part begins in the resized image.
+        length: Its length, 0 where the crop lies outside.
+        source: The part of the original that the filter reads.
+        box: The part of ``source`` that is resized to ``length``, from where to where.
+    """
+
+    first: int
+    length: int
+    source: slice
+    box: tuple[float, float]
+
+    @classmethod
+    def of(cls, size: int, resized: int, begin: int, length: int) -> Self:
+        """Return the span of a crop, of an axis of ``size`` pixels that is resized."""
+        first, stop = (min(max(edge, 0), resized) for edge in (begin, begin + length))
+        scale = size / resized
+        reach = max(scale, 1.0) + 1
+        start = max(math.floor(first * scale - reach), 0)
+        end = min(math.ceil(stop * scale + reach), size)
+        box = first * scale - start, stop * scale - start
+        return cls(first, stop - first, slice(start, end), box)
+
+
+def _resize_part(
+    image: torch.Tensor, height: int, width: int, augmentation: Augmentation, number: int
+) -> torch.Tensor:
+    """Resize that part of an image only of which a crop is shown."""
+    assert augmentation.crop is not None and augmentation.output_size is not None
+    top, left = augmentation.crop[number].tolist()
+    out_height, out_width = augmentation.output_size
+    rows = _Span.of(image.shape[0], height, top, out_height)
+    columns = _Span.of(image.shape[1], width, left, out_width)
+    if not rows.length or not columns.length:
+        return torch.zeros((out_height, out_width, 3), dtype=torch.uint8)
+    part = Image.fromarray(np.ascontiguousarray(image[rows.source, columns.source].numpy()))
+    resized = part.resize(
+        (columns.length, rows.length),
+        Image.Resampling.BILINEAR,
+        box=(columns.box[0], rows.box[0], columns.box[1], rows.box[1]),
+    )
+    shown = torch.from_numpy(np.array(resized))
+    return _crop(shown, top - rows.first, left - columns.first, out_height, out_width)
 
 
 def _crop(image: torch.Tensor, top: int, left: int, height: int, width: int) -> torch.Tensor:

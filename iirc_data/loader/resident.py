@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from iirc_data.augment import Augmentation, Transform, Unchanged
+from iirc_data.augment import Augmentation, Places, Transform, Unchanged
 from iirc_data.loader.batch import on_device
 from iirc_data.loader.engine import Engine
 from iirc_data.loader.samples import Samples
@@ -87,7 +87,7 @@ class _Bordered(NamedTuple):
         height, width = (size - 2 * self.border for size in self.pixels.shape[1:3])
         return self.pixels.narrow(1, self.border, height).narrow(2, self.border, width)
 
-    def widened(self, crop: NDArray[np.int32], output_size: tuple[int, int]) -> Self:
+    def widened(self, crop: Places, output_size: tuple[int, int]) -> Self:
         """Return the images with a border that contains these crops."""
         beyond = int(max(0, -crop.min(), (crop + output_size - self.images.shape[1:3]).max()))
         if beyond <= self.border:
@@ -98,7 +98,7 @@ class _Bordered(NamedTuple):
 def _cropped(
     bordered: _Bordered,
     chosen: torch.Tensor,
-    crop: NDArray[np.int32],
+    crop: Places,
     output_size: tuple[int, int],
 ) -> torch.Tensor:
     pixels = bordered.pixels

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.engine import DecodeRequest, check_size, read_plain
+from iirc_data.loader.engine import DecodeRequest, checked_look
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -77,19 +77,48 @@ class Samples:
             yield self._request(*announced)
 
     def _request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
+        encoded = [self._read(number) for number in numbers.tolist()]
+        looks = self._looks(numbers, encoded)
         return DecodeRequest(
-            encoded=[self._read(number) for number in numbers.tolist()],
+            encoded=encoded,
             augmentation=augmentation,
             names=lambda position: self._name(int(numbers[position])),
+            odd=frozenset(np.flatnonzero(looks < 0).tolist()),
+            irregular=frozenset(np.flatnonzero(looks == -2).tolist()),
         )
 
     def _read(self, number: int) -> NDArray[np.uint8]:
         if self.replay is not None and number >= len(self.view):
-            encoded = self.replay.read(number - len(self.view))
-            height, width = self.sizes[number].tolist()
-            check_size(encoded, (height, width), lambda: self._name(number))
-            return encoded
-        return read_plain(self.store, int(self.view.sample_ids[number]))
+            return self.replay.read(number - len(self.view))
+        return self.store.read(int(self.view.sample_ids[number]))
+
+    @cached_property
+    def _looks_of_memories(self) -> NDArray[np.int8]:
+        """int8 (N,), of memories what :attr:`ShardStore.looks` is of samples."""
+        return np.zeros(len(self) - len(self.view), np.int8)
+
+    def _looks(
+        self, numbers: NDArray[np.int64], encoded: list[NDArray[np.uint8]]
+    ) -> NDArray[np.int8]:
+        """Look at those images that nobody looked at; see :attr:`ShardStore.looks`."""
+        found = np.zeros(len(numbers), np.int8)
+        replayed = self.is_replayed(numbers)
+        for known, places in [
+            (self.store.looks, np.flatnonzero(~replayed)),
+            (self._looks_of_memories, np.flatnonzero(replayed)),
+        ]:
+            own = numbers[places]
+            ids = self.view.sample_ids[own] if known is self.store.looks else own - len(self.view)
+            for new in np.flatnonzero(known[ids] == 0).tolist():
+                place = int(places[new])
+                known[ids[new]] = self._look(int(numbers[place]), encoded[place])
+            found[places] = known[ids]
+        return found
+
+    def _look(self, number: int, encoded: NDArray[np.uint8]) -> int:
+        height, width = self.sizes[number].tolist()
+        look = checked_look(encoded, (height, width), lambda: self._name(number))
+        return 1 if look.is_plain else -1 if look.is_regular else -2
 
     def _name(self, number: int) -> str:
         if self.replay is not None and number >= len(self.view):

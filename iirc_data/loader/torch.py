@@ -4,12 +4,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import torch
 
-from iirc_data.decoding import decode
 from iirc_data.loader.engine import DecodeRequest, default_threads
-from iirc_data.loader.pixels import resize_and_crop, stack
+from iirc_data.loader.pixels import decode_and_augment, stack
 
 _BATCHES_AHEAD = 2
 
@@ -33,7 +31,7 @@ class TorchEngine:
         try:
             for request in requests:
                 submitted = [
-                    self._pool.submit(_decode_and_augment, request, number)
+                    self._pool.submit(decode_and_augment, request, number)
                     for number in range(len(request.encoded))
                 ]
                 pending.append((request, submitted))
@@ -53,12 +51,3 @@ class TorchEngine:
 
 def _collect(request: DecodeRequest, futures: list[Future[torch.Tensor]]) -> torch.Tensor:
     return stack([future.result() for future in futures], request)
-
-
-def _decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
-    image = decode(request.encoded[number], lambda: request.names(number))
-    augmentation = request.augmentation
-    if augmentation.window is not None:
-        top, left, height, width = augmentation.window[number].tolist()
-        image = image.crop((left, top, left + width, top + height))
-    return resize_and_crop(torch.from_numpy(np.array(image)), augmentation, number)

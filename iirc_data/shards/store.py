@@ -34,6 +34,8 @@ class ShardStore:
         root: The shard folder; of a remote dataset, the folder that caches it.
         manifest: What it holds.
         table: One row per sample.
+        looks: int8 (N,), what readers found out about each image: 1 where every decoder shows it
+            alike, -1 where they may differ, -2 where it is malformed too, 0 before anyone looked.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class ShardStore:
         self.root = root
         self.manifest = manifest
         self.table = table
+        self.looks = np.zeros(len(table), np.int8)
         self._remote = remote
         self._shard = _cached(root, manifest, remote)
 
@@ -111,7 +114,7 @@ class ShardStore:
                 self._open_shard(number).will_read(offset, size)
 
     def is_plain_rgb_or_gray(self, sample_id: int) -> bool:
-        """Tell whether every decoder turns this image into the same RGB pixels."""
+        """Tell whether an image is stored as RGB or gray of 8 bits."""
         return IMAGE_MODES[self.table.mode[sample_id]] in ("RGB", "L")
 
     def name(self, sample_id: int) -> str:

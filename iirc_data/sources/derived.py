@@ -15,10 +15,17 @@ from iirc_data.sources.images import decode_rgb
 from iirc_data.spelling import with_known_spelling
 
 DEFAULT_QUALITY = 90
+_LONGEST_JPEG_SIDE = 65_500  # libjpeg writes no more
 
 
 @dataclass(frozen=True)
-class _DerivedSource:
+class DerivedSource:
+    """A source that leaves to another one what it does not do itself.
+
+    Attributes:
+        source: The other one.
+    """
+
     source: Source
 
     @property
@@ -54,7 +61,7 @@ class _DerivedSource:
 
 
 @dataclass(frozen=True)
-class ClassSubset(_DerivedSource):
+class ClassSubset(DerivedSource):
     """Some classes of a source.
 
     Attributes:
@@ -88,8 +95,10 @@ class ClassSubset(_DerivedSource):
 
 
 @dataclass(frozen=True)
-class ReencodedSource(_DerivedSource):
+class ReencodedSource(DerivedSource):
     """A source's images as RGB JPEGs, made smaller where asked.
+
+    An image that is too long for JPEG becomes a PNG.
 
     Attributes:
         source: The original.
@@ -123,14 +132,18 @@ class ReencodedSource(_DerivedSource):
             SourceError: As the original, or an image cannot be decoded.
         """
         for sample in self.source.samples(split, class_name):
-            yield Sample(sample.key, "jpg", self._encode(sample), sample.origin)
+            image = self._resized(decode_rgb(sample))
+            file = io.BytesIO()
+            if max(image.size) > _LONGEST_JPEG_SIDE:
+                image.save(file, format="PNG")
+                yield Sample(sample.key, "png", file.getvalue(), sample.origin)
+            else:
+                image.save(file, format="JPEG", quality=self.quality)
+                yield Sample(sample.key, "jpg", file.getvalue(), sample.origin)
 
-    def _encode(self, sample: Sample) -> bytes:
-        image = decode_rgb(sample)
+    def _resized(self, image: Image.Image) -> Image.Image:
         if self.shorter_side is not None and min(image.size) > self.shorter_side:
             scale = self.shorter_side / min(image.size)
             width, height = (round(side * scale) for side in image.size)
             image = image.resize((width, height), Image.Resampling.LANCZOS)
-        file = io.BytesIO()
-        image.save(file, format="JPEG", quality=self.quality)
-        return file.getvalue()
+        return image

@@ -1,16 +1,18 @@
 """Looking into raw images; what is no image is an error that names the file."""
 
 import io
-import struct
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from iirc_data.decoding import as_rgb
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import Sample
-
-Encoded: TypeAlias = bytes | memoryview
+from iirc_data.sources.jpeg import Encoded, is_plain_jpeg, is_regular_jpeg, read_frame
+from iirc_data.sources.png import is_plain_png, is_regular_png, png_size
 
 RGB_OF_16_BITS = "RGB;16B"
 """RGB of 16 bits a channel, which Pillow calls ``RGB`` and other decoders round otherwise."""
@@ -19,13 +21,6 @@ GRAY_OF_16_BITS = "I;16B"
 
 _FORMATS = ("JPEG", "PNG")
 
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-_JPEG_START = b"\xff\xd8"
-_SCAN = 0xDA
-_QUANTIZATION = 0xDB
-_PLAIN_FRAMES = frozenset([0xC0, 0xC1, 0xC2])  # baseline, extended, progressive
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_SEGMENTS = frozenset([*range(0xC0, 0xD0), *range(0xDA, 0xFF)])
 _MODES = {1: "L", 3: "RGB"}
 
 
@@ -54,39 +49,53 @@ def read_header(data: Encoded, origin: str) -> ImageHeader:
     Raises:
         SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
     """
-    header = _plain_jpeg_header(data)
-    if header is None:
+    frame = read_frame(data)
+    if frame is not None:
+        header = ImageHeader(frame.height, frame.width, _MODES[len(frame.components) // 3])
+    else:
         image = _open(data, origin)
         stored = image.tile[0][3] if image.tile else None
         mode = stored if stored in (RGB_OF_16_BITS, GRAY_OF_16_BITS) else image.mode
         header = ImageHeader(image.height, image.width, str(mode))
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and header.width * header.height > limit:
-        raise SourceError(
-            f"{origin} is too large an image: {header.width} x {header.height} pixels, "
-            f"at most {limit:,} are accepted"
-        )
+    _check_size(header.height, header.width, origin)
     return header
 
 
-def declared_size(data: Encoded, origin: str) -> tuple[int, int]:
-    """Return the height and width that a decoder will reserve memory for.
+class Look(NamedTuple):
+    """What is asked of every image before it is decoded.
 
-    Quick, for it is asked of every image before it is decoded: of a PNG only the place is read
-    where they stand.
+    Attributes:
+        height: In pixels, for which a decoder will reserve memory.
+        width: Likewise.
+        is_plain: Whether every decoder shows it alike, or refuses it.
+        is_regular: Whether it is put together as its format asks for.
+    """
+
+    height: int
+    width: int
+    is_plain: bool
+    is_regular: bool
+
+
+def look_at(data: NDArray[np.uint8], origin: str) -> Look:
+    """Look at an image before it is decoded; quick, because it is done to every one.
 
     Args:
-        data: The encoded image.
+        data: uint8 (bytes,), the encoded image.
         origin: What to call it in an error.
 
     Raises:
         SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
     """
-    start = bytes(data[:24])
-    if start.startswith(_PNG_START) and len(start) == 24:
-        width, height = struct.unpack_from(">II", start, 16)
-        return height, width
-    return read_header(data, origin)[:2]
+    encoded = data.data
+    if (size := png_size(encoded)) is not None:
+        is_plain = is_plain_png(encoded)
+        return Look(*size, is_plain, is_plain or is_regular_png(encoded))
+    if (frame := read_frame(encoded)) is not None:
+        _check_size(frame.height, frame.width, origin)
+        return Look(frame.height, frame.width, is_plain_jpeg(data, frame), is_regular=True)
+    header = read_header(encoded, origin)
+    return Look(header.height, header.width, is_plain=False, is_regular=is_regular_jpeg(encoded))
 
 
 def decode_rgb(sample: Sample) -> Image.Image:
@@ -97,9 +106,18 @@ def decode_rgb(sample: Sample) -> Image.Image:
     """
     image = _open(sample.data, sample.origin)
     try:
-        return image.convert("RGB")
+        return as_rgb(image)
     except Exception as error:  # Pillow raises many types on broken data
         raise SourceError(f"{sample.origin} cannot be decoded, it is damaged: {error}") from error
+
+
+def _check_size(height: int, width: int, origin: str) -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and width * height > limit:
+        raise SourceError(
+            f"{origin} is too large an image: {width} x {height} pixels, "
+            f"at most {limit:,} are accepted"
+        )
 
 
 def _open(data: Encoded, origin: str) -> ImageFile:
@@ -111,45 +129,3 @@ def _open(data: Encoded, origin: str) -> ImageFile:
         raise SourceError(f"{origin} is too large an image: {error}") from error
     except Exception as error:  # Pillow raises many types on broken headers
         raise SourceError(f"{origin} is no JPEG or PNG image: {error}") from error
-
-
-def _plain_jpeg_header(data: Encoded) -> ImageHeader | None:
-    """Read the header of a sound, plain JPEG; None for all others, at which Pillow shall look.
-
-    Pillow parses every table that it passes, which took a third of the time of sharding.
-    """
-    if data[: len(_JPEG_START)] != _JPEG_START:
-        return None
-    header = None
-    at = len(_JPEG_START)
-    while at + 4 < len(data) and data[at] == 0xFF and data[at + 1] in _SEGMENTS:
-        marker, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
-        content = data[at + 4 : at + 2 + length]
-        if len(content) != length - 2:
-            return None
-        if marker == _SCAN:
-            return header
-        if marker == _QUANTIZATION and not _are_plain_tables(content):
-            return None
-        if marker in _FRAMES:
-            if header is not None or marker not in _PLAIN_FRAMES:
-                return None
-            header = _plain_frame(content)
-            if header is None:
-                return None
-        at += 2 + length
-    return None
-
-
-def _are_plain_tables(content: Encoded) -> bool:
-    """Tell whether these are quantization tables of 8 bits, each its number and 64 values."""
-    return len(content) % 65 == 0 and max(content[::65], default=16) < 16
-
-
-def _plain_frame(content: Encoded) -> ImageHeader | None:
-    if len(content) < 6:
-        return None
-    precision, height, width, components = struct.unpack_from(">BHHB", content)
-    if precision != 8 or components not in _MODES or len(content) != 6 + 3 * components:
-        return None
-    return ImageHeader(height, width, _MODES[components]) if height and width else None

@@ -1,0 +1,93 @@
+"""A source whose images are decoded as training will decode them, to find those that would fail."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from iirc_data.augment import Unchanged
+from iirc_data.errors import SourceError
+from iirc_data.loader.engine import DecodeRequest
+from iirc_data.loader.fallback import warn_of_refusal
+from iirc_data.loader.make import make_engine
+from iirc_data.sources.base import Sample
+from iirc_data.sources.derived import DerivedSource
+from iirc_data.sources.images import decode_rgb, look_at, read_header
+
+if TYPE_CHECKING:
+    from iirc_data.loader.dali import SingleDecoder
+
+_LARGEST_MEAN_DIFFERENCE = 2.0  # levels of 255; decoders of JPEG may round differently
+
+
+@dataclass(frozen=True)
+class CheckedSource(DerivedSource):
+    """A source that yields only images that Pillow decodes, and DALI, where it is installed, alike.
+
+    DALI may refuse an image, because Pillow then decodes it in training too: a warning names it.
+
+    Attributes:
+        source: The original.
+    """
+
+    def fingerprint(self, split: str, class_name: str) -> str:
+        """Return the original's fingerprint, and what the images are decoded with."""
+        checked_by = "Pillow" if _dali_decoder() is None else "Pillow and DALI"
+        return f"{self.source.fingerprint(split, class_name)} checked by {checked_by}"
+
+    def samples(self, split: str, class_name: str) -> Iterator[Sample]:
+        """Yield the images, each after it was decoded.
+
+        Raises:
+            SourceError: As the original; or an image is damaged, or decoders differ in what they
+                show of it.
+        """
+        for sample in self.source.samples(split, class_name):
+            _check(sample)
+            yield sample
+
+
+@cache
+def _dali_decoder() -> "SingleDecoder | None":
+    engine = make_engine("auto", "cpu", threads=1)
+    engine.close()
+    if engine.name != "dali":
+        return None
+    import torch
+
+    from iirc_data.loader.dali import SingleDecoder
+
+    return SingleDecoder(torch.device("cpu"))
+
+
+def _check(sample: Sample) -> None:
+    read_header(sample.data, sample.origin)  # its size, before anything decodes it
+    pixels = decode_rgb(sample)
+    encoded = np.frombuffer(sample.data, np.uint8)
+    decoder, look = _dali_decoder(), look_at(encoded, sample.origin)
+    if decoder is None or not look.is_plain:
+        if decoder is not None and not look.is_regular:
+            warn_of_refusal(sample.origin)
+        return
+    as_it_is = Unchanged().parameters(np.zeros(1, np.int32), np.zeros(1, np.int32), np.empty(0))
+    shown = decoder.decode(DecodeRequest([encoded], as_it_is, lambda _: sample.origin))
+    if shown is None:
+        warn_of_refusal(sample.origin)
+    elif _differ(pixels, shown.numpy()):
+        raise SourceError(
+            f"{sample.origin} looks different decoded by DALI and by Pillow, it is damaged or of "
+            "a rare kind: encode it again, for example with --quality 95"
+        )
+
+
+def _differ(pixels: Image.Image, shown: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> bool:
+    expected = np.asarray(pixels)
+    if expected.shape != shown.shape:
+        return True
+    if np.array_equal(expected, shown):
+        return False
+    difference = np.abs(expected.astype(np.int16) - shown)
+    return bool(difference.mean() > _LARGEST_MEAN_DIFFERENCE)
