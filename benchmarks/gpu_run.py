@@ -24,12 +24,12 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import TRAIN
 from iirc_data.shards import write_shards
-from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import train_epoch
-from iirc_train.experiment import Experiment
-from iirc_train.progress import TrainingProgress
-from iirc_train.runs import run_experiment
+from iirc_train.config.compose import compose
+from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import run_experiment
+from iirc_train.training.trainer import train_epoch
 
 PRESET = "cifar100-icarl_cnn-20"
 LEARNING_RATE = 0.01  # noise cannot be learnt, and the published rate would end in infinities

@@ -20,7 +20,7 @@ import typer
 from rich.console import Console
 
 from iirc_data.files import write_atomically
-from iirc_train.report.results import PWJS, read_results
+from iirc_train.run.results import PWJS, read_results
 
 SCHEDULES = (0, 1, 2)
 COMMON = (

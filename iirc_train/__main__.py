@@ -2,7 +2,7 @@
 
 import os
 
-from iirc_train.lifeline import end_with_lifeline
+from iirc_train.runtime.lifeline import end_with_lifeline
 
 
 def main() -> None:

@@ -7,14 +7,14 @@ from rich.console import Console
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources.drawn import DrawnSource
-from iirc_train.config import ExperimentConfig
-from iirc_train.lines import print_line
+from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.report.comparison import compare
 from iirc_train.report.page import write_report
-from iirc_train.report.results import RunResults, read_results
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables, task_table
-from iirc_train.runs import continue_experiment
+from iirc_train.run.results import RunResults, read_results
+from iirc_train.runtime.lines import print_line
+from iirc_train.training.launch import continue_experiment
 
 DEMO_METHODS = {
     "finetune": {"method": "finetune", "n_memories_per_class": 0},

@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from iirc_data.errors import CheckpointError
 from iirc_data.lifelong_dataset.base_dataset import BaseDataset
-from iirc_train.checkpoint import save_checkpoint
-from iirc_train.settings import Settings
+from iirc_train.config.settings import Settings
+from iirc_train.run.checkpoint import save_checkpoint
 
 RESERVED = ("format", "version")
 

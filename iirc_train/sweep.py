@@ -14,15 +14,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from iirc_data.benchmarks import load_benchmark
-from iirc_train.composition import compose
-from iirc_train.config import ExperimentConfig
-from iirc_train.lifeline import environment_with_lifeline
+from iirc_train.config.compose import compose
+from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
-from iirc_train.program import OWN
-from iirc_train.record import is_finished
-from iirc_train.report.results import read_results
-from iirc_train.run_directory import CONFIG_NAME, check_writable
-from iirc_train.same_run import changes_to
+from iirc_train.run.directory import CONFIG_NAME, check_writable
+from iirc_train.run.results import read_results
+from iirc_train.runtime.lifeline import environment_with_lifeline
+from iirc_train.runtime.program import OWN
+from iirc_train.training.provenance import is_finished
+from iirc_train.training.same_run import changes_to
 
 LOG_NAME = "log.txt"
 SETTINGS_NAME = "settings.yaml"
@@ -202,7 +202,7 @@ def run_all(
         done: Told of each run that ended.
         stopping: Called when interrupted, before it waits for the runs to stop.
         program: What the Python interpreter is given to start the program that trains a run, as
-            :func:`~iirc_train.program.this_program` returns it.
+            :func:`~iirc_train.runtime.program.this_program` returns it.
 
     Returns:
         How each run ended, in the order of ``runs``.

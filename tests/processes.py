@@ -12,16 +12,16 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "pytest",
-        "iirc_train.commands.data",
-        "iirc_train.commands.sweep",
-        "iirc_train.commands.train",
+        "iirc_train.cli.data",
+        "iirc_train.cli.sweep",
+        "iirc_train.cli.train",
         "tools.shard_cifar",
         "tools.shard_folder",
         "tools.shard_imagenet",
         "tests.faults.saboteur",
         # what training imports late: the first optimizer imports torch._dynamo, which takes seconds
         "torch._dynamo",
-        "iirc_train.cli",
+        "iirc_train.cli.app",
         "PIL.JpegImagePlugin",
         "PIL.PngImagePlugin",
     ]

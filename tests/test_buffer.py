@@ -33,7 +33,7 @@ from iirc_train.buffer.buffer import (
 )
 from iirc_train.buffer.selection import herding
 from iirc_train.buffer.store import BufferStore, Memory
-from iirc_train.task_data import ImageReader, MemoryData, TaskData
+from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 from tests.conftest import noise_image
 from tests.processes import CONTEXT
 from tests.test_training_kills import writes_to

@@ -6,7 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from iirc_train.cli import app, main
+from iirc_train.cli.app import app, main
 
 COMMANDS = ("demo", "benchmarks", "data", "presets", "train", "sweep", "report", "compare")
 

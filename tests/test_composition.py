@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
-from iirc_train import cli
-from iirc_train.commands.train import train
-from iirc_train.composition import compose, preset_file, preset_names
+from iirc_train.cli import app as cli
+from iirc_train.cli.train import train
 from iirc_train.config import BufferConfig, ExperimentConfig
+from iirc_train.config.compose import compose, preset_file, preset_names
 from iirc_train.methods import METHODS, get_method
 
 PUBLISHED = {
@@ -165,7 +165,7 @@ def composed(monkeypatch):
             found.append(config)
             raise ConfigurationError("far enough")
 
-        monkeypatch.setattr("iirc_train.commands.train.run_experiment", catch)
+        monkeypatch.setattr("iirc_train.cli.train.run_experiment", catch)
         result = command("train", "--output", "run", "--data", "here", *arguments)
         assert found, result.exception
         return found[0]

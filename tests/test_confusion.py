@@ -8,11 +8,11 @@ import torch
 from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Position, Training
-from iirc_train.experiment import Experiment
 from iirc_train.metrics import confusion_counts
-from iirc_train.run_directory import RunDirectory, read_metrics
-from iirc_train.runs import run_experiment
+from iirc_train.run.directory import RunDirectory, read_metrics
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import run_experiment
+from iirc_train.training.trainer import Position, Training
 
 CLASSES = ["animal", "vehicle", "dog", "bus", "tulip", "cat", "bear", "truck"]
 N_SEEN = [2, 4, 6, 8]

@@ -10,7 +10,7 @@ from iirc_data.errors import BenchmarkError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_train.config import ExperimentConfig
-from iirc_train.experiment import Experiment
+from iirc_train.training.components import Experiment
 from tests.conftest import write_image_folder
 from tools.summary import gaps
 

@@ -21,8 +21,8 @@ import typer
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.shards import write_shards
 from iirc_data.sources.drawn import DrawnSource
-from iirc_train import cli
-from iirc_train.composition import compose
+from iirc_train.cli import app as cli
+from iirc_train.config.compose import compose
 from iirc_train.methods import METHODS, MethodParts
 from tests.conftest import write_image_folder
 from tools import shard_cifar, shard_folder, shard_imagenet
@@ -253,7 +253,7 @@ def test_a_dataset_takes_as_many_lines_as_said():
 
 def test_every_preset_has_its_row_in_the_table_of_curves():
     text = (DOCS / "reproducing.md").read_text()
-    presets = {path.stem for path in (ROOT / "iirc_train/presets").glob("*.yaml")}
+    presets = {path.stem for path in (ROOT / "iirc_train/config/presets").glob("*.yaml")}
     assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE)) == presets
 
 

@@ -11,16 +11,16 @@ from typer.testing import CliRunner
 
 from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
-from iirc_train import cli
+from iirc_train.cli import app as cli
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Position, Training
-from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
-from iirc_train.progress import TrainingProgress
-from iirc_train.report.results import read_results
 from iirc_train.report.tables import task_table
-from iirc_train.run_directory import RunDirectory, read_metrics
-from iirc_train.runs import run_experiment
+from iirc_train.run.directory import RunDirectory, read_metrics
+from iirc_train.run.results import read_results
+from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import run_experiment
+from iirc_train.training.trainer import Position, Training
 
 QUIET = Console(quiet=True)
 

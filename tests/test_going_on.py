@@ -16,19 +16,19 @@ from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_train import sweep
-from iirc_train.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training
-from iirc_train.experiment import Experiment
-from iirc_train.record import is_finished, read_record
-from iirc_train.run_directory import BUFFER_NAME, RunDirectory, read_metrics
-from iirc_train.runs import (
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
+from iirc_train.run.directory import BUFFER_NAME, RunDirectory, read_metrics
+from iirc_train.sweep import plan
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import (
     continue_experiment,
     repeat_experiment,
     resume_experiment,
     run_experiment,
 )
-from iirc_train.sweep import plan
+from iirc_train.training.provenance import is_finished, read_record
+from iirc_train.training.trainer import Training
 from tests.conftest import write_image_folder
 from tests.test_resume import QUIET, BrokenOffError, break_off_at_save, contents, tensors
 
@@ -165,7 +165,7 @@ def test_a_device_that_cannot_compute_so_says_what_to_give(begun_in_bf16, monkey
             raise ConfigurationError("this device cannot compute in bf16: give --precision fp32")
         return "fp32"
 
-    monkeypatch.setattr("iirc_train.experiment.resolved_precision", cannot)
+    monkeypatch.setattr("iirc_train.training.components.resolved_precision", cannot)
     with pytest.raises(ConfigurationError, match="give --precision fp32"):
         go_on(begun_in_bf16)
     go_on(begun_in_bf16, precision="fp32")

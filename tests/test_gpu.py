@@ -8,11 +8,11 @@ from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import TRAIN
 from iirc_data.loader import make_loader
 from iirc_train.config import ExperimentConfig
-from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
 from iirc_train.metrics import label_counts
-from iirc_train.run_directory import read_metrics
-from iirc_train.runs import run_experiment
+from iirc_train.run.directory import read_metrics
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import run_experiment
 from tests.test_loader import everything
 
 pytestmark = [

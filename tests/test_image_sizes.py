@@ -20,7 +20,7 @@ from iirc_data.loader import make_loader
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
 from iirc_train.config import ExperimentConfig
-from iirc_train.experiment import Experiment
+from iirc_train.training.components import Experiment
 from tests.conftest import encode, noise_image, write_image_folder
 from tests.test_loader import everything
 

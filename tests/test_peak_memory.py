@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from iirc_train.peak_memory import peak_memory
+from iirc_train.runtime.peak_memory import peak_memory
 
 CPU = torch.device("cpu")
 BLOCK = 300 << 20

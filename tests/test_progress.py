@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from iirc_train.progress import TrainingProgress
+from iirc_train.runtime.progress import TrainingProgress
 
 CLASSES = ["large_omnivores_and_herbivores", "aquarium_fish", "flatfish", "whale", "otter"]
 

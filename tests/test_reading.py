@@ -12,7 +12,7 @@ from iirc_data.errors import BenchmarkError, ConfigurationError, SourceError
 from iirc_data.reading import read_text
 from iirc_data.sources.restricted_pickle import load_cifar_pickle
 from iirc_data.sources.tar import list_members, read_compressed
-from iirc_train.plain_yaml import read_settings
+from iirc_train.config.plain_yaml import read_settings
 from tests.faults.limits import time_limit
 from tools.shard_folder import read_taxonomy
 from tools.sharding import read_class_list

@@ -13,13 +13,12 @@ from typer.testing import CliRunner
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import ConfigurationError
-from iirc_train import cli
+from iirc_train.cli import app as cli
 from iirc_train.report.comparison import escape_latex
 from iirc_train.report.confusion import added, read_confusions, refinements
 from iirc_train.report.costs import read_cost, read_record
 from iirc_train.report.paper import paper_curves, paper_name
 from iirc_train.report.plots import Look, curves_figure
-from iirc_train.report.results import JS, PWJS, read_results
 from iirc_train.report.runs import Group, Run, find_runs
 from iirc_train.report.summary import (
     average_incremental_score,
@@ -30,6 +29,7 @@ from iirc_train.report.summary import (
     mean_by_task,
     spread,
 )
+from iirc_train.run.results import JS, PWJS, read_results
 from tests.made_up_runs import ALL_SEEN, write_confusion, write_run
 
 ODD_NAME = '<script>alert("$x_1")</script>'

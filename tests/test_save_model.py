@@ -11,8 +11,8 @@ from torchvision import transforms
 from iirc_data.definitions import IIRC_SETUP
 from iirc_data.errors import BufferStorageError, CheckpointError
 from iirc_data.lifelong_dataset.torch_dataset import Dataset
-from iirc_train.composition import compose
 from iirc_train.config import ExperimentConfig
+from iirc_train.config.compose import compose
 from iirc_train.methods import METHODS, get_method
 from iirc_train.utils import load_model, save_model
 

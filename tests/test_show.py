@@ -11,15 +11,15 @@ from PIL import Image
 from rich.console import Console
 
 from iirc_data.definitions import TRAIN
-from iirc_train import cli
-from iirc_train.commands.show import images_shown, recall_memories
+from iirc_train.cli import app as cli
+from iirc_train.cli.show import images_shown, recall_memories
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Position, Training
-from iirc_train.experiment import Experiment
-from iirc_train.progress import TrainingProgress
 from iirc_train.report.contact_sheet import ShownImage, contact_sheet
-from iirc_train.run_directory import BUFFER_NAME, RunDirectory
-from iirc_train.runs import run_experiment
+from iirc_train.run.directory import BUFFER_NAME, RunDirectory
+from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import run_experiment
+from iirc_train.training.trainer import Position, Training
 from tests.test_resume import contents
 
 QUIET = Console(quiet=True)

@@ -15,7 +15,7 @@ import yaml
 from iirc_data.errors import TrainingError
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods.finetune import Model
-from iirc_train.runs import resume_experiment, run_experiment
+from iirc_train.training.launch import resume_experiment, run_experiment
 from tests.processes import hear_ctrl_c
 from tests.test_resume import QUIET, assert_equal_runs
 

@@ -11,10 +11,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from iirc_data.errors import ConfigurationError, InUseError
 from iirc_data.locks import sole_user
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training
-from iirc_train.run_directory import read_metrics
-from iirc_train.runs import resume_experiment, run_experiment
-from iirc_train.tracking import Tracking
+from iirc_train.run.directory import read_metrics
+from iirc_train.run.trackers import Tracking
+from iirc_train.training.launch import resume_experiment, run_experiment
+from iirc_train.training.trainer import Training
 from tests.test_resume import QUIET
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
-from iirc_train.runs import resume_experiment, run_experiment
+from iirc_train.training.launch import resume_experiment, run_experiment
 from tests.processes import CONTEXT
 from tests.test_resume import assert_equal_runs
 

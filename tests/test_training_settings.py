@@ -9,14 +9,14 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError, TrainingError
 from iirc_data.order import memories_of_epoch
-from iirc_train import engine
 from iirc_train.config import ExperimentConfig
-from iirc_train.engine import Training
-from iirc_train.experiment import Experiment
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.progress import TrainingProgress
-from iirc_train.run_directory import RunDirectory, read_metrics
-from iirc_train.runs import run_experiment
+from iirc_train.run.directory import RunDirectory, read_metrics
+from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.training import trainer
+from iirc_train.training.components import Experiment
+from iirc_train.training.launch import run_experiment
+from iirc_train.training.trainer import Training
 
 QUIET = Console(quiet=True)
 
@@ -118,7 +118,7 @@ def test_a_task_ends_with_its_best_epoch_when_asked_to(
         weights.append(method.net.model.output_layer.weight.detach().clone())
         return {"modified_jaccard_sim": scores[len(weights) - 1]}
 
-    monkeypatch.setattr(engine, "evaluate", score)
+    monkeypatch.setattr(trainer, "evaluate", score)
     experiment = Experiment(config)
     training = Training(experiment, RunDirectory.create(tmp_path / "run", config))
     training.learn_task(TrainingProgress(QUIET, "run", 4))

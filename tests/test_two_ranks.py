@@ -11,11 +11,11 @@ import torch
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.buffer.store import BufferStore
-from iirc_train.checkpoint import load_checkpoint
 from iirc_train.config import ExperimentConfig
-from iirc_train.experiment import Experiment
 from iirc_train.methods import METHODS
-from iirc_train.run_directory import read_metrics
+from iirc_train.run.checkpoint import load_checkpoint
+from iirc_train.run.directory import read_metrics
+from iirc_train.training.components import Experiment
 
 ROOT = Path(__file__).parents[1]
 
@@ -93,6 +93,6 @@ def test_the_command_runs_under_torchrun_and_speaks_once(tiny_settings, tmp_path
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
-    monkeypatch.setattr("iirc_train.experiment.world_size", lambda: 3)
+    monkeypatch.setattr("iirc_train.training.components.world_size", lambda: 3)
     with pytest.raises(ConfigurationError, match="batch_size 16 cannot be shared evenly by 3"):
         Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))

@@ -12,11 +12,11 @@ from rich.console import Console
 from torch import nn
 
 from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import process_group, rank
-from iirc_train.engine import Training
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.runs import resume_experiment, run_experiment
+from iirc_train.runtime.distributed import process_group, rank
+from iirc_train.training.launch import resume_experiment, run_experiment
+from iirc_train.training.trainer import Training
 from iirc_train.utils import get_gradient
 
 QUIET = Console(quiet=True)

@@ -22,8 +22,8 @@ from iirc_train.buffer.selection import herding
 from iirc_train.buffer.slots import Slots
 from iirc_train.buffer.snapshot import ReplaySnapshot
 from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
-from iirc_train.config import BufferConfig
-from iirc_train.distributed import gathered, rank, share_of, wait_for_all, world_size
+from iirc_train.config.experiment import BufferConfig
+from iirc_train.runtime.distributed import gathered, rank, share_of, wait_for_all, world_size
 
 __all__ = [
     "BufferBase",
@@ -45,7 +45,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
 
     Args:
         config: ``n_memories_per_class``, ``total_n_mems`` and ``max_mems_pool_per_class``; see
-            :class:`~iirc_train.config.BufferConfig`.
+            :class:`~iirc_train.config.experiment.BufferConfig`.
         buffer_dir: Folder for the Zarr hierarchy; None keeps it in memory.
         map_size: Ignored; Zarr needs no size beforehand. Accepted for code written for the
             published package.

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.buffer import BufferBase
+from iirc_train.config.settings import nearest_name
 from iirc_train.methods import (
     agem,
     finetune,
@@ -14,7 +15,6 @@ from iirc_train.methods import (
     mask_seen_classes,
 )
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.settings import nearest_name
 
 
 class MethodParts(NamedTuple):

@@ -13,12 +13,12 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from iirc_data.loader import Batch
-from iirc_train.config import MethodConfig
-from iirc_train.distributed import total, world_size
+from iirc_train.config.experiment import MethodConfig
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
 from iirc_train.models import ResNet, ResNetCIFAR
 from iirc_train.models.inference import Forward, in_parts, without_batch_norms
+from iirc_train.runtime.distributed import total, world_size
 from iirc_train.utils import get_optimizer
 
 
@@ -39,7 +39,7 @@ class BaseMethod(nn.Module, ABC):
         n_cla_per_tsk: Number of classes of each task.
         class_names_to_idx: Index of each class, in order of appearance.
         config: The method's settings, typed or a plain mapping; see
-            :class:`~iirc_train.config.MethodConfig`.
+            :class:`~iirc_train.config.experiment.MethodConfig`.
         net: The network: any module that returns ``(output, latent)`` for images and has its
             last layer at ``net.model.output_layer``. By default a ResNet for the dataset.
 

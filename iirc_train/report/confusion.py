@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import ConfigurationError
-from iirc_train.run_directory import CONFUSION_NAME
+from iirc_train.run.directory import CONFUSION_NAME
 
 _FILE_NAME = re.compile(r"after_task_(\d+)\.npz")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.run_directory import TIMINGS_NAME
+from iirc_train.run.directory import TIMINGS_NAME
 
 RECORD_NAME = "record.json"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_train.config import ExperimentConfig
+from iirc_train.config.experiment import ExperimentConfig
 
 _FILE = Path(__file__).with_name("paper_curves.json")
 

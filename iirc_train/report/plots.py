@@ -10,9 +10,9 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from iirc_train.report.paper import PaperCurve, paper_curves, paper_name
-from iirc_train.report.results import PWJS
 from iirc_train.report.runs import Group
 from iirc_train.report.summary import Spread, curve_of, mean_by_task
+from iirc_train.run.results import PWJS
 
 # Okabe and Ito's colours, told apart by colour-blind readers; then three of Tol's
 COLOURS = (
@@ -70,7 +70,7 @@ def curves_figure(
 
     Args:
         groups: The groups of one benchmark.
-        metric: :data:`PWJS` or :data:`~iirc_train.report.results.JS`.
+        metric: :data:`PWJS` or :data:`~iirc_train.run.results.JS`.
         benchmark: The benchmark's name, to show the paper's curves of it; None for none.
     """
     curves = [curve_of(group.results(metric)) for group in groups]

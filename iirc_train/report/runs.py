@@ -8,9 +8,9 @@ from typing import Any
 
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.errors import BenchmarkError, ConfigurationError
-from iirc_train.config import ExperimentConfig
-from iirc_train.report.results import JS, PWJS, RunResults, read_evaluations, read_results
-from iirc_train.run_directory import CONFIG_NAME, METRICS_NAME, RunDirectory
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RunDirectory
+from iirc_train.run.results import JS, PWJS, RunResults, read_evaluations, read_results
 
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
 """What differs between repetitions of one experiment."""

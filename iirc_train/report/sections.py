@@ -15,10 +15,10 @@ from iirc_train.report.costs import read_cost, read_record
 from iirc_train.report.figure_files import inline_svg, write_figure
 from iirc_train.report.paper import paper_curves
 from iirc_train.report.plots import curves_figure, tasks_figure
-from iirc_train.report.results import JS, PWJS
 from iirc_train.report.runs import Group, Run
 from iirc_train.report.settings_table import SettingsTable, settings_table
 from iirc_train.report.summary import spread
+from iirc_train.run.results import JS, PWJS
 
 CURVES_CAPTION = (
     "Mean over the runs of each group that have reached the task, band ± one standard deviation. "

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_train.report.results import RunResults
+from iirc_train.run.results import RunResults
 
 Scores = NDArray[np.float64]
 

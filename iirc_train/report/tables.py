@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iirc_train.report.comparison import Comparison
-from iirc_train.report.results import RunResults
+from iirc_train.run.results import RunResults
 
 _MOST_COLUMNS = 8  # as many fit in 80 characters beside the names
 

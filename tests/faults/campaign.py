@@ -15,7 +15,7 @@ import torch
 from iirc_data.errors import IIRCError
 from iirc_data.shards.verify import verify
 from iirc_train.buffer.store import BufferStore
-from iirc_train.checkpoint import load_checkpoint
+from iirc_train.run.checkpoint import load_checkpoint
 from tests.faults.saboteur import NOTHING, SIGNALS, End, Fate, random_failure, random_kill, run
 
 ENDS_OF_KILLED = {-SIGNALS["KILL"], -SIGNALS["TERM"], 128 + SIGNALS["TERM"]}  # 143: orderly

@@ -40,9 +40,9 @@ from iirc_data.sources.restricted_pickle import parse_cifar_pickle
 from iirc_data.sources.tar import list_members, read_compressed, read_images
 from iirc_data.task_view import TaskSequence
 from iirc_train.buffer.store import BufferStore, Memory
-from iirc_train.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.cli import main
 from iirc_train.config import ExperimentConfig
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from tests.conftest import encode, noise_image
 from tests.faults.mutations import edited_bytes, edited_value, scalars
 from tests.raw_datasets import add_member, cifar_pixels

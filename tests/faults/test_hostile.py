@@ -26,9 +26,9 @@ from iirc_data.sources import download as download_module
 from iirc_data.sources import open_folder
 from iirc_data.sources.download import download
 from iirc_data.sources.images import ImageHeader
-from iirc_train.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.config import ExperimentConfig
-from iirc_train.runs import resume_experiment, run_experiment
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
+from iirc_train.training.launch import resume_experiment, run_experiment
 from tests.conftest import TINY_TREE, write_image_folder
 from tests.test_loader import ENGINES, everything
 

@@ -19,8 +19,8 @@ from iirc_data.benchmarks import Benchmark
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_train.config import ExperimentConfig
-from iirc_train.run_directory import RunDirectory
-from iirc_train.runs import run_experiment
+from iirc_train.run.directory import RunDirectory
+from iirc_train.training.launch import run_experiment
 from tests.conftest import write_image_folder
 from tests.test_loader import resources
 

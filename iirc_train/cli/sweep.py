@@ -15,10 +15,10 @@ from iirc_data.cluster import cluster_executor
 from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
-from iirc_train.commands.options import at_home_if_given, given, with_settings
-from iirc_train.commands.train import CONFIG_OPTION
-from iirc_train.lines import print_line
-from iirc_train.program import OWN
+from iirc_train.cli.options import at_home_if_given, given, with_settings
+from iirc_train.cli.train import CONFIG_OPTION
+from iirc_train.runtime.lines import print_line
+from iirc_train.runtime.program import OWN
 from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
 
 

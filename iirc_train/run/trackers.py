@@ -11,8 +11,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_atomically
-from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import rank
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.runtime.distributed import rank
 
 TENSORBOARD_NAME = "tensorboard"
 WANDB_NAME = "wandb_id.txt"

@@ -7,10 +7,10 @@ from typing import Annotated, Any, get_args, get_origin
 
 import typer
 
-from iirc_train.config import BufferConfig, ExperimentConfig, MethodConfig
+from iirc_train.config.experiment import BufferConfig, ExperimentConfig, MethodConfig
+from iirc_train.config.places import at_home
+from iirc_train.config.settings import Settings
 from iirc_train.methods import METHODS
-from iirc_train.places import at_home
-from iirc_train.settings import Settings
 
 _GROUPS: dict[str, type[Settings]] = {"Replay buffer": BufferConfig, "Method": MethodConfig}
 

@@ -6,11 +6,11 @@ from typing import Any
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_data.shards import ShardStore
-from iirc_train.config import ExperimentConfig
-from iirc_train.experiment import task_sequences
-from iirc_train.places import is_same_benchmark, is_same_data
-from iirc_train.record import check_same_data, describe_data, read_record
-from iirc_train.run_directory import RECORD_NAME, RunDirectory
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.places import is_same_benchmark, is_same_data
+from iirc_train.run.directory import RECORD_NAME, RunDirectory
+from iirc_train.training.components import task_sequences
+from iirc_train.training.provenance import check_same_data, describe_data, read_record
 
 
 def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:

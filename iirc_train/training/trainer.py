@@ -10,23 +10,10 @@ from rich.console import Console
 from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
-from iirc_train.checkpoint import load_checkpoint, save_checkpoint, taking_over
-from iirc_train.distributed import (
-    broadcast_buffers,
-    gathered,
-    rank,
-    total,
-    wait_for_all,
-)
-from iirc_train.evaluation import evaluate, evaluate_after_task
-from iirc_train.experiment import Experiment
 from iirc_train.metrics import compute_metrics, label_counts
-from iirc_train.peak_memory import peak_memory
-from iirc_train.progress import TrainingProgress
-from iirc_train.record import is_finished, recorded
-from iirc_train.run_directory import METRICS_NAME, RunDirectory
-from iirc_train.stopping import StopRequest
-from iirc_train.tracking import (
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from iirc_train.run.directory import METRICS_NAME, RunDirectory
+from iirc_train.run.trackers import (
     TENSORBOARD_ONLY,
     Tracker,
     Tracking,
@@ -34,6 +21,19 @@ from iirc_train.tracking import (
     task_scalars,
     trackers,
 )
+from iirc_train.runtime.distributed import (
+    broadcast_buffers,
+    gathered,
+    rank,
+    total,
+    wait_for_all,
+)
+from iirc_train.runtime.peak_memory import peak_memory
+from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.runtime.stopping import StopRequest
+from iirc_train.training.components import Experiment
+from iirc_train.training.evaluation import evaluate, evaluate_after_task
+from iirc_train.training.provenance import is_finished, recorded
 
 HERDING_BATCH_SIZE = 128
 MONITOR = "modified_jaccard_sim"  # of in-task validation: plateaus and best models go by it

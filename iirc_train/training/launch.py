@@ -7,12 +7,13 @@ from typing import Any
 from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import choose_device, process_group, rank
-from iirc_train.engine import Training
-from iirc_train.experiment import Experiment
-from iirc_train.lines import print_line
-from iirc_train.record import (
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
+from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
+from iirc_train.runtime.distributed import choose_device, process_group, rank
+from iirc_train.runtime.lines import print_line
+from iirc_train.training.components import Experiment
+from iirc_train.training.provenance import (
     check_same_data,
     describe_data,
     is_finished,
@@ -20,9 +21,8 @@ from iirc_train.record import (
     recorded_precision,
     tell_of_versions,
 )
-from iirc_train.run_directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
-from iirc_train.same_run import changes_to
-from iirc_train.tracking import TENSORBOARD_ONLY, Tracking
+from iirc_train.training.same_run import changes_to
+from iirc_train.training.trainer import Training
 
 CHANGEABLE = ExperimentConfig.free_settings() | {"precision"}
 """Settings that may be given when a run goes on; asked for, another precision is taken."""
@@ -44,7 +44,7 @@ def run_experiment(
         console: Where progress is shown.
         tracking: Who else follows the run.
         reference: Record of a run that saw the same data, as
-            :func:`~iirc_train.record.read_record` gives it; checked before training.
+            :func:`~iirc_train.training.provenance.read_record` gives it; checked before training.
 
     Returns:
         The run's folder.

@@ -7,20 +7,20 @@ import typer
 
 from iirc_data.console import errors_in_one_line
 from iirc_data.errors import ConfigurationError
-from iirc_train.commands.lazy import LazyGroup
-from iirc_train.program import this_program
+from iirc_train.cli.lazy import LazyGroup
+from iirc_train.runtime.program import this_program
 
 
 class _Commands(LazyGroup):
     places: ClassVar = {
-        "demo": "iirc_train.commands.demo:demo",
+        "demo": "iirc_train.cli.demo:demo",
         "benchmarks": "iirc_data.commands.benchmarks:app",
-        "data": "iirc_train.commands.data:app",
-        "presets": "iirc_train.commands.presets:app",
-        "train": "iirc_train.commands.train:train",
-        "sweep": "iirc_train.commands.sweep:sweep",
-        "report": "iirc_train.commands.report:report",
-        "compare": "iirc_train.commands.compare:compare_runs",
+        "data": "iirc_train.cli.data:app",
+        "presets": "iirc_train.cli.presets:app",
+        "train": "iirc_train.cli.train:train",
+        "sweep": "iirc_train.cli.sweep:sweep",
+        "report": "iirc_train.cli.report:report",
+        "compare": "iirc_train.cli.compare:compare_runs",
     }
 
 

@@ -16,8 +16,8 @@ from iirc_data.files import remove_partial_files, sync_file, write_atomically
 from iirc_data.locks import sole_user
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.table import TABLE_NAME
-from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import rank, wait_for_all
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.runtime.distributed import rank, wait_for_all
 
 CONFIG_NAME = "config.yaml"
 METRICS_NAME = "metrics.jsonl"

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from iirc_data.definitions import POSTTASK_VALID, TEST, SplitName
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskSequence, TaskView
-from iirc_train.distributed import gathered, total
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.metrics import compute_metrics, confusion_counts, label_counts
+from iirc_train.runtime.distributed import gathered, total
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
 """Makes a loader that shows this process's part of a view in order, as for evaluation."""

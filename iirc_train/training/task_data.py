@@ -18,7 +18,7 @@ from iirc_data.loader.engine import read_plain
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 from iirc_train.buffer import BufferBase
-from iirc_train.distributed import rank, world_size
+from iirc_train.runtime.distributed import rank, world_size
 
 NOTHING = np.empty(0, np.int64)
 

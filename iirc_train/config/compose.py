@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.config import ExperimentConfig
-from iirc_train.plain_yaml import read_settings
-from iirc_train.settings import nearest_name
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.plain_yaml import read_settings
+from iirc_train.config.settings import nearest_name
 
-PRESETS = Path(str(resources.files("iirc_train"))) / "presets"
+PRESETS = Path(str(resources.files("iirc_train"))) / "config" / "presets"
 
 
 def compose(

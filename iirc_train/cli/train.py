@@ -9,15 +9,20 @@ import typer
 from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
-from iirc_train.commands.options import at_home_if_given, default_in_help, given, with_settings
-from iirc_train.composition import compose
-from iirc_train.distributed import is_first_process
-from iirc_train.lines import print_line
-from iirc_train.program import OWN, this_program, typed_program
-from iirc_train.report.results import read_results
+from iirc_train.cli.options import at_home_if_given, default_in_help, given, with_settings
+from iirc_train.config.compose import compose
 from iirc_train.report.tables import task_table
-from iirc_train.runs import check_changeable, repeat_experiment, resume_experiment, run_experiment
-from iirc_train.tracking import Tracking
+from iirc_train.run.results import read_results
+from iirc_train.run.trackers import Tracking
+from iirc_train.runtime.distributed import is_first_process
+from iirc_train.runtime.lines import print_line
+from iirc_train.runtime.program import OWN, this_program, typed_program
+from iirc_train.training.launch import (
+    check_changeable,
+    repeat_experiment,
+    resume_experiment,
+    run_experiment,
+)
 
 CONFIG_OPTION = Annotated[
     Path | None, typer.Option(help="YAML file of settings; they win over the preset's.")

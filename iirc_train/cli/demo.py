@@ -7,8 +7,8 @@ import typer
 
 from iirc_data.console import plain_console
 from iirc_data.interrupts import interrupted_in_one_line
+from iirc_train.config.places import at_home
 from iirc_train.demo import run_demo
-from iirc_train.places import at_home
 
 
 def demo(

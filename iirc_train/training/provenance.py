@@ -23,12 +23,12 @@ from iirc_data.files import write_json
 from iirc_data.shards import ShardStore
 from iirc_data.shards.manifest import Manifest
 from iirc_data.task_view import TaskSequence
-from iirc_train.distributed import rank, world_size
-from iirc_train.experiment import Experiment
-from iirc_train.lines import print_line
-from iirc_train.program import typed_program
-from iirc_train.resolved import changes_said
-from iirc_train.run_directory import RECORD_NAME
+from iirc_train.run.directory import RECORD_NAME
+from iirc_train.run.resolved import changes_said
+from iirc_train.runtime.distributed import rank, world_size
+from iirc_train.runtime.lines import print_line
+from iirc_train.runtime.program import typed_program
+from iirc_train.training.components import Experiment
 
 _PACKAGES = ("iirc-pipeline", "torch", "torchvision", "numpy", "pillow", "zarr")
 _DALI = "nvidia-dali-cuda130"
@@ -213,7 +213,7 @@ def _versions() -> dict[str, str]:
 
 def _source() -> dict[str, Any] | None:
     """Return the commit of the checkout that this package is in, if it is in one."""
-    folder = Path(__file__).parents[1]
+    folder = Path(__file__).parents[2]
     git = shutil.which("git")
     if git is None or not (folder / ".git").exists():
         return None

@@ -12,7 +12,7 @@ _OWN_NAMES = ("iirc", "iirc_train")
 def this_program() -> tuple[str, ...]:
     """Return what the interpreter is given to start this program once more.
 
-    A script that adds a method of its own and hands over to :func:`iirc_train.cli.main` is
+    A script that adds a method of its own and hands over to :func:`iirc_train.cli.app.main` is
     started as it was, so that processes that a command starts know the method too.
     """
     main = sys.modules["__main__"]

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import torch
 
-from iirc_train.distributed import rank, total, world_size
+from iirc_train.runtime.distributed import rank, total, world_size
 
 _STANDARD_ERROR = 2
 _ANSWER = b"\nstopping after this epoch, with a checkpoint; once more stops at once\n"

@@ -19,12 +19,12 @@ from iirc_data.image_sizes import check_image_sizes
 from iirc_data.loader import Batch, Loader, make_engine
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
-from iirc_train.checkpoint import random_state, seed_random_generators, set_random_state
-from iirc_train.config import ExperimentConfig
-from iirc_train.distributed import choose_device, share_of, world_size
+from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
-from iirc_train.resolved import resolved_precision
-from iirc_train.task_data import ImageReader, MemoryData, TaskData
+from iirc_train.run.checkpoint import random_state, seed_random_generators, set_random_state
+from iirc_train.run.resolved import resolved_precision
+from iirc_train.runtime.distributed import choose_device, share_of, world_size
+from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # tells the stream of memories from other things drawn from the seed
 

@@ -17,7 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from iirc_train.lines import print_line
+from iirc_train.runtime.lines import print_line
 
 
 class _Bars(Progress):

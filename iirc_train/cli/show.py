@@ -14,14 +14,14 @@ from iirc_data.errors import ConfigurationError
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskView
 from iirc_train.buffer.store import BufferStore
-from iirc_train.commands.options import at_home_if_given, given
-from iirc_train.config import ExperimentConfig
-from iirc_train.experiment import Experiment
-from iirc_train.lines import print_line
-from iirc_train.places import at_home
+from iirc_train.cli.options import at_home_if_given, given
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.places import at_home
 from iirc_train.report.contact_sheet import ShownImage, contact_sheet
 from iirc_train.report.figure_files import write_figure
-from iirc_train.run_directory import BUFFER_NAME, RunDirectory
+from iirc_train.run.directory import BUFFER_NAME, RunDirectory
+from iirc_train.runtime.lines import print_line
+from iirc_train.training.components import Experiment
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 8

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 from iirc_data.console import errors_in_one_line
-from iirc_train.composition import preset_file, preset_names
-from iirc_train.config import BufferConfig, MethodConfig
-from iirc_train.plain_yaml import read_settings
+from iirc_train.config.compose import preset_file, preset_names
+from iirc_train.config.experiment import BufferConfig, MethodConfig
+from iirc_train.config.plain_yaml import read_settings
 
 app = typer.Typer(help="List the published configurations, or show one.")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.run_directory import METRICS_NAME, read_metrics
+from iirc_train.run.directory import METRICS_NAME, read_metrics
 
 PWJS = "modified_jaccard_sim"
 JS = "jaccard_sim"

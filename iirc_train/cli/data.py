@@ -5,11 +5,11 @@ from typing import ClassVar
 import typer
 
 from iirc_data.commands import data
-from iirc_train.commands.lazy import LazyGroup
+from iirc_train.cli.lazy import LazyGroup
 
 
 class _DataCommands(LazyGroup):
-    places: ClassVar = {"show": "iirc_train.commands.show:show"}
+    places: ClassVar = {"show": "iirc_train.cli.show:show"}
 
 
 app = typer.Typer(cls=_DataCommands, help=data.app.info.help, no_args_is_help=True)

@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
-from iirc_train.places import absolute_benchmark, absolute_data, benchmark_file, read_place
-from iirc_train.plain_yaml import read_settings, settings_text
-from iirc_train.settings import Role, Settings
+from iirc_train.config.places import absolute_benchmark, absolute_data, benchmark_file, read_place
+from iirc_train.config.plain_yaml import read_settings, settings_text
+from iirc_train.config.settings import Role, Settings
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 

@@ -6,12 +6,12 @@ from typing import Annotated
 import typer
 
 from iirc_data.console import plain_console
-from iirc_train.commands.report import RUNS_HELP
-from iirc_train.lines import print_line
-from iirc_train.places import at_home
+from iirc_train.cli.report import RUNS_HELP
+from iirc_train.config.places import at_home
 from iirc_train.report.comparison import compare, write_csv, write_latex
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables
+from iirc_train.runtime.lines import print_line
 
 
 def compare_runs(

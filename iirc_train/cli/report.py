@@ -6,10 +6,10 @@ from typing import Annotated
 import typer
 
 from iirc_data.console import plain_console
-from iirc_train.lines import print_line
-from iirc_train.places import at_home
+from iirc_train.config.places import at_home
 from iirc_train.report.page import write_report
 from iirc_train.report.runs import find_runs
+from iirc_train.runtime.lines import print_line
 
 RUNS_HELP = "Folders of runs, or folders to search for runs."
 

@@ -1,1 +1,0 @@
-"""The commands of the training half, mounted by the command ``iirc``."""
