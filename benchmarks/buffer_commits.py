@@ -20,7 +20,7 @@ from PIL import Image
 
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.files import sync_tree
-from iirc_data.loader.engine import encode_rgb_png
+from iirc_data.loader.decoder import encode_rgb_png
 from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.buffer.store import BufferStore, Memory
 

@@ -16,7 +16,7 @@ from benchmarks.comparison import BatchSize, Data, Device, Images, Results, Runs
 from benchmarks.contenders import Contender, ours
 from benchmarks.images import DrawnPhotographs
 from benchmarks.results import RESULTS_FOLDER
-from iirc_data.loader.engine import default_threads
+from iirc_data.loader.decoder import default_threads
 
 CONTENDERS = (
     Contender("ours, DALI", "ours", ours("dali")),

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from iirc_data.files import write_json
-from iirc_data.loader.engine import default_threads
+from iirc_data.loader.decoder import default_threads
 
 ROOT = Path(__file__).parents[1]
 RESULTS_FOLDER = ROOT / "benchmarks" / "results"

@@ -13,7 +13,7 @@ from benchmarks import peers
 from benchmarks.comparison import BatchSize, Data, Device, Images, Results, Runs, Workers, compare
 from benchmarks.contenders import Contender, ours
 from benchmarks.results import RESULTS_FOLDER
-from iirc_data.loader.engine import default_threads
+from iirc_data.loader.decoder import default_threads
 from iirc_data.sources.drawn import DrawnSource
 
 CONTENDERS = (

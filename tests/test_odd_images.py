@@ -19,7 +19,7 @@ from iirc_data.augment import RandomCropFlip, RandomResizedCropFlip, TransformPr
 from iirc_data.definitions import TEST, TRAIN
 from iirc_data.errors import LoaderError, SourceError
 from iirc_data.loader import make_engine, make_loader
-from iirc_data.loader.engine import read_plain
+from iirc_data.loader.decoder import read_plain
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.class_writer import WriteSettings, write_class
 from iirc_data.sources import open_folder

@@ -23,7 +23,7 @@ from iirc_data.files import canonical_json
 from iirc_data.loader import make_loader
 from iirc_data.shards import ShardStore, load_manifest, write_shards
 from iirc_data.shards.dali_index import write_dali_index
-from iirc_data.shards.pixels import shard_pixels_sha256
+from iirc_data.shards.pixel_digest import shard_pixels_sha256
 from iirc_data.shards.sharing import pull
 from iirc_data.shards.tar_writer import TarWriter
 from iirc_data.shards.verify import verify

@@ -10,7 +10,7 @@ from PIL import Image
 
 from iirc_data.augment import Unchanged
 from iirc_data.errors import SourceError
-from iirc_data.loader.engine import DecodeRequest
+from iirc_data.loader.decoder import DecodeRequest
 from iirc_data.loader.fallback import warn_of_refusal
 from iirc_data.loader.make import make_engine
 from iirc_data.sources.base import Sample

@@ -12,11 +12,11 @@ from torch.utils.dlpack import from_dlpack
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
 from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, Steps
-from iirc_data.loader.engine import DecodeRequest, default_threads, sizes_differ
+from iirc_data.loader.decoder import DecodeRequest, default_threads, sizes_differ
 from iirc_data.loader.fallback import Refused, with_finished
+from iirc_data.loader.host_memory import empty
 from iirc_data.loader.idle import Idle
-from iirc_data.loader.memory import empty
-from iirc_data.loader.pixels import (
+from iirc_data.loader.resize import (
     decode_and_augment,
     far_larger,
     resize_and_crop,
@@ -40,7 +40,7 @@ class DaliEngine:
     Args:
         device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
         threads: Number of CPU threads; by default see
-            :func:`~iirc_data.loader.engine.default_threads`.
+            :func:`~iirc_data.loader.decoder.default_threads`.
     """
 
     name = "dali"
@@ -53,7 +53,7 @@ class DaliEngine:
         self._refused = Refused()
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
-        """See :class:`iirc_data.loader.engine.Engine`."""
+        """See :class:`iirc_data.loader.decoder.Engine`."""
         pipeline: DaliPipeline | None = None
         try:
             for request in map(self._prepared, requests):

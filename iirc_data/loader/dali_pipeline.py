@@ -12,7 +12,7 @@ from PIL import Image
 
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
-from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
+from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
 
 BATCHES_AHEAD = 2
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
+from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
 
 
 class Refused:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, Transform, uniform
 from iirc_data.loader.batch import Batch, indicator_targets, on_device
-from iirc_data.loader.engine import Engine
+from iirc_data.loader.decoder import Engine
+from iirc_data.loader.epoch_samples import Samples
 from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.resident import ResidentImages
-from iirc_data.loader.samples import Samples
 from iirc_data.order import (
     batch_bounds,
     endless_order,

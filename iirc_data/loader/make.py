@@ -8,12 +8,12 @@ import torch
 from iirc_data.augment import Transform, TransformPreset
 from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.engine import Engine
+from iirc_data.loader.decoder import Engine
+from iirc_data.loader.epoch_samples import Samples
 from iirc_data.loader.loader import Loader
 from iirc_data.loader.normalization import Normalization
+from iirc_data.loader.pillow import TorchEngine
 from iirc_data.loader.resident import MAX_BYTES, decoded_bytes, why_not_resident
-from iirc_data.loader.samples import Samples
-from iirc_data.loader.torch import TorchEngine
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import torch
 
-from iirc_data.loader.memory import empty
+from iirc_data.loader.host_memory import empty
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, Places, Transform, Unchanged
 from iirc_data.loader.batch import on_device
-from iirc_data.loader.engine import Engine
-from iirc_data.loader.samples import Samples
+from iirc_data.loader.decoder import Engine
+from iirc_data.loader.epoch_samples import Samples
 
 MAX_BYTES = 1 << 30
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import write_atomically
 from iirc_data.shards.manifest import Shard
-from iirc_data.shards.pixels import PixelDigest
+from iirc_data.shards.pixel_digest import PixelDigest
 from iirc_data.shards.shard_names import shard_path
 from iirc_data.shards.table import IMAGE_MODES
 from iirc_data.shards.tar_writer import TarWriter

@@ -45,7 +45,7 @@ class Shard(BaseModel):
         bytes: Size of the tar.
         sha256: Digest of the tar.
         pixels_sha256: Digest of the decoded images where they were encoded by this program, see
-            :mod:`iirc_data.shards.pixels`; None where bytes were copied.
+            :mod:`iirc_data.shards.pixel_digest`; None where bytes were copied.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)

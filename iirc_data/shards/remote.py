@@ -29,7 +29,7 @@ from iirc_data.shards.addresses import (
 )
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
-from iirc_data.shards.pixels import check_pixels
+from iirc_data.shards.pixel_digest import check_pixels
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
 
 CACHE_VARIABLE = "IIRC_CACHE"

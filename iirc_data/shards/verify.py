@@ -20,7 +20,7 @@ from iirc_data.shards.parallel import (
     for_each,
     no_progress,
 )
-from iirc_data.shards.pixels import check_pixels
+from iirc_data.shards.pixel_digest import check_pixels
 from iirc_data.shards.shard_file import ShardFile
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table

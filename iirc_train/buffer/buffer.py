@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import BufferStorageError
-from iirc_data.loader.engine import encode_rgb_png
+from iirc_data.loader.decoder import encode_rgb_png
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer, memory_batches
 from iirc_train.buffer.selection import herding
 from iirc_train.buffer.slots import Slots

@@ -14,7 +14,7 @@ from iirc_data.augment import TransformPreset
 from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.loader import Batch, Engine, Loader, ReplaySource, make_loader
-from iirc_data.loader.engine import read_plain
+from iirc_data.loader.decoder import read_plain
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 from iirc_train.buffer import BufferBase

@@ -6,8 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from iirc_data.loader.engine import DecodeRequest, default_threads
-from iirc_data.loader.pixels import decode_and_augment, stack
+from iirc_data.loader.decoder import DecodeRequest, default_threads
+from iirc_data.loader.resize import decode_and_augment, stack
 
 _BATCHES_AHEAD = 2
 
@@ -17,7 +17,7 @@ class TorchEngine:
 
     Args:
         threads: Number of threads; by default see
-            :func:`~iirc_data.loader.engine.default_threads`.
+            :func:`~iirc_data.loader.decoder.default_threads`.
     """
 
     name = "torch"
@@ -26,7 +26,7 @@ class TorchEngine:
         self._pool = ThreadPoolExecutor(threads or default_threads(), "iirc-decode")
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
-        """See :class:`iirc_data.loader.engine.Engine`."""
+        """See :class:`iirc_data.loader.decoder.Engine`."""
         pending: deque[tuple[DecodeRequest, list[Future[torch.Tensor]]]] = deque()
         try:
             for request in requests:

@@ -12,9 +12,9 @@ from PIL import Image, ImageOps
 from iirc_data.augment import TRANSFORM_PRESETS, Augmentation, RandomResizedCropFlip, uniform
 from iirc_data.errors import LoaderError
 from iirc_data.loader import make_engine, pixels
-from iirc_data.loader.engine import DecodeRequest, encode_rgb_png
+from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
 from iirc_data.loader.fallback import with_finished
-from iirc_data.loader.pixels import decode_and_augment, far_larger, resize_and_crop, stack
+from iirc_data.loader.resize import decode_and_augment, far_larger, resize_and_crop, stack
 from tests.test_loader import ENGINES
 
 sides = st.integers(1, 60)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
-from iirc_data.loader.engine import DecodeRequest, sizes_differ
-from iirc_data.loader.memory import empty
+from iirc_data.loader.decoder import DecodeRequest, sizes_differ
+from iirc_data.loader.host_memory import empty
 
 _CPU = torch.device("cpu")
 # bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time; unlike

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.engine import DecodeRequest, checked_look
+from iirc_data.loader.decoder import DecodeRequest, checked_look
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 

@@ -6,8 +6,8 @@ import random
 import pytest
 import torch
 
-from iirc_data.loader import memory
-from iirc_data.loader.memory import empty
+from iirc_data.loader import host_memory
+from iirc_data.loader.host_memory import empty
 
 CPU = torch.device("cpu")
 SHAPE = (64, 64, 64, 3)
@@ -15,7 +15,7 @@ SHAPE = (64, 64, 64, 3)
 
 @pytest.fixture(autouse=True)
 def no_earlier_batches(monkeypatch):
-    monkeypatch.setattr(memory, "_blocks", memory._Blocks())
+    monkeypatch.setattr(host_memory, "_blocks", host_memory._Blocks())
 
 
 def test_memory_that_nobody_holds_is_used_again():
