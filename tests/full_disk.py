@@ -28,7 +28,7 @@ def space_left(folder: Path, space: int) -> Iterator[None]:
 
     def open_on_full_disk(file, mode="r", *arguments, **keywords):
         if "b" in mode and set(mode) & set("wax") and folder in Path(os.fsdecode(file)).parents:
-            return _FullDiskFile(file, mode)
+            return _FullDiskFile(file, mode, opener=keywords.get("opener"))
         return open_file(file, mode, *arguments, **keywords)
 
     _FullDiskFile.space = space
