@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import Benchmark, load_benchmark
-from iirc_data.coverage import check_images
+from iirc_data.dataset_checks import check_images
 from iirc_data.definitions import (
     INTASK_VALID,
     POSTTASK_VALID,
