@@ -17,7 +17,7 @@ from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS, TransformPreset
 from iirc_data.definitions import NO_LABEL, TRAIN
 from iirc_data.errors import LoaderError
-from iirc_data.loader import EngineName, make_engine, make_loader
+from iirc_data.loader import DecoderName, make_decoder, make_loader
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 
@@ -123,17 +123,17 @@ class Contender:
     build: Build
 
 
-def ours(engine: EngineName, resident: bool = False) -> Build:
+def ours(name: DecoderName, resident: bool = False) -> Build:
     """Return how this project's loader is built.
 
     Args:
-        engine: Its engine.
+        name: Its decoder.
         resident: Keep decoded images on the device.
     """
 
     def build(workload: Workload, stack: ExitStack) -> Epoch:
         try:
-            decoder = make_engine(engine, workload.device, workload.workers)
+            decoder = make_decoder(name, workload.device, workload.workers)
         except LoaderError as error:
             raise UnavailableError(str(error)) from error
         stack.callback(decoder.close)
@@ -146,7 +146,7 @@ def ours(engine: EngineName, resident: bool = False) -> Build:
             normalize=workload.normalize,
             resident=resident,
             device=workload.device,
-            engine=decoder,
+            decoder=decoder,
         )
         numbers = itertools.count()
 

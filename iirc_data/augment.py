@@ -1,7 +1,7 @@
 """Augmentation parameters: pure functions of image sizes, seed, epoch and place in the epoch.
 
-A transform turns image sizes and random numbers into plain arrays; the loader's engines only
-carry them out. So every engine shows the same crops, and a run resumes anywhere.
+A transform turns image sizes and random numbers into plain arrays; the loader's decoders only
+carry them out. So every decoder shows the same crops, and a run resumes anywhere.
 """
 
 from dataclasses import dataclass

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from iirc_data.benchmarks import Benchmark, class_order, load_benchmark
+from iirc_data.dataset_checks import check_classes
 from iirc_data.definitions import (
     IIRC_SETUP,
     INTASK_VALID,
@@ -20,7 +21,7 @@ from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.lifelong_dataset.base_dataset import BaseDataset
 from iirc_data.lifelong_dataset.image_collection import ImageCollection, open_collections
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
-from iirc_data.task_view import check_classes, in_published_order, split_positions
+from iirc_data.splits import in_published_order, split_positions
 from iirc_data.utils.utils import print_msg
 
 FRAMEWORKS: dict[str, type[BaseDataset]] = {

@@ -1,7 +1,7 @@
 """Names that every layer shares; the published ones keep their published values."""
 
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from PIL import Image
 
@@ -23,9 +23,17 @@ INTASK_VALID: Final = "intask_valid"
 POSTTASK_VALID: Final = "posttask_valid"
 TEST: Final = "test"
 
+DecoderName: TypeAlias = Literal["auto", "dali", "pillow"]
 ImageOrder: TypeAlias = Literal["dataset", "published_imagenet"]
 Setup: TypeAlias = Literal["IIRC", "CIL"]
 SplitName: TypeAlias = Literal["train", "intask_valid", "posttask_valid", "test"]
 Labels: TypeAlias = tuple[str, ...]
 DatasetStructType: TypeAlias = list[tuple[Image.Image, Labels]] | list[tuple[str, Labels]]
 PathLike: TypeAlias = str | Path
+
+_FORMER_DECODER_NAMES: Final = {"torch": "pillow"}
+
+
+def current_decoder_name(name: Any) -> Any:
+    """Return the current name of a decoder; anything but a former name is returned unchanged."""
+    return _FORMER_DECODER_NAMES.get(name, name) if isinstance(name, str) else name

@@ -1,13 +1,96 @@
-"""Dividing a dataset's training images into train, in-task and post-task validation."""
+"""Which images of a dataset belong to train, in-task and post-task validation, and test."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.benchmarks import SplitSettings
-from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TRAIN, SplitName
+from iirc_data.benchmarks import Benchmark, SplitSettings
+from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
+from iirc_data.errors import BenchmarkError
 from iirc_data.sampling import rows_by_value
+from iirc_data.shards.manifest import Manifest
+from iirc_data.shards.table import SampleTable
+
+TRAINING_FOLDER = "train"
+TEST_FOLDERS = ("test", "val")
+
+
+def split_sample_ids(
+    benchmark: Benchmark,
+    manifest: Manifest,
+    table: SampleTable,
+    split: SplitName,
+    samples_per_class: int | None = None,
+) -> NDArray[np.int64]:
+    """Return the ids, int64, of the samples of the benchmark's classes in a split.
+
+    They stand in the order that sampling goes by (:attr:`Benchmark.image_order`).
+
+    Raises:
+        BenchmarkError: The dataset lacks the split's folder.
+    """
+    rows = manifest.split_rows(split_folder(list(manifest.splits), manifest.dataset, split))
+    class_ids = table.class_id[rows.start : rows.stop]
+    positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
+    return rows.start + positions
+
+
+def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
+    """Return which of a dataset's folders a split is taken from.
+
+    Raises:
+        BenchmarkError: It is not there.
+    """
+    candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
+    for name in candidates:
+        if name in folders:
+            return name
+    raise BenchmarkError(
+        f"dataset {dataset!r} has the splits {list(folders)}; {split!r} needs "
+        f"{' or '.join(candidates)}"
+    )
+
+
+def split_positions(
+    benchmark: Benchmark,
+    classes: Sequence[str],
+    class_ids: NDArray[np.int32],
+    split: SplitName,
+    samples_per_class: int | None = None,
+) -> NDArray[np.int64]:
+    """Return which images of the folder that a split is taken from belong to it.
+
+    Args:
+        benchmark: The benchmark.
+        classes: Names of the classes, sorted.
+        class_ids: int32 (N,), each image's index into ``classes``, in the dataset's own order.
+        split: See :meth:`TaskSequence.from_table`.
+        samples_per_class: See :meth:`TaskSequence.from_table`.
+
+    Returns:
+        int64 (n,), positions of the images of the benchmark's classes, in the order that sampling
+        goes by.
+    """
+    if benchmark.image_order == "published_imagenet":
+        index = {name: number for number, name in enumerate(classes)}
+        listed = [*benchmark.other_classes, *benchmark.superclass_of]
+        if split != TEST and (missing := [name for name in listed if name not in index]):
+            warnings.warn(
+                f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "
+                f"benchmark {benchmark.name!r}, by whose sizes the published loader orders "
+                "images: training and validation images are not divided exactly as published",
+                stacklevel=3,
+            )
+        order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
+    else:
+        order = np.flatnonzero(np.isin(classes, benchmark.leaf_classes)[class_ids])
+    if split != TEST:
+        order = order[split_training_samples(class_ids[order], benchmark.splits)[split]]
+    if samples_per_class is not None:
+        order = order[_first_of_each(class_ids[order], samples_per_class)]
+    return order
 
 
 def split_training_samples(
@@ -68,3 +151,27 @@ def published_imagenet_order(
     order = np.empty_like(read)
     order[np.argsort(read, kind="stable")] = read
     return order
+
+
+def in_published_order(
+    benchmark: Benchmark, classes: Sequence[str], class_ids: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """Return the order in which the published loaders list a split's samples.
+
+    Args:
+        benchmark: The benchmark; leaf classes come in its order.
+        classes: Names of the classes.
+        class_ids: int32 (N,), each sample's index into ``classes``, in the order that sampling goes
+            by, which is kept within a class.
+
+    Returns:
+        int64 (N,), positions in ``class_ids``.
+    """
+    place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
+    places = np.array([place.get(name, -1) for name in classes])
+    return np.argsort(places[class_ids], kind="stable")
+
+
+def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
+    groups = [rows[:n] for rows in rows_by_value(class_ids).values()]
+    return np.sort(np.concatenate(groups), kind="stable") if groups else np.empty(0, np.int64)

@@ -2,25 +2,30 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
-from iirc_data.definitions import CIL_SETUP, NO_LABEL, POSTTASK_VALID, TEST, Setup, SplitName
+from iirc_data.dataset_checks import check_classes
+from iirc_data.definitions import (
+    CIL_SETUP,
+    NO_LABEL,
+    POSTTASK_VALID,
+    TEST,
+    Labels,
+    Setup,
+    SplitName,
+)
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json
-from iirc_data.sampling import classes_with_empty_share, rows_by_value, sample_rows_by_class
+from iirc_data.sampling import classes_with_empty_share, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
-from iirc_data.spelling import with_known_spelling
-from iirc_data.splits import published_imagenet_order, split_training_samples
-
-TRAINING_FOLDER = "train"
-TEST_FOLDERS = ("test", "val")
+from iirc_data.splits import in_published_order, split_sample_ids
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +182,9 @@ class TaskSequence:
         sample_ids = split_sample_ids(benchmark, manifest, table, split, samples_per_class)
         class_ids = table.class_id[sample_ids]
         sample_ids = sample_ids[in_published_order(benchmark, manifest.classes, class_ids)]
-        combinations = label_combinations(benchmark, manifest.classes, class_order(tasks))
+        combinations = label_combinations(
+            map(benchmark.labels_of, manifest.classes), class_order(tasks)
+        )
         return cls(
             sample_ids,
             combinations[table.class_id[sample_ids]],
@@ -270,179 +277,22 @@ def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDA
     return shown
 
 
-def split_sample_ids(
-    benchmark: Benchmark,
-    manifest: Manifest,
-    table: SampleTable,
-    split: SplitName,
-    samples_per_class: int | None = None,
-) -> NDArray[np.int64]:
-    """Return the ids, int64, of the samples of the benchmark's classes in a split.
-
-    They stand in the order that sampling goes by (:attr:`Benchmark.image_order`).
-
-    Raises:
-        BenchmarkError: The dataset lacks the split's folder.
-    """
-    rows = manifest.split_rows(split_folder(list(manifest.splits), manifest.dataset, split))
-    class_ids = table.class_id[rows.start : rows.stop]
-    positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
-    return rows.start + positions
-
-
-def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
-    """Return which of a dataset's folders a split is taken from.
-
-    Raises:
-        BenchmarkError: It is not there.
-    """
-    candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
-    for name in candidates:
-        if name in folders:
-            return name
-    raise BenchmarkError(
-        f"dataset {dataset!r} has the splits {list(folders)}; {split!r} needs "
-        f"{' or '.join(candidates)}"
-    )
-
-
-def split_positions(
-    benchmark: Benchmark,
-    classes: Sequence[str],
-    class_ids: NDArray[np.int32],
-    split: SplitName,
-    samples_per_class: int | None = None,
-) -> NDArray[np.int64]:
-    """Return which images of the folder that a split is taken from belong to it.
-
-    Args:
-        benchmark: The benchmark.
-        classes: Names of the classes, sorted.
-        class_ids: int32 (N,), each image's index into ``classes``, in the dataset's own order.
-        split: See :meth:`TaskSequence.from_table`.
-        samples_per_class: See :meth:`TaskSequence.from_table`.
-
-    Returns:
-        int64 (n,), positions of the images of the benchmark's classes, in the order that sampling
-        goes by.
-    """
-    if benchmark.image_order == "published_imagenet":
-        index = {name: number for number, name in enumerate(classes)}
-        listed = [*benchmark.other_classes, *benchmark.superclass_of]
-        if split != TEST and (missing := [name for name in listed if name not in index]):
-            warnings.warn(
-                f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "
-                f"benchmark {benchmark.name!r}, by whose sizes the published loader orders "
-                "images: training and validation images are not divided exactly as published",
-                stacklevel=3,
-            )
-        order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
-    else:
-        order = np.flatnonzero(np.isin(classes, benchmark.leaf_classes)[class_ids])
-    if split != TEST:
-        order = order[split_training_samples(class_ids[order], benchmark.splits)[split]]
-    if samples_per_class is not None:
-        order = order[_first_of_each(class_ids[order], samples_per_class)]
-    return order
-
-
-def in_published_order(
-    benchmark: Benchmark, classes: Sequence[str], class_ids: NDArray[np.int32]
-) -> NDArray[np.int64]:
-    """Return the order in which the published loaders list a split's samples.
-
-    Args:
-        benchmark: The benchmark; leaf classes come in its order.
-        classes: Names of the classes.
-        class_ids: int32 (N,), each sample's index into ``classes``, in the order that sampling goes
-            by, which is kept within a class.
-
-    Returns:
-        int64 (N,), positions in ``class_ids``.
-    """
-    place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
-    places = np.array([place.get(name, -1) for name in classes])
-    return np.argsort(places[class_ids], kind="stable")
-
-
-def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
-    groups = [rows[:n] for rows in rows_by_value(class_ids).values()]
-    return np.sort(np.concatenate(groups), kind="stable") if groups else np.empty(0, np.int64)
-
-
 def label_combinations(
-    benchmark: Benchmark, leaf_classes: Sequence[str], class_names_to_idx: dict[str, int]
+    combinations: Iterable[Labels], class_names_to_idx: Mapping[str, int]
 ) -> NDArray[np.int32]:
-    """Return each leaf class's label combination as class indices.
+    """Return label combinations as class indices.
 
     Args:
-        benchmark: Gives the superclasses.
-        leaf_classes: Names of leaf classes, as in a manifest.
-        class_names_to_idx: Indices of the scheduled classes; classes that are not scheduled get
-            indices after them.
+        combinations: ``(superclass, subclass)`` or ``(class,)`` each.
+        class_names_to_idx: Indices of the scheduled classes; other classes get the indices after
+            them.
 
     Returns:
-        int32 (leaf classes, 2): superclass and leaf, or leaf and -1.
+        int32 (combinations, 2), -1 for no second label.
     """
     indices = dict(class_names_to_idx)
-    combinations = np.full((len(leaf_classes), 2), NO_LABEL, np.int32)
-    for row, name in enumerate(leaf_classes):
-        for column, label in enumerate(benchmark.labels_of(name)):
-            combinations[row, column] = indices.setdefault(label, len(indices))
-    return combinations
-
-
-class NamedClasses(Protocol):
-    """A dataset's name, and the names of its leaf classes: a manifest, for example."""
-
-    @property
-    def dataset(self) -> str:
-        """Name of the dataset."""
-
-    @property
-    def classes(self) -> Sequence[str]:
-        """Names of its leaf classes."""
-
-
-def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[str]:
-    """Return the leaf classes that tasks show images of.
-
-    A superclass shows images of all its subclasses, scheduled or not.
-    """
-    named = {name for task in tasks for name in task}
-    return {
-        leaf for leaf in benchmark.leaf_classes if not named.isdisjoint(benchmark.labels_of(leaf))
-    }
-
-
-def check_classes(
-    benchmark: Benchmark, dataset: NamedClasses, tasks: Sequence[Sequence[str]]
-) -> None:
-    """Check that a dataset has what a schedule needs.
-
-    A superclass's sampling counts all of its subclasses, so those must be there too, scheduled
-    or not.
-
-    Raises:
-        BenchmarkError: Classes are missing; the message names them.
-    """
-    if missing := sorted(needed_classes(benchmark, tasks) - set(dataset.classes)):
-        raise BenchmarkError(
-            f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
-            f"{dataset.dataset!r} does not have: {with_known_spelling(missing, dataset.classes)}"
-        )
-    task_of: dict[str, int] = {}
-    for number, task in enumerate(tasks):
-        for name in task:
-            task_of.setdefault(name, number)
-    early = [
-        leaf
-        for leaf, superclass in benchmark.superclass_of.items()
-        if leaf in task_of and superclass in task_of and task_of[leaf] < task_of[superclass]
-    ]
-    if early:
-        warnings.warn(
-            f"benchmark {benchmark.name!r} schedules subclasses before their superclass: "
-            f"{', '.join(early[:5])}",
-            stacklevel=2,
-        )
+    rows: list[list[int]] = []
+    for labels in combinations:
+        row = [indices.setdefault(label, len(indices)) for label in labels]
+        rows.append(row + [NO_LABEL] * (2 - len(row)))
+    return np.array(rows, np.int32).reshape(-1, 2)

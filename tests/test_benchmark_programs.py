@@ -77,18 +77,18 @@ def test_the_buffer_benchmark_times_each_step_beside_a_sync_of_the_whole_folder(
 
 def test_a_contender_that_gives_other_images_is_refused(photographs):
     def unnormalised(workload: Workload, stack: ExitStack):
-        epoch = ours("torch")(workload, stack)
+        epoch = ours("pillow")(workload, stack)
         return lambda: (images.mul(0.25).add(0.45) for images in epoch())
 
     def one_too_few(workload: Workload, stack: ExitStack):
-        epoch = ours("torch")(workload, stack)
+        epoch = ours("pillow")(workload, stack)
         return lambda: (images[1:] for images in epoch())
 
     def other_layout(workload: Workload, stack: ExitStack):
-        epoch = ours("torch")(workload, stack)
+        epoch = ours("pillow")(workload, stack)
         return lambda: (images.permute(0, 2, 3, 1) for images in epoch())
 
-    first = Contender("ours", "ours", ours("torch"))
+    first = Contender("ours", "ours", ours("pillow"))
     for wrong in (unnormalised, one_too_few, other_layout):
         with pytest.raises(RuntimeError, match="wrong gives other images"):
             measure(workload(photographs), [first, Contender("wrong", "peer", wrong)], 1)

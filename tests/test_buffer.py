@@ -23,7 +23,7 @@ from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER, TRAIN
 from iirc_data.errors import BufferStorageError
 from iirc_data.files import canonical_json
-from iirc_data.loader import make_engine
+from iirc_data.loader import make_decoder
 from iirc_data.task_view import TaskSequence
 from iirc_train.buffer.buffer import (
     HerdingBuffer,
@@ -59,7 +59,7 @@ class FlatMethod(torch.nn.Module):
 def tasks(tiny_benchmark, tiny_store) -> list[TaskData]:
     sequence = TaskSequence.from_table(tiny_benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
     device = torch.device("cpu")
-    reader = ImageReader(tiny_store, CIFAR, make_engine("torch"), device, seed=0)
+    reader = ImageReader(tiny_store, CIFAR, make_decoder("pillow"), device, seed=0)
     return [TaskData(sequence.view(t), reader) for t in range(len(sequence))]
 
 

@@ -72,7 +72,7 @@ def test_the_file_wins_over_the_preset_and_options_over_both(write):
     assert compose("cifar100-lucir-20", overrides={"data": "here"}).lr == 1.0
 
 
-def test_published_names_serve_too(write):
+def test_published_and_former_names_serve_too(write):
     file = write(
         "dataset: iirc_cifar100\ndata: here\nmethod: finetune\ntasks_configuration_id: 3\n"
         "n_memories_per_class: -1\ntotal_n_memories: 2000\nlr_schedule: '80 110'\n"
@@ -83,6 +83,8 @@ def test_published_names_serve_too(write):
     assert compose(file=file, overrides={"schedule": 4, "lr_schedule": "-1"}) == config.model_copy(
         update={"schedule": 4, "lr_schedule": None}
     )
+    former = write("engine: torch\n")
+    assert compose("cifar100-lucir-20", former, {"data": "here"}).decoder == "pillow"
     published = {"n_memories_per_class": -1, "total_n_memories": 50, "group": "x"}
     assert BufferConfig.from_any(published).total_n_mems == 50
 
@@ -107,7 +109,7 @@ def test_a_saved_configuration_is_a_file_to_start_from(tmp_path):
         ("lr: fast", r"mine.yaml: lr: .* got 'fast'"),
         ("optimizer: momentun", r"mine.yaml: optimizer: .* did you mean 'momentum'\?"),
         ("precision: fp31", r"mine.yaml: precision: .* did you mean 'fp32'\?"),
-        ("engine: dally", r"mine.yaml: engine: .* did you mean 'dali'\?"),
+        ("decoder: dally", r"mine.yaml: decoder: .* did you mean 'dali'\?"),
         ("joint: perhaps", r"mine.yaml: joint: .* got 'perhaps'"),
         ("lr_schedule: [80, x]", r"mine.yaml: lr_schedule.1: .* got 'x'"),
         ("lr_schedule: '80 0'", r"mine.yaml: lr_schedule.1: .* got '0'"),
@@ -181,6 +183,8 @@ def test_train_composes_preset_file_and_options(composed, write):
 
 
 def test_train_turns_flags_on_and_off(composed):
+    config = composed("--preset", "cifar100-joint", "--engine", "torch")  # its former names
+    assert config.decoder == "pillow"
     config = composed("--preset", "cifar100-joint", "--no-joint", "--save-each-task-model")
     assert (config.joint, config.complete_info, config.save_each_task_model) == (False, True, True)
 

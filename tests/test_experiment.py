@@ -1,4 +1,4 @@
-"""Whole runs on the tiny benchmark: the engine, the run's folder, the command."""
+"""Whole runs on the tiny benchmark: the trainer, the run's folder, the command."""
 
 import math
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_the_configuration_is_kept_with_the_run(run, settings):
     assert ExperimentConfig.parse(kept) == ExperimentConfig.parse(settings)
 
 
-@pytest.mark.parametrize("change", [{}, {"engine": "torch"}])
+@pytest.mark.parametrize("change", [{}, {"decoder": "pillow"}])
 def test_the_same_run_again_gives_the_same_metrics(run, settings, tmp_path, change):
     config = ExperimentConfig.parse(settings | change)
     again = run_experiment(config, tmp_path / "again", QUIET)

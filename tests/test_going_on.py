@@ -49,7 +49,7 @@ def settings(tiny_settings, tmp_path_factory) -> dict[str, object]:
         "benchmark": str(file),
         "method": "finetune",
         "threads": 1,
-        "engine": "torch",
+        "decoder": "pillow",
     }
 
 
@@ -103,7 +103,7 @@ def test_what_the_settings_came_to_is_recorded_and_kept_in_the_checkpoint(unbrok
     assert resolved(unbroken) == {
         "device": "cpu",
         "precision": "fp32",
-        "decoder": "torch",
+        "decoder": "pillow",
         "processes": 1,
         "threads": 1,
         "network": "ResNetCIFAR-8",
@@ -181,13 +181,14 @@ def test_a_repeated_run_computes_in_the_precision_that_the_run_began_in(begun_in
 
 
 def test_another_machine_is_reported_in_one_line_and_kept(begun, unbroken):
-    printed = go_on(begun, engine="dali", threads=2, checkpoint_interval=0)
-    assert "note: the run goes on with decoder dali instead of torch, 2 thread(s) instead of 1" in (
-        printed
+    printed = go_on(begun, decoder="dali", threads=2, checkpoint_interval=0)
+    assert (
+        "note: the run goes on with decoder dali instead of pillow, 2 thread(s) instead of 1"
+        in (printed)
     )
     assert (resolved(begun)["decoder"], resolved(begun)["threads"]) == ("dali", 2)
     kept = yaml.safe_load((begun / "config.yaml").read_text())
-    assert (kept["engine"], kept["threads"], kept["checkpoint_interval"]) == ("dali", 2, 0)
+    assert (kept["decoder"], kept["threads"], kept["checkpoint_interval"]) == ("dali", 2, 0)
     assert is_finished(begun)
     assert len(read_metrics(begun)) == len(read_metrics(unbroken))
     torch.set_num_threads(1)
@@ -228,6 +229,19 @@ def test_checkpoints_and_records_of_earlier_releases_are_read(begun, unbroken):
         for name in weights
         if isinstance(theirs[name], torch.Tensor)
     )
+
+
+def test_a_run_recorded_with_a_former_name_of_its_decoder_goes_on_with_the_same_one(begun):
+    path = begun / "checkpoints" / "last.pt"
+    state = load_checkpoint(path)
+    settings = state["experiment"]["configuration"]
+    settings["engine"] = settings.pop("decoder").replace("pillow", "torch")
+    state["experiment"]["resolved"]["decoder"] = "torch"
+    save_checkpoint(path, state)
+    text = (begun / "config.yaml").read_text()
+    assert "decoder: pillow" in text
+    (begun / "config.yaml").write_text(text.replace("decoder: pillow", "engine: torch"))
+    assert "instead of" not in go_on(begun)
 
 
 def test_an_earlier_release_finds_all_that_it_compares(begun):
@@ -407,11 +421,11 @@ def test_a_sweep_goes_on_with_moved_data_and_another_machine(settings, swept, tm
         "data": str(shutil.copytree(settings["data"], tmp_path / "moved")),
         "benchmark": shutil.copy(settings["benchmark"], tmp_path / "moved.json"),
     }
-    changes = {"engine": "dali", "compile": True, "resident": False, "threads": None}
+    changes = {"decoder": "dali", "compile": True, "resident": False, "threads": None}
     command = planned(swept, settings, **moved, **changes)
     assert set(command[3:]) == {
         *(f"--{name}={path}" for name, path in moved.items()),
-        *("--engine=dali", "--compile", "--no-resident"),
+        *("--decoder=dali", "--compile", "--no-resident"),
     }
 
 

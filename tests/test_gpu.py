@@ -23,7 +23,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
-    settings = {"method": method, "device": "cuda", "batch_size": 4, "engine": "torch"}
+    settings = {"method": method, "device": "cuda", "batch_size": 4, "decoder": "pillow"}
     experiment = Experiment(ExperimentConfig.parse(tiny_settings | settings))
     learner = experiment.method
     learner.prepare_model_for_new_task(experiment.task_data(0))
@@ -62,9 +62,11 @@ def test_images_stay_with_their_samples_while_training_is_behind(tiny_store, pre
         "resident": False,
     }
     view = everything(tiny_store)
-    expected = [batch.images for batch in make_loader(view, tiny_store, engine="torch", **options)]
+    expected = [
+        batch.images for batch in make_loader(view, tiny_store, decoder="pillow", **options)
+    ]
     found = []
-    for batch in make_loader(view, tiny_store, engine="dali", device="cuda", **options):
+    for batch in make_loader(view, tiny_store, decoder="dali", device="cuda", **options):
         torch.cuda._sleep(50_000_000)  # some 30 ms
         found.append(batch.images.clone())
     for ours, other in zip(found, expected, strict=True):
@@ -84,7 +86,7 @@ def test_resident_images_are_the_same_on_the_gpu(tiny_settings):
             normalize=False,
             resident=True,
             device=device,
-            engine="torch",
+            decoder="pillow",
         )
         for device in ("cpu", "cuda")
     ]

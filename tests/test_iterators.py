@@ -15,21 +15,21 @@ from hypothesis import strategies as st
 
 from iirc_data.augment import RandomCropFlip, RandomResizedCropFlip, TransformPreset, Unchanged
 from iirc_data.errors import LoaderError
-from iirc_data.loader import make_engine, make_loader, memory
+from iirc_data.loader import host_memory, make_decoder, make_loader
 from iirc_data.loader.idle import Idle
-from tests.test_loader import ENGINES, RESIDENT, Memories, everything, needs_dali, noise_image
+from tests.test_loader import DECODERS, RESIDENT, Memories, everything, needs_dali, noise_image
 
 CROPPED = TransformPreset(RandomCropFlip(), Unchanged(), (0.5,) * 3, (0.5,) * 3)
 RESIZED = TransformPreset(RandomResizedCropFlip(size=20), Unchanged(), (0.5,) * 3, (0.5,) * 3)
 
-engines = pytest.mark.parametrize("engine", ENGINES)
+decoders = pytest.mark.parametrize("decoder", DECODERS)
 
 
-def make_loaders(store, engine):
+def make_loaders(store, decoder):
     """Loaders that ask a decoder for much the same, and for other things."""
     view = everything(store).subset(np.arange(0, 60, 2))
     memories = Memories([noise_image(900 + i) for i in range(7)], [[0, -1]] * 7)
-    make = partial(make_loader, view, store, transforms=CROPPED, train=True, engine=engine)
+    make = partial(make_loader, view, store, transforms=CROPPED, train=True, decoder=decoder)
     return [
         make(batch_size=7, resident=False),
         make(batch_size=7, resident=False, seed=1, normalize=False),
@@ -46,18 +46,18 @@ def same(batch, other):
     )
 
 
-@pytest.fixture(scope="module", params=ENGINES)
+@pytest.fixture(scope="module", params=DECODERS)
 def loaders_and_what_they_show(request, tiny_store):
     """Loaders that share one decoder; for each, and each of two epochs, what it shows alone."""
     alone = []
-    for number in range(len(make_loaders(tiny_store, "torch"))):
-        loader = make_loaders(tiny_store, make_engine(request.param, threads=1))[number]
+    for number in range(len(make_loaders(tiny_store, "pillow"))):
+        loader = make_loaders(tiny_store, make_decoder(request.param, threads=1))[number]
         epochs = []
         for epoch in range(2):
             loader.set_epoch(epoch)
             epochs.append(list(loader))
         alone.append(epochs)
-    return make_loaders(tiny_store, make_engine(request.param, threads=2)), alone
+    return make_loaders(tiny_store, make_decoder(request.param, threads=2)), alone
 
 
 STEPS = st.lists(
@@ -81,7 +81,7 @@ def test_iterators_interleaved_at_random_show_what_each_shows_alone(
     loaders, alone = loaders_and_what_they_show
     live, held = [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "_SMALL", 0)  # so that batches take turns in the same memory
+        patch.setattr(host_memory, "_SMALL", 0)  # so that batches take turns in the same memory
         for step, number, argument in steps:
             if step == "begin":
                 loaders[number].set_epoch(argument)
@@ -128,9 +128,9 @@ def test_iterators_in_threads_show_what_each_shows_alone(loaders_and_what_they_s
 
 
 @RESIDENT
-@engines
-def test_an_iterator_shows_the_epoch_that_was_chosen_when_it_was_made(tiny_store, engine, resident):
-    loader = make_loaders(tiny_store, engine)[5 if resident else 0]
+@decoders
+def test_an_iterator_shows_the_epoch_chosen_when_it_was_made(tiny_store, decoder, resident):
+    loader = make_loaders(tiny_store, decoder)[5 if resident else 0]
     expected = list(loader)
     made = iter(loader)
     loader.set_epoch(1, first_batch=2)
@@ -155,7 +155,7 @@ def pipelines(monkeypatch):
 
 @needs_dali
 def test_there_are_as_many_pipelines_as_live_iterators_and_a_few_idle_ones(tiny_store, pipelines):
-    loader = make_loaders(tiny_store, make_engine("dali", threads=1))[0]
+    loader = make_loaders(tiny_store, make_decoder("dali", threads=1))[0]
     live = [iter(loader) for _ in range(7)]
     assert len(list(map(next, live))) == len(pipelines) == 7
     live.clear()
@@ -173,7 +173,7 @@ def test_a_pipeline_that_was_interrupted_serves_no_other_iterator(
 ):
     from nvidia.dali import Pipeline
 
-    loader = make_loaders(tiny_store, make_engine("dali", threads=1))[0]
+    loader = make_loaders(tiny_store, make_decoder("dali", threads=1))[0]
     expected = list(loader)
     calls, whole = [], getattr(Pipeline, method)
 
@@ -192,11 +192,11 @@ def test_a_pipeline_that_was_interrupted_serves_no_other_iterator(
     assert all(same(*pair) for pair in zip(loader, expected, strict=True))
 
 
-@engines
-def test_a_damaged_image_ends_only_the_iterator_that_meets_it(tiny_store, engine):
+@decoders
+def test_a_damaged_image_ends_only_the_iterator_that_meets_it(tiny_store, decoder):
     damaged = Memories([noise_image(1)] * 3, [[0, -1]] * 3)
     damaged.encoded[1] = damaged.encoded[1][:-200]
-    decoder = make_engine(engine)
+    decoder = make_decoder(decoder)
     view = everything(tiny_store)
     fine = make_loaders(tiny_store, decoder)[0]
     expected = list(fine)
@@ -212,7 +212,7 @@ def test_a_damaged_image_ends_only_the_iterator_that_meets_it(tiny_store, engine
                 train=True,
                 batch_size=7,
                 resident=False,
-                engine=decoder,
+                decoder=decoder,
             )
         )
     found += kept
@@ -222,7 +222,7 @@ def test_a_damaged_image_ends_only_the_iterator_that_meets_it(tiny_store, engine
 KEPT_TO_THE_END = """
 import sys
 from iirc_data.augment import TRANSFORM_PRESETS
-from iirc_data.loader import make_engine, make_loader
+from iirc_data.loader import make_decoder, make_loader
 from iirc_data.shards import ShardStore
 from tests.test_loader import everything
 store = ShardStore.open(sys.argv[1])
@@ -231,14 +231,14 @@ for name in sys.argv[2:]:
     for resident in (False, True):
         for preset in ("cifar", "imagenet")[:2 - resident]:
             loader = make_loader(everything(store), store, transforms=TRANSFORM_PRESETS[preset],
-                train=True, batch_size=8, resident=resident, engine=name)
+                train=True, batch_size=8, resident=resident, decoder=name)
             kept.append(iter(loader))
             next(kept[-1])
 """
 
 
 def test_iterators_that_are_kept_to_the_end_of_the_program_end_quietly(tiny_store):
-    command = [sys.executable, "-c", KEPT_TO_THE_END, str(tiny_store.root), *ENGINES]
+    command = [sys.executable, "-c", KEPT_TO_THE_END, str(tiny_store.root), *DECODERS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -1,4 +1,4 @@
-"""Loaders: order, augmentation, both engines, replay, and what goes wrong."""
+"""Loaders: order, augmentation, both decoders, replay, and what goes wrong."""
 
 import gc
 import io
@@ -24,7 +24,7 @@ from iirc_data.augment import (
 )
 from iirc_data.definitions import TEST, TRAIN
 from iirc_data.errors import LoaderError
-from iirc_data.loader import make_engine, make_loader
+from iirc_data.loader import make_decoder, make_engine, make_loader
 from iirc_data.order import batch_bounds, endless_order, epoch_order
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
@@ -34,11 +34,11 @@ from tests.conftest import encode, noise_image, write_image_folder
 try:
     import nvidia.dali  # noqa: F401
 
-    ENGINES = ["dali", "torch"]
+    DECODERS = ["dali", "pillow"]
 except ImportError:
-    ENGINES = ["torch"]
+    DECODERS = ["pillow"]
 
-needs_dali = pytest.mark.skipif("dali" not in ENGINES, reason="DALI is not installed")
+needs_dali = pytest.mark.skipif("dali" not in DECODERS, reason="DALI is not installed")
 CIFAR, IMAGENET = TRANSFORM_PRESETS["cifar"], TRANSFORM_PRESETS["imagenet"]
 RAW = TransformPreset(Unchanged(), Unchanged(), CIFAR.mean, CIFAR.std)
 
@@ -100,10 +100,12 @@ RESIDENT = pytest.mark.parametrize("resident", [False, True], ids=["streaming", 
 
 
 @RESIDENT
-@pytest.mark.parametrize("engine", ENGINES)
-def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, engine, resident):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, decoder, resident):
     memories = Memories([noise_image(900 + i) for i in range(5)], [[0, -1]] * 5)
-    found = batches(view, tiny_store, replay=memories, train=True, engine=engine, resident=resident)
+    found = batches(
+        view, tiny_store, replay=memories, train=True, decoder=decoder, resident=resident
+    )
     ids = torch.cat([batch.sample_ids for batch in found])
     in_buffer = torch.cat([batch.in_buffer for batch in found])
     assert sorted(ids[~in_buffer].tolist()) == view.sample_ids.tolist()
@@ -112,8 +114,8 @@ def test_an_epoch_shows_every_sample_and_every_memory_once(view, tiny_store, eng
 
 
 @RESIDENT
-@pytest.mark.parametrize("engine", ENGINES)
-def test_batches_keep_the_contract(view, tiny_store, engine, resident):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_batches_keep_the_contract(view, tiny_store, decoder, resident):
     memories = Memories([noise_image(1)] * 3, [[0, 1]] * 3)
     loader = make_loader(
         view,
@@ -122,7 +124,7 @@ def test_batches_keep_the_contract(view, tiny_store, engine, resident):
         transforms=CIFAR,
         train=True,
         batch_size=10,
-        engine=engine,
+        decoder=decoder,
         resident=resident,
     )
     found = list(loader)
@@ -145,11 +147,11 @@ def test_batches_keep_the_contract(view, tiny_store, engine, resident):
 
 
 @RESIDENT
-@pytest.mark.parametrize("engine", ENGINES)
-def test_pixels_are_pillows_and_come_in_the_order_of_the_view(tiny_store, engine, resident):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_pixels_are_pillows_and_come_in_the_order_of_the_view(tiny_store, decoder, resident):
     view = everything(tiny_store).subset([7, 3, 11, 0])
     options = {"transforms": RAW, "train": False, "normalize": False, "resident": resident}
-    (batch,) = batches(view, tiny_store, engine=engine, **options)
+    (batch,) = batches(view, tiny_store, decoder=decoder, **options)
     assert batch.sample_ids.tolist() == [7, 3, 11, 0]
     for image, sample_id in zip(batch.images, batch.sample_ids.tolist(), strict=True):
         decoded = Image.open(io.BytesIO(tiny_store.read(sample_id).tobytes())).convert("RGB")
@@ -160,18 +162,18 @@ def test_normalisation_is_torchvisions(tiny_store):
     from torchvision.transforms.v2 import functional
 
     view = everything(tiny_store).subset([0, 1])
-    (raw,) = batches(view, tiny_store, train=False, normalize=False, engine="torch")
-    (batch,) = batches(view, tiny_store, train=False, engine="torch")
+    (raw,) = batches(view, tiny_store, train=False, normalize=False, decoder="pillow")
+    (batch,) = batches(view, tiny_store, train=False, decoder="pillow")
     expected = functional.normalize(raw.images.float() / 255, list(CIFAR.mean), list(CIFAR.std))
     torch.testing.assert_close(batch.images, expected, atol=1e-5, rtol=1e-5)
 
 
 @needs_dali
-def test_engines_are_equal_where_nothing_is_resized(view, tiny_store):
+def test_decoders_are_equal_where_nothing_is_resized(view, tiny_store):
     options = {"train": True, "normalize": False, "seed": 5}
     for ours, other in zip(
-        batches(view, tiny_store, engine="dali", **options),
-        batches(view, tiny_store, engine="torch", **options),
+        batches(view, tiny_store, decoder="dali", **options),
+        batches(view, tiny_store, decoder="pillow", **options),
         strict=True,
     ):
         assert torch.equal(ours.sample_ids, other.sample_ids)
@@ -180,12 +182,12 @@ def test_engines_are_equal_where_nothing_is_resized(view, tiny_store):
 
 @needs_dali
 @pytest.mark.parametrize("train", [True, False])
-def test_engines_agree_on_resized_photographs(photographs, train):
+def test_decoders_agree_on_resized_photographs(photographs, train):
     options = {"train": train, "normalize": False, "transforms": IMAGENET, "seed": 3}
     view = everything(photographs)
     for ours, other in zip(
-        batches(view, photographs, engine="dali", **options),
-        batches(view, photographs, engine="torch", **options),
+        batches(view, photographs, decoder="dali", **options),
+        batches(view, photographs, decoder="pillow", **options),
         strict=True,
     ):
         assert torch.equal(ours.sample_ids, other.sample_ids)
@@ -199,7 +201,7 @@ def test_evaluation_of_photographs_is_torchvisions(photographs):
 
     view = everything(photographs)
     found = batches(
-        view, photographs, transforms=IMAGENET, train=False, normalize=False, engine="torch"
+        view, photographs, transforms=IMAGENET, train=False, normalize=False, decoder="pillow"
     )
     images = torch.cat([batch.images for batch in found])
     for number in range(8):
@@ -210,8 +212,8 @@ def test_evaluation_of_photographs_is_torchvisions(photographs):
         assert np.abs(shown.astype(int) - expected).max() <= 1  # rounding
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_rare_pixel_formats_come_as_pillow_converts_them(tmp_path, engine):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_rare_pixel_formats_come_as_pillow_converts_them(tmp_path, decoder):
     folder = tmp_path / "images" / "train" / "photo"
     folder.mkdir(parents=True)
     for mode, extension in [("CMYK", "jpg"), ("L", "jpg"), ("P", "png"), ("RGBA", "png")]:
@@ -225,54 +227,54 @@ def test_rare_pixel_formats_come_as_pillow_converts_them(tmp_path, engine):
     write_shards(open_folder(tmp_path / "images"), tmp_path / "shards")
     store = ShardStore.open(tmp_path / "shards")
     (batch,) = batches(
-        everything(store), store, transforms=RAW, train=False, normalize=False, engine=engine
+        everything(store), store, transforms=RAW, train=False, normalize=False, decoder=decoder
     )
     for image, path in zip(batch.images, sorted(folder.iterdir()), strict=True):
         expected = np.asarray(Image.open(path).convert("RGB"))
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected), path.name
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_damaged_image_is_named_by_shard_and_key_and_the_engine_goes_on(tmp_path, engine):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_damaged_image_is_named_by_shard_and_key_and_the_decoder_goes_on(tmp_path, decoder):
     folder = write_image_folder(tmp_path / "images", {"train": {"photo": 6}})
     whole = (folder / "train" / "photo" / "0004.jpg").read_bytes()
     (folder / "train" / "photo" / "0004.jpg").write_bytes(whole[:-80])
     write_shards(open_folder(folder), tmp_path / "shards")
     store = ShardStore.open(tmp_path / "shards")
-    decoder = make_engine(engine)
+    decoder = make_decoder(decoder)
     view = everything(store)
     with pytest.raises(LoaderError, match=r"photo-000000\.tar:0004\.jpg"):
-        batches(view, store, train=False, batch_size=3, engine=decoder)
-    fine = batches(view.subset([0, 1, 2, 3, 5]), store, train=False, engine=decoder)
+        batches(view, store, train=False, batch_size=3, decoder=decoder)
+    fine = batches(view.subset([0, 1, 2, 3, 5]), store, train=False, decoder=decoder)
     assert len(fine[0]) == 5
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_images_of_different_sizes_that_are_not_resized_are_refused(tmp_path, engine):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_images_of_different_sizes_that_are_not_resized_are_refused(tmp_path, decoder):
     folder = write_image_folder(tmp_path / "images", {"train": {"photo": 2}})
     (folder / "train" / "photo" / "wide.jpg").write_bytes(encode(noise_image(0, width=40)))
     write_shards(open_folder(folder), tmp_path / "shards")
     store = ShardStore.open(tmp_path / "shards")
     with pytest.raises(LoaderError, match="differ in size"):
-        batches(everything(store), store, transforms=RAW, train=False, engine=engine)
+        batches(everything(store), store, transforms=RAW, train=False, decoder=decoder)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_one_engine_serves_many_loaders_and_half_read_epochs(view, tiny_store, engine):
-    decoder = make_engine(engine)
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_one_decoder_serves_many_loaders_and_half_read_epochs(view, tiny_store, decoder):
+    decoder = make_decoder(decoder)
     loader = make_loader(
         view,
         tiny_store,
         transforms=CIFAR,
         train=True,
         batch_size=4,
-        engine=decoder,
+        decoder=decoder,
         resident=False,
     )
     expected = [batch.images for batch in loader]
     for _ in range(3):
         next(iter(loader))  # abandoned after one batch
-    other = batches(view, tiny_store, transforms=IMAGENET, train=False, engine=decoder)
+    other = batches(view, tiny_store, transforms=IMAGENET, train=False, decoder=decoder)
     assert other[0].images.shape[-1] == 224
     for before, after in zip(expected, loader, strict=True):
         assert torch.equal(before, after.images)
@@ -286,8 +288,8 @@ def test_training_and_evaluation_take_turns_without_building_pipelines(
 
     built, build = [], dali_pipeline._build_pipeline
     monkeypatch.setattr(dali_pipeline, "_build_pipeline", lambda *a: built.append(a) or build(*a))
-    decoder = make_engine("dali", threads=1)
-    options = {"transforms": CIFAR, "resident": False, "engine": decoder, "batch_size": 8}
+    decoder = make_decoder("dali", threads=1)
+    options = {"transforms": CIFAR, "resident": False, "decoder": decoder, "batch_size": 8}
     train = make_loader(view, tiny_store, train=True, **options)
     evaluate = make_loader(view, tiny_store, train=False, **options)
     for epoch in range(3):
@@ -309,10 +311,10 @@ def resources() -> dict[str, int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
 @RESIDENT
-@pytest.mark.parametrize("engine", ENGINES)
-def test_fifty_epochs_and_twenty_tasks_leak_nothing(view, tiny_store, engine, resident):
-    decoder = make_engine(engine, threads=2)
-    options = {"transforms": CIFAR, "engine": decoder, "batch_size": 8}
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_fifty_epochs_and_twenty_tasks_leak_nothing(view, tiny_store, decoder, resident):
+    decoder = make_decoder(decoder, threads=2)
+    options = {"transforms": CIFAR, "decoder": decoder, "batch_size": 8}
 
     def learn_task(task):
         rows = np.random.default_rng(task).permutation(len(view))[:16]
@@ -339,10 +341,10 @@ def test_fifty_epochs_and_twenty_tasks_leak_nothing(view, tiny_store, engine, re
     assert memory < 4096  # one batch leaked by each epoch would be 5 MiB and more
 
 
-def test_closing_the_torch_engine_ends_its_threads(view, tiny_store):
+def test_closing_the_torch_decoder_ends_its_threads(view, tiny_store):
     before = set(threading.enumerate())
-    decoder = make_engine("torch", threads=3)
-    batches(view, tiny_store, train=True, engine=decoder)
+    decoder = make_decoder("pillow", threads=3)
+    batches(view, tiny_store, train=True, decoder=decoder)
     started = set(threading.enumerate()) - before
     assert started
     decoder.close()
@@ -352,7 +354,7 @@ def test_closing_the_torch_engine_ends_its_threads(view, tiny_store):
 @RESIDENT
 def test_epochs_differ_and_repeat_by_seed(view, tiny_store, resident):
     loader = make_loader(
-        view, tiny_store, transforms=CIFAR, train=True, engine="torch", resident=resident
+        view, tiny_store, transforms=CIFAR, train=True, decoder="pillow", resident=resident
     )
     first = [batch.images for batch in loader]
     loader.set_epoch(1)
@@ -383,7 +385,7 @@ def test_resident_images_are_shown_as_streamed_ones(view, tiny_store, normalize,
         normalize=normalize,
         replay_multiplier=1.5,
         seed=3,
-        engine="torch",
+        decoder="pillow",
     )
     resident, streaming = make(resident=True), make(resident=False)
     assert resident.n_samples == streaming.n_samples == len(view) + 10
@@ -408,19 +410,19 @@ def test_resident_images_are_decoded_once(view, tiny_store):
         name = "counting"
 
         def __init__(self):
-            self.engine, self.decoded = make_engine("torch"), 0
+            self.decoder, self.decoded = make_decoder("pillow"), 0
 
         def images(self, requests):
-            for images in self.engine.images(requests):
+            for images in self.decoder.images(requests):
                 self.decoded += len(images)
                 yield images
 
-    engine = Counting()
-    loader = make_loader(view, tiny_store, transforms=CIFAR, train=True, engine=engine)
+    decoder = Counting()
+    loader = make_loader(view, tiny_store, transforms=CIFAR, train=True, decoder=decoder)
     for epoch in range(3):
         loader.set_epoch(epoch)
         assert sum(len(batch) for batch in loader) == len(view)
-    assert engine.decoded == len(view)
+    assert decoder.decoded == len(view)
 
 
 def test_what_is_small_is_resident_and_what_is_large_is_not(view, tiny_store, monkeypatch):
@@ -479,7 +481,7 @@ def test_ranks_share_full_batches_of_an_endless_stream(view, tiny_store, residen
         "transforms": CIFAR,
         "train": True,
         "endless": True,
-        "engine": "torch",
+        "decoder": "pillow",
         "resident": resident,
         "normalize": False,
     }
@@ -518,7 +520,7 @@ def test_ranks_together_show_what_one_process_shows(view, tiny_store, resident):
     options = {
         "transforms": CIFAR,
         "train": True,
-        "engine": "torch",
+        "decoder": "pillow",
         "normalize": False,
         "resident": resident,
     }
@@ -614,10 +616,10 @@ def importing_dali(monkeypatch):
 def test_pillow_decodes_only_where_dali_is_not_installed(importing_dali, missing, caplog):
     importing_dali(ModuleNotFoundError(f"No module named {missing!r}", name=missing))
     with caplog.at_level("INFO", "iirc_data"):
-        assert make_engine("auto").name == "torch"
-    assert "engine torch decodes images for cpu (asked for: auto)" in caplog.text
+        assert make_decoder("auto").name == "pillow"
+    assert "decoder pillow decodes images for cpu (asked for: auto)" in caplog.text
     with pytest.raises(LoaderError, match="DALI is not installed: pip install"):
-        make_engine("dali")
+        make_decoder("dali")
 
 
 @pytest.mark.parametrize(
@@ -633,38 +635,38 @@ def test_a_broken_dali_is_an_error_and_never_another_decoder(importing_dali, err
     importing_dali(error)
     for name in ("auto", "dali"):
         with pytest.raises(LoaderError, match=r"cannot be imported.*reinstall") as caught:
-            make_engine(name)
+            make_decoder(name)
         assert str(error) in str(caught.value)
-    assert make_engine("torch").name == "torch"
+    assert make_decoder("pillow").name == "pillow"
 
 
 @needs_dali
 def test_dali_that_cannot_start_is_an_error_in_one_line(view, tiny_store, monkeypatch):
     from nvidia.dali import Pipeline
 
-    assert make_engine("auto").name == "dali"
+    assert make_decoder("auto").name == "dali"
 
     def build(self):
         raise RuntimeError("Critical error when building pipeline:\n  out of memory")
 
     monkeypatch.setattr(Pipeline, "build", build)
     with pytest.raises(LoaderError, match=r"DALI cannot start on cpu: .*: out of memory; choose"):
-        batches(view, tiny_store, train=True, engine="dali")
+        batches(view, tiny_store, train=True, decoder="dali")
 
 
 @pytest.mark.parametrize(
     ("processes", "threads"),
     [(None, 6), ("1", 6), ("2", 3), ("4", 1), ("50", 1), ("0", 6), ("many", 6)],
 )
-@pytest.mark.parametrize("engine", ENGINES)
-def test_processes_of_a_machine_divide_its_processors(engine, processes, threads, monkeypatch):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_processes_of_a_machine_divide_its_processors(decoder, processes, threads, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    decoder = make_engine(engine)
+    decoder = make_decoder(decoder)
     assert decoder._pool._max_workers == threads
-    if engine == "dali":
+    if decoder == "dali":
         assert decoder._threads == threads
     decoder.close()
 
@@ -709,21 +711,29 @@ def test_impossible_means_and_deviations_are_refused(values, problem):
         TransformPreset(Unchanged(), Unchanged(), **{"mean": CIFAR.mean, "std": CIFAR.std} | values)
 
 
-def test_an_unknown_engine_is_refused(view, tiny_store):
-    with pytest.raises(LoaderError, match="unknown loader engine"):
-        make_loader(view, tiny_store, transforms=CIFAR, train=True, engine="fast")  # type: ignore
+def test_an_unknown_decoder_is_refused(view, tiny_store):
+    with pytest.raises(LoaderError, match="unknown decoder"):
+        make_loader(view, tiny_store, transforms=CIFAR, train=True, decoder="fast")  # type: ignore
+
+
+def test_former_names_of_decoders_are_read(view, tiny_store):
+    expected = batches(view, tiny_store, train=True, decoder="pillow")
+    for former in (make_engine("torch"), "torch"):
+        found = batches(view, tiny_store, train=True, engine=former)
+        assert torch.equal(found[0].images, expected[0].images)
+    assert make_engine("torch").name == "pillow"
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(
-    not torch.cuda.is_available() or "dali" not in ENGINES, reason="needs a GPU and DALI"
+    not torch.cuda.is_available() or "dali" not in DECODERS, reason="needs a GPU and DALI"
 )
 def test_gpu_decoding_is_close_to_pillows(photographs):
     options = {"train": True, "normalize": False, "transforms": IMAGENET}
     view = everything(photographs)
     for ours, other in zip(
-        batches(view, photographs, engine="dali", device="cuda", **options),
-        batches(view, photographs, engine="torch", **options),
+        batches(view, photographs, decoder="dali", device="cuda", **options),
+        batches(view, photographs, decoder="pillow", **options),
         strict=True,
     ):
         assert ours.images.device.type == "cuda"

@@ -84,7 +84,7 @@ def test_folders_whose_names_are_not_utf8_serve(tiny_settings, tmp_path, monkeyp
     folder.mkdir()
     (folder / "shards").symlink_to(tiny_settings["data"])
     monkeypatch.chdir(folder)
-    settings = {"data": "shards", "method": "finetune", "threads": 1, "engine": "torch"}
+    settings = {"data": "shards", "method": "finetune", "threads": 1, "decoder": "pillow"}
     values = tiny_settings | settings | {"samples_per_class": 3}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     run = folder / os.fsdecode(b"r\xe9sultat[red]")

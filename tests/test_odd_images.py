@@ -1,7 +1,7 @@
 """Every odd image that sharding accepts trains with the same pixels, whatever decodes it.
 
 The cases are those of :mod:`tests.odd_cases`, in both splits and in the replay buffer, at random
-places in batches, decoded by every engine and compared with Pillow.
+places in batches, decoded by every decoder and compared with Pillow.
 """
 
 import io
@@ -18,7 +18,7 @@ from PIL import Image
 from iirc_data.augment import RandomCropFlip, RandomResizedCropFlip, TransformPreset, Unchanged
 from iirc_data.definitions import TEST, TRAIN
 from iirc_data.errors import LoaderError, SourceError
-from iirc_data.loader import make_engine, make_loader
+from iirc_data.loader import make_decoder, make_loader
 from iirc_data.loader.decoder import read_plain
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.class_writer import WriteSettings, write_class
@@ -27,12 +27,12 @@ from iirc_data.sources.images import read_header
 from tests.conftest import encode, noise_image
 from tests.made_images import join_png, split_png
 from tests.odd_cases import HEIGHT, WIDTH, odd_cases
-from tests.test_loader import ENGINES, everything, needs_dali
+from tests.test_loader import DECODERS, everything, needs_dali
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Palette images with Transparency", "ignore:Image appears to be a malformed MPO"
 )
-engines = pytest.mark.parametrize("engine", ENGINES)
+decoders = pytest.mark.parametrize("decoder", DECODERS)
 
 
 def preset(transform):
@@ -86,7 +86,7 @@ def write_files(folder: Path, cases: dict[str, bytes]) -> None:
 
 def test_there_are_hundreds_of_odd_cases_of_each_fate():
     counts = {kind: len(cases) for kind, cases in sorted_cases().items()}
-    assert sum(counts.values()) * len(ENGINES) >= 200
+    assert sum(counts.values()) * len(DECODERS) >= 200
     assert counts["trained on"] >= 200
     assert min(counts.values()) >= 50, counts
 
@@ -133,7 +133,7 @@ class AllAsMemories:
         return f"memory {self.store.name(slot)}"
 
 
-def shown(store, engine, transform, *, memories=False, batch_size=23):
+def shown(store, decoder, transform, *, memories=False, batch_size=23):
     """Sample ids and images of an epoch, shuffled."""
     view = everything(store)
     options = {"transforms": TRANSFORMS[transform], "normalize": False, "resident": False}
@@ -144,7 +144,7 @@ def shown(store, engine, transform, *, memories=False, batch_size=23):
         train=True,
         seed=4,
         batch_size=batch_size,
-        engine=engine,
+        decoder=decoder,
         **options,
     )
     with warnings.catch_warnings(record=True) as caught:
@@ -164,10 +164,10 @@ def different(store, ids, images, expected) -> list[str]:
     ]
 
 
-@engines
+@decoders
 @pytest.mark.parametrize("memories", [False, True], ids=["view", "memories"])
-def test_images_show_the_pixels_of_pillow(store, engine, memories):
-    ids, images, refusals = shown(store, engine, "unchanged", memories=memories)
+def test_images_show_the_pixels_of_pillow(store, decoder, memories):
+    ids, images, refusals = shown(store, decoder, "unchanged", memories=memories)
     assert sorted(ids) == list(range(len(store)))
     expected = [pillow(store.read(sample_id).tobytes()) for sample_id in ids]
     assert different(store, ids, images, expected) == []
@@ -175,7 +175,7 @@ def test_images_show_the_pixels_of_pillow(store, engine, memories):
     assert len(set(names)) == len(names)
     name = AllAsMemories(store).name if memories else store.name
     assert set(names) <= {name(sample_id) for sample_id in ids}
-    if engine == "dali":
+    if decoder == "dali":
         assert any("wrong sum of its pixels" in name for name in names)
 
 
@@ -183,7 +183,7 @@ def test_images_show_the_pixels_of_pillow(store, engine, memories):
 @pytest.mark.parametrize("transform", ["cropped", "resized"])
 def test_augmented_images_are_the_same_whatever_decodes_them(store, transform):
     ids, images, _ = shown(store, "dali", transform, batch_size=32)
-    same_ids, expected, _ = shown(store, "torch", transform, batch_size=32)
+    same_ids, expected, _ = shown(store, "pillow", transform, batch_size=32)
     assert ids == same_ids
     assert different(store, ids, images, expected) == []
 
@@ -220,22 +220,22 @@ def test_damaged_images_are_found_by_decoding_when_sharding(tmp_path, damaged):
         assert file_name(0, name) in str(caught.value)
 
 
-@engines
+@decoders
 @pytest.mark.parametrize("transform", ["unchanged", "resized"])
-def test_a_damaged_image_is_named_whatever_decodes_it(damaged, engine, transform):
-    decoder = make_engine(engine, threads=1)
+def test_a_damaged_image_is_named_whatever_decodes_it(damaged, decoder, transform):
+    decoder = make_decoder(decoder, threads=1)
     view = everything(damaged)
     last = len(view) - 1
     options = {"transforms": TRANSFORMS[transform], "train": True, "shuffle": False}
     for sample_id in range(1, last):
         places = [sample_id, 0, last] if sample_id % 2 else [0, last, sample_id]
         loader = make_loader(
-            view.subset(places), damaged, engine=decoder, resident=False, **options
+            view.subset(places), damaged, decoder=decoder, resident=False, **options
         )
         with pytest.raises(LoaderError) as caught:
             list(loader)
         assert damaged.name(sample_id) in str(caught.value)
-    fine = make_loader(view.subset([0, last]), damaged, engine=decoder, **options)
+    fine = make_loader(view.subset([0, last]), damaged, decoder=decoder, **options)
     assert sum(len(batch) for batch in fine) == 2
 
 
@@ -266,9 +266,9 @@ def half_refused(tmp_path) -> ShardStore:
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_dali_goes_on_after_images_that_it_refuses(half_refused, transform):
     """At the begin and end of batches, in neighbouring ones, beside another iterator."""
-    decoder = make_engine("dali", threads=2)
+    decoder = make_decoder("dali", threads=2)
 
-    def loader(engine, view=everything(half_refused), batch_size=4):  # noqa: B008
+    def loader(decoder, view=everything(half_refused), batch_size=4):  # noqa: B008
         return make_loader(
             view,
             half_refused,
@@ -277,10 +277,10 @@ def test_dali_goes_on_after_images_that_it_refuses(half_refused, transform):
             shuffle=False,
             batch_size=batch_size,
             resident=False,
-            engine=engine,
+            decoder=decoder,
         )
 
-    expected = [batch.images for batch in loader("torch")]
+    expected = [batch.images for batch in loader("pillow")]
     sound = [1, 2, 5, 6, 7, 8, 9, 10]
     fine = loader(decoder, view=everything(half_refused).subset(sound), batch_size=1)
     alone = [batch.images for batch in fine]
@@ -310,7 +310,7 @@ def test_where_neither_decodes_the_culprit_is_named(tmp_path):
     write_files(tmp_path / "images" / TRAIN / "a", files)
     write_shards(open_folder(tmp_path / "images"), tmp_path / "shards")
     store = ShardStore.open(tmp_path / "shards")
-    options = {"transforms": TRANSFORMS["unchanged"], "train": False, "engine": "dali"}
+    options = {"transforms": TRANSFORMS["unchanged"], "train": False, "decoder": "dali"}
     with pytest.raises(LoaderError, match=r"cannot decode .*:0003 d\.png: .*damaged"):
         list(make_loader(everything(store), store, resident=False, **options))
 
@@ -322,9 +322,9 @@ def test_a_failure_that_is_no_images_fault_is_dalis_own(half_refused, monkeypatc
     def outputs(self):
         raise DaliError("out of memory")
 
-    decoder = make_engine("dali", threads=1)
+    decoder = make_decoder("dali", threads=1)
     view = everything(half_refused).subset([1, 2])
-    options = {"transforms": TRANSFORMS["unchanged"], "train": False, "engine": decoder}
+    options = {"transforms": TRANSFORMS["unchanged"], "train": False, "decoder": decoder}
     monkeypatch.setattr(
         "iirc_data.loader.dali.SingleDecoder.decode", lambda self, request: torch.zeros(1)
     )

@@ -34,7 +34,7 @@ def test_a_sweep_trains_the_method_of_a_script(tiny_settings, tmp_path):
     script = tmp_path / "my iirc.py"
     script.write_text(SCRIPT)
     settings = tmp_path / "settings.yaml"
-    values = {"threads": 1, "engine": "torch", "samples_per_class": 4}
+    values = {"threads": 1, "decoder": "pillow", "samples_per_class": 4}
     settings.write_text(yaml.safe_dump(tiny_settings | values))
     given = ["--config", settings, "--method", "mine"]
     sweep = CONTEXT.Process(

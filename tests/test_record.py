@@ -18,7 +18,7 @@ from tests.test_resume import QUIET, assert_equal_runs
 
 @pytest.fixture(scope="module")
 def run(tiny_settings, tmp_path_factory) -> Path:
-    settings = tiny_settings | {"method": "finetune", "threads": 1, "engine": "torch"}
+    settings = tiny_settings | {"method": "finetune", "threads": 1, "decoder": "pillow"}
     output = tmp_path_factory.mktemp("runs") / "run"
     return run_experiment(ExperimentConfig.parse(settings), output, QUIET)
 

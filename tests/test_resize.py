@@ -11,11 +11,11 @@ from PIL import Image, ImageOps
 
 from iirc_data.augment import TRANSFORM_PRESETS, Augmentation, RandomResizedCropFlip, uniform
 from iirc_data.errors import LoaderError
-from iirc_data.loader import make_engine, pixels
+from iirc_data.loader import make_decoder, resize
 from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
 from iirc_data.loader.fallback import with_finished
 from iirc_data.loader.resize import decode_and_augment, far_larger, resize_and_crop, stack
-from tests.test_loader import ENGINES
+from tests.test_loader import DECODERS
 
 sides = st.integers(1, 60)
 edges = st.integers(-70, 70)
@@ -87,8 +87,8 @@ def test_only_what_is_shown_may_be_resized(height, width, tall, wide, top, left,
     expected = np.asarray(resized.crop((left, top, left + columns, top + rows)))
     asked = augmentation(resize=(tall, wide), crop=(top, left), output_size=(rows, columns))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pixels, "_LARGE", 0)
-        patch.setattr(pixels, "_FAR_LARGER", 0)
+        patch.setattr(resize, "_LARGE", 0)
+        patch.setattr(resize, "_FAR_LARGER", 0)
         found = resize_and_crop(torch.from_numpy(image), asked, 0).numpy()
     assert np.abs(found.astype(int) - expected).max() <= 1
 
@@ -108,8 +108,8 @@ def evaluated(heights, widths):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("length", [20_000, 1_200_000])
 @pytest.mark.parametrize("is_tall", [True, False], ids=["tall", "wide"])
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_line_of_pixels_is_evaluated_at_the_cost_of_what_is_shown(engine, is_tall, length):
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_line_of_pixels_is_evaluated_at_the_cost_of_what_is_shown(decoder, is_tall, length):
     shape = (length, 1) if is_tall else (1, length)
     image = drawn(*shape)
     asked = evaluated(*(np.array([side], np.int32) for side in shape))
@@ -117,7 +117,7 @@ def test_a_line_of_pixels_is_evaluated_at_the_cost_of_what_is_shown(engine, is_t
     data = encode_rgb_png(Image.fromarray(image))
     odd = frozenset([0] if length > 1_000_000 else [])  # what a look at it tells
     request = DecodeRequest([data], asked, str, odd)
-    (shown,) = next(iter(make_engine(engine, threads=1).images([request])))
+    (shown,) = next(iter(make_decoder(decoder, threads=1).images([request])))
     start, stop = length // 2 - 5, length // 2 + 5
     part = image[start:stop] if is_tall else image[:, start:stop]
     whole = Image.fromarray(part).resize(
@@ -139,10 +139,10 @@ def test_what_pillow_finished_is_shown_by_dali_as_it_is():
     finished = with_finished(request, shown)
     assert shown.keys() == {0, 2}
     assert finished.augmentation.resize.max() <= 320
-    for engine in ENGINES:
-        decoder = make_engine(engine, threads=1)
+    for decoder in DECODERS:
+        decoder = make_decoder(decoder, threads=1)
         batches = [next(iter(decoder.images([asked]))) for asked in (request, finished)]
-        assert torch.equal(*batches), engine
+        assert torch.equal(*batches), decoder
 
 
 @given(

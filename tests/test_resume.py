@@ -37,7 +37,7 @@ def settings(tiny_settings) -> dict[str, object]:
     return tiny_settings | {
         "epochs_per_task": 2,
         "threads": 1,
-        "engine": "torch",
+        "decoder": "pillow",
         "use_best_model": True,
         "reduce_lr_on_plateau": True,
     }

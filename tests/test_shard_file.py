@@ -20,7 +20,7 @@ from iirc_data.shards.shard_file import ShardFile
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from tests.conftest import write_image_folder
-from tests.test_loader import ENGINES, everything
+from tests.test_loader import DECODERS, everything
 
 N_SHARDS = 24
 FILES = Path("/proc/self/fd")
@@ -56,10 +56,10 @@ def fail(monkeypatch, number=errno.EIO):
     monkeypatch.setattr(os, "preadv", failing)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("fault", ["cut", "emptied", "input/output error"])
 def test_a_shard_that_is_lost_while_it_is_read_is_an_error_that_names_it(
-    shards, engine, fault, monkeypatch
+    shards, decoder, fault, monkeypatch
 ):
     opened = ShardStore.open(shards)
     loader = make_loader(
@@ -69,7 +69,7 @@ def test_a_shard_that_is_lost_while_it_is_read_is_an_error_that_names_it(
         train=True,
         batch_size=4,
         resident=False,
-        engine=engine,
+        decoder=decoder,
     )
     batches = iter(loader)
     next(batches)

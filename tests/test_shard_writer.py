@@ -493,8 +493,8 @@ def test_fewer_than_one_worker_is_refused(tiny_folder, tmp_path):
 # --- read by others ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["torch", "dali"])
-def test_odd_images_show_the_pixels_of_pillows_conversion(tmp_path, engine):
+@pytest.mark.parametrize("decoder", ["pillow", "dali"])
+def test_odd_images_show_the_pixels_of_pillows_conversion(tmp_path, decoder):
     folder = tmp_path / "images" / "train" / "odd"
     folder.mkdir(parents=True)
     for name, data in odd_images().items():
@@ -507,7 +507,7 @@ def test_odd_images_show_the_pixels_of_pillows_conversion(tmp_path, engine):
     view = TaskView(("odd",), (0,), 0, 1, (0,), np.arange(n), labels)
     as_is = TransformPreset(Unchanged(), Unchanged(), mean=(0.0,) * 3, std=(1.0,) * 3)
     batches = make_loader(
-        view, store, transforms=as_is, train=False, batch_size=1, normalize=False, engine=engine
+        view, store, transforms=as_is, train=False, batch_size=1, normalize=False, decoder=decoder
     )
     for batch, name in zip(batches, sorted(odd_images()), strict=True):
         expected = np.asarray(Image.open(folder / name).convert("RGB"))

@@ -27,13 +27,14 @@ from fsspec.spec import AbstractFileSystem
 from typer.testing import CliRunner
 
 from iirc_data.commands.data import app, parse_task_ids
+from iirc_data.dataset_checks import needed_classes
 from iirc_data.errors import BenchmarkError, ShardError
 from iirc_data.shards import ShardStore, addresses, load_manifest, write_shards
 from iirc_data.shards.parallel import for_each
 from iirc_data.shards.sharing import MARKER_NAME, publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
-from iirc_data.task_view import TaskSequence, needed_classes
+from iirc_data.task_view import TaskSequence
 from tests.conftest import write_image_folder
 from tests.full_disk import space_left
 from tests.processes import CONTEXT

@@ -29,7 +29,7 @@ QUIET = Console(quiet=True)
 def settings(tiny_settings) -> dict[str, object]:
     # a buffer that shrinks: what an earlier task saw is more than what is left of it
     sizes = {"n_memories_per_class": -1, "total_n_mems": 12}
-    return tiny_settings | sizes | {"method": "icarl_cnn", "engine": "torch", "threads": 1}
+    return tiny_settings | sizes | {"method": "icarl_cnn", "decoder": "pillow", "threads": 1}
 
 
 @pytest.fixture(scope="module")

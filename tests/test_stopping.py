@@ -19,7 +19,7 @@ from iirc_train.training.launch import resume_experiment, run_experiment
 from tests.processes import hear_ctrl_c
 from tests.test_resume import QUIET, assert_equal_runs
 
-SETTINGS = {"method": "finetune", "threads": 1, "engine": "torch", "epochs_per_task": 6}
+SETTINGS = {"method": "finetune", "threads": 1, "decoder": "pillow", "epochs_per_task": 6}
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -35,7 +35,7 @@ def finished_record() -> dict[str, object]:
 @pytest.fixture
 def settings_file(tiny_settings, tmp_path) -> Path:
     path = tmp_path / "settings.yaml"
-    path.write_text(yaml.safe_dump(tiny_settings | {"threads": 1, "engine": "torch"}))
+    path.write_text(yaml.safe_dump(tiny_settings | {"threads": 1, "decoder": "pillow"}))
     return path
 
 
@@ -213,7 +213,7 @@ def test_an_executor_that_loses_a_run_does_not_stop_the_others(settings_file, tm
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
-    settings = {"epochs_per_task": 500, "checkpoint_interval": 0, "threads": 1, "engine": "torch"}
+    settings = {"epochs_per_task": 500, "checkpoint_interval": 0, "threads": 1, "decoder": "pillow"}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tiny_settings | settings))
     sweep = tmp_path / "sweep"
     process = start(

@@ -12,8 +12,8 @@ import pytest
 from iirc_data.benchmarks import SamplingSettings
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, TRAIN
 from iirc_data.errors import BenchmarkError
-from iirc_data.splits import published_imagenet_order, split_training_samples
-from iirc_data.task_view import TaskSequence, split_sample_ids
+from iirc_data.splits import published_imagenet_order, split_sample_ids, split_training_samples
+from iirc_data.task_view import TaskSequence
 
 
 def published_dataset(benchmark, store, split, schedule, complete, test_mode):

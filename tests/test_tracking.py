@@ -20,7 +20,7 @@ from tests.test_resume import QUIET
 
 @pytest.fixture(scope="module")
 def config(tiny_settings) -> ExperimentConfig:
-    settings = {"method": "finetune", "threads": 1, "engine": "torch"}
+    settings = {"method": "finetune", "threads": 1, "decoder": "pillow"}
     return ExperimentConfig.parse(tiny_settings | settings)
 
 

@@ -63,7 +63,7 @@ def start():
 def test_a_run_killed_over_and_over_ends_like_an_unbroken_one(
     tiny_settings, tmp_path, start, method
 ):
-    settings = tiny_settings | {"method": method, "threads": 1, "engine": "torch"}
+    settings = tiny_settings | {"method": method, "threads": 1, "decoder": "pillow"}
     begin = partial(start, settings)
     expected, run = tmp_path / "unbroken", tmp_path / "run"
     process = begin(expected, None)

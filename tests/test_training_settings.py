@@ -26,7 +26,7 @@ def settings(tiny_settings) -> dict[str, object]:
     return tiny_settings | {
         "method": "finetune",
         "n_memories_per_class": 0,
-        "engine": "torch",
+        "decoder": "pillow",
         "threads": 1,
     }
 

@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[1]
 def runs(tiny_settings, tmp_path_factory) -> dict[int, Path]:
     """All methods' runs by one process, and by two."""
     root = tmp_path_factory.mktemp("ranks")
-    settings = tiny_settings | {"engine": "torch", "threads": 1, "lr": 0.05, "epochs_per_task": 2}
+    settings = tiny_settings | {"decoder": "pillow", "threads": 1, "lr": 0.05, "epochs_per_task": 2}
     (root / "settings.json").write_text(json.dumps(settings))
     launched = []
     for n in (1, 2):

@@ -7,17 +7,12 @@ from rich.table import Table
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.console import one_line, plain_console
-from iirc_data.coverage import classes_without_images
+from iirc_data.dataset_checks import check_classes, classes_without_images
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import Manifest, ShardStore
 from iirc_data.spelling import with_known_spelling
-from iirc_data.task_view import (
-    TEST_FOLDERS,
-    TRAINING_FOLDER,
-    check_classes,
-    split_sample_ids,
-)
+from iirc_data.splits import TEST_FOLDERS, TRAINING_FOLDER, split_sample_ids
 
 _BENCHMARK_SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.console import errors_in_one_line, one_line, plain_console
+from iirc_data.dataset_checks import needed_classes
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError, ShardError
 from iirc_data.shards.addresses import local_path
@@ -29,7 +30,8 @@ from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
 from iirc_data.shards.store import ShardStore
 from iirc_data.shards.verify import verify
-from iirc_data.task_view import TEST_FOLDERS, TaskSequence, needed_classes
+from iirc_data.splits import TEST_FOLDERS
+from iirc_data.task_view import TaskSequence
 
 app = typer.Typer(help="Look at, check, copy and compare sharded datasets.", no_args_is_help=True)
 

@@ -7,8 +7,9 @@ from typing import Any, Protocol, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER, Labels
+from iirc_data.definitions import NO_LABEL_PLACEHOLDER, Labels
 from iirc_data.errors import BenchmarkError
+from iirc_data.task_view import label_combinations
 
 
 class ImageSequence(Protocol):
@@ -65,12 +66,7 @@ class SampleLabels:
         Returns:
             int32 (N, 2), -1 for no second label.
         """
-        indices = dict(class_names_to_idx)
-        table = np.full((len(self.combinations), 2), NO_LABEL, np.int32)
-        for row, labels in enumerate(self.combinations):
-            for column, label in enumerate(labels):
-                table[row, column] = indices.setdefault(label, len(indices))
-        return table[self.numbers]
+        return label_combinations(self.combinations, class_names_to_idx)[self.numbers]
 
     def having(self, class_name: str) -> NDArray[np.bool_]:
         """Return for each combination, bool (combinations,), whether it holds a class."""

@@ -12,7 +12,7 @@ from iirc_data.augment import Unchanged
 from iirc_data.errors import SourceError
 from iirc_data.loader.decoder import DecodeRequest
 from iirc_data.loader.fallback import warn_of_refusal
-from iirc_data.loader.make import make_engine
+from iirc_data.loader.make import make_decoder
 from iirc_data.sources.base import Sample
 from iirc_data.sources.derived import DerivedSource
 from iirc_data.sources.images import decode_rgb, look_at, read_header
@@ -52,9 +52,9 @@ class CheckedSource(DerivedSource):
 
 @cache
 def _dali_decoder() -> "SingleDecoder | None":
-    engine = make_engine("auto", "cpu", threads=1)
-    engine.close()
-    if engine.name != "dali":
+    decoder = make_decoder("auto", "cpu", threads=1)
+    decoder.close()
+    if decoder.name != "dali":
         return None
     import torch
 

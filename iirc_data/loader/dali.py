@@ -1,4 +1,4 @@
-"""The engine that decodes with DALI, on CPU or GPU."""
+"""The decoder that decodes with DALI, on CPU or GPU."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +26,7 @@ from iirc_data.loader.resize import (
 _MOST_IDLE = 4  # training, evaluation, memories, and one more
 
 
-class DaliEngine:
+class DaliDecoder:
     """Decodes and augments with NVIDIA DALI.
 
     Each iterator has a pipeline to itself for as long as it runs, so any number of iterators may
@@ -35,7 +35,7 @@ class DaliEngine:
     an epoch may end anywhere.
 
     Pillow decodes the images that DALI refuses or may show differently, so that they come with the
-    same pixels as from the other engine.
+    same pixels as from the other decoder.
 
     Args:
         device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
@@ -53,7 +53,7 @@ class DaliEngine:
         self._refused = Refused()
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
-        """See :class:`iirc_data.loader.decoder.Engine`."""
+        """See :class:`iirc_data.loader.decoder.Decoder`."""
         pipeline: DaliPipeline | None = None
         try:
             for request in map(self._prepared, requests):
@@ -225,5 +225,5 @@ def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError)
         return LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}")
     return LoaderError(
         f"DALI cannot decode {request.names(min(culprits))}, even as an RGB PNG that Pillow "
-        "wrote: make it smaller, or choose engine torch"
+        "wrote: make it smaller, or choose decoder pillow"
     )

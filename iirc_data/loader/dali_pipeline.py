@@ -73,7 +73,7 @@ class DaliPipeline:
         except (RuntimeError, DaliError) as error:  # an old driver, a GPU without memory, ...
             raise LoaderError(
                 f"DALI cannot start on {device}: {' '.join(str(error).split())}; choose another "
-                "device, or engine torch"
+                "device, or decoder pillow"
             ) from error
 
     def _run_for_the_first_time(self) -> None:

@@ -1,4 +1,4 @@
-"""What an engine does: turn encoded images and augmentation parameters into pixels."""
+"""What a decoder does: turn encoded images and augmentation parameters into pixels."""
 
 import io
 import os
@@ -20,13 +20,13 @@ from iirc_data.sources.images import Look, look_at
 
 @dataclass(frozen=True)
 class DecodeRequest:
-    """One batch of work for an engine.
+    """One batch of work for a decoder.
 
     Attributes:
         encoded: For each image its bytes, uint8 (bytes,): JPEG or PNG.
         augmentation: What to do to the images.
         names: What to call the images in an error.
-        odd: Numbers of the images that decoders may show differently: every engine decodes them
+        odd: Numbers of the images that decoders may show differently: every decoder decodes them
             with Pillow.
         irregular: Those of them that are not put together as their format asks for: DALI, which may
             refuse them, warns of them.
@@ -39,12 +39,12 @@ class DecodeRequest:
     irregular: frozenset[int] = frozenset()
 
 
-class Engine(Protocol):
+class Decoder(Protocol):
     """Decodes and augments; keeps what it can ready ahead of the caller."""
 
     @property
     def name(self) -> str:
-        """Which engine it is, ``"dali"`` or ``"torch"``; a run records it."""
+        """``"dali"`` or ``"pillow"``; a run records it."""
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """Yield for each request its images, uint8 (N, H, W, 3).

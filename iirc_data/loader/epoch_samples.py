@@ -15,7 +15,7 @@ from iirc_data.task_view import TaskView
 
 
 @dataclass(frozen=True)
-class Samples:
+class EpochSamples:
     """A view's samples followed by memories, each with its number.
 
     Attributes:
@@ -59,7 +59,7 @@ class Samples:
     def requests(
         self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
     ) -> Iterator[DecodeRequest]:
-        """Yield what an engine needs to show batches of samples.
+        """Yield what a decoder needs to show batches of samples.
 
         While one batch is read, the operating system fetches the next one.
 

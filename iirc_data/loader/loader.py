@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, Transform, uniform
 from iirc_data.loader.batch import Batch, indicator_targets, on_device
-from iirc_data.loader.decoder import Engine
-from iirc_data.loader.epoch_samples import Samples
+from iirc_data.loader.decoder import Decoder
+from iirc_data.loader.epoch_samples import EpochSamples
 from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.resident import ResidentImages
 from iirc_data.order import (
@@ -30,7 +30,7 @@ class Loader:
 
     def __init__(
         self,
-        samples: Samples,
+        samples: EpochSamples,
         *,
         replay_multiplier: float,
         transform: Transform,
@@ -42,7 +42,7 @@ class Loader:
         rank: int,
         world_size: int,
         device: torch.device,
-        engine: Engine,
+        decoder: Decoder,
         is_resident: bool,
     ) -> None:
         self._samples = samples
@@ -53,7 +53,7 @@ class Loader:
         self._endless = endless
         self._seed = seed
         self._device = device
-        self._engine = engine
+        self._decoder = decoder
         self._epoch = self._first_batch = 0
         self._n = len(self._numbers(0))
         if endless and self._n > (n := batch_size * world_size):
@@ -140,11 +140,11 @@ class Loader:
         self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
     ) -> Iterator[torch.Tensor]:
         if not self._is_resident:
-            yield from self._engine.images(self._samples.requests(work))
+            yield from self._decoder.images(self._samples.requests(work))
             return
         with self._decoding:  # once, also where iterators run in several threads
             if self._resident is None:
-                self._resident = ResidentImages(self._samples, self._engine, self._device)
+                self._resident = ResidentImages(self._samples, self._decoder, self._device)
         for part in work:
             yield self._resident.augmented(*part)
 

@@ -1,34 +1,33 @@
-"""Making loaders and engines by name."""
+"""Making loaders and decoders by name."""
 
 import logging
-from typing import Literal, TypeAlias
+from typing import get_args
 
 import torch
 
 from iirc_data.augment import Transform, TransformPreset
+from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.decoder import Engine
-from iirc_data.loader.epoch_samples import Samples
+from iirc_data.loader.decoder import Decoder
+from iirc_data.loader.epoch_samples import EpochSamples
 from iirc_data.loader.loader import Loader
 from iirc_data.loader.normalization import Normalization
-from iirc_data.loader.pillow import TorchEngine
+from iirc_data.loader.pillow import PillowDecoder
 from iirc_data.loader.resident import MAX_BYTES, decoded_bytes, why_not_resident
 from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskView
 
-EngineName: TypeAlias = Literal["auto", "dali", "torch"]
-
 logger = logging.getLogger(__name__)
 
 
-def make_engine(
-    name: EngineName = "auto", device: torch.device | str = "cpu", threads: int | None = None
-) -> Engine:
-    """Make an engine, which may serve any number of loaders, also at the same time.
+def make_decoder(
+    name: DecoderName = "auto", device: torch.device | str = "cpu", threads: int | None = None
+) -> Decoder:
+    """Make a decoder, which may serve any number of loaders, also at the same time.
 
     Args:
-        name: ``"dali"``, ``"torch"``, or ``"auto"``: DALI where it is installed. The engine's
+        name: ``"dali"``, ``"pillow"``, or ``"auto"``: DALI where it is installed. The decoder's
             ``name`` says which one it is.
         device: Where images are wanted.
         threads: Number of decoding threads; by default one per processor, divided among the
@@ -39,31 +38,32 @@ def make_engine(
             imported, or the name is unknown.
     """
     device = torch.device(device)
-    if name not in ("auto", "dali", "torch"):
-        raise LoaderError(f"unknown loader engine {name!r}: choose auto, dali or torch")
-    engine = None if name == "torch" else _dali_engine(device, threads)
-    if engine is None:
+    name = current_decoder_name(name)
+    if name not in get_args(DecoderName):
+        raise LoaderError(f"unknown decoder {name!r}: choose auto, dali or pillow")
+    decoder = None if name == "pillow" else _dali_decoder(device, threads)
+    if decoder is None:
         if name == "dali":
             raise LoaderError(
-                "DALI is not installed: pip install nvidia-dali-cuda130, or choose engine torch"
+                "DALI is not installed: pip install nvidia-dali-cuda130, or choose decoder pillow"
             )
-        engine = TorchEngine(threads)
-    logger.info("engine %s decodes images for %s (asked for: %s)", engine.name, device, name)
-    return engine
+        decoder = PillowDecoder(threads)
+    logger.info("decoder %s decodes images for %s (asked for: %s)", decoder.name, device, name)
+    return decoder
 
 
-def _dali_engine(device: torch.device, threads: int | None) -> Engine | None:
-    """Return a DALI engine, or None where DALI is not installed."""
+def _dali_decoder(device: torch.device, threads: int | None) -> Decoder | None:
+    """Return a DALI decoder, or None where DALI is not installed."""
     try:
-        from iirc_data.loader.dali import DaliEngine
+        from iirc_data.loader.dali import DaliDecoder
     except Exception as error:  # a broken installation raises many types
         if isinstance(error, ModuleNotFoundError) and error.name in ("nvidia", "nvidia.dali"):
             return None
         raise LoaderError(
             f"DALI is installed but cannot be imported ({type(error).__name__}: {error}): "
-            "reinstall nvidia-dali-cuda130, or choose engine torch"
+            "reinstall nvidia-dali-cuda130, or choose decoder pillow"
         ) from error
-    return DaliEngine(device, threads)
+    return DaliDecoder(device, threads)
 
 
 def make_loader(
@@ -83,7 +83,8 @@ def make_loader(
     rank: int = 0,
     world_size: int = 1,
     device: torch.device | str = "cpu",
-    engine: Engine | EngineName = "auto",
+    decoder: Decoder | DecoderName = "auto",
+    engine: Decoder | DecoderName | None = None,
 ) -> Loader:
     """Make a loader: whatever reads images, reads them through one.
 
@@ -115,19 +116,21 @@ def make_loader(
         rank: This process's number in distributed training.
         world_size: Number of processes in distributed training.
         device: Where batches are wanted.
-        engine: ``"auto"``, ``"dali"``, ``"torch"``, or an engine made by :func:`make_engine`.
+        decoder: ``"auto"``, ``"dali"``, ``"pillow"``, or a decoder made by :func:`make_decoder`.
+        engine: Former name of ``decoder``.
 
     Returns:
         An iterable of :class:`~iirc_data.loader.batch.Batch`, with ``len`` and ``set_epoch``.
 
     Raises:
-        LoaderError: The engine is unknown or not installed, or images cannot be resident.
+        LoaderError: The decoder is unknown or not installed, or images cannot be resident.
         ValueError: A number is out of range.
     """
     if endless and replay_multiplier != 1:
         raise ValueError(f"endless shows each memory once a pass, not {replay_multiplier} times")
     device = torch.device(device)
-    samples = Samples(view, store, replay)
+    decoder = decoder if engine is None else engine
+    samples = EpochSamples(view, store, replay)
     transform = transforms.train if train else transforms.evaluate
     return Loader(
         samples,
@@ -141,12 +144,12 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         device=device,
-        engine=make_engine(engine, device) if isinstance(engine, str) else engine,
+        decoder=make_decoder(decoder, device) if isinstance(decoder, str) else decoder,
         is_resident=_is_resident(resident, samples, transform),
     )
 
 
-def _is_resident(asked: bool | None, samples: Samples, transform: Transform) -> bool:
+def _is_resident(asked: bool | None, samples: EpochSamples, transform: Transform) -> bool:
     if asked is False:
         return False
     reason = why_not_resident(samples, transform)

@@ -1,4 +1,4 @@
-"""The engine that runs everywhere: Pillow decodes, torch resizes, on threads."""
+"""The decoder that runs everywhere: Pillow decodes, torch resizes, on threads."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from iirc_data.loader.resize import decode_and_augment, stack
 _BATCHES_AHEAD = 2
 
 
-class TorchEngine:
+class PillowDecoder:
     """Decodes with Pillow (whose decoder releases the interpreter lock), augments with torch.
 
     Args:
@@ -20,13 +20,13 @@ class TorchEngine:
             :func:`~iirc_data.loader.decoder.default_threads`.
     """
 
-    name = "torch"
+    name = "pillow"
 
     def __init__(self, threads: int | None = None) -> None:
         self._pool = ThreadPoolExecutor(threads or default_threads(), "iirc-decode")
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
-        """See :class:`iirc_data.loader.decoder.Engine`."""
+        """See :class:`iirc_data.loader.decoder.Decoder`."""
         pending: deque[tuple[DecodeRequest, list[Future[torch.Tensor]]]] = deque()
         try:
             for request in requests:

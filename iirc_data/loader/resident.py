@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, Places, Transform, Unchanged
 from iirc_data.loader.batch import on_device
-from iirc_data.loader.decoder import Engine
-from iirc_data.loader.epoch_samples import Samples
+from iirc_data.loader.decoder import Decoder
+from iirc_data.loader.epoch_samples import EpochSamples
 
 MAX_BYTES = 1 << 30
 
@@ -22,14 +22,14 @@ class ResidentImages:
 
     Args:
         samples: The samples; see :func:`why_not_resident`.
-        engine: What decodes them, once.
+        decoder: What decodes them, once.
         device: Where they are kept.
 
     Raises:
         LoaderError: An image cannot be decoded.
     """
 
-    def __init__(self, samples: Samples, engine: Engine, device: torch.device) -> None:
+    def __init__(self, samples: EpochSamples, decoder: Decoder, device: torch.device) -> None:
         height, width = samples.sizes[0].tolist()
         pixels = torch.empty((len(samples), height, width, 3), dtype=torch.uint8, device=device)
         parts = [
@@ -41,7 +41,7 @@ class ResidentImages:
             (part, Unchanged().parameters(heights[part], widths[part], np.empty(0)))
             for part in parts
         )
-        decoded = engine.images(samples.requests(work))
+        decoded = decoder.images(samples.requests(work))
         for part, images in zip(parts, decoded, strict=True):
             pixels[part[0] : part[-1] + 1].copy_(images)
         self._bordered = _Bordered(pixels, 0)
@@ -119,7 +119,7 @@ def _indices(values: NDArray[np.int64], bordered: _Bordered) -> torch.Tensor:
     return on_device(torch.from_numpy(values), bordered.pixels.device)
 
 
-def why_not_resident(samples: Samples, transform: Transform) -> str | None:
+def why_not_resident(samples: EpochSamples, transform: Transform) -> str | None:
     """Say why decoded images cannot be kept and augmented on the device; None where they can."""
     if not len(samples):
         return "there are no images"
@@ -133,6 +133,6 @@ def why_not_resident(samples: Samples, transform: Transform) -> str | None:
     return None
 
 
-def decoded_bytes(samples: Samples) -> int:
+def decoded_bytes(samples: EpochSamples) -> int:
     """Return the bytes that decoded images take."""
     return int(samples.sizes.astype(np.int64).prod(axis=1).sum()) * 3

@@ -84,6 +84,12 @@ class CifarImages:
     labels: NDArray[np.int64]
 
 
+def cifar_image(row: NDArray[np.uint8]) -> Image.Image:
+    """Return the image of one row of :attr:`CifarImages.pixels`."""
+    channels_last = row.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(channels_last))
+
+
 def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
     """Open CIFAR-10 or CIFAR-100.
 
@@ -169,9 +175,8 @@ class CifarSource:
         """
         pixels = self.images(split).pixels
         for row in self._rows(split, class_name).tolist():
-            channels_last = pixels[row].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
             file = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(channels_last)).save(file, format="PNG")
+            cifar_image(pixels[row]).save(file, format="PNG")
             yield Sample(f"{row:05d}", "png", file.getvalue(), f"{self.path}:{split}:{row}")
 
     @property

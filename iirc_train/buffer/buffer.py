@@ -1,6 +1,5 @@
 """The replay buffer: keeps samples of earlier classes and offers them for replay."""
 
-import io
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from PIL import Image
 from pydantic import BaseModel
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from iirc_data.decoding import decode
 from iirc_data.definitions import PathLike
 from iirc_data.errors import BufferStorageError
 from iirc_data.loader.decoder import encode_rgb_png
@@ -89,7 +89,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """Return a memory: its image, transformed, and its labels."""
         class_name, number = self._slots.locate(index)
         memories = self._memories(class_name)
-        image = Image.open(io.BytesIO(memories.encoded(number).data)).convert("RGB")
+        image = decode(memories.encoded(number), lambda: f"memory {number} of class {class_name!r}")
         transform = self.essential_transforms_fn
         if self._apply_augmentations and self.augmentation_transforms_fn is not None:
             transform = self.augmentation_transforms_fn

@@ -28,6 +28,8 @@ def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Cal
     options = [_option(name, annotation) for name, annotation in own.items()]
     names = [name for name in ExperimentConfig.setting_names() if name not in own]
     options += [_setting(name) for name in sorted(names, key=lambda name: _panel(name) in _GROUPS)]
+    hidden = Annotated[str | None, typer.Option(hidden=True)]
+    options += [_option(former, hidden) for former in ExperimentConfig.former_names]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
@@ -40,7 +42,9 @@ def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Cal
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that were given as options, as the configuration reads them."""
     return {
-        name: " ".join(value) if isinstance(value, list) else value
+        ExperimentConfig.former_names.get(name, name): (
+            " ".join(value) if isinstance(value, list) else value
+        )
         for name, value in settings.items()
         if value is not None and value != []
     }

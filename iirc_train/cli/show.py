@@ -26,7 +26,7 @@ from iirc_train.training.components import Experiment
 FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 8
 
-HERE: dict[str, Any] = {"device": "cpu", "engine": "auto", "resident": False, "threads": None}
+HERE: dict[str, Any] = {"device": "cpu", "decoder": "auto", "resident": False, "threads": None}
 """How images are read for a sheet, whatever a run was trained on; they are the same."""
 
 

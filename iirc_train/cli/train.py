@@ -36,7 +36,7 @@ CONFIG_OPTION = Annotated[
             Path | None,
             typer.Option(
                 help="Folder of a run to go on with. --data and --benchmark may say where its data "
-                "is now, --device, --threads, --engine and the like may fit another machine."
+                "is now, --device, --threads, --decoder and the like may fit another machine."
             ),
         ],
         "repeat": Annotated[

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 
+from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
 from iirc_train.config.places import absolute_benchmark, absolute_data, benchmark_file, read_place
@@ -105,10 +106,12 @@ class BufferConfig(Settings):
 class ExperimentConfig(MethodConfig, BufferConfig):
     """Everything that determines a run."""
 
+    former_names: ClassVar[Mapping[str, str]] = {"engine": "decoder"}
     published_names: ClassVar[Mapping[str, str]] = {
         **BufferConfig.published_names,
         "tasks_configuration_id": "schedule",
         "dataset": "benchmark",
+        **former_names,
     }
 
     benchmark: Annotated[
@@ -155,8 +158,11 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Role.MACHINE,
         Field(description="Training threads on the CPU; results depend on it in the last bits"),
     ] = None
-    engine: Annotated[
-        Literal["auto", "dali", "torch"], Role.MACHINE, Field(description="What decodes images")
+    decoder: Annotated[
+        DecoderName,
+        BeforeValidator(current_decoder_name),
+        Role.MACHINE,
+        Field(description="What decodes images"),
     ] = "auto"
     resident: Annotated[
         bool | None,

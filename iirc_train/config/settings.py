@@ -30,6 +30,9 @@ class Settings(BaseModel):
     published_names: ClassVar[Mapping[str, str]] = {}
     """Other names of settings, those of the published configurations."""
 
+    former_names: ClassVar[Mapping[str, str]] = {}
+    """Earlier names of settings, which are hidden options of the command line."""
+
     @classmethod
     def setting_names(cls) -> list[str]:
         """Return the names of the settings that can be given."""

@@ -12,11 +12,18 @@ from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import Benchmark, load_benchmark
-from iirc_data.coverage import check_images
-from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
+from iirc_data.dataset_checks import check_images
+from iirc_data.definitions import (
+    INTASK_VALID,
+    POSTTASK_VALID,
+    TEST,
+    TRAIN,
+    SplitName,
+    current_decoder_name,
+)
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.image_sizes import check_image_sizes
-from iirc_data.loader import Batch, Loader, make_engine
+from iirc_data.loader import Batch, Loader, make_decoder
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
@@ -86,7 +93,7 @@ class Experiment:
         self.benchmark = load_benchmark(config.benchmark)
         self.store = ShardStore.open(config.data)
         self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
-        self.decoder = make_engine(config.engine, self.device)
+        self.decoder = make_decoder(config.decoder, self.device)
         self.splits = task_sequences(config, self.benchmark, self.store)
         self._check_views()
         self._check_image_sizes()
@@ -242,7 +249,10 @@ class Experiment:
 
     def _take_over_resolved(self, state: Mapping[str, Any]) -> None:
         """Compute as the state's run did, but for what was asked to change."""
-        before = self.resumed = dict(state.get("resolved", {}))  # earlier releases have none
+        before = dict(state.get("resolved", {}))  # earlier releases have none
+        if "decoder" in before:
+            before["decoder"] = current_decoder_name(before["decoder"])
+        self.resumed = before
         network = self.resolved["network"]
         if before.get("network", network) != network:
             raise CheckpointError(
@@ -323,7 +333,8 @@ def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
     free = ExperimentConfig.free_settings()
     fields = ExperimentConfig.model_fields
     defaults = {name: fields[name].default for name in ExperimentConfig.setting_names()}
-    return {name: value for name, value in {**defaults, **settings}.items() if name not in free}
+    named = {ExperimentConfig.published_names.get(k, k): value for k, value in settings.items()}
+    return {name: value for name, value in {**defaults, **named}.items() if name not in free}
 
 
 def _shown(value: Any, other: Any) -> str:

@@ -13,7 +13,7 @@ from PIL import Image
 from iirc_data.augment import TransformPreset
 from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
-from iirc_data.loader import Batch, Engine, Loader, ReplaySource, make_loader
+from iirc_data.loader import Batch, Decoder, Loader, ReplaySource, make_loader
 from iirc_data.loader.decoder import read_plain
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
@@ -30,14 +30,14 @@ class ImageReader:
     Attributes:
         store: The shards that hold a task's samples.
         transforms: How images are shown.
-        engine: What decodes them.
+        decoder: What decodes them.
         device: Where batches are wanted.
         seed: Seed of order and augmentation.
     """
 
     store: ShardStore
     transforms: TransformPreset
-    engine: Engine
+    decoder: Decoder
     device: torch.device
     seed: int
 
@@ -82,7 +82,7 @@ class ImageReader:
             rank=rank() if shared else 0,
             world_size=world_size() if shared else 1,
             device=self.device,
-            engine=self.engine,
+            decoder=self.decoder,
         )
 
 

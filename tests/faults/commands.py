@@ -93,6 +93,6 @@ def _settings(benchmark: Path, shards: Path, out: Path) -> list[str]:
         "lr": 0.1,
         "device": "cpu",
         "threads": 1,
-        "engine": "torch",
+        "decoder": "pillow",
     }
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

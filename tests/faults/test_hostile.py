@@ -18,7 +18,7 @@ from iirc_data.errors import (
     ShardError,
     SourceError,
 )
-from iirc_data.loader import make_engine, make_loader
+from iirc_data.loader import make_decoder, make_loader
 from iirc_data.shards import ShardStore, addresses, class_writer, write_shards
 from iirc_data.shards.sharing import pull
 from iirc_data.shards.verify import verify
@@ -30,7 +30,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.training.launch import resume_experiment, run_experiment
 from tests.conftest import TINY_TREE, write_image_folder
-from tests.test_loader import ENGINES, everything
+from tests.test_loader import DECODERS, everything
 
 QUIET = Console(quiet=True)
 
@@ -74,9 +74,9 @@ def test_a_bomb_is_not_sharded(bombs, tmp_path):
         write_shards(open_folder(bombs), tmp_path / "shards")
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("decoder", DECODERS)
 def test_a_bomb_that_a_forged_table_calls_small_is_not_decoded(
-    bombs, tmp_path, monkeypatch, engine
+    bombs, tmp_path, monkeypatch, decoder
 ):
     monkeypatch.setattr(class_writer, "read_header", lambda *_: ImageHeader(32, 32, "RGB"))
     write_shards(open_folder(bombs), tmp_path / "shards")
@@ -87,7 +87,7 @@ def test_a_bomb_that_a_forged_table_calls_small_is_not_decoded(
         transforms=TRANSFORM_PRESETS["cifar"],
         train=False,
         batch_size=64,
-        engine=make_engine(engine),
+        decoder=make_decoder(decoder),
     )
     with pytest.raises(LoaderError, match=r"dog-000000\.tar:0001\.(png|jpg)"):
         list(loader)
@@ -191,7 +191,7 @@ def test_a_download_of_any_length_comes_to_an_end(tmp_path, monkeypatch, answer,
 @pytest.fixture(scope="module")
 def finished(tiny_settings, tmp_path_factory):
     run = tmp_path_factory.mktemp("hostile") / "run"
-    settings = tiny_settings | {"method": "finetune", "engine": "torch", "threads": 1}
+    settings = tiny_settings | {"method": "finetune", "decoder": "pillow", "threads": 1}
     return run_experiment(ExperimentConfig.parse(settings), run, QUIET)
 
 

@@ -57,7 +57,7 @@ def settings(folder: Path, n_tasks: int, epochs: int) -> ExperimentConfig:
             "lr": 0.01,
             "device": "cpu",
             "threads": 1,
-            "engine": "torch",
+            "decoder": "pillow",
         }
     )
 

@@ -5,7 +5,7 @@ import warnings
 import pytest
 
 from iirc_data.benchmarks import Benchmark
-from iirc_data.coverage import check_images, classes_without_images
+from iirc_data.dataset_checks import check_images, classes_without_images
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder

@@ -1,14 +1,71 @@
-"""Whether the classes that a schedule needs have images in the splits that training reads."""
+"""Checks of a benchmark against a dataset: are its classes there, and do they have images?"""
 
 import warnings
 from collections.abc import Sequence
+from typing import Protocol
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.definitions import TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards.manifest import Manifest
 from iirc_data.spelling import with_known_spelling
-from iirc_data.task_view import needed_classes, split_folder
+from iirc_data.splits import split_folder
+
+
+class NamedClasses(Protocol):
+    """A dataset's name, and the names of its leaf classes: a manifest, for example."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the dataset."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of its leaf classes."""
+
+
+def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[str]:
+    """Return the leaf classes that tasks show images of.
+
+    A superclass shows images of all its subclasses, scheduled or not.
+    """
+    named = {name for task in tasks for name in task}
+    return {
+        leaf for leaf in benchmark.leaf_classes if not named.isdisjoint(benchmark.labels_of(leaf))
+    }
+
+
+def check_classes(
+    benchmark: Benchmark, dataset: NamedClasses, tasks: Sequence[Sequence[str]]
+) -> None:
+    """Check that a dataset has what a schedule needs.
+
+    A superclass's sampling counts all of its subclasses, so those must be there too, scheduled
+    or not.
+
+    Raises:
+        BenchmarkError: Classes are missing; the message names them.
+    """
+    if missing := sorted(needed_classes(benchmark, tasks) - set(dataset.classes)):
+        raise BenchmarkError(
+            f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
+            f"{dataset.dataset!r} does not have: {with_known_spelling(missing, dataset.classes)}"
+        )
+    task_of: dict[str, int] = {}
+    for number, task in enumerate(tasks):
+        for name in task:
+            task_of.setdefault(name, number)
+    early = [
+        leaf
+        for leaf, superclass in benchmark.superclass_of.items()
+        if leaf in task_of and superclass in task_of and task_of[leaf] < task_of[superclass]
+    ]
+    if early:
+        warnings.warn(
+            f"benchmark {benchmark.name!r} schedules subclasses before their superclass: "
+            f"{', '.join(early[:5])}",
+            stacklevel=2,
+        )
 
 
 def classes_without_images(
