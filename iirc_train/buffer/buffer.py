@@ -12,18 +12,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset
 
 from iirc_data.definitions import PathLike
-from iirc_data.errors import BufferStorageError
+from iirc_data.errors import BufferStorageError, ConfigurationError
 from iirc_data.loader.decoder import encode_rgb_png
+from iirc_train.buffer.latents import BATCH_SIZE, LatentSource, class_latents
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer, memory_batches
+from iirc_train.buffer.samples import HoldsEncoded, HoldsImages, TaskSamples
 from iirc_train.buffer.selection import herding
 from iirc_train.buffer.slots import Slots
 from iirc_train.buffer.snapshot import ReplaySnapshot
 from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
 from iirc_train.config.experiment import BufferConfig
-from iirc_train.runtime.distributed import gathered, rank, share_of, wait_for_all, world_size
+from iirc_train.runtime.distributed import rank, wait_for_all, world_size
 
 __all__ = [
     "BufferBase",
@@ -178,7 +180,13 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
     reset_lmdb_database = reset_database
 
     def update_buffer_new_task(
-        self, new_task_data: Any, dist_args: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        new_task_data: TaskSamples,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        method: LatentSource | None = None,
+        batch_size: int = BATCH_SIZE,
+        model: LatentSource | None = None,
     ) -> None:
         """Add memories of a new task's classes; with a fixed total size, shrink older ones first.
 
@@ -186,17 +194,21 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         processes, which all call this, the first one writes.
 
         Args:
-            new_task_data: The task's data: any dataset with ``cur_task``,
-                ``get_image_indices_by_cla``, ``disable_augmentations`` and indexing.
+            new_task_data: The task's data.
             dist_args: Accepted for code written for the published package.
-            **kwargs: What the choice of memories needs; see ``_choose``.
+            method: Gives the latents, for a choice that goes by them.
+            batch_size: Samples per batch for computing latents.
+            model: The method, under the name in the published package.
         """
         new_classes = list(new_task_data.cur_task)
         n = self._memories_per_class(len(self._counts) + len(new_classes))
-        chosen = {
-            class_label: self._choose(new_task_data, class_label, n, **kwargs)
-            for class_label in (new_classes if n else [])
-        }
+        chosen = self._choose_of_classes(
+            new_task_data,
+            new_classes if n else [],
+            n,
+            model if method is None else method,
+            batch_size,
+        )
         if rank() == 0:
             self._set_counts({name: min(count, n) for name, count in self._counts.items()})
             # a class without memories has its share of a fixed total too
@@ -210,9 +222,41 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             self.generation = max(self.store.generations())
             self._set_counts(self.store.counts(self.generation))
 
+    def _choose_of_classes(
+        self,
+        task_data: TaskSamples,
+        classes: Sequence[str],
+        n: int,
+        method: LatentSource | None,
+        batch_size: int,
+    ) -> dict[str, NDArray[np.int64]]:
+        return {
+            name: self._choose(task_data, name, n, method=method, batch_size=batch_size)
+            for name in classes
+        }
+
     @abstractmethod
-    def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
-        """Return the indices, in the task's data, of a class's memories, most important first."""
+    def _choose(
+        self,
+        task_data: TaskSamples,
+        class_label: str,
+        n: int,
+        *,
+        method: LatentSource | None,
+        batch_size: int,
+    ) -> NDArray[np.int64]:
+        """Choose the memories of a class.
+
+        Args:
+            task_data: The task's data.
+            class_label: Name of the class.
+            n: Number of memories; fewer are chosen from fewer samples.
+            method: Gives latents; None where the caller has none.
+            batch_size: Samples per batch for computing latents.
+
+        Returns:
+            int64, indices in the task's data, the most important first.
+        """
 
     @contextmanager
     def disable_augmentations(self) -> Iterator[None]:
@@ -293,7 +337,9 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
 class RandomBuffer(BufferBase):
     """Keeps samples chosen at random."""
 
-    def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
+    def _choose(
+        self, task_data: TaskSamples, class_label: str, n: int, **_: Any
+    ) -> NDArray[np.int64]:
         pool = self.config.max_mems_pool_per_class
         n = n if pool == -1 else min(n, pool)
         indices = task_data.get_image_indices_by_cla(class_label, num_samples=n, shuffle=True)
@@ -303,14 +349,28 @@ class RandomBuffer(BufferBase):
 class HerdingBuffer(BufferBase):
     """Keeps the samples that herding chooses by the method's latents."""
 
-    def update_buffer_new_task(
-        self, new_task_data: Any, dist_args: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        """See :meth:`BufferBase.update_buffer_new_task`."""
-        with kwargs["method"].inference():  # prepared once for all classes
-            super().update_buffer_new_task(new_task_data, dist_args, **kwargs)
+    def _choose_of_classes(
+        self,
+        task_data: TaskSamples,
+        classes: Sequence[str],
+        n: int,
+        method: LatentSource | None,
+        batch_size: int,
+    ) -> dict[str, NDArray[np.int64]]:
+        if not classes:
+            return {}
+        with _needed(method).inference():  # prepared once for all classes
+            return super()._choose_of_classes(task_data, classes, n, method, batch_size)
 
-    def _choose(self, task_data: Any, class_label: str, n: int, **kwargs: Any) -> NDArray[np.int64]:
+    def _choose(
+        self,
+        task_data: TaskSamples,
+        class_label: str,
+        n: int,
+        *,
+        method: LatentSource | None,
+        batch_size: int,
+    ) -> NDArray[np.int64]:
         pool = self.config.max_mems_pool_per_class
         indices = np.asarray(
             task_data.get_image_indices_by_cla(class_label, num_samples=pool, shuffle=pool != -1),
@@ -318,8 +378,16 @@ class HerdingBuffer(BufferBase):
         )
         if not len(indices):
             return indices
-        latents = class_latents(kwargs["method"], task_data, indices, kwargs["batch_size"])
-        return indices[herding(latents, n)]
+        return indices[herding(class_latents(_needed(method), task_data, indices, batch_size), n)]
+
+
+def _needed(method: LatentSource | None) -> LatentSource:
+    if method is None:
+        raise ConfigurationError(
+            "herding chooses memories by the method's latents: give update_buffer_new_task the "
+            "argument method"
+        )
+    return method
 
 
 def _open_store(buffer_dir: PathLike | None) -> BufferStore:
@@ -337,48 +405,16 @@ def _open_store(buffer_dir: PathLike | None) -> BufferStore:
     return store
 
 
-def class_latents(
-    method: Any, task_data: Any, indices: NDArray[np.int64], batch_size: int
-) -> torch.Tensor:
-    """Return the latents of some of a task's samples, not augmented.
-
-    They are computed in full precision, whatever the network trains in. Several processes, which
-    all call this, share the work.
-
-    Args:
-        method: Gives ``inference``, ``full_precision`` and ``forward_net``.
-        task_data: The task's data.
-        indices: int64 (N,), indices in it.
-        batch_size: Samples per batch; the result does not depend on it.
-
-    Returns:
-        float32 (N, D), on the CPU, in the order of ``indices``.
-    """
-    is_shared = len(indices) >= world_size()
-    mine = indices[share_of(len(indices))] if is_shared else indices
-    with task_data.disable_augmentations(), method.inference(), method.full_precision():
-        batches = _image_batches(task_data, mine, batch_size, method.device)
-        latents = torch.cat([method.forward_net(images)[1].float() for images in batches])
-    latents = latents.clone()  # a tensor like any other
-    return (gathered(latents) if is_shared else latents).cpu()
-
-
-def _image_batches(
-    task_data: Any, indices: NDArray[np.int64], batch_size: int, device: torch.device
-) -> Iterator[torch.Tensor]:
-    if hasattr(task_data, "loader"):  # images come decoded in batches, on the device
-        for batch in task_data.loader(indices, batch_size):
-            yield batch.images
-    else:
-        for images, *_ in DataLoader(Subset(task_data, indices.tolist()), batch_size):
-            yield images.to(device)
-
-
-def _memory(task_data: Any, index: int) -> Memory:
-    if hasattr(task_data, "encoded"):  # bytes are kept as the dataset has them
-        encoded, (height, width) = task_data.encoded(index)
-        return Memory(bytes(encoded.data), task_data.get_labels(index), height, width)
-    image, first, second = task_data.get_item(index)
+def _memory(samples: TaskSamples, index: int) -> Memory:
+    if isinstance(samples, HoldsEncoded):  # bytes are kept as the dataset has them
+        encoded, (height, width) = samples.encoded(index)
+        return Memory(bytes(encoded.data), samples.get_labels(index), height, width)
+    if not isinstance(samples, HoldsImages):
+        raise ConfigurationError(
+            f"{type(samples).__name__} has neither encoded(index) nor get_item(index): a buffer "
+            "keeps images before any transform, so the dataset must give them"
+        )
+    image, first, second = samples.get_item(index)
     return _encoded_memory(image, (first, second))
 
 
