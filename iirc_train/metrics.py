@@ -60,8 +60,8 @@ class Metric:
 
     Attributes:
         label: Name for people, such as ``"pw-JS"``.
-        value: Computes the metric, a scalar, from the rows of all samples, (N, ...). It must accept
-            N = 0. The rows of several processes are concatenated first.
+        value: Computes the metric, a scalar in [0, 1], from the rows of all samples, (N, ...). The
+            rows of several processes are concatenated first. The metric of no samples is 0.
         keep: Returns the rows of a batch, one per sample, (N, ...): what an evaluation has to keep
             of each. Metrics with the same function share its rows.
         needs_scores: Whether ``keep`` reads scores. Such a metric is computed on validation and
@@ -81,14 +81,18 @@ class Metric:
         target: torch.Tensor,
         scores: torch.Tensor | None = None,
     ) -> float:
-        """Compute the metric of some samples.
+        """Compute the metric of some samples; 0 for none.
 
         Args:
             predictions: bool (N, classes).
             target: bool (N, classes).
             scores: float (N, classes), for a metric that needs them.
         """
-        return float(self.value(self.keep(Outputs(predictions, target, scores))))
+        return self.of_rows(self.keep(Outputs(predictions, target, scores)))
+
+    def of_rows(self, rows: torch.Tensor) -> float:
+        """Compute the metric from kept rows, (N, ...); waits for the device."""
+        return float(self.value(rows)) if len(rows) else 0.0
 
 
 class Kept(NamedTuple):
@@ -108,7 +112,7 @@ class Kept(NamedTuple):
 
     def values(self) -> dict[str, float]:
         """Return every metric by name; waits for the device."""
-        return {name: float(m.value(self.rows[m.keep])) for name, m in self.metrics.items()}
+        return {name: m.of_rows(self.rows[m.keep]) for name, m in self.metrics.items()}
 
 
 class Tally:
@@ -129,7 +133,9 @@ class Tally:
         }
         scores = torch.zeros(0, n_classes, device=device)
         nothing = Outputs(scores.bool(), scores.bool(), scores if with_scores else None)
-        self._batches = {metric.keep: [metric.keep(nothing)] for metric in self._metrics.values()}
+        # in the order of the table, in which all processes gather their rows
+        each = dict.fromkeys(metric.keep for metric in self._metrics.values())
+        self._batches = {keep: [keep(nothing)] for keep in each}
 
     def add(self, outputs: Outputs) -> None:
         """Add a batch; never waits for the device."""
@@ -156,7 +162,7 @@ def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> flo
     Returns:
         0 where N is 0.
     """
-    return float(_modified_jaccard_sim(label_counts(predictions, target)))
+    return METRICS["modified_jaccard_sim"](predictions, target)
 
 
 def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:
@@ -169,7 +175,7 @@ def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:
     Returns:
         0 where N is 0. A sample without labels and predictions counts as 1.
     """
-    return float(_jaccard_sim(label_counts(predictions, target)))
+    return METRICS["jaccard_sim"](predictions, target)
 
 
 def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> float:
@@ -182,7 +188,7 @@ def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> float:
     Returns:
         0 where N is 0.
     """
-    return float(_strict_accuracy(label_counts(predictions, target)))
+    return METRICS["strict_accuracy"](predictions, target)
 
 
 def recall(predictions: torch.Tensor, target: torch.Tensor) -> float:
@@ -195,7 +201,7 @@ def recall(predictions: torch.Tensor, target: torch.Tensor) -> float:
     Returns:
         0 where there is no label.
     """
-    return float(_recall(label_counts(predictions, target)))
+    return METRICS["recall"](predictions, target)
 
 
 def confusion_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -217,16 +223,16 @@ def _modified_jaccard_sim(counts: torch.Tensor) -> torch.Tensor:
     predicted, true, both = counts.unbind(dim=1)
     no_label = predicted + true == 0
     precision = torch.where(no_label, 1.0, both / predicted.clamp(min=1))
-    return _mean(_jaccard(counts) * precision)
+    return (_jaccard(counts) * precision).mean()
 
 
 def _jaccard_sim(counts: torch.Tensor) -> torch.Tensor:
-    return _mean(_jaccard(counts))
+    return _jaccard(counts).mean()
 
 
 def _strict_accuracy(counts: torch.Tensor) -> torch.Tensor:
     predicted, true, both = counts.unbind(dim=1)
-    return _mean(((predicted == both) & (true == both)).float())
+    return ((predicted == both) & (true == both)).float().mean()
 
 
 def _recall(counts: torch.Tensor) -> torch.Tensor:
@@ -238,10 +244,6 @@ def _jaccard(counts: torch.Tensor) -> torch.Tensor:
     predicted, true, both = counts.unbind(dim=1)
     union = predicted + true - both
     return torch.where(union > 0, both / union.clamp(min=1), 1.0)
-
-
-def _mean(values: torch.Tensor) -> torch.Tensor:
-    return values.mean() if len(values) else torch.zeros(())
 
 
 METRICS: dict[str, Metric] = {
