@@ -554,7 +554,9 @@ def test_herding_chooses_none_twice_even_among_equals():
 
 
 @pytest.mark.parametrize("case", GOLDEN["metrics"])
-@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize(
+    "name", ["modified_jaccard_sim", "jaccard_sim", "strict_accuracy", "recall"]
+)
 def test_metric_gives_the_published_number(name, case):
     predictions = torch.tensor(case["predictions"]).bool()
     target = torch.tensor(case["target"]).bool()
