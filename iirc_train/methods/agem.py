@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from iirc_data.loader import Batch
-from iirc_train.buffer.buffer import RandomBuffer
+from iirc_train.buffer import RandomBuffer
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.merged import memory_batches as endless_memory_batches
 from iirc_train.buffer.samples import Memories, TaskSamples

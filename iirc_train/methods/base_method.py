@@ -1,29 +1,27 @@
 """What all methods share; a method adds its loss, its head growth, and little else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel
-from torch import nn, optim
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch import nn
 
 from iirc_data.loader import Batch
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
-from iirc_train.methods.decisions import threshold
-from iirc_train.methods.networks import Networks
-from iirc_train.methods.optimizers import get_optimizer
+from iirc_train.methods.optimizers import Optimized
+from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
 from iirc_train.models import ResNet, ResNetCIFAR
 from iirc_train.runtime.distributed import world_size
 
 
-class BaseMethod(Networks, ABC):
+class BaseMethod(Predictor, Optimized, ABC):
     """A lifelong learning method.
 
     A method learns task after task::
@@ -73,8 +71,6 @@ class BaseMethod(Networks, ABC):
         self.net = self._with_first_head(self._make_network() if net is None else net)
         self.seen_classes: list[str] = []
         self.cur_task_id = -1
-        self.opt: optim.Optimizer
-        self.scheduler: LRScheduler | ReduceLROnPlateau
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -263,53 +259,6 @@ class BaseMethod(Networks, ABC):
             batch_size: Memories per batch.
         """
 
-    # ------------------------------------------------------------------ inference
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Predict.
-
-        Args:
-            x: Images (N, 3, H, W).
-
-        Returns:
-            bool (N, classes seen).
-        """
-        return self.decide(self.scores(x))
-
-    def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """Return how likely each label is, higher for likelier: logits, unless overridden.
-
-        Args:
-            x: Images (N, 3, H, W).
-
-        Returns:
-            float (N, classes seen).
-        """
-        output, _ = self.forward_net(x)
-        return output[:, : self.n_seen_classes]
-
-    def decide(self, scores: torch.Tensor) -> torch.Tensor:
-        """Predict labels from :meth:`scores`.
-
-        Returns:
-            bool (N, classes seen).
-        """
-        return self._predict(scores)
-
-    def _predict(self, output: torch.Tensor) -> torch.Tensor:
-        """Predict labels from logits, those of training steps too."""
-        return threshold(output)
-
-    def scores_and_predictions(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return :meth:`scores` and predictions of images, from one pass through the network.
-
-        A method that overrides :meth:`forward`, as one written for the published package does, is
-        asked for its predictions apart.
-        """
-        scores = self.scores(x)
-        overrides_forward = type(self).forward is not BaseMethod.forward
-        return scores, self(x) if overrides_forward else self.decide(scores)
-
     # ------------------------------------------------------------------ shared parts
 
     def _backward(self, loss: torch.Tensor, share: float) -> None:
@@ -348,26 +297,7 @@ class BaseMethod(Networks, ABC):
         weight = self._sample_weight(in_buffer).unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
-    # ------------------------------------------------------------------ optimizer
-
-    def reset_optimizer_and_scheduler(
-        self, optimizable_parameters: Iterable[nn.Parameter] | None = None
-    ) -> None:
-        """Make optimizer and scheduler anew.
-
-        Args:
-            optimizable_parameters: Parameters to optimize; by default all of the network's.
-        """
-        config = self.config
-        self.opt, self.scheduler = get_optimizer(
-            self.net.parameters() if optimizable_parameters is None else optimizable_parameters,
-            config.optimizer,
-            config.lr,
-            config.lr_gamma,
-            config.lr_schedule,
-            config.reduce_lr_on_plateau,
-            config.weight_decay,
-        )
+    # ------------------------------------------------------------------ state
 
     def method_state_dict(self) -> dict[str, Any]:
         """Return the method's state as plain values and tensors."""
@@ -380,19 +310,3 @@ class BaseMethod(Networks, ABC):
             CheckpointError: The method has learned already, or the state is another method's.
         """
         load_method_state(self, state_dicts)
-
-    def get_last_lr(self) -> list[float]:
-        """Return the current learning rate of each parameter group."""
-        return [float(group["lr"]) for group in self.opt.param_groups]
-
-    def step_scheduler(self, val_metric: float | None = None) -> None:
-        """Take a step with the scheduler.
-
-        Args:
-            val_metric: The metric that ``reduce_lr_on_plateau`` watches.
-        """
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            if val_metric is not None:
-                self.scheduler.step(val_metric)
-        else:
-            self.scheduler.step()

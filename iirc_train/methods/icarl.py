@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ConfigurationError
-from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.buffer import HerdingBuffer
 from iirc_train.buffer.latents import BATCH_SIZE, class_latents
 from iirc_train.buffer.samples import Memories
 from iirc_train.methods import icarl_cnn

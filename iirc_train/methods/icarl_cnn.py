@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.buffer import HerdingBuffer
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.networks import copy_freeze
 from iirc_train.methods.step import Step

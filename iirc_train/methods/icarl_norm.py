@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.buffer import HerdingBuffer
 from iirc_train.methods import icarl_cnn
 from iirc_train.models.cosine_linear import grow_cosine_layer, with_cosine_layer
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from iirc_data.loader import Batch
-from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.buffer import HerdingBuffer
 from iirc_train.buffer.latents import BATCH_SIZE, class_latents
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.methods.base_method import BaseMethod

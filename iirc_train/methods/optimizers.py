@@ -6,6 +6,7 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from iirc_data.errors import ConfigurationError
+from iirc_train.config.experiment import MethodConfig
 
 
 def get_optimizer(
@@ -54,3 +55,52 @@ def get_optimizer(
     if lr_schedule:
         return optimizer, MultiStepLR(optimizer, milestones=list(lr_schedule), gamma=lr_gamma)
     return optimizer, LambdaLR(optimizer, lr_lambda=lambda epoch: 1.0)
+
+
+class Optimized:
+    """What optimizes a method's network.
+
+    Attributes:
+        opt: The optimizer.
+        scheduler: The schedule of its learning rate, stepped once per epoch.
+    """
+
+    config: MethodConfig
+    net: nn.Module
+    opt: optim.Optimizer
+    scheduler: LRScheduler | ReduceLROnPlateau
+
+    def reset_optimizer_and_scheduler(
+        self, optimizable_parameters: Iterable[nn.Parameter] | None = None
+    ) -> None:
+        """Make optimizer and scheduler anew.
+
+        Args:
+            optimizable_parameters: Parameters to optimize; by default all of the network's.
+        """
+        config = self.config
+        self.opt, self.scheduler = get_optimizer(
+            self.net.parameters() if optimizable_parameters is None else optimizable_parameters,
+            config.optimizer,
+            config.lr,
+            config.lr_gamma,
+            config.lr_schedule,
+            config.reduce_lr_on_plateau,
+            config.weight_decay,
+        )
+
+    def get_last_lr(self) -> list[float]:
+        """Return the current learning rate of each parameter group."""
+        return [float(group["lr"]) for group in self.opt.param_groups]
+
+    def step_scheduler(self, val_metric: float | None = None) -> None:
+        """Take a step with the scheduler.
+
+        Args:
+            val_metric: The metric that ``reduce_lr_on_plateau`` watches.
+        """
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            if val_metric is not None:
+                self.scheduler.step(val_metric)
+        else:
+            self.scheduler.step()
