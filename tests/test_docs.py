@@ -24,6 +24,7 @@ from iirc_data.sources.drawn import DrawnSource
 from iirc_train.cli import app as cli
 from iirc_train.config.compose import compose
 from iirc_train.methods import METHODS, MethodParts
+from iirc_train.metrics import METRICS
 from tests.conftest import write_image_folder
 from tools import shard_cifar, shard_folder, shard_imagenet
 
@@ -161,17 +162,18 @@ def drawn_shards(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
-    """A folder with what a reader has made before; own methods do not outlive the test."""
+    """A folder with what a reader has made before; methods and metrics of its own are forgotten."""
     (tmp_path / "demo").mkdir()
     for name in ("shards", "demo/shards"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(drawn_shards)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    known = dict(METHODS)
+    known = [(table, dict(table)) for table in (METHODS, METRICS)]
     yield tmp_path
-    METHODS.clear()
-    METHODS.update(known)
+    for table, before in known:
+        table.clear()
+        table.update(before)
 
 
 def prepare(page: str, folder: Path) -> None:

@@ -35,21 +35,21 @@ DATA_ROOMS = [
     "commands",
 ]
 TRAIN_ROOMS = [
+    "metrics",
     "runtime",
     "config",
     "run",
-    "saved_model",
-    "utils",
     "models",
     "buffer",
     "methods",
-    "metrics",
     "training",
     "report",
     "sweep",
     "demo",
     "cli",
     "__main__",
+    "saved_model",
+    "utils",
 ]
 
 

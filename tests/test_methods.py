@@ -18,7 +18,7 @@ from iirc_train.buffer.selection import herding
 from iirc_train.config import BufferConfig, ExperimentConfig, MethodConfig
 from iirc_train.methods import METHODS, get_method
 from iirc_train.methods.agem import project
-from iirc_train.metrics import METRICS, compute_metrics, label_counts
+from iirc_train.metrics import METRICS
 from iirc_train.models import MLP, CosineLinear, ResNet, ResNetCIFAR, SplitCosineLinear
 from iirc_train.utils import (
     SubsetSampler,
@@ -554,7 +554,9 @@ def test_herding_chooses_none_twice_even_among_equals():
 
 
 @pytest.mark.parametrize("case", GOLDEN["metrics"])
-@pytest.mark.parametrize("name", list(METRICS))
+@pytest.mark.parametrize(
+    "name", ["modified_jaccard_sim", "jaccard_sim", "strict_accuracy", "recall"]
+)
 def test_metric_gives_the_published_number(name, case):
     predictions = torch.tensor(case["predictions"]).bool()
     target = torch.tensor(case["target"]).bool()
@@ -573,11 +575,9 @@ def test_a_metric_of_nothing_or_of_everything_is_a_float():
 
 def test_metrics_of_nothing_are_numbers():
     nothing = torch.zeros(0, 4, dtype=torch.bool)
-    assert set(compute_metrics(label_counts(nothing, nothing)).values()) == {0.0}
+    assert {metric(nothing, nothing) for metric in METRICS.values()} == {0.0}
     silent = torch.zeros(3, 4, dtype=torch.bool)
-    assert all(
-        np.isfinite(value) for value in compute_metrics(label_counts(silent, silent)).values()
-    )
+    assert all(np.isfinite(metric(silent, silent)) for metric in METRICS.values())
 
 
 @pytest.mark.parametrize(

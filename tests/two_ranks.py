@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
+from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.config import ExperimentConfig
-from iirc_train.methods import METHODS
+from iirc_train.methods import METHODS, MethodParts
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.gradients import get_gradient
+from iirc_train.methods.step import Step
+from iirc_train.metrics import METRICS, Metric
 from iirc_train.runtime.distributed import process_group, rank
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
-from iirc_train.utils import get_gradient
 
 QUIET = Console(quiet=True)
 
@@ -32,6 +36,28 @@ class NetworkWithoutBatchStatistics(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         latent = torch.tanh(self.model.convolution(x)).mean(dim=(2, 3))
         return self.model.output_layer(latent), latent
+
+
+class OwnNormalisation(BaseMethod):
+    """Averages over true labels, each weighted by how rare it is in the batch.
+
+    Neither is the same in the parts of a batch that two processes have.
+    """
+
+    def _loss(self, step: Step) -> torch.Tensor:
+        positives = step.total(step.targets.sum(dim=0)).clamp(min=1)
+        weight = step.targets / positives
+        each = F.binary_cross_entropy_with_logits(step.output, step.targets, reduction="none")
+        return step.average((weight * each).sum(), weight.sum())
+
+
+TOP1 = Metric(
+    "top-1",
+    torch.mean,
+    lambda o: o.targets.gather(1, o.scores.argmax(dim=1, keepdim=True)).squeeze(1).float(),
+    needs_scores=True,
+)
+ALL_METHODS = METHODS | {"own_normalisation": MethodParts(OwnNormalisation, RandomBuffer)}
 
 
 class BrokenOffError(Exception):
@@ -55,7 +81,9 @@ def train_all(settings: dict[str, object], output: Path) -> None:
 
     BaseMethod._make_network = lambda self: NetworkWithoutBatchStatistics(sum(self.n_cla_per_tsk))
     BaseMethod.training_step = recorded_step
-    for method in METHODS:
+    METHODS.update(ALL_METHODS)
+    METRICS["top1"] = TOP1
+    for method in ALL_METHODS:
         gradients.clear()
         config = ExperimentConfig.parse(settings | {"method": method})
         Training._save = save_and_break_off

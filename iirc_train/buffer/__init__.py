@@ -1,7 +1,15 @@
 """The replay buffer: which samples of earlier classes are kept, and where."""
 
-from iirc_train.buffer.buffer import BufferBase
+from iirc_train.buffer.base import BufferBase
+from iirc_train.buffer.choice import HerdingBuffer, RandomBuffer
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer
 from iirc_train.buffer.store import BufferStore, Memory
 
-__all__ = ["BufferBase", "BufferStore", "Memory", "TaskDataMergedWithBuffer"]
+__all__ = [
+    "BufferBase",
+    "BufferStore",
+    "HerdingBuffer",
+    "Memory",
+    "RandomBuffer",
+    "TaskDataMergedWithBuffer",
+]

@@ -9,7 +9,8 @@ from torch.utils.data import Dataset, default_collate
 
 from iirc_data.loader import Batch
 from iirc_data.order import endless_order, memories_of_epoch
-from iirc_train.utils import transform_labels_names_to_vector
+from iirc_train.buffer.labels import transform_labels_names_to_vector
+from iirc_train.buffer.samples import Samples
 
 
 class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
@@ -30,8 +31,8 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
 
     def __init__(
         self,
-        buffer: Any,
-        task_data: Any,
+        buffer: Samples,
+        task_data: Samples,
         buffer_sampling_multiplier: float = 1.0,
         seed: int = 0,
     ) -> None:
@@ -64,7 +65,7 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
 
 
 def memory_batches(
-    buffer: Any,
+    buffer: Samples,
     class_names_to_idx: Mapping[str, int],
     n_seen_classes: int,
     *,

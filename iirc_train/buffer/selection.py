@@ -31,17 +31,3 @@ def herding(latents: torch.Tensor, n: int) -> NDArray[np.int64]:
         left[index] = False
         total += features[index]
     return np.array(chosen, np.int64)
-
-
-def random_choice(n_samples: int, n: int, seed: int) -> NDArray[np.int64]:
-    """Choose samples at random, none twice.
-
-    Args:
-        n_samples: Number of samples to choose from.
-        n: Number of samples to choose; at most ``n_samples`` are.
-        seed: Seed of the choice.
-
-    Returns:
-        int64 (min(n, n_samples),), row numbers.
-    """
-    return np.random.default_rng(seed).permutation(n_samples)[:n]

@@ -6,9 +6,12 @@ from typing import Any
 import torch
 
 from iirc_data.loader import Batch
-from iirc_train.buffer.buffer import RandomBuffer, memory_batches
+from iirc_train.buffer import RandomBuffer
+from iirc_train.buffer.latents import BATCH_SIZE
+from iirc_train.buffer.merged import memory_batches as endless_memory_batches
+from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.methods import mask_seen_classes
-from iirc_train.utils import get_gradient, update_gradient
+from iirc_train.methods.gradients import get_gradient, update_gradient
 
 Buffer = RandomBuffer
 
@@ -25,37 +28,39 @@ class Model(mask_seen_classes.Model):
     _memories: Iterator[Batch] | None = None
 
     def _prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        task_data: TaskSamples | None = None,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        buffer: Memories | None = None,
+        memory_batches: Iterator[Batch] | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Begin a task.
 
         Args:
             task_data: The task's data.
             dist_args: Accepted for code written for the published package.
-            **kwargs: ``memory_batches``, an endless iterator of memories, one batch per step;
-                or ``buffer``, from which they are drawn, with ``batch_size`` (default 128).
+            buffer: Memories to draw from if ``memory_batches`` is None.
+            memory_batches: An endless iterator of memories, one batch per step.
+            batch_size: Memories per batch that is drawn from ``buffer``.
         """
-        self._memories = kwargs.get("memory_batches")
-        buffer = kwargs.get("buffer")
+        self._memories = memory_batches
         if self.n_old_classes == 0:
             self._memories = None
         elif self._memories is None and buffer is not None and len(buffer):
-            self._memories = memory_batches(
+            self._memories = endless_memory_batches(
                 buffer,
                 self.class_names_to_idx,
                 self.n_seen_classes,
-                batch_size=kwargs.get("batch_size", 128),
+                batch_size=batch_size,
                 seed=self.cur_task_id,
                 device=self.device,
             )
 
-    def resume_task(self, **kwargs: Any) -> None:
-        """Go on with a task.
-
-        Args:
-            **kwargs: ``memory_batches``, as for beginning it, from the batch of the next step on.
-        """
-        self._memories = kwargs.get("memory_batches")
+    def resume_task(self, *, memory_batches: Iterator[Batch] | None = None) -> None:
+        """See :meth:`BaseMethod.resume_task`."""
+        self._memories = memory_batches
 
     def _correct_gradient(self) -> None:
         if self._memories is None:

@@ -1,28 +1,27 @@
 """What all methods share; a method adds its loss, its head growth, and little else."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel
-from torch import nn, optim
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch import nn
 
 from iirc_data.loader import Batch
+from iirc_train.buffer.latents import BATCH_SIZE
+from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.methods.optimizers import Optimized
+from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
 from iirc_train.models import ResNet, ResNetCIFAR
-from iirc_train.models.inference import Forward, in_parts, without_batch_norms
-from iirc_train.runtime.distributed import total, world_size
-from iirc_train.utils import get_optimizer
+from iirc_train.runtime.distributed import world_size
 
 
-class BaseMethod(nn.Module, ABC):
+class BaseMethod(Predictor, Optimized, ABC):
     """A lifelong learning method.
 
     A method learns task after task::
@@ -58,8 +57,6 @@ class BaseMethod(nn.Module, ABC):
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints keep besides modules, buffers, optimizer, scheduler."""
 
-    _wrapper: nn.Module | None
-
     def __init__(
         self,
         n_cla_per_tsk: Sequence[int],
@@ -72,16 +69,8 @@ class BaseMethod(nn.Module, ABC):
         self.class_names_to_idx = dict(class_names_to_idx)
         self.config = MethodConfig.from_any(config)
         self.net = self._with_first_head(self._make_network() if net is None else net)
-        self.old_net: nn.Module | None
-        self.register_module("old_net", None)
         self.seen_classes: list[str] = []
         self.cur_task_id = -1
-        self.autocast_dtype: torch.dtype | None = None
-        self._share = 1.0
-        self._infer: Forward | None = None
-        self.train_through(None)
-        self.opt: optim.Optimizer
-        self.scheduler: LRScheduler | ReduceLROnPlateau
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -92,11 +81,6 @@ class BaseMethod(nn.Module, ABC):
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         """Return the network with the output layer that the first task needs."""
         return net
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network's parameters are."""
-        return next(self.net.parameters()).device
 
     @property
     def n_old_classes(self) -> int:
@@ -111,32 +95,56 @@ class BaseMethod(nn.Module, ABC):
     # ------------------------------------------------------------------ the life of a task
 
     def prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        task_data: TaskSamples | None = None,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        buffer: Memories | None = None,
+        memory_batches: Iterator[Batch] | None = None,
+        batch_size: int = BATCH_SIZE,
+        num_workers: int = 0,
     ) -> None:
         """Begin a task: its classes count as seen, optimizer and scheduler start anew.
 
         Args:
             task_data: The task's data; by default the task after the last one begins.
             dist_args: Accepted for code written for the published package.
-            **kwargs: What ``_prepare_model_for_new_task`` needs.
+            buffer: The memories of earlier tasks.
+            memory_batches: An endless iterator of memories, one batch per step, for a method that
+                does not replay in batches.
+            batch_size: Samples per batch for what the method computes from ``task_data``.
+            num_workers: Accepted for code written for the published package.
         """
         before = self.cur_task_id
         self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
-        self._prepare_model_for_new_task(task_data, dist_args, **kwargs)
+        self._prepare_model_for_new_task(
+            task_data,
+            dist_args,
+            buffer=buffer,
+            memory_batches=memory_batches,
+            batch_size=batch_size,
+        )
         self.reset_optimizer_and_scheduler()
 
     def _prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        task_data: TaskSamples | None = None,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        buffer: Memories | None = None,
+        memory_batches: Iterator[Batch] | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Do what the method needs at the start of a task."""
 
-    def resume_task(self, **kwargs: Any) -> None:
+    def resume_task(self, *, memory_batches: Iterator[Batch] | None = None) -> None:
         """Go on with a task that was begun before the method's state was saved and loaded.
 
         Args:
-            **kwargs: What ``_prepare_model_for_new_task`` was given and no state holds.
+            memory_batches: As for :meth:`prepare_model_for_new_task`, from the batch of the next
+                step on.
         """
 
     def training_step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -149,8 +157,7 @@ class BaseMethod(nn.Module, ABC):
             Predictions, bool (N, classes seen), and the loss, a scalar; both of the network
             before the update.
         """
-        self._share = batch.share
-        return self._step(batch.images, batch.targets, batch.in_buffer, train=True)
+        return self._step(batch.images, batch.targets, batch.in_buffer, batch.share, train=True)
 
     def observe(
         self,
@@ -173,20 +180,25 @@ class BaseMethod(nn.Module, ABC):
         """
         if in_buffer is None:
             in_buffer = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self._share = 1.0
         predictions, loss = self._step(x, y.float(), in_buffer, train=train)
         return predictions, float(loss)
 
     def _step(
-        self, x: torch.Tensor, y: torch.Tensor, in_buffer: torch.Tensor, *, train: bool
+        self,
+        x: torch.Tensor,
+        y: torch.Tensor,
+        in_buffer: torch.Tensor,
+        share: float = 1.0,
+        *,
+        train: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.set_grad_enabled(train):
             output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
             loss = self._loss(step) if train else self._validation_loss(step)
         if train:
             self.opt.zero_grad()
-            self._backward(loss, self._share)
+            self._backward(loss, share)
             self._correct_gradient()
             self.opt.step()
         return self._predict(step.output), loss.detach()
@@ -202,102 +214,50 @@ class BaseMethod(nn.Module, ABC):
     def _correct_gradient(self) -> None:
         """Change the gradient of a step before the optimizer uses it."""
 
-    def consolidate_epoch_knowledge(self, val_metric: float | None = None, **kwargs: Any) -> None:
+    def consolidate_epoch_knowledge(
+        self,
+        val_metric: float | None = None,
+        *,
+        task_data: TaskSamples | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
         """End an epoch: the scheduler takes a step.
 
         Args:
             val_metric: In-task validation pw-JS, for ``reduce_lr_on_plateau``.
-            **kwargs: What ``_consolidate_epoch_knowledge`` needs.
+            task_data: The task's data, for a method that computes something from it.
+            device: Where what is computed is wanted; by default with the network.
+            batch_size: Samples per batch.
         """
         self.step_scheduler(val_metric)
-        self._consolidate_epoch_knowledge(val_metric, **kwargs)
+        self._consolidate_epoch_knowledge(
+            val_metric, task_data=task_data, device=device, batch_size=batch_size
+        )
 
-    def _consolidate_epoch_knowledge(self, val_metric: float | None = None, **kwargs: Any) -> None:
+    def _consolidate_epoch_knowledge(
+        self,
+        val_metric: float | None = None,
+        *,
+        task_data: TaskSamples | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
         """Do what the method needs at the end of an epoch."""
 
-    def consolidate_task_knowledge(self, **kwargs: Any) -> None:
-        """End a task, after the buffer was updated."""
-
-    # ------------------------------------------------------------------ inference
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Predict.
-
-        Args:
-            x: Images (N, 3, H, W).
-
-        Returns:
-            bool (N, classes seen).
-        """
-        output, _ = self.forward_net(x)
-        return self._predict(output[:, : self.n_seen_classes])
-
-    def _predict(self, output: torch.Tensor) -> torch.Tensor:
-        return output > 0.0
-
-    def forward_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the network's output (N, classes) and latent (N, D) for images."""
-        if self._infer is not None:
-            return self._infer(x)
-        return self._run(self._trained_net if torch.is_grad_enabled() else self.net, x)
-
-    def forward_old_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the teacher's output and latent, without a gradient; see :meth:`forward_net`."""
-        assert self.old_net is not None
-        with torch.no_grad():
-            return self._run(self.old_net, x)
-
-    def _run(self, net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.autocast_dtype is None:
-            output, latent = net(x)
-            return output, latent
-        with torch.autocast(x.device.type, self.autocast_dtype):
-            output, latent = net(x)
-        return output.float(), latent.float()
-
-    @contextmanager
-    def inference(self) -> Iterator[None]:
-        """Make :meth:`forward_net` faster, up to rounding, while the network stays as it is.
-
-        Within, the method is in evaluation mode and no gradients are kept. Prepared once where one
-        such context is within another.
-        """
-        if self._infer is not None:
-            yield
-            return
-        was_training = self.training
-        self.eval()
-        try:
-            with torch.inference_mode():
-                net = without_batch_norms(self.net)
-                forward = partial(self._run, net)
-                with nullcontext(forward) if net is self.net else in_parts(forward) as self._infer:
-                    yield
-        finally:
-            self._infer = None
-            self.train(was_training)
-
-    @contextmanager
-    def full_precision(self) -> Iterator[None]:
-        """Compute in the type of the parameters: what is kept is not rounded to another type."""
-        before, self.autocast_dtype = self.autocast_dtype, None
-        try:
-            yield
-        finally:
-            self.autocast_dtype = before
-
-    def train_through(self, wrapper: nn.Module | None) -> None:
-        """Let training steps call the network through a wrapper of it.
+    def consolidate_task_knowledge(
+        self,
+        buffer: Memories | None = None,
+        device: torch.device | str | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
+        """End a task, after the buffer was updated.
 
         Args:
-            wrapper: ``DistributedDataParallel`` of ``net``, for example; None for the network
-                itself. Whoever wraps does so again after :meth:`prepare_model_for_new_task`.
+            buffer: The memories, those of the task included.
+            device: Where what is computed from them is wanted; by default with the network.
+            batch_size: Memories per batch.
         """
-        object.__setattr__(self, "_wrapper", wrapper)  # the network is no part twice
-
-    @property
-    def _trained_net(self) -> nn.Module:
-        return self.net if self._wrapper is None else self._wrapper
 
     # ------------------------------------------------------------------ shared parts
 
@@ -310,16 +270,6 @@ class BaseMethod(nn.Module, ABC):
         """
         # the processes' gradients are averaged as if their parts were equal
         torch.autograd.backward(loss * (share * world_size()) if world_size() > 1 else loss)
-
-    def _divisor(self, count: torch.Tensor) -> torch.Tensor:
-        """Return by what to divide a sum over a number of things to get their mean loss.
-
-        With several processes the mean is over those of all of them.
-
-        Args:
-            count: Number of things in this process's part of the batch, a scalar.
-        """
-        return (total(count) * self._share).clamp(min=self._share)
 
     def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
         """Return each sample's weight in the loss, (N,): ``memory_strength`` where replayed."""
@@ -347,33 +297,7 @@ class BaseMethod(nn.Module, ABC):
         weight = self._sample_weight(in_buffer).unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
-    def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; the teacher stays in evaluation mode."""
-        super().train(mode)
-        if self.old_net is not None:
-            self.old_net.eval()
-        return self
-
-    # ------------------------------------------------------------------ optimizer
-
-    def reset_optimizer_and_scheduler(
-        self, optimizable_parameters: Iterable[nn.Parameter] | None = None
-    ) -> None:
-        """Make optimizer and scheduler anew.
-
-        Args:
-            optimizable_parameters: Parameters to optimize; by default all of the network's.
-        """
-        config = self.config
-        self.opt, self.scheduler = get_optimizer(
-            self.net.parameters() if optimizable_parameters is None else optimizable_parameters,
-            config.optimizer,
-            config.lr,
-            config.lr_gamma,
-            config.lr_schedule,
-            config.reduce_lr_on_plateau,
-            config.weight_decay,
-        )
+    # ------------------------------------------------------------------ state
 
     def method_state_dict(self) -> dict[str, Any]:
         """Return the method's state as plain values and tensors."""
@@ -386,19 +310,3 @@ class BaseMethod(nn.Module, ABC):
             CheckpointError: The method has learned already, or the state is another method's.
         """
         load_method_state(self, state_dicts)
-
-    def get_last_lr(self) -> list[float]:
-        """Return the current learning rate of each parameter group."""
-        return [float(group["lr"]) for group in self.opt.param_groups]
-
-    def step_scheduler(self, val_metric: float | None = None) -> None:
-        """Take a step with the scheduler.
-
-        Args:
-            val_metric: The metric that ``reduce_lr_on_plateau`` watches.
-        """
-        if isinstance(self.scheduler, ReduceLROnPlateau):
-            if val_metric is not None:
-                self.scheduler.step(val_metric)
-        else:
-            self.scheduler.step()

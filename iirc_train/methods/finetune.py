@@ -2,7 +2,7 @@
 
 import torch
 
-from iirc_train.buffer.buffer import RandomBuffer
+from iirc_train.buffer import RandomBuffer
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.step import Step
 

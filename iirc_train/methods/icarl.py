@@ -10,9 +10,12 @@ from pydantic import BaseModel
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ConfigurationError
-from iirc_train.buffer.buffer import HerdingBuffer, class_latents
+from iirc_train.buffer import HerdingBuffer
+from iirc_train.buffer.latents import BATCH_SIZE, class_latents
+from iirc_train.buffer.samples import Memories
 from iirc_train.methods import icarl_cnn
-from iirc_train.utils import l_distance, labels_index_to_one_hot
+from iirc_train.methods.decisions import highest
+from iirc_train.methods.losses import l_distance
 
 
 class Buffer(HerdingBuffer):
@@ -53,18 +56,15 @@ class Model(icarl_cnn.Model):
         super().__init__(*args, **kwargs)
         self.register_buffer("class_means", None)
 
-    def _prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        super()._prepare_model_for_new_task(task_data, dist_args, **kwargs)
+    def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
+        super()._prepare_model_for_new_task(*args, **kwargs)
         self.class_means = None
 
     def consolidate_task_knowledge(
         self,
-        buffer: Any = None,
+        buffer: Memories | None = None,
         device: torch.device | str | None = None,
-        batch_size: int = 128,
-        **kwargs: Any,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """End a task: compute the class means from the memories, not augmented.
 
@@ -72,7 +72,6 @@ class Model(icarl_cnn.Model):
             buffer: The replay buffer, with the task's memories.
             device: Where the means are wanted; by default with the network.
             batch_size: Memories per batch.
-            **kwargs: Not used.
 
         Raises:
             ConfigurationError: There is no memory.
@@ -88,10 +87,13 @@ class Model(icarl_cnn.Model):
             class_means[self.class_names_to_idx[name]] = mean
         self.class_means = class_means.to(self.device if device is None else device)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Predict one class per image; see :meth:`BaseMethod.forward`."""
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the negative distance to each class mean; logits while a task is learned."""
         if self.class_means is None:
-            return super().forward(x)
+            return super().scores(x)
         _, latent = self.forward_net(x)
-        distance = l_distance(F.normalize(latent.float(), dim=1), self.class_means)
-        return labels_index_to_one_hot(distance.argmin(dim=1), self.n_seen_classes).bool()
+        return -l_distance(F.normalize(latent.float(), dim=1), self.class_means)
+
+    def decide(self, scores: torch.Tensor) -> torch.Tensor:
+        """Predict the class of the nearest mean; while a task is learned, those above 0."""
+        return super().decide(scores) if self.class_means is None else highest(scores)

@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.buffer import HerdingBuffer
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.networks import copy_freeze
 from iirc_train.methods.step import Step
-from iirc_train.utils import copy_freeze
 
 Buffer = HerdingBuffer
 
@@ -20,9 +20,7 @@ class Model(BaseMethod):
     network, for the current task's classes the labels.
     """
 
-    def _prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
+    def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         if self.cur_task_id > 0:
             self.old_net = copy_freeze(self.net)
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import nn
 
-from iirc_train.buffer.buffer import HerdingBuffer
+from iirc_train.buffer import HerdingBuffer
 from iirc_train.methods import icarl_cnn
 from iirc_train.models.cosine_linear import grow_cosine_layer, with_cosine_layer
 
@@ -22,9 +22,7 @@ class Model(icarl_cnn.Model):
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         return with_cosine_layer(net, self.n_cla_per_tsk[0])
 
-    def _prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
-    ) -> None:
-        super()._prepare_model_for_new_task(task_data, dist_args, **kwargs)  # copies the teacher
+    def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
+        super()._prepare_model_for_new_task(*args, **kwargs)  # copies the teacher
         if self.cur_task_id > 0:
             grow_cosine_layer(self.net, self.n_cla_per_tsk[self.cur_task_id])

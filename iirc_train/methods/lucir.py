@@ -1,16 +1,20 @@
 """LUCIR: a unified classifier of cosines, kept in balance between old and new classes."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from iirc_train.buffer.buffer import HerdingBuffer, class_latents
+from iirc_data.loader import Batch
+from iirc_train.buffer import HerdingBuffer
+from iirc_train.buffer.latents import BATCH_SIZE, class_latents
+from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.networks import copy_freeze
 from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
-from iirc_train.utils import copy_freeze
 
 Buffer = HerdingBuffer
 
@@ -37,14 +41,22 @@ class Model(BaseMethod):
         return with_cosine_layer(net, self.n_cla_per_tsk[0])
 
     def _prepare_model_for_new_task(
-        self, task_data: Any = None, dist_args: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        task_data: TaskSamples | None = None,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        buffer: Memories | None = None,
+        memory_batches: Iterator[Batch] | None = None,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Begin a task: copy the teacher, grow the output layer, imprint its new weights.
 
         Args:
             task_data: The task's data; without it new weights stay random.
             dist_args: Accepted for code written for the published package.
-            **kwargs: ``batch_size`` for computing latents (default 128).
+            buffer: Not used.
+            memory_batches: Not used.
+            batch_size: Samples per batch for computing latents.
         """
         if self.cur_task_id == 0:
             return
@@ -56,7 +68,7 @@ class Model(BaseMethod):
         layer.fc1.weight.requires_grad_(False)
         self._sigma.data.copy_(sigma)
         if task_data is not None:
-            self._imprint(layer, task_data, kwargs.get("batch_size", 128))
+            self._imprint(layer, task_data, batch_size)
 
     @property
     def _sigma(self) -> torch.Tensor:
@@ -64,7 +76,7 @@ class Model(BaseMethod):
         return sigma
 
     @torch.no_grad()
-    def _imprint(self, layer: SplitCosineLinear, task_data: Any, batch_size: int) -> None:
+    def _imprint(self, layer: SplitCosineLinear, task_data: TaskSamples, batch_size: int) -> None:
         norm = layer.fc1.weight.norm(dim=1).mean()
         for name in task_data.cur_task:
             row = self.class_names_to_idx[name] - self.n_old_classes
@@ -86,33 +98,30 @@ class Model(BaseMethod):
         loss = loss + self.lambda_cur * (self._sample_weight(step.in_buffer) * less_forget).mean()
         # detached, as published: the margins drive the scale too
         cosine = step.output / self._sigma.detach()
-        return loss + self._margin_ranking_loss(cosine, step.targets, step.in_buffer)
+        return loss + self._margin_ranking_loss(cosine, step)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         return self._bce(step.output, step.targets, step.in_buffer, temperature=1.0)
 
-    def _margin_ranking_loss(
-        self, cosine: torch.Tensor, y: torch.Tensor, in_buffer: torch.Tensor
-    ) -> torch.Tensor:
+    def _margin_ranking_loss(self, cosine: torch.Tensor, step: Step) -> torch.Tensor:
         """Keep each earlier label of a memory ahead of the new classes most similar to it.
 
         Args:
             cosine: Outputs without their scale, (N, classes seen).
-            y: Indicator targets (N, classes seen).
-            in_buffer: bool (N,), which samples are memories.
+            step: The batch.
 
         Returns:
             Mean over all pairs of a memory's earlier label and one of its two most similar new
             classes that are not labels of it; 0 where there is none.
         """
-        n_old = self.n_old_classes
+        n_old, y = self.n_old_classes, step.targets
         margins = [self.config.lucir_margin_1, self.config.lucir_margin_2]
         n_hardest = min(len(margins), cosine.shape[1] - n_old)
         new = cosine[:, n_old:].masked_fill(y[:, n_old:] > 0, -torch.inf)
         hardest = new.topk(n_hardest, dim=1).values.unsqueeze(1)  # N, 1, 2
         own = cosine[:, :n_old].unsqueeze(2)  # N, old classes, 1
-        counted = (y[:, :n_old] > 0) & in_buffer.unsqueeze(1)
+        counted = (y[:, :n_old] > 0) & step.in_buffer.unsqueeze(1)
         pairs = counted.unsqueeze(2) & hardest.isfinite()
         too_near = [hardest[..., i] + margins[i] for i in range(n_hardest)]
         hinge = F.relu(torch.stack(too_near, dim=-1) - own).where(pairs, 0.0)
-        return self.config.memory_strength * hinge.sum() / self._divisor(pairs.sum())
+        return step.average(self.config.memory_strength * hinge.sum(), pairs.sum())

@@ -1,16 +1,41 @@
 """A method's state, for checkpoints: what to save, and how a new method takes it over."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
 import torch
+from torch import nn, optim
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from iirc_data.errors import CheckpointError
 
-if TYPE_CHECKING:
-    from iirc_train.methods.base_method import BaseMethod
+
+class Learner(Protocol):
+    """What of a method makes up its state: a module, its optimizer and its scheduler."""
+
+    method_variables: tuple[str, ...]
+    opt: optim.Optimizer
+    scheduler: LRScheduler | ReduceLROnPlateau
+    cur_task_id: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters are."""
+
+    def prepare_model_for_new_task(self) -> None:
+        """Begin the next task."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return parameters and buffers."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> object:
+        """Take over parameters and buffers."""
+
+    def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
+        """Iterate over the module and all modules in it."""
 
 
-def method_state(method: "BaseMethod") -> dict[str, Any]:
+def method_state(method: Learner) -> dict[str, Any]:
     """Return a method's state as plain values and tensors, which share the method's memory."""
     return {
         "cur_task_id": method.cur_task_id,
@@ -21,7 +46,7 @@ def method_state(method: "BaseMethod") -> dict[str, Any]:
     }
 
 
-def load_method_state(method: "BaseMethod", state: dict[str, Any]) -> None:
+def load_method_state(method: Learner, state: dict[str, Any]) -> None:
     """Take over a state.
 
     Teacher, grown heads and frozen parameters come from beginning the same tasks anew; then
@@ -53,14 +78,14 @@ def load_method_state(method: "BaseMethod", state: dict[str, Any]) -> None:
         ) from error
 
 
-def _make_room(method: "BaseMethod", values: dict[str, torch.Tensor]) -> None:
+def _make_room(method: Learner, values: dict[str, torch.Tensor]) -> None:
     """Give buffers that are None at times the shapes that a state has."""
     for prefix, module in method.named_modules():
         for name in module._buffers.keys() - module._non_persistent_buffers_set:
             value = values.get(f"{prefix}.{name}" if prefix else name)
-            if value is not None and (module is method or module._buffers[name] is None):
+            if value is not None and (not prefix or module._buffers[name] is None):
                 setattr(module, name, torch.empty_like(value, device=method.device))
-            elif module is method:
+            elif not prefix:  # the method itself
                 setattr(module, name, None)
 
 

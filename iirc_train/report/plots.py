@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from iirc_train.metrics import METRICS
 from iirc_train.report.paper import PaperCurve, paper_curves, paper_name
 from iirc_train.report.runs import Group
 from iirc_train.report.summary import Spread, curve_of, mean_by_task
@@ -70,21 +71,28 @@ def curves_figure(
 
     Args:
         groups: The groups of one benchmark.
-        metric: :data:`PWJS` or :data:`~iirc_train.run.results.JS`.
+        metric: Name of the metric, which at least one run computed.
         benchmark: The benchmark's name, to show the paper's curves of it; None for none.
     """
-    curves = [curve_of(group.results(metric)) for group in groups]
-    n_tasks = max(map(len, curves))
+    curves = {
+        place: curve_of(results)
+        for place, group in enumerate(groups)
+        if (results := group.results(metric))
+    }
+    n_tasks = max(map(len, curves.values()))
     columns = 2 if max(len(group.name) for group in groups) <= _SHORT_NAME else 1
     legend_rows = -(-len(groups) // columns)
     figure = Figure(figsize=(5.6, 3.7 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
-    for place, (group, curve) in enumerate(zip(groups, curves, strict=True)):
-        _plot_curve(axes, plain(group.name), place, curve, n_tasks)
+    for place, curve in curves.items():
+        _plot_curve(axes, plain(groups[place].name), place, curve, n_tasks)
     if benchmark is not None:
         _plot_paper(axes, groups, paper_curves(benchmark, metric), n_tasks)
-    name = "pw-JS" if metric == PWJS else "JS"
-    axes.set(xlabel="after task", ylabel=f"{name} over all classes seen so far", ylim=(0, 1))
+    axes.set(
+        xlabel="after task",
+        ylabel=f"{METRICS[metric].label} over all classes seen so far",
+        ylim=(0, 1),
+    )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)

@@ -9,8 +9,9 @@ from typing import Any
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.metrics import shown_labels
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RunDirectory
-from iirc_train.run.results import JS, PWJS, RunResults, read_evaluations, read_results
+from iirc_train.run.results import PWJS, RunResults, read_evaluations, read_results
 
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
 """What differs between repetitions of one experiment."""
@@ -26,14 +27,13 @@ class Run:
     Attributes:
         path: Its folder.
         config: Its settings.
-        pwjs: Precision-weighted Jaccard similarity on the test split.
-        js: Jaccard similarity on the test split.
+        results: Scores on the test split, by name of the metric: of those that are shown, the
+            ones that the run computed.
     """
 
     path: Path
     config: ExperimentConfig
-    pwjs: RunResults
-    js: RunResults
+    results: dict[str, RunResults]
 
     @classmethod
     def read(cls, path: Path) -> "Run":
@@ -43,7 +43,14 @@ class Run:
             ConfigurationError: It holds no run, a damaged one, or one without evaluation yet.
         """
         _, config = RunDirectory.open(path)
-        return cls(path, config, read_results(path), read_results(path, metric=JS))
+        found = {PWJS, *(read_evaluations(path) or [{}])[0]}
+        metrics = [name for name in shown_labels() if name in found]
+        return cls(path, config, {name: read_results(path, metric=name) for name in metrics})
+
+    @property
+    def pwjs(self) -> RunResults:
+        """Precision-weighted Jaccard similarity on the test split."""
+        return self.results[PWJS]
 
     @cached_property
     def benchmark(self) -> Benchmark | None:
@@ -96,8 +103,8 @@ class Group:
         return [run for run in self.runs if run.finished] or self.runs
 
     def results(self, metric: str = PWJS) -> list[RunResults]:
-        """Return what each run scored, :data:`PWJS` or :data:`JS`."""
-        return [run.pwjs if metric == PWJS else run.js for run in self.runs]
+        """Return what each run that computed the metric scored."""
+        return [run.results[metric] for run in self.runs if metric in run.results]
 
 
 @dataclass(frozen=True)

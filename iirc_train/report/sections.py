@@ -9,6 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from iirc_data.benchmarks import Benchmark
+from iirc_train.metrics import shown_labels
 from iirc_train.report.classes import ClassesOfGroup, classes_of
 from iirc_train.report.comparison import Row
 from iirc_train.report.costs import read_cost, read_record
@@ -18,7 +19,7 @@ from iirc_train.report.plots import curves_figure, tasks_figure
 from iirc_train.report.runs import Group, Run
 from iirc_train.report.settings_table import SettingsTable, settings_table
 from iirc_train.report.summary import spread
-from iirc_train.run.results import JS, PWJS
+from iirc_train.run.results import PWJS
 
 CURVES_CAPTION = (
     "Mean over the runs of each group that have reached the task, band ± one standard deviation. "
@@ -138,7 +139,8 @@ def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Sec
             f"{name}-{heading}",
             CURVES_CAPTION,
         )
-        for metric, heading in ((PWJS, "pw-JS"), (JS, "JS"))
+        for metric, heading in shown_labels().items()
+        if any(group.results(metric) for group in groups)
     ]
     several_tasks = [g for g in groups if max(run.n_tasks_done for run in g.runs) > 1]
     runs = [run for group in groups for run in group.runs]

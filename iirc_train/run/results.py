@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
+from iirc_train.metrics import MAIN_METRIC
 from iirc_train.run.directory import METRICS_NAME, read_metrics
 
-PWJS = "modified_jaccard_sim"
+PWJS = MAIN_METRIC
 JS = "jaccard_sim"
 
 

@@ -12,16 +12,11 @@ from torch.utils.tensorboard import SummaryWriter
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_atomically
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.metrics import shown_labels
 from iirc_train.runtime.distributed import rank
 
 TENSORBOARD_NAME = "tensorboard"
 WANDB_NAME = "wandb_id.txt"
-SHOWN = {
-    "loss": "loss",
-    "modified_jaccard_sim": "pw-JS",
-    "jaccard_sim": "JS",
-    "lr": "learning rate",
-}
 
 
 class Tracking(NamedTuple):
@@ -210,15 +205,16 @@ def _is_utf8(run: Path) -> bool:
 
 def epoch_scalars(split: str, record: Mapping[str, float]) -> dict[str, float]:
     """Return what is shown of a split's numbers after an epoch."""
-    return {f"{split}/{SHOWN[name]}": value for name, value in record.items() if name in SHOWN}
+    shown = {"loss": "loss", "lr": "learning rate", **shown_labels()}
+    return {f"{split}/{shown[name]}": value for name, value in record.items() if name in shown}
 
 
 def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """Return what is shown of a model's evaluations after a task."""
     return {
-        f"{record['split']} {SHOWN[name]}/{_task_name(record['task'])}": record[name]
+        f"{record['split']} {label}/{_task_name(record['task'])}": record[name]
         for record in records
-        for name in ("modified_jaccard_sim", "jaccard_sim")
+        for name, label in shown_labels().items()
     }
 
 

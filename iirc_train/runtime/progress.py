@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from iirc_train.metrics import MAIN_METRIC, METRICS, shown_labels
 from iirc_train.runtime.lines import print_line
 
 
@@ -114,7 +115,8 @@ class TrainingProgress:
     def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
         """Show an epoch's numbers."""
         note = (
-            f"loss {record['loss']:.4f}  pw-JS {record['modified_jaccard_sim']:.3f}  "
+            f"loss {record['loss']:.4f}  "
+            f"{METRICS[MAIN_METRIC].label} {record[MAIN_METRIC]:.3f}  "
             f"{images_per_second:,.0f} images/s"
         )
         self._progress.note = f"  {note}"
@@ -129,9 +131,11 @@ class TrainingProgress:
             self._steps = None
         self._progress.note = ""
         self._progress.advance(self._tasks)
-        line = Text.assemble(
-            f"{self._title}: after task {task_id} of 0-{self._n_tasks - 1}: pw-JS ",
-            (f"{metrics['modified_jaccard_sim']:.3f}", "bold"),
-            f"  JS {metrics['jaccard_sim']:.3f} over all seen classes",
-        )
+        line = Text(f"{self._title}: after task {task_id} of 0-{self._n_tasks - 1}: ")
+        for name, label in shown_labels().items():
+            line.append(f"{label} ")
+            line.append(f"{metrics[name]:.3f}", "bold" if name == MAIN_METRIC else None)
+            line.append("  ")
+        line.right_crop(1)
+        line.append("over all seen classes")
         self._console.print(line, soft_wrap=True)

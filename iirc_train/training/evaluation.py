@@ -11,7 +11,7 @@ from iirc_data.definitions import POSTTASK_VALID, TEST, SplitName
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import compute_metrics, confusion_counts, label_counts
+from iirc_train.metrics import Outputs, Tally, confusion_counts
 from iirc_train.runtime.distributed import gathered, total
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
@@ -46,10 +46,11 @@ class Evaluation(NamedTuple):
 
 def evaluate(method: BaseMethod, batches: Iterable[Batch]) -> dict[str, float]:
     """Return a method's metrics on the samples of all processes' batches."""
-    counts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
+    tally = Tally(method.n_seen_classes, method.device)
     with method.inference():
-        counts += [label_counts(*pair) for pair in predictions_and_targets(method, batches)]
-    return compute_metrics(gathered(torch.cat(counts)))
+        for outputs in outputs_of(method, batches):
+            tally.add(outputs)
+    return tally.kept(gathered).values()
 
 
 def evaluate_after_task(
@@ -101,22 +102,20 @@ def evaluate_tasks(
     n = everything.n_seen_classes
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
-    parts = [torch.zeros(0, 3, dtype=torch.int64, device=method.device)]
+    tally = Tally(n, method.device)
     with method.inference():
-        for predictions, targets in predictions_and_targets(method, make_loader(everything)):
-            parts.append(label_counts(predictions, targets))
-            confusion += confusion_counts(predictions, targets)
-            n_samples += targets.sum(dim=0)
-    counts = gathered(torch.cat(parts))
+        for outputs in outputs_of(method, make_loader(everything)):
+            tally.add(outputs)
+            confusion += confusion_counts(outputs.predictions, outputs.targets)
+            n_samples += outputs.targets.sum(dim=0)
+    kept = tally.kept(gathered)
     where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
     records = []
     for task in range(after_task + 1):
         shown = sequence.view(task, seen_up_to=after_task).sample_ids
         rows = np.searchsorted(everything.sample_ids, shown)
-        records.append(
-            {**where, "task": task, "n_samples": len(rows), **compute_metrics(counts[rows])}
-        )
-    records.append({**where, "task": "all", "n_samples": len(counts), **compute_metrics(counts)})
+        records.append({**where, "task": task, "n_samples": len(rows), **kept.of(rows).values()})
+    records.append({**where, "task": "all", "n_samples": len(everything), **kept.values()})
     return Evaluation(
         records,
         Confusion(
@@ -127,9 +126,7 @@ def evaluate_tasks(
     )
 
 
-def predictions_and_targets(
-    method: BaseMethod, batches: Iterable[Batch]
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def outputs_of(method: BaseMethod, batches: Iterable[Batch]) -> Iterator[Outputs]:
     """Predict samples batch by batch.
 
     Args:
@@ -137,7 +134,8 @@ def predictions_and_targets(
         batches: The samples.
 
     Yields:
-        Predicted and true labels, both bool (N, classes seen), on the method's device.
+        What the method says of a batch, on the method's device.
     """
     for batch in batches:
-        yield method(batch.images), batch.targets.bool()
+        scores, predictions = method.scores_and_predictions(batch.images)
+        yield Outputs(predictions, batch.targets.bool(), scores)

@@ -10,7 +10,7 @@ from rich.console import Console
 from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
-from iirc_train.metrics import compute_metrics, label_counts
+from iirc_train.metrics import MAIN_METRIC, Outputs, Tally
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.directory import METRICS_NAME, RunDirectory
 from iirc_train.run.trackers import (
@@ -36,7 +36,6 @@ from iirc_train.training.evaluation import evaluate, evaluate_after_task
 from iirc_train.training.provenance import is_finished, recorded
 
 HERDING_BATCH_SIZE = 128
-MONITOR = "modified_jaccard_sim"  # of in-task validation: plateaus and best models go by it
 
 
 class Position(NamedTuple):
@@ -226,7 +225,7 @@ class Training:
             for tracker in self._trackers:
                 number = self.config.epochs_of_task(task_id)[epoch]
                 tracker.epoch_done(number, epoch_scalars(INTASK_VALID, metrics))
-            val_metric = metrics[MONITOR]
+            val_metric = metrics[MAIN_METRIC]
             self._keep_best(val_metric)
         self.method.consolidate_epoch_knowledge(val_metric)
 
@@ -284,11 +283,12 @@ def train_epoch(
     """
     method = experiment.method
     method.train()
-    losses, counts = [], []
+    losses: list[torch.Tensor] = []
+    tally = Tally(method.n_seen_classes, method.device, with_scores=False)
     for batch in loader:
         predicted, loss = method.training_step(batch)
         losses.append(loss * len(batch))
-        counts.append(label_counts(predicted, batch.targets.bool()))
+        tally.add(Outputs(predicted, batch.targets.bool()))
         progress.batch_done()
     broadcast_buffers(method.net)
     of_steps = torch.stack(losses)
@@ -297,4 +297,4 @@ def train_epoch(
         wrong = (~of_steps.isfinite()).nonzero().flatten().tolist()
         step = f"step {wrong[0]} of {len(losses)}" if wrong else "another process"
         raise TrainingError(f"the loss is {mean_loss} from {step} on")
-    return {"loss": mean_loss, **compute_metrics(gathered(torch.cat(counts)))}
+    return {"loss": mean_loss, **tally.kept(gathered).values()}

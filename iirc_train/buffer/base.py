@@ -1,0 +1,330 @@
+"""The replay buffer: keeps samples of earlier classes and offers them for replay."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel
+from torch.utils.data import Dataset
+
+from iirc_data.decoding import decode
+from iirc_data.definitions import PathLike
+from iirc_data.errors import BufferStorageError
+from iirc_train.buffer.encoding import encoded_memory, memory_of
+from iirc_train.buffer.latents import BATCH_SIZE, LatentSource
+from iirc_train.buffer.samples import TaskSamples
+from iirc_train.buffer.slots import Slots
+from iirc_train.buffer.snapshot import ReplaySnapshot
+from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
+from iirc_train.config.experiment import BufferConfig
+from iirc_train.runtime.distributed import rank, wait_for_all, world_size
+
+TransformFunction = Callable[[Image.Image], torch.Tensor]
+
+
+class BufferBase(Dataset[tuple[Any, str, str]], ABC):
+    """A buffer that saves memories of the current task, to replay them during later tasks.
+
+    Memories are numbered by slot: class after class in the order in which they came, within a
+    class the most important first.
+
+    Args:
+        config: ``n_memories_per_class``, ``total_n_mems`` and ``max_mems_pool_per_class``; see
+            :class:`~iirc_train.config.experiment.BufferConfig`.
+        buffer_dir: Folder for the Zarr hierarchy; None keeps it in memory.
+        map_size: Ignored; Zarr needs no size beforehand. Accepted for code written for the
+            published package.
+        essential_transforms_fn: Applied to an image that is asked for by index, when
+            augmentations are disabled or no other function is given.
+        augmentation_transforms_fn: Applied to an image that is asked for by index.
+
+    Raises:
+        ConfigurationError: The configuration is wrong.
+        BufferStorageError: ``buffer_dir`` holds something else, or is None where several processes
+            share a buffer.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any] | BaseModel,
+        buffer_dir: PathLike | None = None,
+        map_size: float = 1e9,
+        essential_transforms_fn: TransformFunction | None = None,
+        augmentation_transforms_fn: TransformFunction | None = None,
+    ) -> None:
+        self.config = BufferConfig.from_any(config)
+        self.store = _open_store(buffer_dir)
+        self.essential_transforms_fn = essential_transforms_fn
+        self.augmentation_transforms_fn = augmentation_transforms_fn
+        self._apply_augmentations = True
+        self.generation = 0
+        self._set_counts({})
+        self._classes: dict[str, ClassMemories] = {}
+        self._added: dict[str, list[Memory]] | None = None
+
+    @property
+    def n_memories_per_class(self) -> dict[str, int]:
+        """Number of memories of each class, in the order in which classes came."""
+        return dict(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def __getitem__(self, index: int) -> tuple[Any, str, str]:
+        """Return a memory: its image, transformed, and its labels."""
+        class_name, number = self._slots.locate(index)
+        memories = self._memories(class_name)
+        image = decode(memories.encoded(number), lambda: f"memory {number} of class {class_name!r}")
+        transform = self.essential_transforms_fn
+        if self._apply_augmentations and self.augmentation_transforms_fn is not None:
+            transform = self.augmentation_transforms_fn
+        return (image if transform is None else transform(image), *memories.label_pair(number))
+
+    def get_image_indices_by_class(self, class_name: str) -> NDArray[np.int64]:
+        """Return the slots of the memories of a class, int64, most important first.
+
+        Raises:
+            BufferStorageError: The buffer has no such class.
+        """
+        if class_name not in self._counts:
+            raise BufferStorageError(
+                f"the buffer has no class {class_name!r}, only {list(self._counts)}"
+            )
+        return self._slots.of_class(class_name)
+
+    def replay_source(self, class_names_to_idx: Mapping[str, int]) -> ReplaySnapshot:
+        """Return the memories as they are now, for a loader.
+
+        Args:
+            class_names_to_idx: Index of each class.
+        """
+        return ReplaySnapshot(
+            [(name, self._memories(name), count) for name, count in self._counts.items()],
+            class_names_to_idx,
+        )
+
+    def begin_adding_samples(self) -> None:
+        """Begin a transaction: what is added or removed counts once it has ended."""
+        self._added = {}
+
+    def add_sample(
+        self, class_label: str, image: Image.Image, labels: tuple[str, str], rank: int = 0
+    ) -> None:
+        """Add an image, encoded losslessly as PNG.
+
+        Args:
+            class_label: The class under which the image is kept.
+            image: The image; converted to RGB.
+            labels: All labels, ``NO_LABEL_PLACEHOLDER`` for none.
+            rank: Process that adds it; informative.
+
+        Raises:
+            BufferStorageError: No transaction was begun, or the class was added before.
+        """
+        self.add_memory(class_label, encoded_memory(image, labels))
+
+    def add_memory(self, class_label: str, memory: Memory) -> None:
+        """Add an encoded image as it is; see :meth:`add_sample`."""
+        if self._added is None:
+            raise BufferStorageError("call begin_adding_samples() before adding samples")
+        if class_label in self._counts:
+            raise BufferStorageError(
+                f"class {class_label!r} is in the buffer already: its memories are chosen once"
+            )
+        self._added.setdefault(class_label, []).append(memory)
+
+    def remove_samples(self, class_label: str, n: int) -> None:
+        """Remove the n least important memories of a class.
+
+        Raises:
+            BufferStorageError: The buffer has no such class.
+        """
+        if class_label not in self._counts:
+            raise BufferStorageError(f"the buffer has no class {class_label!r}")
+        left = max(0, self._counts[class_label] - n)
+        self._set_counts({**self._counts, class_label: left})
+
+    def end_adding_samples(self) -> None:
+        """End the transaction: write the new classes and the new generation."""
+        counts = dict(self._counts)
+        for class_label, memories in (self._added or {}).items():
+            self.store.write_class(class_label, memories, number=len(counts))
+            counts[class_label] = len(memories)
+        self.generation = self.store.commit(counts)
+        self._set_counts(counts)
+        self._added = None
+
+    def reset_database(self) -> None:
+        """Forget what was read from storage; the published code needed this after each epoch."""
+        self._classes.clear()
+
+    begin_adding_samples_to_lmdb = begin_adding_samples
+    end_adding_samples_to_lmdb = end_adding_samples
+    reset_lmdb_database = reset_database
+
+    def update_buffer_new_task(
+        self,
+        new_task_data: TaskSamples,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        method: LatentSource | None = None,
+        batch_size: int = BATCH_SIZE,
+        model: LatentSource | None = None,
+    ) -> None:
+        """Add memories of a new task's classes; with a fixed total size, shrink older ones first.
+
+        With ``total_n_mems`` each seen class keeps ⌈total / seen classes⌉ memories. Of several
+        processes, which all call this, the first one writes.
+
+        Args:
+            new_task_data: The task's data.
+            dist_args: Accepted for code written for the published package.
+            method: Gives the latents, for a choice that goes by them.
+            batch_size: Samples per batch for computing latents.
+            model: The method, under the name in the published package.
+        """
+        new_classes = list(new_task_data.cur_task)
+        n = self._memories_per_class(len(self._counts) + len(new_classes))
+        method = model if method is None else method
+        chosen: dict[str, NDArray[np.int64]] = {}
+        if n:
+            with self._choosing(method):
+                for name in new_classes:
+                    chosen[name] = self._choose(
+                        new_task_data, name, n, method=method, batch_size=batch_size
+                    )
+        if rank() == 0:
+            self._set_counts({name: min(count, n) for name, count in self._counts.items()})
+            # a class without memories has its share of a fixed total too
+            self._added = {class_label: [] for class_label in chosen}
+            for class_label, indices in chosen.items():
+                for index in indices.tolist():
+                    self.add_memory(class_label, memory_of(new_task_data, index))
+            self.end_adding_samples()
+        wait_for_all()
+        if rank() > 0:
+            self.generation = max(self.store.generations())
+            self._set_counts(self.store.counts(self.generation))
+
+    def _choosing(self, method: LatentSource | None) -> AbstractContextManager[None]:
+        """Return a context in which the memories of all classes of a task are chosen."""
+        return nullcontext()
+
+    @abstractmethod
+    def _choose(
+        self,
+        task_data: TaskSamples,
+        class_label: str,
+        n: int,
+        *,
+        method: LatentSource | None,
+        batch_size: int,
+    ) -> NDArray[np.int64]:
+        """Choose the memories of a class.
+
+        Args:
+            task_data: The task's data.
+            class_label: Name of the class.
+            n: Number of memories; fewer are chosen from fewer samples.
+            method: Gives latents; None where the caller has none.
+            batch_size: Samples per batch for computing latents.
+
+        Returns:
+            int64, indices in the task's data, the most important first.
+        """
+
+    @contextmanager
+    def disable_augmentations(self) -> Iterator[None]:
+        """A context in which only the essential transform is applied."""
+        before, self._apply_augmentations = self._apply_augmentations, False
+        try:
+            yield
+        finally:
+            self._apply_augmentations = before
+
+    def buffer_state_dict(self) -> dict[str, Any]:
+        """Return the buffer's state as plain values: the generation, and what it counts."""
+        return {"generation": self.generation, "counts": dict(self._counts)}
+
+    def load_buffer_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go back to an earlier state; whatever storage holds beyond it is removed.
+
+        Raises:
+            BufferStorageError: Storage lacks the generation, or it counts other memories.
+        """
+        generation = int(state_dict["generation"])
+        counts = self.store.counts(generation) if generation else {}
+        if counts != state_dict["counts"]:
+            raise BufferStorageError(
+                f"the checkpoint's buffer counts {state_dict['counts']}, the stored one {counts}: "
+                "they belong to different runs"
+            )
+        self._set_counts(counts)
+        self.generation, self._added = generation, None
+        self._classes.clear()
+        self.collect_garbage()
+
+    def recall(self, store: BufferStore, class_names: Sequence[str]) -> None:
+        """Show what a stored buffer kept once a run had learned some classes.
+
+        Args:
+            store: The run's buffer, which may have learned more since; nothing is written to it.
+            class_names: The classes, in the order in which they were learned.
+
+        Raises:
+            BufferStorageError: Memories of a class are missing or damaged.
+        """
+        n = self._memories_per_class(len(class_names))
+        learned = list(class_names) if n else []
+        stored = list(store.counts(max(store.generations()))) if store.generations() else []
+        if stored[: len(learned)] != learned:
+            missing = [name for name in learned if name not in stored] or learned
+            raise BufferStorageError(
+                f"{store.path} has no memories of {', '.join(missing[:5])}"
+                f"{', …' if len(missing) > 5 else ''}: the run has not learned them yet, or "
+                "learned other classes"
+            )
+        self.store = store
+        self._classes = {name: store.read_class(i, name) for i, name in enumerate(learned)}
+        self._set_counts({name: min(n, len(kept.labels)) for name, kept in self._classes.items()})
+
+    def collect_garbage(self) -> None:
+        """Remove from storage whatever the current generation does not count."""
+        if rank() == 0:
+            self.store.collect(self.generation)
+        wait_for_all()
+
+    def _memories_per_class(self, n_seen_classes: int) -> int:
+        if self.config.n_memories_per_class >= 0:
+            return self.config.n_memories_per_class
+        return -(-self.config.total_n_mems // max(n_seen_classes, 1))
+
+    def _memories(self, class_name: str) -> ClassMemories:
+        if class_name not in self._classes:
+            number = self._slots.class_number(class_name)
+            self._classes[class_name] = self.store.read_class(number, class_name)
+        return self._classes[class_name]
+
+    def _set_counts(self, counts: dict[str, int]) -> None:
+        self._counts, self._slots = counts, Slots(counts)
+
+
+def _open_store(buffer_dir: PathLike | None) -> BufferStore:
+    if buffer_dir is None:
+        if world_size() > 1:
+            raise BufferStorageError(
+                f"{world_size()} processes share one replay buffer: give buffer_dir"
+            )
+        return BufferStore()
+    if rank() > 0:
+        wait_for_all()  # the first process makes it
+    store = BufferStore(Path(buffer_dir))
+    if rank() == 0:
+        wait_for_all()
+    return store

@@ -1,0 +1,31 @@
+"""Samples as encoded memories."""
+
+from PIL import Image
+
+from iirc_data.errors import ConfigurationError
+from iirc_data.loader.decoder import encode_rgb_png
+from iirc_train.buffer.samples import HoldsEncoded, HoldsImages, TaskSamples
+from iirc_train.buffer.store import Memory
+
+
+def memory_of(samples: TaskSamples, index: int) -> Memory:
+    """Return a sample as a memory.
+
+    Raises:
+        ConfigurationError: The dataset does not give images before their transform.
+    """
+    if isinstance(samples, HoldsEncoded):  # bytes are kept as the dataset has them
+        encoded, (height, width) = samples.encoded(index)
+        return Memory(bytes(encoded.data), samples.get_labels(index), height, width)
+    if not isinstance(samples, HoldsImages):
+        raise ConfigurationError(
+            f"{type(samples).__name__} has neither encoded(index) nor get_item(index): a buffer "
+            "keeps images before any transform, so the dataset must give them"
+        )
+    image, first, second = samples.get_item(index)
+    return encoded_memory(image, (first, second))
+
+
+def encoded_memory(image: Image.Image, labels: tuple[str, str]) -> Memory:
+    """Return an image as a memory, encoded losslessly as PNG."""
+    return Memory(encode_rgb_png(image).tobytes(), labels, image.height, image.width)

@@ -1,0 +1,88 @@
+"""The latents of samples, which herding, class means and imprinted weights are computed from."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Sampler
+
+from iirc_train.buffer.samples import DecodesBatches, Samples
+from iirc_train.runtime.distributed import gathered, share_of, world_size
+
+BATCH_SIZE = 128
+"""Samples per batch where nothing else is asked for; latents do not depend on it."""
+
+
+class LatentSource(Protocol):
+    """What gives latents: a method."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where images are wanted."""
+
+    def inference(self) -> AbstractContextManager[None]:
+        """Return a context in which :meth:`forward_net` is called, in evaluation mode."""
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Return a context in which latents are computed in the type of the parameters."""
+
+    def forward_net(self, x: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
+
+
+class SubsetSampler(Sampler[int]):
+    """Samples the given indices in order, each once.
+
+    Args:
+        indices: The indices.
+    """
+
+    def __init__(self, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        self.indices = indices
+
+    def __iter__(self) -> Iterator[int]:
+        return map(int, self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def class_latents(
+    method: LatentSource, samples: Samples, indices: NDArray[np.int64], batch_size: int = BATCH_SIZE
+) -> torch.Tensor:
+    """Return the latents of some samples, not augmented.
+
+    They are computed in full precision, whatever the network trains in. Several processes, which
+    all call this, share the work.
+
+    Args:
+        method: Computes them.
+        samples: The samples.
+        indices: int64 (N,), indices in them.
+        batch_size: Samples per batch; the result does not depend on it.
+
+    Returns:
+        float32 (N, D), on the CPU, in the order of ``indices``.
+    """
+    is_shared = len(indices) >= world_size()
+    mine = indices[share_of(len(indices))] if is_shared else indices
+    with samples.disable_augmentations(), method.inference(), method.full_precision():
+        batches = _image_batches(samples, mine, batch_size, method.device)
+        latents = torch.cat([method.forward_net(images)[1].float() for images in batches])
+    latents = latents.clone()  # inference tensors cannot be used in autograd
+    return (gathered(latents) if is_shared else latents).cpu()
+
+
+def _image_batches(
+    samples: Samples, indices: NDArray[np.int64], batch_size: int, device: torch.device
+) -> Iterator[torch.Tensor]:
+    if isinstance(samples, DecodesBatches):
+        for batch in samples.loader(indices, batch_size):
+            yield batch.images
+    else:
+        sampler = SubsetSampler(indices)
+        for images, *_ in DataLoader(samples, batch_size, sampler=sampler):  # type: ignore[arg-type]
+            yield images.to(device)

@@ -1,0 +1,79 @@
+"""Distances between latents and references, and losses of them."""
+
+import torch
+import torch.nn.functional as F
+
+
+def l_distance(
+    input_vectors: torch.Tensor, ref_vectors: torch.Tensor, p: float | str | None = 2
+) -> torch.Tensor:
+    """Return the distance of each input to each reference.
+
+    Args:
+        input_vectors: (N, D).
+        ref_vectors: (C, D).
+        p: Order of the norm, for example 2, ``"inf"``, or ``"fro"`` or None for 2.
+
+    Returns:
+        (N, C).
+    """
+    order = 2.0 if p is None or p == "fro" else float(p)
+    difference = input_vectors.unsqueeze(1) - ref_vectors.unsqueeze(0)
+    distance: torch.Tensor = torch.linalg.vector_norm(difference, ord=order, dim=2)
+    return distance
+
+
+def contrastive_distance_loss(
+    input_vectors: torch.Tensor,
+    ref_vectors: torch.Tensor,
+    labels_one_hot: torch.Tensor,
+    p: float | str | None = 2,
+    temperature: float = 1.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of classes whose logits are the negative distances to their references.
+
+    Args:
+        input_vectors: (N, D).
+        ref_vectors: One reference per class, (C, D).
+        labels_one_hot: Indicator labels (N, C); several labels share the target evenly.
+        p: Order of the norm; see :func:`l_distance`.
+        temperature: Distances are divided by this.
+
+    Returns:
+        The mean loss, a scalar, and the nearest reference of each input, int64 (N,).
+    """
+    distance = l_distance(input_vectors, ref_vectors, p)
+    labels = labels_one_hot.to(distance.dtype)
+    target = labels / labels.sum(dim=1, keepdim=True).clamp(min=1)
+    return F.cross_entropy(-distance / temperature, target), distance.argmin(dim=1)
+
+
+def triplet_margin_loss(
+    input_vectors: torch.Tensor,
+    ref_vectors: torch.Tensor,
+    labels_one_hot: torch.Tensor,
+    p: float | str | None = 2,
+    base_margin: float = 1,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hinge loss: each reference of another class is to be farther than the own by a margin.
+
+    The margin is ``base_margin`` / √C.
+
+    Args:
+        input_vectors: (N, D).
+        ref_vectors: One reference per class, (C, D).
+        labels_one_hot: Indicator labels (N, C); several labels count evenly.
+        p: Order of the norm; see :func:`l_distance`.
+        base_margin: Margin before scaling.
+
+    Returns:
+        The loss, a scalar, the mean over samples and all classes (the own counts as 0), and the
+        nearest reference of each input, int64 (N,).
+    """
+    distance = l_distance(input_vectors, ref_vectors, p)
+    labels = labels_one_hot.to(distance.dtype)
+    n_labels = labels.sum(dim=1).clamp(min=1).view(-1, 1, 1)
+    margin = base_margin / len(ref_vectors) ** 0.5
+    hinge = F.relu(margin + distance.unsqueeze(2) - distance.unsqueeze(1))  # own x other
+    pairs = labels.unsqueeze(2) * (1 - labels).unsqueeze(1) / n_labels
+    return (hinge * pairs).sum() / distance.numel(), distance.argmin(dim=1)

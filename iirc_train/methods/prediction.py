@@ -1,0 +1,62 @@
+"""From images to scores, from scores to predicted labels."""
+
+from abc import abstractmethod
+
+import torch
+
+from iirc_train.methods.decisions import threshold
+from iirc_train.methods.networks import Networks
+
+
+class Predictor(Networks):
+    """Predicts labels of images: :meth:`scores`, then :meth:`decide`."""
+
+    @property
+    @abstractmethod
+    def n_seen_classes(self) -> int:
+        """Number of classes of the tasks up to the current one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Predict.
+
+        Args:
+            x: Images (N, 3, H, W).
+
+        Returns:
+            bool (N, classes seen).
+        """
+        return self.decide(self.scores(x))
+
+    def scores(self, x: torch.Tensor) -> torch.Tensor:
+        """Return how likely each label is, higher for likelier: logits, unless overridden.
+
+        Args:
+            x: Images (N, 3, H, W).
+
+        Returns:
+            float (N, classes seen).
+        """
+        output, _ = self.forward_net(x)
+        return output[:, : self.n_seen_classes]
+
+    def decide(self, scores: torch.Tensor) -> torch.Tensor:
+        """Predict labels from :meth:`scores`.
+
+        Returns:
+            bool (N, classes seen).
+        """
+        return self._predict(scores)
+
+    def _predict(self, output: torch.Tensor) -> torch.Tensor:
+        """Predict labels from logits, those of training steps too."""
+        return threshold(output)
+
+    def scores_and_predictions(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return :meth:`scores` and predictions of images, from one pass through the network.
+
+        A method that overrides :meth:`forward`, as one written for the published package does, is
+        asked for its predictions apart.
+        """
+        scores = self.scores(x)
+        overrides_forward = type(self).forward is not Predictor.forward
+        return scores, self(x) if overrides_forward else self.decide(scores)

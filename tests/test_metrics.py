@@ -1,0 +1,149 @@
+"""The table of metrics: every row keeps the contract, and a row is all that a metric takes."""
+
+import re
+import runpy
+import sys
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from iirc_train.config import ExperimentConfig
+from iirc_train.methods import METHODS
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.metrics import METRICS, Metric, Outputs, Tally
+from iirc_train.run.directory import read_metrics
+from iirc_train.training.components import Experiment
+from iirc_train.training.evaluation import outputs_of
+from tests.test_docs import DOCS, block_named
+
+
+@pytest.fixture
+def metrics():
+    before = dict(METRICS)
+    yield METRICS
+    METRICS.clear()
+    METRICS.update(before)
+
+
+def outputs(n: int, n_classes: int = 5, seed: int = 0) -> Outputs:
+    scores = torch.randn(n, n_classes, generator=torch.Generator().manual_seed(seed))
+    return Outputs(scores > 0, scores.flip(0) > 0.5, scores)
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_batches_give_what_all_samples_at_once_give(name):
+    metric, everything = METRICS[name], outputs(20)
+    tally = Tally(5, torch.device("cpu"))
+    for part in (slice(0, 7), slice(7, 7), slice(7, 20)):
+        tally.add(Outputs(*(values[part] for values in everything)))
+    kept = tally.kept(lambda rows: rows)
+    assert kept.values()[name] == metric(*everything)
+    chosen = torch.tensor([3, 11, 4]).numpy()
+    some = Outputs(*(values[chosen] for values in everything))
+    assert kept.of(chosen).values()[name] == metric(*some)
+    assert kept.of(chosen[:0]).values()[name] == 0.0
+
+
+def test_samples_of_several_processes_are_concatenated():
+    tally = Tally(5, torch.device("cpu"))
+    tally.add(outputs(20))
+    other = outputs(6, seed=1)
+    kept = tally.kept(lambda rows: torch.cat([rows, METRICS["recall"].keep(other)]))
+    both = Outputs(*(torch.cat(pair) for pair in zip(outputs(20), other, strict=True)))
+    assert kept.values() == {name: metric(*both) for name, metric in METRICS.items()}
+
+
+def test_what_is_kept_of_a_sample_is_declared_and_shared(metrics):
+    calls = []
+
+    def best(outputs: Outputs) -> torch.Tensor:
+        calls.append(len(outputs.targets))
+        return outputs.scores.argmax(dim=1)
+
+    metrics["first"] = Metric("1", lambda rows: (rows == 0).float().mean(), best, needs_scores=True)
+    metrics["last"] = Metric("5", lambda rows: (rows == 4).float().mean(), best, needs_scores=True)
+    tally = Tally(5, torch.device("cpu"))
+    tally.add(outputs(20))
+    values = tally.kept(lambda rows: rows).values()
+    assert calls == [0, 20]  # once for both, and once for a run without batches
+    assert values["first"] == (outputs(20).scores.argmax(dim=1) == 0).float().mean()
+
+    without = Tally(5, torch.device("cpu"), with_scores=False)
+    without.add(outputs(20)._replace(scores=None))
+    assert without.kept(lambda rows: rows).values().keys() == metrics.keys() - {"first", "last"}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_methods_predictions_follow_from_its_scores(name, tiny_settings):
+    settings = tiny_settings | {"method": name, "engine": "torch", "threads": 1}
+    experiment = Experiment(ExperimentConfig.parse(settings))
+    method, data = experiment.method, experiment.task_data(0)
+    method.prepare_model_for_new_task(data)
+    loader = experiment.evaluation_loader(data.view)
+
+    def check():
+        with method.inference():
+            for batch, found in zip(loader, outputs_of(method, loader), strict=True):
+                assert found.scores.shape == (len(batch), 2) and found.scores.is_floating_point()
+                assert torch.equal(found.predictions, method(batch.images))
+                assert torch.equal(found.predictions, method.decide(found.scores))
+
+    check()
+    experiment.buffer.update_buffer_new_task(data, method=method)
+    method.consolidate_task_knowledge(buffer=experiment.memory_data(0))
+    check()
+
+
+def test_a_method_that_overrides_forward_keeps_its_predictions(tiny_settings):
+    class Published(BaseMethod):
+        def _loss(self, step):
+            return self._bce(step.output, step.targets, step.in_buffer)
+
+        def forward(self, x):
+            return torch.ones(len(x), self.n_seen_classes, dtype=torch.bool)
+
+    method = Published([2], {"a": 0, "b": 1}, {"n_layers": 8})
+    method.prepare_model_for_new_task()
+    scores, predictions = method.scores_and_predictions(torch.randn(3, 3, 32, 32))
+    assert scores.shape == (3, 2) and predictions.all()
+
+
+@pytest.mark.filterwarnings("ignore:.*rounds to 0")
+def test_a_metric_takes_as_many_lines_as_said_and_is_shown_everywhere(
+    metrics, tiny_settings, tmp_path, monkeypatch, capsys
+):
+    block = block_named("own_metric.md", "my_iirc.py")
+    function, row = re.search(r"\n(def .*?)\n\n\n(METRICS.*?)\n\n", block.text, re.DOTALL).groups()
+    said = [len(code.splitlines()) for code in (function, row)]
+    assert (
+        "A function of {} lines and a row of {} line.".format(*said)
+        in (DOCS / "own_metric.md").read_text()
+    )
+
+    script, settings = tmp_path / "my_iirc.py", tmp_path / "settings.yaml"
+    script.write_text(block.text)
+    values = {"threads": 1, "engine": "torch", "method": "icarl"}
+    settings.write_text(yaml.safe_dump(tiny_settings | values))
+    for command in (
+        ["train", "--config", settings, "--output", tmp_path / "run"],
+        ["report", tmp_path / "run", "--output", tmp_path / "report"],
+    ):
+        monkeypatch.setattr(sys, "argv", [str(script), *map(str, command)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script), run_name="__main__")
+        assert not ended.value.code
+
+    records = read_metrics(tmp_path / "run")
+    for record in records:
+        is_of_training = (record["kind"], record["split"]) == ("epoch", "train")
+        assert ("top1" in record) != is_of_training
+    tests = [r for r in records if r["kind"] == "evaluation" and r["split"] == "test"]
+    # icarl predicts the label with the highest score: it is right as often as a label is shared
+    assert all(r["top1"] >= r["jaccard_sim"] for r in tests) and any(r["top1"] for r in tests)
+    assert f"top-1 {tests[-1]['top1']:.3f}" in capsys.readouterr().out
+    events = EventAccumulator(str(tmp_path / "run/tensorboard/tasks"))
+    events.Reload()
+    assert "test top-1/all seen classes" in events.Tags()["scalars"]
+    assert "top-1 on the test split" in (tmp_path / "report/report.html").read_text()
