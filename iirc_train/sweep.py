@@ -18,10 +18,10 @@ from iirc_train.config.compose import compose
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
 from iirc_train.run.directory import CONFIG_NAME, check_writable
+from iirc_train.run.record import is_finished
 from iirc_train.run.results import read_results
 from iirc_train.runtime.lifeline import environment_with_lifeline
 from iirc_train.runtime.program import OWN
-from iirc_train.training.provenance import is_finished
 from iirc_train.training.same_run import changes_to
 
 LOG_NAME = "log.txt"

@@ -44,6 +44,13 @@ def write_run(folder, benchmark, scores=SCORES, all_seen=ALL_SEEN, **settings) -
     return folder
 
 
+def write_record(run, *, finished=True, **others) -> None:
+    """Write ``record.json`` of a run of one session."""
+    session = {"versions": {}} | ({"finished": "2026-01-01T00:00:00+00:00"} if finished else {})
+    record = {"dataset": {}, "task_views": {}, "sessions": [session]} | others
+    (run / "record.json").write_text(json.dumps(record))
+
+
 def write_confusion(run, after_task, class_names, counts, n_samples) -> None:
     path = run / "confusion" / f"after_task_{after_task:03d}.npz"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
 from iirc_train.metrics import confusion_counts
+from iirc_train.run.confusion import Confusion
 from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
@@ -82,11 +83,13 @@ def test_counts_beyond_the_checkpoint_are_forgotten(config, tmp_path):
     folder = RunDirectory.create(tmp_path / "run", config)
     for task in range(3):
         folder.write_confusion(
-            task, counts=np.eye(1, dtype=int), n_samples=np.ones(1, int), class_names=["bear"]
+            task, Confusion(["bear"], np.eye(1, dtype=int), np.ones(1, dtype=int))
         )
     (folder.path / "confusion/.after_task_003.npz.host-1.partial").touch()
     folder.forget_confusions(1)
     assert [path.name for path in (folder.path / "confusion").iterdir()] == ["after_task_000.npz"]
     training = Training(Experiment(config), folder)
+    assert list((folder.path / "confusion").iterdir())
+    training.restore()
     assert training.position == Position()
     assert not list((folder.path / "confusion").iterdir())

@@ -19,6 +19,7 @@ from iirc_train import sweep
 from iirc_train.config import ExperimentConfig
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory, read_metrics
+from iirc_train.run.record import is_finished, read_record
 from iirc_train.sweep import plan
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import (
@@ -27,7 +28,6 @@ from iirc_train.training.launch import (
     resume_experiment,
     run_experiment,
 )
-from iirc_train.training.provenance import is_finished, read_record
 from iirc_train.training.trainer import Training
 from tests.conftest import write_image_folder
 from tests.test_resume import QUIET, BrokenOffError, break_off_at_save, contents, tensors

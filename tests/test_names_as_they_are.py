@@ -14,11 +14,11 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.report.comparison import compare
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables, task_table
+from iirc_train.run.record import is_finished, read_record
 from iirc_train.run.results import read_results
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.sweep import Outcome, PlannedRun
-from iirc_train.training.provenance import is_finished, read_record
 from tests.made_up_runs import write_run
 
 NAMES = ["run[red]", "[bold]x[/]", "[/]", ":car:", "[link=x]y", r"a\[b]"]

@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 
+from iirc_train.run.record import is_finished, read_record
 from iirc_train.runtime.program import OWN, this_program, typed_program
-from iirc_train.training.provenance import is_finished, read_record
 from tests.processes import CONTEXT
 
 SCRIPT = """

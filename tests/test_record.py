@@ -11,8 +11,8 @@ from rich.console import Console
 from iirc_data.errors import ConfigurationError
 from iirc_train.config import ExperimentConfig
 from iirc_train.run.directory import RunDirectory
+from iirc_train.run.record import is_finished, read_record
 from iirc_train.training.launch import repeat_experiment, resume_experiment, run_experiment
-from iirc_train.training.provenance import is_finished, read_record
 from tests.test_resume import QUIET, assert_equal_runs
 
 

@@ -1,7 +1,6 @@
 """Runs summed up, grouped, compared and written up as a page."""
 
 import csv
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -15,8 +14,8 @@ from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli import app as cli
 from iirc_train.report.comparison import escape_latex
-from iirc_train.report.confusion import added, read_confusions, refinements
-from iirc_train.report.costs import read_cost, read_record
+from iirc_train.report.confusion import added, refinements
+from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.paper import paper_curves, paper_name
 from iirc_train.report.plots import Look, curves_figure
 from iirc_train.report.runs import Group, Run, find_runs
@@ -29,8 +28,10 @@ from iirc_train.report.summary import (
     mean_by_task,
     spread,
 )
+from iirc_train.run.confusion import read_confusions
+from iirc_train.run.record import is_finished
 from iirc_train.run.results import JS, PWJS, read_results
-from tests.made_up_runs import ALL_SEEN, write_confusion, write_run
+from tests.made_up_runs import ALL_SEEN, write_confusion, write_record, write_run
 
 ODD_NAME = '<script>alert("$x_1")</script>'
 
@@ -244,7 +245,7 @@ def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_
     for after_task, n in enumerate([2, 3, 5, 6]):
         counts = np.full((n, n), 2) + 6 * np.eye(n, dtype=int)
         write_confusion(run, after_task, names[:n], counts, [10] * n)
-    (run / "record.json").write_text(json.dumps({"packages": {"<i>torch</i>": "2.11"}}))
+    write_record(run, packages={"<i>torch</i>": "2.11"})
     page = page_of(run, "--output", tmp_path / "report")
     assert not page.tags & {"script", "i", "b", "iframe", "object"}
     assert all(address.startswith(("#", "data:")) for address in page.addresses)
@@ -373,12 +374,19 @@ def test_costs_are_read_and_may_be_missing(run):
 
 
 def test_a_record_is_read_flat_and_may_be_missing(run):
-    assert read_record(run) is None
-    (run / "record.json").write_text(json.dumps({"a": {"b": {"c": 1}}, "d": ["iirc", "train"]}))
-    assert read_record(run) == {"a.b.c": "1", "d": "iirc train"}
+    assert flat_record(run) is None
+    write_record(run, a={"b": {"c": 1}}, d=["iirc", "train"])
+    assert {"a.b.c": "1", "d": "iirc train"}.items() <= flat_record(run).items()
     (run / "record.json").write_text("[]")
-    with pytest.raises(ConfigurationError, match=r"record.json is damaged"):
-        read_record(run)
+    with pytest.raises(ConfigurationError, match=r"record.json is not readable"):
+        flat_record(run)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_the_record_decides_whether_a_run_is_finished(run, finished):
+    assert Run.read(run).finished  # only results were kept: all tasks are evaluated
+    write_record(run, finished=finished)
+    assert Run.read(run).finished == is_finished(run) == finished
 
 
 def test_the_papers_curves_are_of_its_benchmarks_and_methods(tmp_path, benchmark):

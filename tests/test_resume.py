@@ -17,14 +17,10 @@ from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_train.buffer.store import BufferStore
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS, get_method
-from iirc_train.run.checkpoint import (
-    load_checkpoint,
-    random_state,
-    save_checkpoint,
-    set_random_state,
-)
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import RunDirectory
 from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.runtime.random_state import random_state, set_random_state
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training

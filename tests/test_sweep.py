@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
+from iirc_train.run.record import is_finished
 from iirc_train.sweep import Outcome, plan, run_all
 from iirc_train.training.launch import run_experiment
-from iirc_train.training.provenance import is_finished
 from tests.processes import CONTEXT, hear_ctrl_c
 from tests.test_resume import assert_equal_runs
 

@@ -1,21 +1,20 @@
 """Worker processes that never outlive the one that started them."""
 
-import os
 import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
 from typing import Any, TypeVar
 
 from iirc_data.errors import ShardError
+from iirc_data.lifeline import exit_after
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -109,10 +108,4 @@ def _unpickle(data: bytes) -> Callable[[Any], Any]:
 def _begin_work(lifeline: Connection, started: Any) -> None:
     started.set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the first decides
-    Thread(target=_watch, args=(lifeline,), daemon=True).start()
-
-
-def _watch(lifeline: Connection) -> None:
-    with suppress(EOFError, OSError):
-        lifeline.recv()
-    os._exit(1)
+    exit_after(lifeline.recv)

@@ -66,19 +66,20 @@ def show(
                 )
             _, config = RunDirectory.open(run)
             elsewhere = {"data": data} if data is not None else {}
-            experiment = Experiment(config.model_copy(update=HERE | elsewhere))
+            config = config.model_copy(update=HERE | elsewhere)
         else:
             if data is None or benchmark is None:
                 raise ConfigurationError("say what to show: SHARDS and --benchmark, or --run RUN")
             settings |= {"data": data, "method": "finetune"}
-            experiment = Experiment(ExperimentConfig.parse(settings | HERE))
-        _check_task(experiment, task)
-        if run is not None and task > 0:
-            recall_memories(experiment, run, task)
-        shown = images_shown(experiment, task, images)
-        figure = contact_sheet(
-            shown, _title(experiment, task), _subtitle(experiment, task, len(shown))
-        )
+            config = ExperimentConfig.parse(settings | HERE)
+        with Experiment(config) as experiment:
+            _check_task(experiment, task)
+            if run is not None and task > 0:
+                recall_memories(experiment, run, task)
+            shown = images_shown(experiment, task, images)
+            figure = contact_sheet(
+                shown, _title(experiment, task), _subtitle(experiment, task, len(shown))
+            )
         try:
             write_figure(figure, output)
         except OSError as error:

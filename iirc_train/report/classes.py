@@ -6,15 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from iirc_data.benchmarks import Benchmark
-from iirc_train.report.confusion import (
-    Confusion,
-    added,
-    by_superclass,
-    read_confusions,
-    refinements,
-)
+from iirc_train.report.confusion import added, by_superclass, refinements
 from iirc_train.report.confusion_plots import confusion_figure, recalls_figure
 from iirc_train.report.runs import Group
+from iirc_train.run.confusion import Confusion, read_confusions
 
 CONFUSION_CAPTION = (
     "Row: true label; column: predicted label; colour: share of the row's test images that the "

@@ -1,88 +1,12 @@
-"""Which labels are predicted for images of which label, from ``confusion/`` of a run."""
+"""What confusion counts of several runs, classes and superclasses show."""
 
-import re
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
-from iirc_data.errors import ConfigurationError
-from iirc_train.run.directory import CONFUSION_NAME
-
-_FILE_NAME = re.compile(r"after_task_(\d+)\.npz")
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """Counts on the test split over all seen classes.
-
-    An image has several labels, and several are predicted: a row sums up to anything.
-
-    Attributes:
-        class_names: The classes (n,).
-        counts: int64 (n, n): images that have true label i (row) and predicted label j (column).
-        n_samples: int64 (n,): images that have true label i.
-    """
-
-    class_names: list[str]
-    counts: NDArray[np.int64]
-    n_samples: NDArray[np.int64]
-
-    @property
-    def rates(self) -> NDArray[np.float64]:
-        """Share of the images with true label i that label j is predicted for, in [0, 1].
-
-        NaN in the row of a label without images.
-        """
-        n_samples = np.where(self.n_samples > 0, self.n_samples, np.nan)
-        return self.counts / n_samples[:, None]
-
-    @property
-    def recall(self) -> dict[str, float]:
-        """Class name to the share of its images that it is predicted for."""
-        return dict(zip(self.class_names, np.diag(self.rates).tolist(), strict=True))
-
-    def selected(self, names: Sequence[str]) -> "Confusion":
-        """Return the counts of some classes in the given order."""
-        place = {name: n for n, name in enumerate(self.class_names)}
-        kept = [place[name] for name in names]
-        return Confusion(list(names), self.counts[np.ix_(kept, kept)], self.n_samples[kept])
-
-
-def read_confusions(run: Path) -> dict[int, Confusion]:
-    """Read a run's counts.
-
-    Returns:
-        Task to the counts after it, in order; empty where the run wrote none.
-
-    Raises:
-        ConfigurationError: A file is damaged.
-    """
-    found = {
-        int(match[1]): path
-        for path in (run / CONFUSION_NAME).glob("*.npz")
-        if (match := _FILE_NAME.fullmatch(path.name))
-    }
-    return {task: _read(found[task]) for task in sorted(found)}
-
-
-def _read(path: Path) -> Confusion:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            names = [str(name) for name in arrays["class_names"]]
-            counts, n_samples = arrays["counts"], arrays["n_samples"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ConfigurationError(f"{path} is damaged: {error}; evaluate the run again") from error
-    if counts.shape != (len(names), len(names)) or n_samples.shape != (len(names),):
-        raise ConfigurationError(
-            f"{path} is damaged: {len(names)} classes, but counts {counts.shape} and n_samples "
-            f"{n_samples.shape}; evaluate the run again"
-        )
-    return Confusion(names, counts, n_samples)
+from iirc_train.run.confusion import Confusion
 
 
 def added(confusions: Sequence[Confusion]) -> Confusion:

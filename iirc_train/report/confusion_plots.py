@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from iirc_data.benchmarks import Benchmark
-from iirc_train.report.confusion import Confusion, by_superclass, mean_recalls
+from iirc_train.report.confusion import by_superclass, mean_recalls
 from iirc_train.report.plots import COLOURS, plain
+from iirc_train.run.confusion import Confusion
 
 MOST_NAMED_CLASSES = 40
 """Above as many classes only superclasses are named at the axes."""

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.run.directory import TIMINGS_NAME
-
-RECORD_NAME = "record.json"
+from iirc_train.run.directory import RECORD_NAME, TIMINGS_NAME
+from iirc_train.run.record import read_record
 
 
 @dataclass(frozen=True)
@@ -53,25 +52,16 @@ def read_cost(run: Path) -> Cost | None:
     return Cost(float(seconds.sum()) / 3600, speed, max(peaks, default=None))
 
 
-def read_record(run: Path) -> dict[str, str] | None:
-    """Read what a run noted of its surroundings; None where it noted nothing.
+def flat_record(run: Path) -> dict[str, str] | None:
+    """Read what a run recorded of data, versions and machine; None where it has no record.
 
     Returns:
-        Name, with those of the groups it is in before it and dots between, to value.
+        Name, preceded by those of the groups that contain it with dots between, to value.
 
     Raises:
-        ConfigurationError: The file is damaged.
+        ConfigurationError: The record is damaged.
     """
-    path = run / RECORD_NAME
-    if not path.exists():
-        return None
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} is damaged: {error}") from error
-    if not isinstance(record, dict):
-        raise ConfigurationError(f"{path} is damaged: expected names and values in braces")
-    return dict(_flat(record))
+    return dict(_flat(read_record(run))) if (run / RECORD_NAME).exists() else None
 
 
 def _flat(record: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, str]]:

@@ -10,7 +10,8 @@ from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.metrics import shown_labels
-from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RunDirectory
+from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
+from iirc_train.run.record import is_finished
 from iirc_train.run.results import PWJS, RunResults, read_evaluations, read_results
 
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
@@ -81,7 +82,13 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all tasks are done; where the schedule is not at hand, it is taken so."""
+        """Whether the run was trained to its end.
+
+        Its record states so. Where only results were kept: whether all tasks of the schedule are
+        evaluated, or the schedule is not at hand.
+        """
+        if (self.path / RECORD_NAME).exists():
+            return is_finished(self.path)
         return self.n_tasks is None or self.n_tasks_done >= self.n_tasks
 
 

@@ -12,7 +12,7 @@ from iirc_data.benchmarks import Benchmark
 from iirc_train.metrics import shown_labels
 from iirc_train.report.classes import ClassesOfGroup, classes_of
 from iirc_train.report.comparison import Row
-from iirc_train.report.costs import read_cost, read_record
+from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.figure_files import inline_svg, write_figure
 from iirc_train.report.paper import paper_curves
 from iirc_train.report.plots import curves_figure, tasks_figure
@@ -160,7 +160,7 @@ def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Sec
         settings=settings_table(groups),
         unfinished=[_progress(run) for run in runs if not run.finished],
         records=[
-            (str(run.path), record) for run in runs if (record := read_record(run.path)) is not None
+            (str(run.path), record) for run in runs if (record := flat_record(run.path)) is not None
         ],
     )
 

@@ -2,7 +2,6 @@
 
 import io
 import pickle
-import random
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile
 
-import numpy as np
 import torch
 
 from iirc_data.errors import CheckpointError, IIRCError
@@ -84,36 +82,6 @@ def taking_over(path: Path) -> Iterator[None]:
         raise CheckpointError(
             f"{path} does not hold the state of a run: {type(error).__name__}: {error}"
         ) from error
-
-
-def seed_random_generators(seed: int) -> None:
-    """Seed the global random generators of PyTorch, NumPy and Python."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
-
-
-def random_state() -> dict[str, Any]:
-    """Return the states of the global random generators of PyTorch, NumPy and Python."""
-    numpy_state = np.random.get_state(legacy=False)
-    assert isinstance(numpy_state, dict)
-    key = torch.from_numpy(numpy_state["state"]["key"].astype(np.int64))
-    return {
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": {**numpy_state, "state": {**numpy_state["state"], "key": key}},
-        "python": random.getstate(),
-    }
-
-
-def set_random_state(state: dict[str, Any]) -> None:
-    """Set the global random generators to a state of :func:`random_state`."""
-    torch.set_rng_state(state["torch"].cpu())
-    for device, cuda_state in zip(range(torch.cuda.device_count()), state["cuda"], strict=False):
-        torch.cuda.set_rng_state(cuda_state.cpu(), device)
-    key = state["numpy"]["state"]["key"].cpu().numpy().astype(np.uint32)
-    np.random.set_state({**state["numpy"], "state": {**state["numpy"]["state"], "key": key}})
-    random.setstate(state["python"])
 
 
 def _load(source: BinaryIO, name: str) -> Any:

@@ -3,20 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iirc_data.errors import ConfigurationError
-from iirc_data.files import remove_partial_files, sync_file, write_atomically
+from iirc_data.files import sync_file
 from iirc_data.locks import sole_user
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.table import TABLE_NAME
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.run.confusion import Confusion, forget_confusions, write_confusion
 from iirc_train.runtime.distributed import rank, wait_for_all
 
 CONFIG_NAME = "config.yaml"
@@ -24,7 +22,6 @@ METRICS_NAME = "metrics.jsonl"
 TIMINGS_NAME = "timings.jsonl"
 BUFFER_NAME = "buffer.zarr"
 CHECKPOINTS_NAME = "checkpoints"
-CONFUSION_NAME = "confusion"
 RECORD_NAME = "record.json"
 
 _DEPTH_OF_SWEEPS = 3  # method/schedule/seed
@@ -144,39 +141,20 @@ class RunDirectory:
         """Append a line to ``timings.jsonl``."""
         self._append(TIMINGS_NAME, record)
 
-    def write_confusion(
-        self,
-        after_task: int,
-        *,
-        counts: NDArray[np.int64],
-        n_samples: NDArray[np.int64],
-        class_names: Sequence[str],
-    ) -> None:
-        """Write ``confusion/after_task_NNN.npz``; one of that name is replaced.
+    def write_confusion(self, after_task: int, confusion: Confusion) -> None:
+        """Write ``confusion/after_task_NNN.npz``, replacing an earlier one.
 
         Args:
             after_task: Latest task seen.
-            counts: int64 (n, n): samples that have label i (row) and label j (column) predicted.
-            n_samples: int64 (n,): samples that have label i.
-            class_names: Names of the n classes.
+            confusion: The counts.
         """
         if rank() == 0:
-            with write_atomically(self._confusion(after_task)) as file:
-                np.savez_compressed(
-                    file, counts=counts, n_samples=n_samples, class_names=np.array(class_names)
-                )
+            write_confusion(self.path, after_task, confusion)
 
     def forget_confusions(self, first_task: int) -> None:
-        """Remove what :meth:`write_confusion` wrote for a task and those that follow it."""
-        folder = self.path / CONFUSION_NAME
-        if rank() == 0 and folder.exists():
-            remove_partial_files(folder)
-            kept = {self._confusion(task) for task in range(first_task)}
-            for path in set(folder.glob("after_task_*.npz")) - kept:
-                path.unlink()
-
-    def _confusion(self, after_task: int) -> Path:
-        return self.path / CONFUSION_NAME / f"after_task_{after_task:03d}.npz"
+        """Remove the counts after a task and after those that follow it."""
+        if rank() == 0:
+            forget_confusions(self.path, first_task)
 
     def sync(self) -> dict[str, int]:
         """Wait until all lines are on the disk.

@@ -1,8 +1,9 @@
-"""A process that a sweep started never outlives the sweep, however that ends."""
+"""A run that a sweep started never outlives the sweep: its standard input is its lifeline."""
 
 import os
 from collections.abc import Mapping
-from threading import Thread
+
+from iirc_data.lifeline import exit_after
 
 _NAME = "IIRC_LIFELINE"
 _STANDARD_INPUT = 0
@@ -14,15 +15,14 @@ def environment_with_lifeline() -> Mapping[str, str]:
 
 
 def end_with_lifeline() -> None:
-    """End this process at once when the one that writes its standard input is gone.
+    """End this process at once when the process that holds its standard input open has ended.
 
-    Only where that was asked for, by :func:`environment_with_lifeline`.
+    Does nothing unless :func:`environment_with_lifeline` gave the environment.
     """
     if os.environ.pop(_NAME, None):
-        Thread(target=_watch, daemon=True).start()
+        exit_after(_end_of_input)
 
 
-def _watch() -> None:
+def _end_of_input() -> None:
     while os.read(_STANDARD_INPUT, 1):  # sys.stdin would hold a lock that Python needs at its end
         pass
-    os._exit(1)

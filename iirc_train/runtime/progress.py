@@ -1,8 +1,9 @@
-"""What a run shows while it works: bars on a terminal, plain lines elsewhere."""
+"""Progress of a run: bars on a terminal or in a notebook, lines or log messages elsewhere."""
 
+import importlib.util
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -19,6 +20,114 @@ from rich.text import Text
 
 from iirc_train.metrics import MAIN_METRIC, METRICS, shown_labels
 from iirc_train.runtime.lines import print_line
+from iirc_train.runtime.notes import logger
+
+
+class RunProgress(Protocol):
+    """Follows one run, in a ``with`` block."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def begin_task(
+        self,
+        task_id: int,
+        class_names: list[str],
+        *,
+        n_epochs: int,
+        n_batches: int,
+        epochs_done: int = 0,
+    ) -> None:
+        """Show that a task starts or resumes.
+
+        Args:
+            task_id: Number of the task.
+            class_names: The classes that it introduces.
+            n_epochs: Number of its epochs.
+            n_batches: Batches per epoch.
+            epochs_done: Epochs already trained.
+        """
+
+    def batch_done(self) -> None:
+        """Show that a batch was trained."""
+
+    def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
+        """Show an epoch's loss, score and speed."""
+
+    def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
+        """Show the scores on all classes seen so far."""
+
+
+def run_progress(console: Console | None, title: str, n_tasks: int, n_done: int) -> RunProgress:
+    """Return what follows a run.
+
+    Args:
+        console: Where to show it; None logs it to the logger ``iirc_train``.
+        title: Name of the run.
+        n_tasks: Number of its tasks.
+        n_done: Number of tasks already trained.
+    """
+    if console is None:
+        return LoggedProgress(title, n_tasks)
+    return TrainingProgress(console, title, n_tasks, n_done)
+
+
+def can_draw_bars(console: Console) -> bool:
+    """Return whether a console shows bars: a terminal, or a notebook with ``ipywidgets``."""
+    in_notebook = console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
+    return console.is_terminal or in_notebook
+
+
+class LoggedProgress:
+    """Logs a line per epoch and one per task, at level INFO.
+
+    Args:
+        title: Name of the run.
+        n_tasks: Number of its tasks.
+    """
+
+    def __init__(self, title: str, n_tasks: int) -> None:
+        self._title = title
+        self._n_tasks = n_tasks
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+    def begin_task(
+        self,
+        task_id: int,
+        class_names: list[str],
+        *,
+        n_epochs: int,
+        n_batches: int,
+        epochs_done: int = 0,
+    ) -> None:
+        """See :class:`RunProgress`."""
+
+    def batch_done(self) -> None:
+        """See :class:`RunProgress`."""
+
+    def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
+        """See :class:`RunProgress`."""
+        logger.info("%s", _epoch_line(self._title, record, images_per_second))
+
+    def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
+        """See :class:`RunProgress`."""
+        logger.info("%s", _task_line(self._title, task_id, self._n_tasks, metrics).plain)
 
 
 class _Bars(Progress):
@@ -52,6 +161,7 @@ class TrainingProgress:
 
     def __init__(self, console: Console, title: str, n_tasks: int, n_done: int = 0) -> None:
         self._console = console
+        self._has_bars = can_draw_bars(console)
         self._progress = _Bars(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
@@ -59,7 +169,7 @@ class TrainingProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
-            disable=not console.is_terminal,
+            disable=not self._has_bars,
         )
         self._title = title
         self._n_tasks = n_tasks
@@ -89,15 +199,7 @@ class TrainingProgress:
         n_batches: int,
         epochs_done: int = 0,
     ) -> None:
-        """Show that a task begins, or goes on.
-
-        Args:
-            task_id: Number of the task.
-            class_names: The classes that it introduces.
-            n_epochs: Number of its epochs.
-            n_batches: Batches per epoch.
-            epochs_done: Epochs that were learned before.
-        """
+        """See :class:`RunProgress`."""
         self._steps = self._progress.add_task(
             f"  task {task_id}",
             total=n_epochs * n_batches,
@@ -108,34 +210,45 @@ class TrainingProgress:
         self._progress.note = f"  learns {', '.join(class_names)}"
 
     def batch_done(self) -> None:
-        """Show that a batch was learned."""
+        """See :class:`RunProgress`."""
         if self._steps is not None:
             self._progress.advance(self._steps)
 
     def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
-        """Show an epoch's numbers."""
-        note = (
-            f"loss {record['loss']:.4f}  "
-            f"{METRICS[MAIN_METRIC].label} {record[MAIN_METRIC]:.3f}  "
-            f"{images_per_second:,.0f} images/s"
-        )
-        self._progress.note = f"  {note}"
-        if not self._console.is_terminal:
-            where = f"task {record['task']} epoch {record['epoch']}"
-            print_line(self._console, f"{self._title}: {where}: {note}")
+        """See :class:`RunProgress`."""
+        self._progress.note = f"  {_epoch_note(record, images_per_second)}"
+        if not self._has_bars:
+            print_line(self._console, _epoch_line(self._title, record, images_per_second))
 
     def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
-        """Show what the model scores on all classes seen so far."""
+        """See :class:`RunProgress`."""
         if self._steps is not None:
             self._progress.remove_task(self._steps)
             self._steps = None
         self._progress.note = ""
         self._progress.advance(self._tasks)
-        line = Text(f"{self._title}: after task {task_id} of 0-{self._n_tasks - 1}: ")
-        for name, label in shown_labels().items():
-            line.append(f"{label} ")
-            line.append(f"{metrics[name]:.3f}", "bold" if name == MAIN_METRIC else None)
-            line.append("  ")
-        line.right_crop(1)
-        line.append("over all seen classes")
+        line = _task_line(self._title, task_id, self._n_tasks, metrics)
         self._console.print(line, soft_wrap=True)
+
+
+def _epoch_note(record: dict[str, Any], images_per_second: float) -> str:
+    return (
+        f"loss {record['loss']:.4f}  {METRICS[MAIN_METRIC].label} {record[MAIN_METRIC]:.3f}  "
+        f"{images_per_second:,.0f} images/s"
+    )
+
+
+def _epoch_line(title: str, record: dict[str, Any], images_per_second: float) -> str:
+    where = f"task {record['task']} epoch {record['epoch']}"
+    return f"{title}: {where}: {_epoch_note(record, images_per_second)}"
+
+
+def _task_line(title: str, task_id: int, n_tasks: int, metrics: dict[str, float]) -> Text:
+    line = Text(f"{title}: after task {task_id} of 0-{n_tasks - 1}: ")
+    for name, label in shown_labels().items():
+        line.append(f"{label} ")
+        line.append(f"{metrics[name]:.3f}", "bold" if name == MAIN_METRIC else None)
+        line.append("  ")
+    line.right_crop(1)
+    line.append("over all seen classes")
+    return line

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,9 +28,15 @@ from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
-from iirc_train.run.checkpoint import random_state, seed_random_generators, set_random_state
+from iirc_train.run.provenance import Surroundings
+from iirc_train.run.record import SeenData
 from iirc_train.run.resolved import resolved_precision
 from iirc_train.runtime.distributed import choose_device, share_of, world_size
+from iirc_train.runtime.random_state import (
+    random_state,
+    seed_random_generators,
+    set_random_state,
+)
 from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # tells the stream of memories from other things drawn from the seed
@@ -61,7 +67,7 @@ def task_sequences(
 
 
 class Experiment:
-    """Data, method and buffer of a run.
+    """Data, method and buffer of a run; a context manager that closes the decoder.
 
     Args:
         config: The run's configuration.
@@ -110,6 +116,16 @@ class Experiment:
         self._use_precision(config.precision if precision is None else precision)
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the decoder's threads and memory; no image can be read afterwards."""
+        self.decoder.close()
+
     def _use_precision(self, precision: str) -> None:
         self.precision = resolved_precision(precision, self.device)
         self.method.autocast_dtype = torch.bfloat16 if self.precision == "bf16" else None
@@ -130,6 +146,16 @@ class Experiment:
             "threads": torch.get_num_threads(),
             "network": f"{type(self.method.net).__name__}-{self.config.n_layers}",
         }
+
+    @property
+    def surroundings(self) -> Surroundings:
+        """What a session of this experiment computes with."""
+        return Surroundings(self.device, self.resolved, self.resumed)
+
+    @property
+    def seen_data(self) -> SeenData:
+        """Digests of the dataset and of every task view."""
+        return SeenData.of(self.store, self.splits)
 
     @property
     def class_names_to_idx(self) -> dict[str, int]:

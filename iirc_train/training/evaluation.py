@@ -5,31 +5,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from iirc_data.definitions import POSTTASK_VALID, TEST, SplitName
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.metrics import Outputs, Tally, confusion_counts
+from iirc_train.run.confusion import Confusion
 from iirc_train.runtime.distributed import gathered, total
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
 """Makes a loader that shows this process's part of a view in order, as for evaluation."""
-
-
-class Confusion(NamedTuple):
-    """Which labels are predicted for samples of which label; a sample may count in several rows.
-
-    Attributes:
-        counts: int64 (n, n): samples that have label i (row) and label j (column) predicted.
-        n_samples: int64 (n,): samples that have label i.
-        class_names: Names of the n classes.
-    """
-
-    counts: NDArray[np.int64]
-    n_samples: NDArray[np.int64]
-    class_names: tuple[str, ...]
 
 
 class Evaluation(NamedTuple):
@@ -119,9 +105,9 @@ def evaluate_tasks(
     return Evaluation(
         records,
         Confusion(
+            list(everything.seen_class_names),
             total(confusion).cpu().numpy(),
             total(n_samples).cpu().numpy(),
-            everything.seen_class_names,
         ),
     )
 

@@ -9,18 +9,17 @@ from rich.console import Console
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
-from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
-from iirc_train.runtime.distributed import choose_device, process_group, rank
-from iirc_train.runtime.lines import print_line
-from iirc_train.training.components import Experiment
-from iirc_train.training.provenance import (
+from iirc_train.run.record import (
     check_same_data,
-    describe_data,
     is_finished,
+    note_versions,
     read_record,
     recorded_precision,
-    tell_of_versions,
 )
+from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
+from iirc_train.runtime.distributed import choose_device, process_group, rank
+from iirc_train.runtime.notes import logger, notes_on
+from iirc_train.training.components import Experiment
 from iirc_train.training.same_run import changes_to
 from iirc_train.training.trainer import Training
 
@@ -31,7 +30,7 @@ CHANGEABLE = ExperimentConfig.free_settings() | {"precision"}
 def run_experiment(
     config: ExperimentConfig,
     output: Path,
-    console: Console,
+    console: Console | None = None,
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
     reference: Mapping[str, Any] | None = None,
@@ -41,10 +40,10 @@ def run_experiment(
     Args:
         config: The run's configuration.
         output: Folder for the run; must not hold one yet.
-        console: Where progress is shown.
-        tracking: Who else follows the run.
+        console: Where progress and notes are shown; None logs them to ``iirc_train``.
+        tracking: What else follows the run.
         reference: Record of a run that saw the same data, as
-            :func:`~iirc_train.training.provenance.read_record` gives it; checked before training.
+            :func:`~iirc_train.run.record.read_record` returns it; checked before training.
 
     Returns:
         The run's folder.
@@ -57,19 +56,25 @@ def run_experiment(
     precision = None
     if reference is not None and config.precision == "auto":
         precision = recorded_precision(reference)
-    with process_group(choose_device(config.device)), RunDirectory.held_for_new_run(output):
-        experiment = Experiment(config, output / BUFFER_NAME, precision)
+    with (
+        notes_on(console),
+        process_group(choose_device(config.device)),
+        RunDirectory.held_for_new_run(output),
+        Experiment(config, output / BUFFER_NAME, precision) as experiment,
+    ):
         if reference is not None:
-            check_same_data(reference, describe_data(experiment.store, experiment.splits))
+            check_same_data(reference, experiment.seen_data)
             if rank() == 0:
-                tell_of_versions(reference, console)
-        Training(experiment, RunDirectory.create(output, config)).run(console, tracking)
+                note_versions(reference)
+        training = Training(experiment, RunDirectory.create(output, config))
+        training.restore()
+        training.run(console, tracking)
     return output
 
 
 def resume_experiment(
     output: Path,
-    console: Console,
+    console: Console | None = None,
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
     changes: Mapping[str, Any] | None = None,
@@ -78,8 +83,8 @@ def resume_experiment(
 
     Args:
         output: The run's folder.
-        console: Where progress is shown.
-        tracking: Who else follows the run.
+        console: Where progress and notes are shown; None logs them to ``iirc_train``.
+        tracking: What else follows the run.
         changes: Settings with which it goes on instead of its own, :data:`CHANGEABLE` ones: the
             new place of the same data and benchmark, the machine, the precision. They are kept
             for the next time.
@@ -98,12 +103,16 @@ def resume_experiment(
     if is_finished(output) and config.missing_places():
         return output  # it needs its data no more
     _check_places(config, changes or {})
-    with process_group(choose_device(config.device)), run.held():
-        experiment = Experiment(config, output / BUFFER_NAME, precision)
+    with (
+        notes_on(console),
+        process_group(choose_device(config.device)),
+        run.held(),
+        Experiment(config, output / BUFFER_NAME, precision) as experiment,
+    ):
         if not run.checkpoint.exists() and (output / RECORD_NAME).exists():
-            found = describe_data(experiment.store, experiment.splits)
-            check_same_data(read_record(output), found)
+            check_same_data(read_record(output), experiment.seen_data)
         training = Training(experiment, run)
+        training.restore()
         if config != begun and not training.is_finished:
             run.remember(config)
         training.run(console, tracking)
@@ -113,7 +122,7 @@ def resume_experiment(
 def repeat_experiment(
     run: Path,
     output: Path,
-    console: Console,
+    console: Console | None = None,
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
     changes: Mapping[str, Any] | None = None,
@@ -123,8 +132,8 @@ def repeat_experiment(
     Args:
         run: Folder of the run.
         output: Folder for the new run.
-        console: Where progress is shown, and whether versions differ.
-        tracking: Who else follows the run.
+        console: Where progress and notes are shown; None logs them to ``iirc_train``.
+        tracking: What else follows the run.
         changes: See :func:`resume_experiment`.
 
     Returns:
@@ -143,13 +152,20 @@ def repeat_experiment(
     return run_experiment(config, output, console, tracking=tracking, reference=record)
 
 
-def continue_experiment(config: ExperimentConfig, output: Path, console: Console) -> Path:
+def continue_experiment(
+    config: ExperimentConfig,
+    output: Path,
+    console: Console | None = None,
+    *,
+    tracking: Tracking = TENSORBOARD_ONLY,
+) -> Path:
     """Begin a run, or go on with the one that was begun so; a finished run is left as it is.
 
     Args:
         config: The run's configuration.
         output: Folder for the run.
-        console: Where progress is shown.
+        console: Where progress and notes are shown; None logs them to ``iirc_train``.
+        tracking: What else follows the run.
 
     Returns:
         The run's folder.
@@ -159,12 +175,13 @@ def continue_experiment(config: ExperimentConfig, output: Path, console: Console
         IIRCError: Configuration, benchmark or data are wrong.
     """
     if not (output / CONFIG_NAME).exists():
-        return run_experiment(config, output, console)
+        return run_experiment(config, output, console, tracking=tracking)
     changes = changes_to(output, config.with_absolute_places())
     if is_finished(output):
-        print_line(console, f"{output} is finished already")
+        with notes_on(console):
+            logger.info("%s is finished already", output)
         return output
-    return resume_experiment(output, console, changes=changes)
+    return resume_experiment(output, console, tracking=tracking, changes=changes)
 
 
 def check_changeable(option: str, names: Iterable[str]) -> None:

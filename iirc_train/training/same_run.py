@@ -9,8 +9,8 @@ from iirc_data.shards import ShardStore
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import is_same_benchmark, is_same_data
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
+from iirc_train.run.record import SeenData, check_same_data, read_record
 from iirc_train.training.components import task_sequences
-from iirc_train.training.provenance import check_same_data, describe_data, read_record
 
 
 def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         store = ShardStore.open(config.data)
         splits = task_sequences(config, load_benchmark(config.benchmark), store)
         try:
-            check_same_data(read_record(folder), describe_data(store, splits))
+            check_same_data(read_record(folder), SeenData.of(store, splits))
         except ConfigurationError as error:
             raise ConfigurationError(f"{folder} holds a run with other data: {error}") from error
     return changes

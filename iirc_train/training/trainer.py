@@ -13,6 +13,7 @@ from iirc_data.loader import Loader
 from iirc_train.metrics import MAIN_METRIC, Outputs, Tally
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.directory import METRICS_NAME, RunDirectory
+from iirc_train.run.record import is_finished, recorded
 from iirc_train.run.trackers import (
     TENSORBOARD_ONLY,
     Tracker,
@@ -29,11 +30,10 @@ from iirc_train.runtime.distributed import (
     wait_for_all,
 )
 from iirc_train.runtime.peak_memory import peak_memory
-from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.runtime.progress import RunProgress, run_progress
 from iirc_train.runtime.stopping import StopRequest
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import evaluate, evaluate_after_task
-from iirc_train.training.provenance import is_finished, recorded
 
 HERDING_BATCH_SIZE = 128
 
@@ -51,14 +51,14 @@ class Position(NamedTuple):
 
 
 class Training:
-    """One experiment's way through its tasks, from where its folder says that it stands.
+    """One experiment's way through its tasks; :meth:`restore` comes first, then :meth:`run`.
 
     Args:
         experiment: Data, method and buffer, all new.
-        run: The run's folder. What it holds beyond its last checkpoint is forgotten.
+        run: The run's folder; it stays as it is until :meth:`restore`.
 
-    Raises:
-        CheckpointError: The checkpoint is damaged, or of other data.
+    Attributes:
+        position: Where the run stands.
     """
 
     def __init__(self, experiment: Experiment, run: RunDirectory) -> None:
@@ -70,6 +70,17 @@ class Training:
         self._best: dict[str, Any] | None = None
         self._stop = StopRequest(experiment.device)
         self._trackers: list[Tracker] = []
+
+    def restore(self) -> None:
+        """Take up the run where its folder stands: at its last checkpoint, or at its beginning.
+
+        Removes the metrics, times and confusion counts that were written after that.
+
+        Raises:
+            CheckpointError: The checkpoint is damaged, is of other data, or is missing though
+                there are results; the folder is left as it was.
+        """
+        run, experiment = self.run_directory, self.experiment
         if run.checkpoint.exists():
             state = load_checkpoint(run.checkpoint)
             if "experiment" not in state:
@@ -96,8 +107,12 @@ class Training:
         all_done = self.position.task_id == self.experiment.n_tasks
         return all_done and is_finished(self.run_directory.path)
 
-    def run(self, console: Console, tracking: Tracking = TENSORBOARD_ONLY) -> None:
-        """Learn the tasks that are left, evaluating after each.
+    def run(self, console: Console | None = None, tracking: Tracking = TENSORBOARD_ONLY) -> None:
+        """Learn the remaining tasks, evaluating after each.
+
+        Args:
+            console: Where progress is shown; None logs it to the logger ``iirc_train``.
+            tracking: What else follows the run.
 
         Raises:
             KeyboardInterrupt: The user asked to stop; a checkpoint was written.
@@ -108,12 +123,13 @@ class Training:
         console = console if rank() == 0 else Console(quiet=True)
         if self.is_finished:
             return
+        data = self.experiment.seen_data
         first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (
-            recorded(path, self.experiment, console, self.position._asdict()),
+            recorded(path, data, self.experiment.surroundings, self.position._asdict()),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
             StopRequest(self.experiment.device) as self._stop,
-            TrainingProgress(console, title, n_tasks, task_id) as progress,
+            run_progress(console, title, n_tasks, task_id) as progress,
         ):
             while (task_id := self.position.task_id) < n_tasks:
                 self.learn_task(progress)
@@ -123,7 +139,7 @@ class Training:
                 if self._stop.check():
                     self._stop.stop()
 
-    def learn_task(self, progress: TrainingProgress) -> None:
+    def learn_task(self, progress: RunProgress) -> None:
         """Train on the task that comes next, or go on with it; then choose its memories.
 
         Raises:
@@ -177,9 +193,7 @@ class Training:
             batch_size=HERDING_BATCH_SIZE,
         )
 
-    def _learn_epoch(
-        self, task_id: int, epoch: int, loader: Loader, progress: TrainingProgress
-    ) -> None:
+    def _learn_epoch(self, task_id: int, epoch: int, loader: Loader, progress: RunProgress) -> None:
         run = self.run_directory
         started = time.perf_counter()
         lr = self.method.get_last_lr()[0]
@@ -247,7 +261,7 @@ class Training:
         )
         for record in records:
             self.run_directory.add_metrics(**record)
-        self.run_directory.write_confusion(task_id, **confusion._asdict())
+        self.run_directory.write_confusion(task_id, confusion)
         for tracker in self._trackers:
             tracker.task_done(task_id, task_scalars(records))
         return records[-1]
@@ -270,9 +284,7 @@ class Training:
         wait_for_all()
 
 
-def train_epoch(
-    experiment: Experiment, loader: Loader, progress: TrainingProgress
-) -> dict[str, float]:
+def train_epoch(experiment: Experiment, loader: Loader, progress: RunProgress) -> dict[str, float]:
     """Train on every batch of a loader.
 
     Returns:

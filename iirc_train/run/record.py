@@ -1,0 +1,146 @@
+"""``record.json`` of a run: the data it saw, and for each session where, when and with what."""
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from iirc_data.definitions import SplitName
+from iirc_data.errors import ConfigurationError
+from iirc_data.files import write_json
+from iirc_data.shards import ShardStore
+from iirc_data.task_view import TaskSequence
+from iirc_train.run.directory import RECORD_NAME
+from iirc_train.run.provenance import Surroundings, now, version_changes
+from iirc_train.runtime.distributed import rank
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SeenData:
+    """What a run sees of a dataset, in digests.
+
+    Attributes:
+        dataset: The dataset's ``name`` and ``digest``.
+        task_views: Split to the digest of each task's view.
+    """
+
+    dataset: dict[str, str]
+    task_views: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, store: ShardStore, splits: Mapping[SplitName, TaskSequence]) -> "SeenData":
+        """Compute the digests.
+
+        Args:
+            store: The dataset.
+            splits: The tasks of each split.
+        """
+        return cls(
+            {"name": store.manifest.dataset, "digest": store.manifest.digest},
+            {
+                split: [sequence.view(task).digest() for task in range(len(sequence))]
+                for split, sequence in splits.items()
+            },
+        )
+
+
+@contextmanager
+def recorded(
+    run: Path, data: SeenData, surroundings: Surroundings, position: Mapping[str, int]
+) -> Iterator[None]:
+    """Record a session of a run: its start, and its end if the block ends without an error.
+
+    Only the first of several processes writes, and logs what has changed since the run started.
+
+    Args:
+        run: The run's folder.
+        data: What the run sees; written in its first session.
+        surroundings: What this session computes with.
+        position: Where the run stands when the session starts.
+    """
+    if rank() > 0:
+        yield
+        return
+    has_record = (run / RECORD_NAME).exists()
+    record: dict[str, Any] = read_record(run) if has_record else {**vars(data), "sessions": []}
+    session = {"started": now(), "position": dict(position), **surroundings.described()}
+    record["sessions"].append(session)
+    note_versions(record)
+    if changes := surroundings.changes:
+        logger.warning("note: the run goes on with %s", changes)
+    write_json(run / RECORD_NAME, record)
+    yield
+    session["finished"] = now()
+    write_json(run / RECORD_NAME, record)
+
+
+def note_versions(record: Mapping[str, Any]) -> None:
+    """Log how the installed versions differ from those that a recorded run started with."""
+    if changes := version_changes(record["sessions"][0]["versions"]):
+        logger.warning("note: other versions than when the run began: %s", changes)
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """Read ``record.json`` of a run's folder.
+
+    Raises:
+        ConfigurationError: The file is missing or damaged.
+    """
+    path = run / RECORD_NAME
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record["sessions"][0]["versions"], dict):
+            raise ValueError("its versions are missing")
+        if not isinstance(record["task_views"], dict) or "dataset" not in record:
+            raise ValueError("its data is missing")
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        problem = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ConfigurationError(f"{path} is not readable: {problem}") from error
+    return dict(record)
+
+
+def is_finished(run: Path) -> bool:
+    """Return whether a folder holds a run that was trained to its end, as its record states.
+
+    Raises:
+        ConfigurationError: The record is damaged.
+    """
+    if not (run / RECORD_NAME).exists():
+        return False
+    return any("finished" in session for session in read_record(run)["sessions"])
+
+
+def check_same_data(record: Mapping[str, Any], found: SeenData) -> None:
+    """Check that a run would see the data that a recorded run saw.
+
+    Args:
+        record: The run's record.
+        found: The data at hand.
+
+    Raises:
+        ConfigurationError: The dataset or a task view differs.
+    """
+    if record["dataset"] != found.dataset:
+        raise ConfigurationError(
+            "the run was made with dataset {name}, digest {digest}; ".format_map(
+                {"name": "?", "digest": "?"} | dict(record["dataset"])
+            )
+            + "here is dataset {name}, digest {digest}".format_map(found.dataset)
+        )
+    for split, views in found.task_views.items():
+        if record["task_views"].get(split) != views:
+            raise ConfigurationError(
+                f"the run saw other {split} samples or labels: the benchmark file or the version "
+                "of this package has changed"
+            )
+
+
+def recorded_precision(record: Mapping[str, Any]) -> str | None:
+    """Return the arithmetic that a run started with; None if an earlier release recorded it."""
+    resolved = record["sessions"][0].get("resolved", {})
+    return resolved.get("precision") if isinstance(resolved, dict) else None
