@@ -38,12 +38,13 @@ class Adapted(nn.Module):
                 "choose another one"
             )
         model.set_submodule(path, nn.Identity())
-        model.output_layer = last
-        self.model = model
+        self.backbone = model
+        self.model = nn.Module()
+        self.model.output_layer = last
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
-        latent = self.model(images)
+        latent = self.backbone(images)
         return self.model.output_layer(latent), latent  # type: ignore[operator]
 
 
