@@ -274,6 +274,20 @@ def test_a_run_of_an_earlier_release_repeats_one_that_names_the_same_network(tmp
     ]
 
 
+def test_a_sweep_takes_over_a_run_of_an_earlier_release_with_the_same_network(
+    tiny_settings, tmp_path
+):
+    settings = tiny_settings | {"method": "finetune"}
+    (planned,) = plan(tmp_path, overrides=settings)
+    planned.folder.mkdir(parents=True)
+    planned.config.save(planned.folder / "config.yaml")
+    (planned.folder / METRICS_NAME).touch()
+    named = settings | {"n_layers": None, "network": "resnet8"}
+    assert plan(tmp_path, overrides=named)[0].folder == planned.folder
+    with pytest.raises(ConfigurationError, match="network was resnet8, is resnet8_a now"):
+        plan(tmp_path, overrides=named | {"network": "resnet8_a"})
+
+
 # ---------------------------------------------------------------------- other libraries
 
 

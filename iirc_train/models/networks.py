@@ -169,7 +169,7 @@ def check_network(net: nn.Module, name: str, image_size: int) -> None:
     images = torch.zeros(2, 3, image_size, image_size).to(parameter)
     was_training = net.training
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             result = net.eval()(images)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise ConfigurationError(
