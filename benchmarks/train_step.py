@@ -117,7 +117,7 @@ class Published:
         self.method = type(experiment.method)(
             experiment.method.n_cla_per_tsk,
             self.class_names_to_idx,
-            experiment.config.model_copy(update={"dataset": "cifar"}),
+            experiment.config,
         )
         self.method.load_state_dict(experiment.method.state_dict())
         self.method.prepare_model_for_new_task()

@@ -16,7 +16,9 @@ from typing import Any, Self
 from iirc_data.benchmarks import load_benchmark
 from iirc_train.config.compose import compose
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.network import AUTO
 from iirc_train.methods import get_method
+from iirc_train.models.networks import get_network
 from iirc_train.run.directory import CONFIG_NAME, check_writable
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import read_results
@@ -97,6 +99,8 @@ def plan(
         chosen = {name: value for name, value in swept.items() if value is not None}
         config = compose(preset, file, {**(overrides or {}), **chosen}).with_absolute_places()
         get_method(config.method)
+        if config.network != AUTO:
+            get_network(config.network)
         load_benchmark(config.benchmark).tasks(config.schedule)
         parts = [preset] if preset else []
         if method or not preset:

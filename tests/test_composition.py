@@ -15,6 +15,7 @@ from iirc_train.cli import app as cli
 from iirc_train.cli.train import train
 from iirc_train.config import BufferConfig, ExperimentConfig
 from iirc_train.config.compose import compose, preset_file, preset_names
+from iirc_train.config.network import image_size, with_named_network
 from iirc_train.methods import METHODS, get_method
 
 PUBLISHED = {
@@ -45,6 +46,10 @@ def test_a_preset_lacks_nothing_but_the_data(name):
     assert lines[0].startswith("# IIRC-") and not lines[1].startswith("#")
 
 
+def named(config: ExperimentConfig) -> dict[str, object]:
+    return with_named_network(config.values(), image_size(load_benchmark(config.benchmark)))
+
+
 @pytest.mark.parametrize("prefix, file", PUBLISHED.items())
 def test_presets_are_the_published_configurations(shared_file, prefix, file):
     published = json.loads(shared_file(f"reference/published_configurations/{file}").read_text())
@@ -55,9 +60,9 @@ def test_presets_are_the_published_configurations(shared_file, prefix, file):
         assert settings["reduce_lr_on_plateau"]  # the schedule is ignored then
         for name in ("group", "tasks_configuration_id", "lr_schedule"):
             settings.pop(name, None)
-        expected[f"{prefix}_{RENAMED.get(key, key)}"] = ExperimentConfig.parse(settings)
+        expected[f"{prefix}_{RENAMED.get(key, key)}"] = named(ExperimentConfig.parse(settings))
     found = {
-        name.replace("-", "_"): compose(name, overrides={"data": "shards"})
+        name.replace("-", "_"): named(compose(name, overrides={"data": "shards"}))
         for name in preset_names()
         if name.startswith(f"{prefix}-")
     }
@@ -67,7 +72,7 @@ def test_presets_are_the_published_configurations(shared_file, prefix, file):
 def test_the_file_wins_over_the_preset_and_options_over_both(write):
     file = write("lr: 0.2\nbatch_size: 64\ndata: here\n")
     config = compose("cifar100-lucir-20", file, {"lr": 0.3})
-    assert (config.lr, config.batch_size, config.n_layers) == (0.3, 64, 32)
+    assert (config.lr, config.batch_size, config.network) == (0.3, 64, "resnet32")
     assert compose("cifar100-lucir-20", file).lr == 0.2
     assert compose("cifar100-lucir-20", overrides={"data": "here"}).lr == 1.0
 
@@ -234,7 +239,7 @@ def test_the_help_of_train_tells_of_every_setting():
         description = ExperimentConfig.model_fields[name].description
         assert description.split()[0] in lines[f"--{name.replace('_', '-')}"]
     for option, told in [
-        ("--n-layers", "[default: 20]"),
+        ("--network", "[default: auto]"),
         ("--joint", "[default: no]"),
         ("--tensorboard", "[default: yes]"),
         ("--method", ", ".join(METHODS)),

@@ -106,7 +106,7 @@ def test_what_the_settings_came_to_is_recorded_and_kept_in_the_checkpoint(unbrok
         "decoder": "pillow",
         "processes": 1,
         "threads": 1,
-        "network": "ResNetCIFAR-8",
+        "network": "resnet8",
     }
     assert yaml.safe_load((unbroken / "config.yaml").read_text())["precision"] == "auto"
 
@@ -197,7 +197,7 @@ def test_another_machine_is_reported_in_one_line_and_kept(begun, unbroken):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("network", "ResNet-8", "trains the network ResNet-8, here it would be ResNetCIFAR-8"),
+        ("network", "ResNet-18", "trains the network resnet18, here it would be resnet8"),
         ("transforms", "imagenet", r"another transforms \(imagenet, now cifar\)"),
     ],
 )

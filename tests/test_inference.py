@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from iirc_train.models import ResNet, ResNetCIFAR
+from iirc_train.models import ResNetCIFAR
 from iirc_train.models.inference import in_parts, without_batch_norms
+from iirc_train.models.networks import get_network
 
 
 def with_statistics(net):
@@ -27,11 +28,11 @@ def n_batch_norms(net):
 
 
 @pytest.mark.parametrize(
-    "net", [ResNetCIFAR(num_classes=3, num_layers=20), ResNet(num_classes=3, num_layers=18)]
+    "name", ["resnet20", "resnet20_a", "resnet18", "resnet50", "resnet18_cifar"]
 )
 @torch.no_grad()
-def test_folded_networks_compute_the_same_without_batch_norms(net):
-    net = with_statistics(net).double()
+def test_folded_networks_compute_the_same_without_batch_norms(name):
+    net = with_statistics(get_network(name)(num_classes=3)).double()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     images = torch.rand(2, 3, 32, 32, dtype=torch.double)
     folded = without_batch_norms(net)
@@ -44,7 +45,9 @@ def test_folded_networks_compute_the_same_without_batch_norms(net):
 def test_networks_of_ones_own_and_in_training_stay_as_they_are():
     own = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
     training = ResNetCIFAR(num_classes=3, num_layers=20)
+    adapted = get_network("torchvision:mobilenet_v3_small")(num_classes=3).eval()
     assert without_batch_norms(own) is own
+    assert without_batch_norms(adapted) is adapted
     assert without_batch_norms(training) is training
 
 

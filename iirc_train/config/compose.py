@@ -7,6 +7,7 @@ from typing import Any
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.network import ALTERNATIVES
 from iirc_train.config.plain_yaml import read_settings
 from iirc_train.config.settings import nearest_name
 
@@ -34,6 +35,8 @@ def compose(
     sources: dict[str, str] = {}
     for source, values in _layers(preset, file, overrides or {}):
         named = ExperimentConfig.checked_names(values, source)
+        if not named.keys().isdisjoint(ALTERNATIVES):
+            settings = {name: v for name, v in settings.items() if name not in ALTERNATIVES}
         settings |= named
         sources |= dict.fromkeys(named, source)
     return ExperimentConfig.parse(settings, sources)

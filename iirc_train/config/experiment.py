@@ -9,13 +9,13 @@ from pydantic import BeforeValidator, Field, PlainValidator, model_validator
 from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
+from iirc_train.config.network import AUTO, MAX_LAYERS, check_depth
 from iirc_train.config.places import absolute_benchmark, absolute_data, benchmark_file, read_place
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.config.settings import Role, Settings
 
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 
-MAX_LAYERS = 2000  # a network of 1,202 was published
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
@@ -33,9 +33,21 @@ class MethodConfig(Settings):
     """What a method needs to know; the names are those of the published configuration."""
 
     dataset: Annotated[
-        str, Field(description="Benchmark's name; with 'imagenet' in it the network is a ResNet")
+        str,
+        Field(description="Benchmark, or image preset; its image size chooses the default network"),
     ] = "cifar"
-    n_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, description="Layers of the network")] = 20
+    network: Annotated[
+        str,
+        Field(
+            min_length=1,
+            description="Network: a name, torchvision:NAME, timm:NAME or package.module:function; "
+            "'auto' fits the images",
+        ),
+    ] = AUTO
+    n_layers: Annotated[
+        Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
+        Field(description="Layers of the ResNet that fits the images; or give network"),
+    ] = None
     optimizer: Annotated[Literal["momentum", "adam"], Field(description="Optimizer")] = "momentum"
     lr: Annotated[float, Field(gt=0, description="Learning rate at the start of each task")] = 1.0
     lr_gamma: Annotated[
@@ -63,6 +75,11 @@ class MethodConfig(Settings):
     lucir_margin_2: Annotated[
         float, Field(ge=0, description="LUCIR: margin to the second most similar new class")
     ] = 0.5
+
+    @model_validator(mode="after")
+    def _network_has_its_layers(self) -> Self:
+        check_depth(self.network, self.n_layers)
+        return self
 
 
 class BufferConfig(Settings):

@@ -59,7 +59,10 @@ class Settings(BaseModel):
             ConfigurationError: A value is wrong; the message names the setting.
         """
         if isinstance(config, BaseModel):
-            return cls.parse(config.model_dump(include=set(cls.setting_names())))
+            theirs = getattr(config, "published_names", {})  # of theirs, one of ours may be another
+            values = config.model_dump()
+            names = [name for name in cls.setting_names() if name in values]
+            return cls.parse({name: values[theirs.get(name, name)] for name in names})
         known = {*cls.model_fields, *cls.published_names}
         return cls.parse({name: value for name, value in config.items() if name in known})
 

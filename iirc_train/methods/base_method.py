@@ -17,7 +17,7 @@ from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
-from iirc_train.models import ResNet, ResNetCIFAR
+from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
 
@@ -40,7 +40,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         config: The method's settings, typed or a plain mapping; see
             :class:`~iirc_train.config.experiment.MethodConfig`.
         net: The network: any module that returns ``(output, latent)`` for images and has its
-            last layer at ``net.model.output_layer``. By default a ResNet for the dataset.
+            last layer at ``net.model.output_layer``. By default the one that the settings name.
 
     Attributes:
         net: The network.
@@ -74,9 +74,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
-        n_classes = sum(self.n_cla_per_tsk)
-        network = ResNet if "imagenet" in self.config.dataset else ResNetCIFAR
-        return network(num_classes=n_classes, num_layers=self.config.n_layers)
+        return make_network(self.config, sum(self.n_cla_per_tsk))
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         """Return the network with the output layer that the first task needs."""

@@ -2,7 +2,18 @@
 
 from iirc_train.models.cosine_linear import CosineLinear, SplitCosineLinear
 from iirc_train.models.mlp import MLP
+from iirc_train.models.networks import NETWORKS, Network, NetworkWithFeatureMaps, make_network
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
-__all__ = ["MLP", "CosineLinear", "ResNet", "ResNetCIFAR", "SplitCosineLinear"]
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "CosineLinear",
+    "Network",
+    "NetworkWithFeatureMaps",
+    "ResNet",
+    "ResNetCIFAR",
+    "SplitCosineLinear",
+    "make_network",
+]

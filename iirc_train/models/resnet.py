@@ -1,11 +1,12 @@
 """ResNets for images of ImageNet's size, from torchvision."""
 
+from typing import Literal
+
 import torch
 from torch import nn
 
 from iirc_data.errors import ConfigurationError
-
-DEPTHS = (18, 34, 50, 101, 152)
+from iirc_train.config.network import IMAGENET_DEPTHS
 
 
 class ResNet(nn.Module):
@@ -14,19 +15,30 @@ class ResNet(nn.Module):
     Args:
         num_classes: Outputs.
         num_layers: 18, 34, 50, 101 or 152.
+        stem: ``"imagenet"`` begins with a 7 x 7 convolution and pooling, which reduce height and
+            width to a quarter; ``"cifar"`` with a 3 x 3 convolution, which keeps them.
 
     Raises:
         ConfigurationError: There is no such depth.
     """
 
-    def __init__(self, num_classes: int = 10, num_layers: int = 18) -> None:
+    def __init__(
+        self,
+        num_classes: int = 10,
+        num_layers: int = 18,
+        stem: Literal["imagenet", "cifar"] = "imagenet",
+    ) -> None:
         super().__init__()
-        if num_layers not in DEPTHS:
-            raise ConfigurationError(f"ResNet has {DEPTHS} layers, got {num_layers}")
+        if num_layers not in IMAGENET_DEPTHS:
+            raise ConfigurationError(f"ResNet has {IMAGENET_DEPTHS} layers, got {num_layers}")
         # importing it takes as long as importing torch, and only this network needs it
         from torchvision import models
 
         self.model = getattr(models, f"resnet{num_layers}")(weights=None)
+        if stem == "cifar":
+            self.model.conv1 = nn.Conv2d(3, self.model.conv1.out_channels, 3, padding=1, bias=False)
+            nn.init.kaiming_normal_(self.model.conv1.weight, mode="fan_out", nonlinearity="relu")
+            self.model.maxpool = nn.Identity()
         self.model.output_layer = nn.Linear(self.model.fc.in_features, num_classes)
         self.model.fc = nn.Identity()
 
@@ -34,3 +46,13 @@ class ResNet(nn.Module):
         """Return output (N, num_classes) and latent (N, 512 or 2048) of images (N, 3, H, W)."""
         latent = self.model(input_)
         return self.model.output_layer(latent), latent
+
+    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the output of each of the four stages, (N, C, H, W) each."""
+        model = self.model
+        hidden = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+        maps = []
+        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+            hidden = stage(hidden)
+            maps.append(hidden)
+        return maps

@@ -1,9 +1,11 @@
 """ResNets for 32 x 32 images.
 
-He et al., "Deep residual learning for image recognition" (CVPR 2016), section 4.2, with
-projection shortcuts (option B) and initial weights as in the published IIRC code: Kaiming's normal
-distribution, with gain √2 for convolutions and 1 for the output layer.
+He et al., "Deep residual learning for image recognition" (CVPR 2016), section 4.2, with initial
+weights as in the published IIRC code: Kaiming's normal distribution, with gain √2 for
+convolutions and 1 for the output layer.
 """
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,8 @@ from iirc_data.errors import ConfigurationError
 
 WIDTHS = (16, 32, 64)
 
+Shortcut = Literal["A", "B"]
+
 
 class ResNetCIFAR(nn.Module):
     """A ResNet for images of CIFAR's size.
@@ -20,14 +24,22 @@ class ResNetCIFAR(nn.Module):
     Args:
         num_classes: Outputs.
         num_layers: 20, 32, 44, 56, 110, … : 6 n + 2.
-        relu_last_hidden: End with a ReLU, so that the latent is not negative.
+        relu_last_hidden: End with a ReLU, so that the latent is not negative, as in the paper; the
+            published IIRC code leaves it out.
+        shortcut: Where a stage begins, how the shortcut gets the new shape: ``"A"`` takes every
+            second pixel and appends channels of zeros, without parameters, as in the paper;
+            ``"B"`` is a 1 x 1 convolution with batch normalisation, as in the published IIRC code.
 
     Raises:
         ConfigurationError: ``num_layers`` is not of the form 6 n + 2.
     """
 
     def __init__(
-        self, num_classes: int = 10, num_layers: int = 20, relu_last_hidden: bool = False
+        self,
+        num_classes: int = 10,
+        num_layers: int = 20,
+        relu_last_hidden: bool = False,
+        shortcut: Shortcut = "B",
     ) -> None:
         super().__init__()
         blocks, rest = divmod(num_layers - 2, 6)
@@ -35,16 +47,22 @@ class ResNetCIFAR(nn.Module):
             raise ConfigurationError(
                 f"ResNetCIFAR has 6 n + 2 layers (20, 32, 44, 56, 110, …), got {num_layers}"
             )
-        self.model = _Layers(blocks, num_classes, relu_last_hidden)
+        self.model = _Layers(blocks, num_classes, relu_last_hidden, shortcut)
 
     def forward(self, input_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, num_classes) and latent (N, 64) of images (N, 3, H, W)."""
         latent = self.model(input_)
         return self.model.output_layer(latent), latent
 
+    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the output of each of the three stages, (N, C, H, W) each."""
+        return self.model.feature_maps(images)
+
 
 class _Layers(nn.Module):
-    def __init__(self, blocks: int, num_classes: int, relu_last_hidden: bool) -> None:
+    def __init__(
+        self, blocks: int, num_classes: int, relu_last_hidden: bool, shortcut: Shortcut
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.norm = nn.BatchNorm2d(WIDTHS[0])
@@ -59,6 +77,7 @@ class _Layers(nn.Module):
                         width,
                         stride=2 if first else 1,
                         relu=relu_last_hidden or not last,
+                        shortcut=shortcut,
                     )
                 )
         self.blocks = nn.Sequential(*stages)
@@ -72,9 +91,34 @@ class _Layers(nn.Module):
         hidden: torch.Tensor = self.blocks(F.relu(self.norm(self.conv(images)), inplace=True))
         return hidden.mean(dim=(2, 3))
 
+    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        hidden = F.relu(self.norm(self.conv(images)), inplace=True)
+        maps = []
+        per_stage = len(self.blocks) // len(WIDTHS)
+        for number, block in enumerate(self.blocks, 1):
+            hidden = block(hidden)
+            if number % per_stage == 0:
+                maps.append(hidden)
+        return maps
+
+
+class _Subsampled(nn.Module):
+    """Option A's shortcut."""
+
+    def __init__(self, n_zero_channels: int, stride: int) -> None:
+        super().__init__()
+        self.n_zero_channels = n_zero_channels
+        self.stride = stride
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        pixels = hidden[:, :, :: self.stride, :: self.stride]
+        return F.pad(pixels, (0, 0, 0, 0, 0, self.n_zero_channels))
+
 
 class _Block(nn.Module):
-    def __init__(self, width_in: int, width: int, stride: int, relu: bool) -> None:
+    def __init__(
+        self, width_in: int, width: int, stride: int, relu: bool, shortcut: Shortcut
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
         self.norm1 = nn.BatchNorm2d(width)
@@ -82,8 +126,12 @@ class _Block(nn.Module):
         self.norm2 = nn.BatchNorm2d(width)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or width_in != width:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+            self.shortcut = (
+                _Subsampled(width - width_in, stride)
+                if shortcut == "A"
+                else nn.Sequential(
+                    nn.Conv2d(width_in, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
+                )
             )
         self.relu = relu
 

@@ -9,6 +9,7 @@ from typing import Any
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.network import image_size, with_named_network
 from iirc_train.metrics import shown_labels
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import is_finished
@@ -60,6 +61,14 @@ class Run:
             return load_benchmark(self.config.benchmark)
         except BenchmarkError:
             return None
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All settings, the network by name; as configured where the benchmark is not at hand."""
+        values = self.config.values()
+        if self.benchmark is None:
+            return values
+        return with_named_network(values, image_size(self.benchmark))
 
     @property
     def benchmark_name(self) -> str:
@@ -173,7 +182,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
-        tried = {k: v for k, v in run.config.values().items() if k not in left_out}
+        tried = {k: v for k, v in run.settings.items() if k not in left_out}
         grouped.setdefault(tuple((k, str(v)) for k, v in tried.items()), []).append(run)
     groups = list(grouped.values())
     names = [""] * len(groups)
@@ -181,8 +190,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     for kind in dict.fromkeys(kinds):
         places = [n for n, other in enumerate(kinds) if other == kind]
         settings = [
-            {k: v for k, v in groups[n][0].config.values().items() if k not in left_out}
-            for n in places
+            {k: v for k, v in groups[n][0].settings.items() if k not in left_out} for n in places
         ]
         for place, suffix in zip(places, _distinguishing(settings), strict=True):
             names[place] = f"{kind}{suffix}"

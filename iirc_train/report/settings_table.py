@@ -24,7 +24,7 @@ class SettingsTable:
 
 def settings_table(groups: Sequence[Group]) -> SettingsTable:
     """Return the settings of groups; where a group's runs differ, their values side by side."""
-    values = [[run.config.values() for run in group.runs] for group in groups]
+    values = [[run.settings for run in group.runs] for group in groups]
     common, differing = {}, []
     for name in values[0][0]:
         found = _distinct([run[name] for runs in values for run in runs])

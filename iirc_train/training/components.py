@@ -27,7 +27,9 @@ from iirc_data.loader import Batch, Loader, make_decoder
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.methods import get_method
+from iirc_train.models.networks import check_network
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
 from iirc_train.run.resolved import resolved_precision
@@ -77,6 +79,7 @@ class Experiment:
 
     Attributes:
         precision: What the network computes in, ``"fp32"`` or ``"bf16"``.
+        network: Name of the network.
         resumed: What the settings came to when the state that was loaded was saved; nothing in a
             new experiment. See :attr:`resolved`.
 
@@ -104,11 +107,14 @@ class Experiment:
         self._check_views()
         self._check_image_sizes()
         parts = get_method(config.method)
+        size = image_size(self.benchmark)
+        self.network = resolve_network(config.network, config.n_layers, size)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
             self.class_names_to_idx,
-            config.model_copy(update={"dataset": self.benchmark.transforms}),
+            config.model_copy(update={"network": self.network, "n_layers": None}),
         )
+        check_network(self.method.net, self.network, size)
         # images come channels-last: convolutions are faster with their weights likewise
         self.method.to(self.device).to(memory_format=torch.channels_last)
         self.resumed: Mapping[str, Any] = {}
@@ -144,7 +150,7 @@ class Experiment:
             "decoder": self.decoder.name,
             "processes": world_size(),
             "threads": torch.get_num_threads(),
-            "network": f"{type(self.method.net).__name__}-{self.config.n_layers}",
+            "network": self.network,
         }
 
     @property
@@ -278,12 +284,13 @@ class Experiment:
         before = dict(state.get("resolved", {}))  # earlier releases have none
         if "decoder" in before:
             before["decoder"] = current_decoder_name(before["decoder"])
+        if "network" in before:
+            before["network"] = current_name(before["network"]) or self.network
         self.resumed = before
-        network = self.resolved["network"]
-        if before.get("network", network) != network:
+        if before.get("network", self.network) != self.network:
             raise CheckpointError(
-                f"the run trains the network {before['network']}, here it would be {network}: go "
-                "on with the benchmark, method and version of this package that it began with"
+                f"the run trains the network {before['network']}, here it would be {self.network}: "
+                "go on with the benchmark, method and version of this package that it began with"
             )
         if "precision" in before and not self._precision_asked:
             self._use_precision(before["precision"])

@@ -7,6 +7,7 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_data.shards import ShardStore
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.network import ALTERNATIVES, image_size, with_named_network
 from iirc_train.config.places import is_same_benchmark, is_same_data
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
 from iirc_train.run.record import SeenData, check_same_data, read_record
@@ -29,6 +30,9 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
     """
     begun = RunDirectory.open(folder)[1]
     before, now = begun.values(), config.values()
+    if any(before[name] != now[name] for name in ALTERNATIVES):
+        size = image_size(load_benchmark(config.benchmark))
+        before, now = with_named_network(before, size), with_named_network(now, size)
     different = [name for name in now if before[name] != now[name]]
     free = ExperimentConfig.free_settings()
     if changed := [name for name in different if name not in free]:

@@ -1,0 +1,99 @@
+"""Classification models of torchvision and timm, as networks that return output and latent."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from iirc_data.errors import ConfigurationError
+from iirc_train.config.settings import nearest_name
+
+# with auxiliary classifiers, a model has several outputs in training
+_NO_AUXILIARY: dict[str, Any] = {"aux_logits": False, "init_weights": True}
+_ARGUMENTS = {"googlenet": _NO_AUXILIARY, "inception_v3": _NO_AUXILIARY}
+
+
+class Adapted(nn.Module):
+    """A classification model whose last linear layer becomes ``model.output_layer``.
+
+    Args:
+        model: Takes images and ends with a linear layer; changed in place.
+        name: What to call it in errors.
+
+    Raises:
+        ConfigurationError: The model does not end with a linear layer.
+    """
+
+    def __init__(self, model: nn.Module, name: str) -> None:
+        super().__init__()
+        layers = [
+            (path, module)
+            for path, module in model.named_modules()
+            if next(module.parameters(recurse=False), None) is not None
+        ]
+        path, last = layers[-1]
+        if not isinstance(last, nn.Linear):
+            raise ConfigurationError(
+                f"network {name} ends with a {type(last).__name__}, not with a linear layer: "
+                "choose another one"
+            )
+        model.set_submodule(path, nn.Identity())
+        self.backbone = model
+        self.model = nn.Module()
+        self.model.output_layer = last
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
+        latent = self.backbone(images)
+        return self.model.output_layer(latent), latent  # type: ignore[operator]
+
+
+def torchvision_network(name: str, num_classes: int) -> Adapted:
+    """Return a classification model of torchvision with new weights.
+
+    Args:
+        name: One of ``torchvision.models.list_models(torchvision.models)``.
+        num_classes: Number of outputs.
+
+    Raises:
+        ConfigurationError: There is no such model, or it does not end with a linear layer.
+    """
+    from torchvision import models
+
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ConfigurationError(
+            f"torchvision has no classification model {name!r}{nearest_name(name, names)}"
+        )
+    arguments = _ARGUMENTS.get(name, {})
+    model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+    return Adapted(model, f"torchvision:{name}")
+
+
+def timm_network(name: str, num_classes: int) -> Adapted:
+    """Return a model of timm with new weights.
+
+    Args:
+        name: One of ``timm.list_models()``.
+        num_classes: Number of outputs.
+
+    Raises:
+        ConfigurationError: timm is not installed, has no such model, or the model does not end
+            with one linear layer.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigurationError(
+            f"network timm:{name} needs timm: pip install 'iirc-pipeline[timm]' ({error})"
+        ) from error
+    if not timm.is_model(name):
+        raise ConfigurationError(
+            f"timm has no model {name!r}{nearest_name(name, timm.list_models())}"
+        )
+    model = timm.create_model(name, num_classes=num_classes)
+    classifier = model.get_classifier()
+    adapted = Adapted(model, f"timm:{name}")
+    if adapted.model.output_layer is not classifier:
+        raise ConfigurationError(f"network timm:{name} has several output layers: choose another")
+    return adapted
