@@ -27,7 +27,9 @@ def space_left(folder: Path, space: int) -> Iterator[None]:
     open_file = io.open
 
     def open_on_full_disk(file, mode="r", *arguments, **keywords):
-        if "b" in mode and set(mode) & set("wax") and folder in Path(os.fsdecode(file)).parents:
+        is_binary_writing = "b" in mode and set(mode) & set("wax")
+        is_below = is_binary_writing and folder in Path(os.fsdecode(file)).parents
+        if is_below and "opener" not in keywords:  # a temporary file opens its folder in that way
             return _FullDiskFile(file, mode)
         return open_file(file, mode, *arguments, **keywords)
 

@@ -57,7 +57,7 @@ class ShardStore:
         """Open a dataset; reads the manifest and the sample table, no shard.
 
         Args:
-            address: A shard folder that ``tools/shard_*.py`` or ``iirc data pull`` wrote, or the
+            address: A shard folder that ``iirc data shard`` or ``iirc data pull`` wrote, or the
                 URL of one (``https://…``, ``s3://…``, whatever fsspec reads). Of a URL the
                 shards are fetched when they are first read, and kept.
             cache: Folder that remote datasets are kept in; by default the environment variable
@@ -189,6 +189,6 @@ def read_manifest(root: Path) -> Manifest:
     except OSError as error:
         raise ShardError(
             f"{root} is not a finished shard folder (no readable {MANIFEST_NAME}): finish writing "
-            "or pulling it by the same command again, or make one with tools/shard_folder.py"
+            "or pulling it by the same command again, or make one with iirc data shard"
         ) from error
     return load_manifest(text, str(root / MANIFEST_NAME))
