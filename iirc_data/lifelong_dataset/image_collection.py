@@ -17,10 +17,9 @@ from iirc_data.lifelong_dataset.samples import ImageSequence
 from iirc_data.shards import ShardStore
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources.base import cannot_read, is_hidden, split_file_name
-from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarSource
+from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarSource, as_image
 from iirc_data.task_view import TEST_FOLDERS, TRAINING_FOLDER, split_folder
 
-_CIFAR_SIDE = 32
 _FOLDERS: tuple[SplitName, ...] = (TRAIN, TEST)
 
 Collections = dict[SplitName, "ImageCollection"]
@@ -71,8 +70,7 @@ class PixelImages:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Image.Image:
-        channels_first = self.pixels[index].reshape(3, _CIFAR_SIDE, _CIFAR_SIDE)
-        return Image.fromarray(np.ascontiguousarray(channels_first.transpose(1, 2, 0)))
+        return as_image(self.pixels[index])
 
 
 def open_collections(root: PathLike, benchmark: Benchmark) -> Collections:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
+from iirc_data.reading import read_regular
 from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.remote import RemoteDataset, cache_folder
@@ -185,10 +186,11 @@ def read_manifest(root: Path) -> Manifest:
         ShardError: The folder is no finished dataset.
     """
     try:
-        text = (root / MANIFEST_NAME).read_bytes()
+        text = read_regular(root / MANIFEST_NAME)
     except OSError as error:
         raise ShardError(
-            f"{root} is not a finished shard folder (no readable {MANIFEST_NAME}): finish writing "
-            "or pulling it by the same command again, or make one with iirc data shard"
+            f"{root} is not a finished shard folder (cannot read {MANIFEST_NAME}: "
+            f"{error.strerror or error}): to finish writing or pulling it, run the same command "
+            "again; to make one, use iirc data shard"
         ) from error
     return load_manifest(text, str(root / MANIFEST_NAME))

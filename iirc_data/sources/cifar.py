@@ -84,6 +84,16 @@ class CifarImages:
     labels: NDArray[np.int64]
 
 
+def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return the RGB image of one row of a pickle.
+
+    Args:
+        pixels: uint8 (3072,), channel after channel, row after row.
+    """
+    channels_last = pixels.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
+    return Image.fromarray(np.ascontiguousarray(channels_last))
+
+
 def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
     """Open CIFAR-10 or CIFAR-100.
 
@@ -169,9 +179,8 @@ class CifarSource:
         """
         pixels = self.images(split).pixels
         for row in self._rows(split, class_name).tolist():
-            channels_last = pixels[row].reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
             file = io.BytesIO()
-            Image.fromarray(np.ascontiguousarray(channels_last)).save(file, format="PNG")
+            as_image(pixels[row]).save(file, format="PNG")
             yield Sample(f"{row:05d}", "png", file.getvalue(), f"{self.path}:{split}:{row}")
 
     @property
