@@ -1,9 +1,11 @@
 """What commands print: text as it is, on any terminal, and errors as one line that helps."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -58,6 +60,16 @@ def run_tool(function: Callable[..., None]) -> None:
     """Run a function as a command of its own, help and errors included."""
     with errors_in_one_line():
         typer.run(function)
+
+
+def typed_command() -> str:
+    """Return the command line that started this process, as a user would type it again."""
+    spec, program = sys.modules["__main__"].__spec__, Path(sys.argv[0])
+    if spec is not None:  # python -m; spec names the module __main__ of a package
+        words = ["python", "-m", spec.name.removesuffix(".__main__")]
+    else:
+        words = ["python", sys.argv[0]] if program.suffix == ".py" else [program.name]
+    return shlex.join([*words, *sys.argv[1:]])
 
 
 def _visible(character: str) -> str:

@@ -13,6 +13,8 @@ from glob import escape
 from pathlib import Path
 from typing import IO, Any
 
+from iirc_data.reading import open_regular
+
 _CHUNK = 1 << 22
 _LONGEST_NAME = 255  # bytes, on every common file system
 _LONGEST_ENDING = 110
@@ -110,7 +112,7 @@ def file_sha256(path: Path, progress: Callable[[int], None] = lambda size: None)
     """
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
-    with path.open("rb", buffering=0) as file:
+    with open_regular(path) as file:
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
             progress(size)

@@ -1,4 +1,4 @@
-"""A folder is written by one command at a time."""
+"""Locks: one command at a time writes a folder, one process or thread at a time writes a file."""
 
 import errno
 import os
@@ -13,13 +13,14 @@ from tempfile import TemporaryFile
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
 from iirc_data.errors import InUseError
-from iirc_data.files import make_folder
+from iirc_data.files import hidden_neighbour, make_folder
 
 if sys.platform != "win32":
     import fcntl
 
 _LOCK = ".lock"
 _ATTEMPTS = 10
+_LONGEST_WAIT = 1800.0  # seconds; without flock, a dead owner on another host goes unnoticed
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -52,6 +53,35 @@ def sole_user(folder: Path) -> Iterator[None]:
             folder.rmdir()
 
 
+@contextmanager
+def sole_writer_of(path: Path) -> Iterator[None]:
+    """Wait until no other thread or process writes a file, then hold the file.
+
+    The operating system releases the file if the process dies. Where the file system has no flock,
+    another file stands for the lock, as in :func:`sole_user`.
+
+    Args:
+        path: The file; its folder must exist.
+
+    Raises:
+        InUseError: Without flock, another process has held the file for half an hour.
+        OSError: The lock cannot be created.
+    """
+    lock_path = hidden_neighbour(path, "lock")
+    has_flock = _has_flock(path.parent)
+    lock = FileLock(lock_path) if has_flock else SoftFileLock(lock_path, timeout=_LONGEST_WAIT)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _in_use(path, lock_path, is_soft=not has_flock) from None
+    try:
+        yield
+        if has_flock:  # while it is held: a process that has the removed file open tries again
+            lock_path.unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
 def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     try:
         make_folder(folder)
@@ -64,7 +94,7 @@ def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
         return _acquired(folder, attempts - 1)  # its last user removed the folder just now
     except Timeout:
         if attempts == 1 or (folder / _LOCK).exists():
-            raise _in_use(folder, is_soft=kind is SoftFileLock) from None
+            raise _in_use(folder, folder / _LOCK, is_soft=kind is SoftFileLock) from None
         return _acquired(folder, attempts - 1)  # its last user released it just now
     return lock
 
@@ -84,12 +114,11 @@ def _has_flock(folder: Path) -> bool:
     return True
 
 
-def _in_use(folder: Path, *, is_soft: bool) -> InUseError:
-    path = folder / _LOCK
+def _in_use(path: Path, lock_path: Path, *, is_soft: bool) -> InUseError:
     remedy = "wait for it, or give another folder"
-    if is_soft:  # the owner on another host may have died unseen
-        remedy += f"; if that process has ended, remove {path}"
-    return InUseError(f"{folder} is in use by {_holder(path)}: {remedy}")
+    if is_soft:  # the owner may have died on another host
+        remedy += f"; if that process has ended, remove {lock_path}"
+    return InUseError(f"{path} is in use by {_holder(lock_path)}: {remedy}")
 
 
 def _holder(path: Path) -> str:

@@ -51,6 +51,16 @@ def open_regular(path: PathLike) -> io.FileIO:
     return open(path, "rb", buffering=0, opener=_without_waiting)
 
 
+def read_regular(path: PathLike) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: The file cannot be read, or is not a regular file.
+    """
+    with open_regular(path) as file:
+        return file.readall()
+
+
 def read_text(path: PathLike) -> str:
     """Read a text file.
 

@@ -7,6 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from iirc_train.cli.app import app, main
+from iirc_train.cli.show import show
 
 COMMANDS = ("demo", "benchmarks", "data", "presets", "train", "sweep", "report", "compare")
 
@@ -25,8 +26,9 @@ def test_help_lists_every_command_with_what_it_does():
 
 def test_help_of_data_lists_the_look_at_what_training_sees_with_the_rest():
     shown = invoke("data", "--help").output
-    for name in ("info", "verify", "publish", "pull", "digest", "show"):
+    for name in ("info", "verify", "publish", "pull", "digest", "shard", "index", "show"):
         assert f" {name} " in shown
+    assert show.__doc__.splitlines()[0] in shown
 
 
 def test_an_unknown_command_is_an_error_of_usage():
@@ -42,7 +44,7 @@ def test_commands_for_data_start_without_torch():
         "except SystemExit as end: assert not end.code\n"
         "sys.exit('torch' in sys.modules)"
     )
-    for arguments in (["benchmarks"], ["data", "verify", "--help"]):
+    for arguments in (["benchmarks"], ["data", "--help"], ["data", "shard", "folder", "--help"]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 

@@ -10,13 +10,14 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from iirc_data.commands import benchmarks, data
+from iirc_data.commands.index import index_shards
+from iirc_data.commands.shard.folder import shard_folder
 from iirc_data.console import errors_in_one_line, one_line, plain_console, print_error
 from iirc_data.errors import ShardError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_data.masking import masked
 from iirc_data.shards.sharing import publish
 from tests.conftest import write_image_folder
-from tools import dali_index, shard_folder
 
 ODD = "[red]a :smile: [b]\\"
 
@@ -47,7 +48,7 @@ def printed(command, *arguments, code=0) -> str:
 def test_every_command_prints_names_as_they_are(odd, tmp_path):
     benchmark = tmp_path / "[bold]b.json"
     out = tmp_path / "[i]out :car:"
-    output = printed(shard_folder.main, odd, out, "--benchmark", benchmark)
+    output = printed(shard_folder, odd, out, "--benchmark", benchmark)
     assert f"benchmark {ODD}: all 2 leaf classes are here" in output
     assert f"{out}: " in output
     output = printed(benchmarks.app, "show", benchmark)
@@ -58,9 +59,9 @@ def test_every_command_prints_names_as_they_are(odd, tmp_path):
     copy = tmp_path / "[b]copy"
     assert f"{copy}: 4 shards" in printed(data.app, "publish", out, copy)
     assert f"{copy}: 4 shards" in printed(data.app, "pull", out, copy)
-    assert f"{out}: 4 index files" in printed(dali_index.main, out)
+    assert f"{out}: 4 index files" in printed(index_shards, out)
     nowhere = tmp_path / "[blink]nowhere"
-    assert f"error: {nowhere} does not exist" in printed(shard_folder.main, nowhere, out, code=1)
+    assert f"error: {nowhere} does not exist" in printed(shard_folder, nowhere, out, code=1)
     assert f"{nowhere} is not a finished" in printed(data.app, "verify", nowhere, code=1)
 
 

@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from iirc_data.benchmarks import Benchmark
+from iirc_data.commands.shard.summary import gaps
 from iirc_data.dataset_checks import check_images, classes_without_images
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import write_shards
@@ -12,7 +13,6 @@ from iirc_data.sources import open_folder
 from iirc_train.config import ExperimentConfig
 from iirc_train.training.components import Experiment
 from tests.conftest import write_image_folder
-from tools.summary import gaps
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from iirc_data.files import (
     sync_tree,
     write_atomically,
 )
-from iirc_data.locks import sole_user
+from iirc_data.locks import sole_user, sole_writer_of
 from tests.processes import CONTEXT
 
 CANNOT_SYNC_FOLDERS = ["EINVAL", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EBADF", "EACCES", "EPERM"]
@@ -262,6 +262,54 @@ def test_one_at_a_time_holds_a_folder_however_many_want_it(tmp_path, flock):
     assert set(crowds) == {1}
     assert sum(held) > 10
     assert not folder.exists()
+
+
+def test_one_at_a_time_writes_a_file_and_the_others_wait(tmp_path, flock):
+    inside: list[int] = []
+    crowds: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(3):
+            with sole_writer_of(tmp_path / "file"):
+                inside.append(number)
+                time.sleep(0.001)
+                crowds.append(len(inside))
+                inside.remove(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert crowds == [1] * 9
+    assert list(tmp_path.iterdir()) == []
+
+
+def hold_file(path: Path, flock: str) -> None:
+    set_flock(flock)
+    with sole_writer_of(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_file_whose_writer_was_killed_is_not_waited_for(tmp_path, flock):
+    process = CONTEXT.Process(target=hold_file, args=(tmp_path / "file", flock))
+    process.start()
+    process.join()
+    assert [path.name for path in tmp_path.iterdir()] == [".file.lock"]
+    with sole_writer_of(tmp_path / "file"):
+        pass
+
+
+def test_a_file_that_another_host_holds_is_not_waited_for_without_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", fcntl.flock)
+    monkeypatch.setattr("iirc_data.locks._LONGEST_WAIT", 0.1)
+    set_flock("ENOTSUP")
+    lock = tmp_path / ".file.lock"
+    lock.write_text("2147483000\nelsewhere\n123\n")
+    with pytest.raises(InUseError) as told, sole_writer_of(tmp_path / "file"):
+        pass
+    assert "is in use by process 2147483000 on elsewhere: wait for it" in str(told.value)
+    assert str(told.value).endswith(f"if that process has ended, remove {lock}")
 
 
 def test_a_lock_that_cannot_say_who_holds_it_still_holds(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from iirc_train.training.provenance import is_finished, read_record
 from torch import nn
 from typer.testing import CliRunner
 
@@ -20,7 +21,6 @@ from iirc_train.report.runs import Run, group_runs
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import METRICS_NAME
 from iirc_train.sweep import plan
-from iirc_train.training.provenance import is_finished, read_record
 from tests.made_up_runs import write_run
 from tests.test_docs import DOCS, block_named
 from tests.test_resume import BrokenOffError, break_off_at_save

@@ -8,14 +8,14 @@ import pytest
 
 from iirc_data import reading
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.commands.shard.selection import read_class_list
+from iirc_data.commands.shard.taxonomy import read_taxonomy
 from iirc_data.errors import BenchmarkError, ConfigurationError, SourceError
 from iirc_data.reading import read_text
 from iirc_data.sources.restricted_pickle import load_cifar_pickle
 from iirc_data.sources.tar import list_members, read_compressed
 from iirc_train.config.plain_yaml import read_settings
 from tests.faults.limits import time_limit
-from tools.shard_folder import read_taxonomy
-from tools.sharding import read_class_list
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.commands.index import index_shards
+from iirc_data.commands.shard.cifar import shard_cifar
+from iirc_data.commands.shard.folder import shard_folder
+from iirc_data.commands.shard.imagenet import shard_imagenet
+from iirc_data.commands.shard.selection import read_class_list
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.workers import for_worker_processes
@@ -31,19 +37,22 @@ from tests.raw_datasets import (
     write_imagenet_tars,
     write_imagenet_tree,
 )
-from tools import dali_index, shard_cifar, shard_folder, shard_imagenet, sharding
+from tools import dali_index
+from tools import shard_cifar as cifar_tool
+from tools import shard_folder as folder_tool
+from tools import shard_imagenet as imagenet_tool
 
 ROOT = Path(__file__).parents[1]
 
 
-def run(tool, *arguments):
+def run(command, *arguments):
     app = typer.Typer()
-    app.command()(tool.main)
+    app.command()(command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def run_well(tool, *arguments) -> str:
-    result = run(tool, *arguments)
+def run_well(command, *arguments) -> str:
+    result = run(command, *arguments)
     assert result.exit_code == 0, result.output
     return result.stdout
 
@@ -95,14 +104,14 @@ def test_chosen_classes_are_taken_from_a_list_or_a_file(tiny_folder, tmp_path, a
 
 def test_a_list_of_classes_may_be_long_and_a_file_anything_that_text_is(tmp_path, monkeypatch):
     names = [f"n{10_000_000 + number}" for number in range(60)]
-    assert sharding.read_class_list(",".join(names)) == names
+    assert read_class_list(",".join(names)) == names
     (tmp_path / "list").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(names).encode())
-    assert sharding.read_class_list(str(tmp_path / "list")) == names
+    assert read_class_list(str(tmp_path / "list")) == names
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dog").mkdir()
-    assert sharding.read_class_list("dog") == ["dog"]
+    assert read_class_list("dog") == ["dog"]
     with pytest.raises(SourceError, match="cannot read the list of classes /dev/zero: it is a dev"):
-        sharding.read_class_list("/dev/zero")
+        read_class_list("/dev/zero")
 
 
 def test_a_chosen_class_that_is_spelt_otherwise_is_named_as_it_is_there(tiny_folder, tmp_path):
@@ -200,7 +209,7 @@ def test_resized_shards_are_smaller_and_named_by_their_pixels(tmp_path):
 def test_index_files_are_written_with_the_shards_or_later(tiny_folder, tmp_path):
     run_well(shard_folder, tiny_folder, tmp_path / "with", "--dali-index")
     run_well(shard_folder, tiny_folder, tmp_path / "later")
-    assert "12 index files" in run_well(dali_index, tmp_path / "later")
+    assert "12 index files" in run_well(index_shards, tmp_path / "later")
     for path in (tmp_path / "with").rglob("*.idx"):
         later = tmp_path / "later" / path.relative_to(tmp_path / "with")
         assert later.read_bytes() == path.read_bytes()
@@ -247,8 +256,8 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_the_command_gone_on_with(
     "taxonomy, problem",
     [
         ('{"animal": ["dog", "unicorn"]}', "1 classes that the dataset lacks: unicorn"),
-        ('{"animal": "dog"}', "is no taxonomy {superclass: [subclasses]}: animal:"),
-        ("[", "is no taxonomy"),
+        ('{"animal": "dog"}', "is not a taxonomy {superclass: [subclasses]}: animal:"),
+        ("[", "is not a taxonomy"),
         ('{"a": ["dog"], "b": ["dog"]}', "class 'dog' is already in superclasses.a"),
         ('{"cat": ["dog"]}', "'cat' is a superclass, expected leaf classes"),
     ],
@@ -318,6 +327,13 @@ def test_a_cluster_without_dask_says_what_to_install(tiny_folder, tmp_path, monk
     assert not (tmp_path / "out").exists()
 
 
+def test_the_scripts_in_tools_are_the_commands():
+    assert folder_tool.main is shard_folder
+    assert cifar_tool.main is shard_cifar
+    assert imagenet_tool.main is shard_imagenet
+    assert dali_index.main is index_shards
+
+
 # --- CIFAR and ImageNet -----------------------------------------------------------------------
 
 
@@ -341,7 +357,7 @@ def test_cifar_is_downloaded_where_asked(tmp_path, monkeypatch):
         path.parent.mkdir()
         path.write_bytes(archive.read_bytes())
 
-    monkeypatch.setattr(shard_cifar, "download", download)
+    monkeypatch.setattr("iirc_data.commands.shard.cifar.download", download)
     raw = tmp_path / "raw"
     run_well(shard_cifar, raw, tmp_path / "out", "--download", "--dataset", "cifar10")
     assert calls == [("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "6d958be0")]
@@ -369,7 +385,7 @@ def test_splits_of_imagenet_are_compared_once_classes_are_chosen(tmp_path):
     for split, name in (("val", "n09999999"), ("train", "extra")):
         (tree / split / name).mkdir()
     result = run(shard_imagenet, tree, tmp_path / "out")
-    assert "'extra' in train is no WordNet id" in " ".join(result.stderr.split())
+    assert "'extra' in train is not a WordNet id" in " ".join(result.stderr.split())
     names = ",".join(WORDNET_IDS[:2])
     run_well(shard_imagenet, tree, tmp_path / "out", "--classes", names)
     assert ShardStore.open(tmp_path / "out").manifest.classes == sorted(WORDNET_IDS[:2])
@@ -389,8 +405,16 @@ def test_a_benchmarks_missing_classes_are_named(tmp_path, tiny_benchmark):
 # --- interruption -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, workers", [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
-def test_an_interrupted_command_ends_promptly_and_says_how_to_go_on(tmp_path, number, workers):
+@pytest.mark.parametrize(
+    "start, number, workers",
+    [
+        (["-m", "iirc_train", "data", "shard", "folder"], signal.SIGINT, 1),
+        (["tools/shard_folder.py"], signal.SIGTERM, 2),
+    ],
+)
+def test_an_interrupted_command_ends_promptly_and_prints_how_to_resume(
+    tmp_path, start, number, workers
+):
     root = tmp_path / "images"
     pixels = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
     for name in ("a", "b", "c"):  # compressing takes some seconds a class
@@ -398,9 +422,10 @@ def test_an_interrupted_command_ends_promptly_and_says_how_to_go_on(tmp_path, nu
         Image.fromarray(pixels).save(root / "train" / name / "0.png", compress_level=0)
         for i in range(1, 60):
             os.link(root / "train" / name / "0.png", root / "train" / name / f"{i}.png")
-    command = [sys.executable, "-m", "tools.shard_folder", root, tmp_path / "out"]
+    arguments = [root, tmp_path / "out", "--resize", 590, "--workers", workers]
+    typed = ["python", *start, *map(str, arguments)]
     process = subprocess.Popen(
-        [*map(str, command), "--resize", "590", "--workers", str(workers)],
+        [sys.executable, *typed[1:]],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         cwd=ROOT,
         stderr=subprocess.PIPE,
@@ -416,7 +441,7 @@ def test_an_interrupted_command_ends_promptly_and_says_how_to_go_on(tmp_path, nu
     assert process.returncode == 128 + number
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1] == (
-        "interrupted: run the same command again to go on; finished classes are kept"
+        f"interrupted: finished classes are kept; to resume, run again: {shlex.join(typed)}"
     )
     left = [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert not [name for name in left if "manifest" in name or "partial" in name or "lock" in name]

@@ -17,6 +17,7 @@ import webdataset
 from iirc_data.errors import ShardError
 from iirc_data.shards import SampleTable, ShardStore, write_shards
 from iirc_data.shards.manifest import Manifest, Shard, load_manifest
+from iirc_data.shards.sharing import pull
 from iirc_data.shards.table import COLUMN_DTYPES, IMAGE_MODES
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
@@ -510,6 +511,28 @@ def test_what_is_no_manifest_is_refused(shards, text):
     (shards / "manifest.json").write_bytes(text)
     with pytest.raises(ShardError, match=r"manifest\.json"):
         ShardStore.open(shards)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.npz", "train/cat-000000.tar"])
+@pytest.mark.parametrize("kind", ["a named pipe", "a device", "a folder"])
+def test_a_file_of_a_dataset_that_would_wait_or_never_end_is_not_opened(shards, name, kind):
+    (shards / name).unlink()
+    if kind == "a named pipe":
+        os.mkfifo(shards / name)
+    elif kind == "a device":
+        (shards / name).symlink_to("/dev/zero")
+    else:
+        (shards / name).mkdir()
+    with pytest.raises(ShardError, match=f"{name}.* it is {kind}, not a file"):
+        store = ShardStore.open(shards)
+        store.read(store.manifest.split_rows("train")[40])  # the first cat
+    problem = "" if name.endswith(".tar") else f"it is {kind}"
+    with pytest.raises(ShardError, match=problem):
+        pull(shards, shards.with_name("copy"))
+    try:
+        assert any(name in text for text in verify(shards).problems)
+    except ShardError as error:
+        assert name in str(error)
 
 
 def test_a_folder_without_manifest_is_no_dataset(shards):

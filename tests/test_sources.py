@@ -224,7 +224,7 @@ DATA = "ILSVRC2012_devkit_t12/data"
         ),
         (
             lambda r: (r / TRAIN).write_bytes(tar_of([("n9.tar", b"")])),
-            "'n9' in train is no WordNet",
+            "'n9' in train is not a WordNet",
         ),
         (
             lambda r: (r / TRAIN).write_bytes(tar_of([(f"{WORDNET_IDS[0]}.tar", b"")])),
@@ -256,7 +256,7 @@ def test_an_imagenet_tree_must_have_wordnet_ids_in_both_splits(tmp_path):
     (root / "ILSVRC2012_img_val.tar").write_bytes(b"beside the folders")
     assert set(open_imagenet(root).classes()) == {"train", "val"}
     (root / "val" / "tench").mkdir()
-    with pytest.raises(SourceError, match="'tench' in val is no WordNet id"):
+    with pytest.raises(SourceError, match="'tench' in val is not a WordNet id"):
         open_imagenet(root)
     assert "tench" not in WORDNET_IDS
     assert open_imagenet(root, WORDNET_IDS).classes()["val"] == [*sorted(WORDNET_IDS), "tench"]

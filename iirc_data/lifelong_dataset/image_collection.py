@@ -17,7 +17,7 @@ from iirc_data.lifelong_dataset.samples import ImageSequence
 from iirc_data.shards import ShardStore
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources.base import cannot_read, is_hidden, split_file_name
-from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarSource, cifar_image
+from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarSource, as_image
 from iirc_data.splits import TEST_FOLDERS, TRAINING_FOLDER, split_folder
 
 _FOLDERS: tuple[SplitName, ...] = (TRAIN, TEST)
@@ -70,7 +70,7 @@ class PixelImages:
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Image.Image:
-        return cifar_image(self.pixels[index])
+        return as_image(self.pixels[index])
 
 
 def open_collections(root: PathLike, benchmark: Benchmark) -> Collections:

@@ -14,6 +14,7 @@ from fsspec.utils import get_protocol
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.masking import masked
+from iirc_data.reading import open_regular
 
 WEB_PROTOCOLS = ("http", "https")
 
@@ -118,7 +119,11 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
     if _is_web(root):
         file_path = quote(below(root, quote(path)), safe=punctuation)
     try:
-        with filesystem.open(file_path, "rb", **options) as file:
+        if is_remote(address):
+            opened = filesystem.open(file_path, "rb", **options)
+        else:
+            opened = open_regular(file_path)
+        with opened as file:
             while chunk := file.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:

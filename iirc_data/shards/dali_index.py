@@ -35,7 +35,7 @@ def write_dali_index(root: Path, manifest: Manifest) -> list[Path]:
         except OSError as error:
             raise ShardError(
                 f"cannot write {path}: {error.strerror or error}; once that is mended, run "
-                f"tools/dali_index.py {root}: the shards are finished"
+                f"iirc data index {root}: the shards are finished"
             ) from error
         paths.append(path)
     return paths

@@ -9,16 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from filelock import FileLock
-
 from iirc_data.definitions import PathLike
-from iirc_data.errors import ShardError
-from iirc_data.files import (
-    file_sha256,
-    hidden_neighbour,
-    remove_partial_files_of,
-    write_atomically,
-)
+from iirc_data.errors import InUseError, ShardError
+from iirc_data.files import file_sha256, remove_partial_files_of, write_atomically
+from iirc_data.locks import sole_writer_of
 from iirc_data.masking import masked
 from iirc_data.shards.addresses import (
     BrokenTransferError,
@@ -98,7 +92,7 @@ class RemoteDataset:
         target = folder / shard.path
         if not recheck and has_size(target, shard.bytes):
             return
-        with _sole_writer_of(target):
+        with _writing_alone(target):
             if has_size(target, shard.bytes):
                 if not recheck or file_sha256(target, progress) == shard.sha256:
                     return
@@ -112,7 +106,7 @@ class RemoteDataset:
             ShardError: They cannot be written.
         """
         for name, text in ((TABLE_NAME, table_text), (MANIFEST_NAME, self.manifest_text)):
-            with _sole_writer_of(folder / name), write_atomically(folder / name) as file:
+            with _writing_alone(folder / name), write_atomically(folder / name) as file:
                 file.write(text)
 
     def cached_table(self, folder: Path) -> SampleTable:
@@ -194,14 +188,18 @@ def has_size(path: Path, size: int) -> bool:
 
 
 @contextmanager
-def _sole_writer_of(target: Path) -> Iterator[None]:
-    """Wait until no other thread or process writes a file; clear what killed ones left of it."""
-    lock = hidden_neighbour(target, "lock")
+def _writing_alone(target: Path) -> Iterator[None]:
+    """Hold a file, see :func:`sole_writer_of`, and remove what killed writers left of it.
+
+    Raises:
+        ShardError: The file cannot be held or written.
+    """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
+        with sole_writer_of(target):
             remove_partial_files_of(target)
             yield
-            lock.unlink(missing_ok=True)  # who waits for it finds the file in place
+    except InUseError as error:
+        raise ShardError(str(error)) from None
     except OSError as error:
         raise ShardError(f"cannot write {target}: {error.strerror or error}") from error

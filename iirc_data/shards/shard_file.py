@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError
+from iirc_data.reading import open_regular
 
 
 class ShardFile:
@@ -35,7 +36,7 @@ class ShardFile:
         self._path = path
         self._seeking = Lock()
         try:
-            self._file = path.open("rb", buffering=0)
+            self._file = open_regular(path)
             self._descriptor = self._file.fileno()
             self.size = os.fstat(self._descriptor).st_size
         except OSError as error:

@@ -156,7 +156,7 @@ class _Publication:
             text = self._read(name)
             if text is None or self._is_half_written(text):
                 continue
-            there = load_manifest(text, f"{self._address}/{name}")
+            there = load_manifest(text, f"{masked(self._address)}/{name}")
             _check_same(there, self._source.manifest, self._address)
             with self._explained(name):
                 found = self._filesystem.find(self._folder, detail=True)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
+from iirc_data.reading import read_regular
 from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.remote import RemoteDataset, cache_folder
@@ -57,7 +58,7 @@ class ShardStore:
         """Open a dataset; reads the manifest and the sample table, no shard.
 
         Args:
-            address: A shard folder that ``tools/shard_*.py`` or ``iirc data pull`` wrote, or the
+            address: A shard folder that ``iirc data shard`` or ``iirc data pull`` wrote, or the
                 URL of one (``https://…``, ``s3://…``, whatever fsspec reads). Of a URL the
                 shards are fetched when they are first read, and kept.
             cache: Folder that remote datasets are kept in; by default the environment variable
@@ -185,10 +186,11 @@ def read_manifest(root: Path) -> Manifest:
         ShardError: The folder is no finished dataset.
     """
     try:
-        text = (root / MANIFEST_NAME).read_bytes()
+        text = read_regular(root / MANIFEST_NAME)
     except OSError as error:
         raise ShardError(
-            f"{root} is not a finished shard folder (no readable {MANIFEST_NAME}): finish writing "
-            "or pulling it by the same command again, or make one with tools/shard_folder.py"
+            f"{root} is not a finished shard folder (cannot read {MANIFEST_NAME}: "
+            f"{error.strerror or error}): to finish writing or pulling it, run the same command "
+            "again; to make one, use iirc data shard"
         ) from error
     return load_manifest(text, str(root / MANIFEST_NAME))

@@ -1,6 +1,7 @@
 """The sample table: one row per sample, as numpy columns. A row number is a sample id."""
 
 import hashlib
+import io
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -13,6 +14,7 @@ from PIL import Image
 
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
+from iirc_data.reading import open_regular
 from iirc_data.shards.manifest import Manifest
 
 COLUMN_DTYPES: dict[str, str] = {
@@ -114,9 +116,14 @@ class SampleTable:
             ShardError: The file is missing, damaged, or not a sample table.
         """
         try:
+            if isinstance(file, str | Path):
+                with io.BufferedReader(open_regular(file)) as opened:
+                    return cls.load(opened, where)
             with np.load(file, allow_pickle=False) as archive:
                 _check_uncompressed(archive.zip)
                 columns = {name: archive[name] for name in COLUMN_DTYPES if name in archive}
+        except ShardError:
+            raise
         except FileNotFoundError as error:
             raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
         except Exception as error:  # numpy and zipfile raise many types on damaged files

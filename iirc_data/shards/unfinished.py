@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from iirc_data.errors import InUseError, ShardError
 from iirc_data.files import file_sha256, remove_partial_files, write_atomically
 from iirc_data.locks import sole_user
+from iirc_data.reading import read_regular
 from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.manifest import Shard
 from iirc_data.shards.shard_names import escaped
@@ -112,7 +113,7 @@ def load_receipt(out: Path, split: str, class_name: str, fingerprint: str) -> Sh
         tars are not as they were.
     """
     try:
-        text = _receipt_path(out, split, class_name).read_bytes()
+        text = read_regular(_receipt_path(out, split, class_name))
         receipt = _Receipt.model_validate_json(text)
     except (OSError, ValidationError):
         return None

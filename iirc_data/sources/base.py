@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.reading import open_regular
+from iirc_data.reading import read_regular
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 
@@ -88,8 +88,7 @@ def read_file(path: str | Path) -> bytes:
         SourceError: The file cannot be read.
     """
     try:
-        with open_regular(path) as file:
-            return file.readall()
+        return read_regular(path)
     except OSError as error:
         raise cannot_read(path, error) from error
 

@@ -84,9 +84,13 @@ class CifarImages:
     labels: NDArray[np.int64]
 
 
-def cifar_image(row: NDArray[np.uint8]) -> Image.Image:
-    """Return the image of one row of :attr:`CifarImages.pixels`."""
-    channels_last = row.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
+def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
+    """Return the RGB image of one row of a pickle.
+
+    Args:
+        pixels: uint8 (3072,), channel after channel, row after row.
+    """
+    channels_last = pixels.reshape(3, _SIDE, _SIDE).transpose(1, 2, 0)
     return Image.fromarray(np.ascontiguousarray(channels_last))
 
 
@@ -176,7 +180,7 @@ class CifarSource:
         pixels = self.images(split).pixels
         for row in self._rows(split, class_name).tolist():
             file = io.BytesIO()
-            cifar_image(pixels[row]).save(file, format="PNG")
+            as_image(pixels[row]).save(file, format="PNG")
             yield Sample(f"{row:05d}", "png", file.getvalue(), f"{self.path}:{split}:{row}")
 
     @property

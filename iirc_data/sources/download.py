@@ -8,7 +8,6 @@ from urllib.request import Request, urlopen
 
 from iirc_data.errors import SourceError
 from iirc_data.files import file_sha256, sync_file
-from iirc_data.reading import open_regular
 from iirc_data.sources.base import cannot_read
 
 _ATTEMPTS = 5
@@ -98,7 +97,6 @@ def _fetch_rest(url: str, partial: Path, progress: DownloadProgress) -> None:
 
 def _check(path: Path, sha256: str, problem: str) -> None:
     try:
-        open_regular(path).close()
         found = file_sha256(path)
     except OSError as error:
         raise cannot_read(path, error) from error

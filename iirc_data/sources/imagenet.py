@@ -95,8 +95,8 @@ def _check_classes(found: dict[str, list[str]], where: str, wanted: Collection[s
     for split, names in used.items():
         if strange := [name for name in names if not _WORDNET_ID.fullmatch(name)]:
             raise SourceError(
-                f"{where}: {strange[0]!r} in {split} is no WordNet id like 'n01440764'; for "
-                "other datasets use tools/shard_folder.py"
+                f"{where}: {strange[0]!r} in {split} is not a WordNet id like 'n01440764'; for "
+                "other datasets use iirc data shard folder"
             )
     train, val = map(set, used.values())
     if train != val:

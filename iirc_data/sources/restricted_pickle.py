@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import SourceError
-from iirc_data.reading import open_regular
+from iirc_data.reading import read_regular
 
 Scalar: TypeAlias = str | bytes | int | float | None
 Value: TypeAlias = Scalar | list[Scalar] | NDArray[Any]
@@ -39,8 +39,7 @@ def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
             else; the message names the file and the global.
     """
     try:
-        with open_regular(path) as file:
-            data = file.readall()
+        data = read_regular(path)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror}") from error
     return parse_cifar_pickle(data, str(path))

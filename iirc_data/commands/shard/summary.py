@@ -1,4 +1,4 @@
-"""What was sharded, beside what was expected."""
+"""The summary that a command prints: what it wrote, and how that compares to expectations."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,0 +1,62 @@
+"""``iirc data shard folder``: an image folder ``split/class/*``, or a tar of one."""
+
+from itertools import chain
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.commands.shard import options
+from iirc_data.commands.shard.selection import select
+from iirc_data.commands.shard.summary import summarise
+from iirc_data.commands.shard.taxonomy import read_taxonomy, starting_benchmark
+from iirc_data.commands.shard.writing import WriteOptions, resumable_in_one_line, write
+from iirc_data.files import write_json
+from iirc_data.shards.class_writer import writing
+from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.preconditions import check_before_writing
+from iirc_data.sources import open_folder
+
+BENCHMARK_NAME = "benchmark.json"
+
+
+def shard_folder(
+    source: Annotated[
+        Path,
+        typer.Argument(resolve_path=True, help="Image folder split/class/*, or a tar of one."),
+    ],
+    out: options.Out,
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file {superclass: [classes]}: a benchmark to start from is written to "
+            f"OUT/{BENCHMARK_NAME}."
+        ),
+    ] = None,
+    classes: options.Classes = None,
+    benchmark: options.BenchmarkName = None,
+    resize: options.Resize = None,
+    quality: options.Quality = None,
+    workers: options.Workers = 1,
+    scheduler: options.Scheduler = None,
+    max_shard_size: options.MaxShardSize = options.MAX_SHARD_SIZE,
+    check_decode: options.CheckDecode = False,
+    dali_index: options.DaliIndex = False,
+) -> None:
+    """Turn an image folder split/class/* (or a tar of one) into per-class tar shards."""
+    with resumable_in_one_line():
+        chosen = None if benchmark is None else load_benchmark(benchmark)
+        raw = select(
+            open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality
+        )
+        check_before_writing(raw, out)
+        if taxonomy is not None:
+            leaves = sorted(set(chain.from_iterable(raw.classes().values())))
+            chosen = starting_benchmark(raw.name, read_taxonomy(taxonomy), leaves)
+            if not (out / MANIFEST_NAME).exists():  # otherwise the user may have edited it
+                with writing(out / BENCHMARK_NAME):
+                    write_json(out / BENCHMARK_NAME, chosen.model_dump())
+        how = WriteOptions(workers, scheduler, max_shard_size, check_decode, dali_index)
+        manifest = write(raw, out, how)
+        summarise(out, manifest, benchmark=chosen)
