@@ -257,10 +257,25 @@ def test_every_preset_has_its_row_in_the_table_of_curves():
     assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE)) == presets
 
 
-def test_the_readmes_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / "README.md").read_text())
-    assert len(links) > 10
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "UPGRADING.md", "CHANGELOG.md"])
+def test_links_of_pages_outside_docs_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text())
+    assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "UPGRADING.md"])
+def test_files_and_names_that_a_page_mentions_exist(page):
+    text = " ".join((ROOT / page).read_text().split())
+    places = re.findall(
+        r"\b(?:iirc_data|iirc_train|tests|tools|manifests|benchmarks)/[\w/.]*", text
+    )
+    missing = {place for place in places if not (ROOT / place.rstrip(".")).exists()}
+    assert missing == {"tests/test_NAME.py"} & set(places)
+    for name, place in re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", text):
+        source = (ROOT / place).read_text()
+        for part in name.split("."):
+            assert re.search(rf"^ *(?:def|class) {part}\b", source, re.MULTILINE), (name, place)
 
 
 @pytest.mark.parametrize(
