@@ -6,43 +6,27 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Annotated, Any, SupportsIndex, cast
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from iirc_data.benchmarks import SamplingSettings, class_order
+from iirc_data.benchmarks import class_order
 from iirc_data.decoding import read_image
 from iirc_data.definitions import (
-    CIL_SETUP,
     IIRC_SETUP,
     NO_LABEL_PLACEHOLDER,
     DatasetStructType,
     Labels,
-    Setup,
 )
 from iirc_data.errors import BenchmarkError
+from iirc_data.lifelong_dataset.arguments import checked_sampling, checked_setup, checked_tasks
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
+from iirc_data.lifelong_dataset.state import STATE_VERSION, DatasetState
 from iirc_data.task_view import TaskSequence
-
-STATE_VERSION = 1
 
 Transform = Callable[[Any], Any]
 Item = tuple[Any, str, str]
-
-
-class _State(BaseModel):
-    """What :meth:`BaseDataset.dataset_state_dict` returns."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    version: int
-    tasks: list[list[str]]
-    total_dataset_size: int
-    task_ids: Annotated[list[int], Field(min_length=1)]
-    seen_classes: list[str]
-    complete_information_mode: bool
 
 
 class BaseDataset(ABC):
@@ -113,16 +97,11 @@ class BaseDataset(ABC):
         subclass_data_pct: float = 0.6,
         superclass_sampling_size_cap: int = 100,
     ) -> None:
-        if setup not in (IIRC_SETUP, CIL_SETUP):
-            raise BenchmarkError(
-                f"setup is {setup!r}, expected IIRC_SETUP ({IIRC_SETUP!r}) or "
-                f"CIL_SETUP ({CIL_SETUP!r})"
-            )
+        self.setup: str = checked_setup(setup)
         self.dataset: Sequence[tuple[Any, Labels]] = dataset
-        self.tasks = _checked_tasks(tasks)
+        self.tasks = checked_tasks(tasks)
         self.n_tasks = len(self.tasks)
         self.total_dataset_size = len(dataset)
-        self.setup = setup
         self.using_image_path = using_image_path
         self.cache_images = cache_images
         self.essential_transforms_fn = (
@@ -294,14 +273,7 @@ class BaseDataset(ABC):
             chosen, which classes were seen, the information mode; and what tells a dataset that
             it fits. Samples and transforms are not in it.
         """
-        return {
-            "version": STATE_VERSION,
-            "tasks": [list(task) for task in self.tasks],
-            "total_dataset_size": self.total_dataset_size,
-            "task_ids": list(self._task_ids),
-            "seen_classes": self.seen_classes,
-            "complete_information_mode": bool(self.complete_information_mode),
-        }
+        return self._state().model_dump()
 
     def load_dataset_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from where another dataset over the same samples and tasks was.
@@ -313,19 +285,8 @@ class BaseDataset(ABC):
             BenchmarkError: The state is of another version, or of other samples or tasks; the
                 dataset is left as it was.
         """
-        try:
-            state = _State.model_validate(state_dict)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "state"
-            raise BenchmarkError(f"not a state of a dataset: {field}: {first['msg']}") from error
-        given, expected = state.model_dump(), self.dataset_state_dict()
-        for key in ("version", "tasks", "total_dataset_size"):
-            if given[key] != expected[key]:
-                raise BenchmarkError(
-                    f"the state's {key} is {given[key]!r:.80}, this dataset's "
-                    f"{expected[key]!r:.80}: load it into the dataset that it was taken of"
-                )
+        state = DatasetState.parse(state_dict)
+        state.check_fits(self._state())
         task_ids = [self._checked_task_id(task_id) for task_id in state.task_ids]
         seen = frozenset(state.seen_classes)
         if unknown := seen - set(self._sequence.class_names_to_idx):
@@ -333,6 +294,16 @@ class BaseDataset(ABC):
         self.complete_information_mode = state.complete_information_mode
         self._seen = seen
         self._load(task_ids)
+
+    def _state(self) -> DatasetState:
+        return DatasetState(
+            version=STATE_VERSION,
+            tasks=self.tasks,
+            total_dataset_size=self.total_dataset_size,
+            task_ids=self._task_ids,
+            seen_classes=self.seen_classes,
+            complete_information_mode=bool(self.complete_information_mode),
+        )
 
     def _default_transforms_fn(self) -> Transform | None:
         """Return what ``essential_transforms_fn`` is where none is given."""
@@ -348,22 +319,14 @@ class BaseDataset(ABC):
         return image if transform is None else transform(image), label_1, label_2
 
     def _make_sequence(self) -> TaskSequence:
-        try:
-            sampling = SamplingSettings(
-                superclass_data_pct=self.superclass_data_pct,
-                subclass_data_pct=self.subclass_data_pct,
-                superclass_sampling_size_cap=self.superclass_sampling_size_cap,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BenchmarkError(
-                f"{first['loc'][0]} is {first['input']!r}: {first['msg']}"
-            ) from error
+        sampling = checked_sampling(
+            self.superclass_data_pct, self.subclass_data_pct, self.superclass_sampling_size_cap
+        )
         return TaskSequence(
             np.arange(len(self.dataset)),
             self._labels.class_indices(class_order(self.tasks)),
             self.tasks,
-            setup=cast(Setup, self.setup),
+            setup=checked_setup(self.setup),
             sampling=None if self.test_mode else sampling,
             complete_information=self.complete_information_mode,
         )
@@ -419,12 +382,3 @@ class BaseDataset(ABC):
             )
         first, second = labels if len(labels) == 2 else (labels[0], NO_LABEL_PLACEHOLDER)
         return first, second
-
-
-def _checked_tasks(tasks: Sequence[Sequence[str]]) -> list[list[str]]:
-    if len(tasks) == 0:
-        raise BenchmarkError("tasks is empty, expected for each task a list of class names")
-    for number, task in enumerate(tasks):
-        if isinstance(task, str) or not all(isinstance(name, str) for name in task):
-            raise BenchmarkError(f"task {number} is {task!r:.60}, expected a list of class names")
-    return [[str(name) for name in task] for task in tasks]
