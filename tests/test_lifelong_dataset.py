@@ -282,7 +282,7 @@ def test_indices_of_a_class_outside_the_current_task_are_refused():
     dataset = make()
     with pytest.raises(BenchmarkError, match="'Aa' is not in the current task 0, which has A, B"):
         dataset.get_image_indices_by_cla("Aa")
-    with pytest.raises(BenchmarkError, match="num_samples is -2"):
+    with pytest.raises(BenchmarkError, match="num_samples is -2, expected -1"):
         dataset.get_image_indices_by_cla("A", num_samples=-2)
 
 
@@ -464,11 +464,11 @@ def test_a_state_holds_plain_values_only():
         ({"total_dataset_size": 3}, "total_dataset_size"),
         ({"task_ids": [7]}, "no task 7"),
         ({"seen_classes": ["Z"]}, "unknown classes"),
-        ({"task_ids": []}, "not a state of a dataset: task_ids: .*at least 1"),
-        ({"task_ids": ["0"]}, r"not a state of a dataset: task_ids\.0: .*integer"),
-        ({"seen_classes": None}, "not a state of a dataset: seen_classes: .*list"),
+        ({"task_ids": []}, "not the state of a dataset: task_ids: .*at least 1"),
+        ({"task_ids": ["0"]}, r"not the state of a dataset: task_ids\.0: .*integer"),
+        ({"seen_classes": None}, "not the state of a dataset: seen_classes: .*list"),
         ({"complete_information_mode": "no"}, "complete_information_mode: .*boolean"),
-        ({"dataset": None}, "not a state of a dataset: dataset: Extra"),
+        ({"dataset": None}, "not the state of a dataset: dataset: Extra"),
     ],
 )
 def test_a_foreign_state_is_refused_and_changes_nothing(change, match):
@@ -482,7 +482,7 @@ def test_a_foreign_state_is_refused_and_changes_nothing(change, match):
 
 def test_what_is_no_state_is_refused():
     for state in (None, {}, {"dataset": []}):
-        with pytest.raises(BenchmarkError, match="not a state of a dataset"):
+        with pytest.raises(BenchmarkError, match="not the state of a dataset"):
             make().load_dataset_state_dict(state)
 
 

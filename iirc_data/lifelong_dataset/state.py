@@ -10,7 +10,7 @@ STATE_VERSION = 1
 
 
 class DatasetState(BaseModel):
-    """The dictionary that :meth:`BaseDataset.dataset_state_dict` returns.
+    """The state that :meth:`BaseDataset.dataset_state_dict` returns as a dictionary.
 
     Attributes:
         version: Version of this format; 1.
@@ -42,7 +42,7 @@ class DatasetState(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "state"
-            raise BenchmarkError(f"not a state of a dataset: {field}: {first['msg']}") from error
+            raise BenchmarkError(f"not the state of a dataset: {field}: {first['msg']}") from error
 
     def check_fits(self, dataset: Self) -> None:
         """Check that this state belongs to the same samples and tasks as a dataset's own.
