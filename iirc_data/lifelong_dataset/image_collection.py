@@ -168,9 +168,7 @@ def _list_images(folder: Path, class_names: list[str]) -> ImageCollection:
 
 def _image_names(folder: Path) -> Iterator[str]:
     try:
-        with os.scandir(
-            folder
-        ) as entries:  # ImageNet has a million files, for which Path.iterdir is slow
+        with os.scandir(folder) as entries:  # Path.iterdir is slow for ImageNet's million files
             for entry in entries:
                 if not is_hidden(entry.name):
                     split_file_name(entry.name, entry.path)
