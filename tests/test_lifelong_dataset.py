@@ -1,4 +1,4 @@
-"""The lifelong datasets: in step with the published package, and true to their own promises."""
+"""The lifelong datasets: equal to the published package, and as documented."""
 
 import io
 import itertools
@@ -27,7 +27,7 @@ SHARES = {"superclass_data_pct": 0.6, "subclass_data_pct": 0.8}
 
 
 def numbered(combinations):
-    """Samples whose "image" is their number: what comes out tells where it came from."""
+    """Return samples whose "image" is their position, which identifies them."""
     return list(enumerate(combinations))
 
 
@@ -53,7 +53,7 @@ def labels_of(dataset):
 
 @st.composite
 def hierarchies(draw):
-    """Label combinations and tasks: superclasses, lone classes, and what users do to them."""
+    """Draw label combinations and tasks: superclasses, single classes, and irregular cases."""
     n_super = draw(st.integers(1, 3))
     combinations = []
     for sup in range(n_super):
@@ -68,7 +68,7 @@ def hierarchies(draw):
     tasks[-1] = tasks[-1] + draw(st.lists(st.sampled_from(kept), max_size=2))  # some come again
     samples = [
         labels for labels in combinations for _ in range(draw(st.integers(5, 9)))
-    ]  # at least 5: no share rounds to 0, where the published code shows everything
+    ]  # at least 5, because the published code shows all samples if a share rounds to 0
     return draw(st.permutations(samples)), tasks
 
 
@@ -238,7 +238,7 @@ def test_an_unusual_information_mode_is_warned_of_when_a_task_is_chosen(test_mod
 
 
 def test_superclass_comes_before_subclass_also_where_it_is_scheduled_later():
-    # 20 pairs, for an order that follows the hash seed would be right for some by chance
+    # 20 pairs, because an order that depends on the hash seed is right for some by chance
     subclasses, superclasses = [f"sub{i}" for i in range(20)], [f"S{i}" for i in range(20)]
     pairs = list(zip(superclasses, subclasses, strict=True))
     dataset = make(pairs, [subclasses, superclasses], test_mode=True)
@@ -248,7 +248,7 @@ def test_superclass_comes_before_subclass_also_where_it_is_scheduled_later():
 
 
 def test_shares_round_down_for_each_combination_as_in_the_published_code():
-    # the documentation's prose says 15 and 8
+    # the prose of the documentation says 15 and 8
     combinations = [("A", "Aa"), ("A", "Ab")] * 15
     dataset = make(combinations, [["A"], ["Aa"]], superclass_data_pct=0.5, subclass_data_pct=0.5)
     assert len(dataset) == 14
@@ -386,7 +386,7 @@ def test_transforms_follow_the_documentation():
 def test_the_tensorflow_flavour_gives_arrays_and_iterates_as_a_generator_must():
     images = [(noise_image(number), ("A",)) for number in range(3)]
     dataset = tensorflow_dataset.Dataset(images, [["A"]])
-    found = list(iter(dataset))  # what tf.data.Dataset.from_generator consumes
+    found = list(iter(dataset))  # as tf.data.Dataset.from_generator does
     assert len(found) == 3
     for (image, *labels), (expected, _) in zip(found, images, strict=True):
         assert isinstance(image, np.ndarray)
