@@ -70,7 +70,7 @@ def write_cifar10(root: Path, n_per_batch: int = 10, names=("cat", "ant")) -> Pa
 
 
 def imagenet_images() -> dict[str, dict[str, dict[str, bytes]]]:
-    """Return images by split, WordNet id and file name. Validation images alternate between classes."""
+    """Return images by split, WordNet id and file name; validation classes alternate."""
     images: dict[str, dict[str, dict[str, bytes]]] = {"train": {}, "val": {}}
     for row, wordnet_id in enumerate(WORDNET_IDS):
         # 2 sorts after 10 by name, as in ImageNet

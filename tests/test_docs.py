@@ -1,7 +1,7 @@
 """Runs the code blocks of README and documentation, as written, on small drawn images.
 
-A block that is expensive or needs external data carries a comment, ``<!-- not run: reason -->``. The
-commands of such a block are only parsed: commands, options, settings, presets and benchmarks exist.
+A block that is expensive or needs external data carries a comment, ``<!-- not run: reason -->``. Its
+commands are only parsed, to check that commands, options, settings, presets and benchmarks exist.
 """
 
 import importlib.util
@@ -95,7 +95,7 @@ def the_tools_command(tool):
 
 
 def command_of(words: list[str]):
-    """Return this project's command that a line calls, and its arguments; None for other commands."""
+    """Return the command of this project that a line calls, and its arguments, or None."""
     if words[0] == "torchrun" and "iirc_train" in words:
         return the_iirc_command(), words[words.index("iirc_train") + 1 :]
     if words[0] == "iirc":
@@ -161,7 +161,7 @@ def drawn_shards(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
-    """A working folder with the files that a reader has by now; restores the registry of methods."""
+    """A folder with the files that a reader has by now; the registry of methods is restored."""
     (tmp_path / "demo").mkdir()
     for name in ("shards", "demo/shards"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
