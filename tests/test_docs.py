@@ -1,7 +1,7 @@
 """Runs the code blocks of README and documentation, as written, on small drawn images.
 
-A block that is expensive or needs external data carries a comment, ``<!-- not run: reason -->``. Its
-commands are only parsed, to check that commands, options, settings, presets and benchmarks exist.
+A block that is expensive or needs external data carries a comment, ``<!-- not run: reason -->``.
+Its commands are only parsed: commands, options, settings, presets and benchmarks exist.
 """
 
 import importlib.util
