@@ -280,7 +280,8 @@ def test_files_and_names_that_a_page_mentions_exist(page):
     for name, place in re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", text):
         source = (ROOT / place).read_text()
         for part in name.split("."):
-            assert re.search(rf"^ *(?:def|class) {part}\b", source, re.MULTILINE), (name, place)
+            defined = rf"^ *(?:def|class) {part}\b|^{part}\b.* = "
+            assert re.search(defined, source, re.MULTILINE), (name, place)
 
 
 @pytest.mark.parametrize(
