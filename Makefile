@@ -1,20 +1,21 @@
-# Every target makes its own virtual environment when it is missing:
-#   make demo    see the whole pipeline at work, in minutes
+# Every target creates its own virtual environment if there is none:
+#   make demo    run the whole pipeline on a small dataset, in minutes
 #   make test    style, types, documentation, and all tests
-#   make docs    the documentation as a site, in site/; a warning is an error
-#   make parity  every task view of the six published benchmarks at full size against iirc 1.0.1
-#   make faults  kill every command, let its writes fail, damage its files; long runs.
-#                KILLS=, FAILURES=, DAMAGES= (of each command), TASKS=, EPOCHS=; figures: faults.json
-#   make fuzz    broken input of every kind; CASES= (of each kind); figures: fuzz.jsonl
-#   make audit   known vulnerabilities of what is installed
-#   make lowest  the tests with the oldest versions that pyproject.toml allows
-#   make bench   the loaders beside others; PHOTOGRAPHS=... SMALL_IMAGES=... name image folders, tars
-#                of such, or shards; without them, images are drawn
+#   make docs    build the documentation as a site, in site/; warnings are errors
+#   make parity  compare every task view of the six published benchmarks, full size, with iirc 1.0.1
+#   make faults  kill every command, make its writes fail, damage its files; then long runs.
+#                KILLS=, FAILURES= and DAMAGES= are per command; TASKS= and EPOCHS= are of the long
+#                runs; results: faults.json, long_runs.jsonl
+#   make fuzz    broken input of every kind; CASES= is per kind; results: fuzz.jsonl
+#   make audit   known vulnerabilities of the installed packages
+#   make lowest  all tests with the oldest versions that pyproject.toml allows
+#   make bench   compare the loaders with others; PHOTOGRAPHS= and SMALL_IMAGES= name image folders,
+#                tars of image folders, or shards; by default images are drawn
 
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
-# threads that wait for each other should sleep, not spin: other work shares the processors
+# waiting threads sleep instead of spinning, because other work shares the processors
 export OMP_WAIT_POLICY ?= passive
 READY := $(VENV)/.ready
 

@@ -1,4 +1,4 @@
-"""The published entrance: the four splits of a benchmark, as lifelong datasets."""
+"""Published API: the four splits of a benchmark, as lifelong datasets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,40 +41,40 @@ def get_lifelong_datasets(
     cache_images: bool = False,
     joint: bool = False,
 ) -> tuple[dict[str, BaseDataset], list[list[str]], dict[str, int]]:
-    """Make the four splits of a benchmark.
+    """Create the four splits of a benchmark.
 
-    The samples of each split stand in the published order: subclasses as in the benchmark's
-    taxonomy, and within a class as the published loader lists them. So index ``i`` of a task is
-    the same image, whether it is read from shards or from the raw layout.
+    The samples of each split are in the published order: subclasses as in the benchmark's
+    taxonomy, and within a class as the published loader lists them. Index ``i`` of a task is
+    therefore the same image whether it is read from shards or from the raw layout.
 
     Args:
-        dataset_name: Name of a benchmark, for example ``"iirc_cifar100"``, or the path of a
-            user's own ``.json`` file.
-        dataset_root: Where the images are: a shard folder, or a folder that holds it under the
-            dataset's name; the address of one (``https://…``, ``s3://…``); the folder that holds
-            ``cifar-100-python``; or the folder that holds ``train`` and ``val`` with a folder per
-            class, as ImageNet's are.
-        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. A benchmark with superclasses needs the former:
-            under the latter, asking for a sample with two labels is an error; see
+        dataset_name: Name of a benchmark, such as ``"iirc_cifar100"``, or the path of a benchmark
+            file (``.json``).
+        dataset_root: Location of the images: a shard folder, or a folder that contains it under
+            the dataset's name; the address of a shard folder (``https://…``, ``s3://…``); a folder
+            that contains ``cifar-100-python``; or a folder that contains ``train`` and ``val``
+            with one folder per class, the layout of ImageNet.
+        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. A benchmark with superclasses needs ``IIRC_SETUP``:
+            with ``CIL_SETUP``, reading a sample with two labels is an error; see
             :class:`BaseDataset`.
-        framework: ``PYTORCH``, or ``TENSORFLOW`` for numpy arrays.
+        framework: ``PYTORCH``, or ``TENSORFLOW`` for NumPy arrays.
         tasks_configuration_id: Number of the benchmark's schedule.
         essential_transforms_fn: See :class:`BaseDataset`.
-        augmentation_transforms_fn: See :class:`BaseDataset`. For the split ``"train"`` only; the
-            others get the essential transforms.
-        cache_images: Keep the current task's images in memory once they were read.
+        augmentation_transforms_fn: See :class:`BaseDataset`. Used by the split ``"train"``; the
+            other splits use the essential transforms.
+        cache_images: Keep the images of the current task in memory after they are first read.
         joint: Put all classes of the schedule into one task.
 
     Returns:
-        The datasets ``"train"``, ``"intask_valid"`` (sampled, and with incomplete information,
-        as training data is), ``"posttask_valid"`` and ``"test"`` (all samples, complete
-        information); the tasks, each the names of the classes that it introduces; and each
-        class's index, its place in order of appearance.
+        Three values: the datasets by split; the class names that each task introduces; and the
+        index of each class, counted in order of appearance. ``"train"`` and ``"intask_valid"`` are
+        sampled and show incomplete information; ``"posttask_valid"`` and ``"test"`` show all
+        samples with complete information.
 
     Raises:
-        BenchmarkError: No such benchmark, schedule, setup or framework; or the dataset lacks
-            classes of the benchmark.
-        SourceError: ``dataset_root`` holds no dataset, or a file is not what it should be.
+        BenchmarkError: The benchmark, schedule, setup or framework does not exist, or the dataset
+            lacks classes of the benchmark.
+        SourceError: ``dataset_root`` contains no dataset, or a file is malformed.
         ShardError: The shards are incomplete or damaged.
     """
     if framework not in FRAMEWORKS:
@@ -118,8 +118,8 @@ def arrange_samples(benchmark: Benchmark, images: ImageCollection, split: SplitN
     """Return a split's samples in the published order.
 
     Args:
-        benchmark: Gives taxonomy and splits.
-        images: The images that the split is taken from.
+        benchmark: The benchmark, which defines taxonomy and splits.
+        images: The images that contain the split.
         split: Name of the split.
     """
     positions = split_positions(benchmark, images.classes, images.class_ids, split)

@@ -1,4 +1,4 @@
-"""A tiny two-level image dataset, sharded once, and the real images where they are at hand."""
+"""A tiny two-level image dataset, sharded once per session, and access to shared test data."""
 
 import io
 import os
@@ -17,19 +17,19 @@ SHARED = Path(os.environ.get("IIRC_SHARED", Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(scope="session")
 def shared_file():
-    """Return a function that gives a file of the shared test data, or skips the test."""
+    """Return a function that finds a file of the shared test data, or skips the test."""
 
     def get(name: str) -> Path:
         path = SHARED / name
         if not path.exists():
-            pytest.skip(f"{path} is not at hand (set IIRC_SHARED to the folder that holds it)")
+            pytest.skip(f"{path} does not exist (set IIRC_SHARED to the folder that contains it)")
         return path
 
     return get
 
 
 def noise_image(seed: int, height: int = 32, width: int = 32, mode: str = "RGB") -> Image.Image:
-    """Return smooth noise: JPEG keeps it, and no two seeds look alike."""
+    """Return smooth noise, which survives JPEG and differs for every seed."""
     pixels = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BICUBIC).convert(mode)
 
@@ -61,7 +61,7 @@ TINY_TREE = {
 
 @pytest.fixture(scope="session")
 def tiny_benchmark() -> Benchmark:
-    """Two superclasses, a lone class; a superclass that is scheduled with other things."""
+    """Two superclasses and a class without one; a superclass shares its task with other classes."""
     return Benchmark(
         name="tiny",
         dataset="tiny",
@@ -94,7 +94,7 @@ def tiny_store(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> S
 def tiny_settings(
     tiny_benchmark: Benchmark, tiny_store: ShardStore, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, object]:
-    """An experiment's settings, but for the method; a run takes a second or two."""
+    """Settings of an experiment, without the method; a run takes a second or two."""
     path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
     path.write_text(tiny_benchmark.model_dump_json())
     return {

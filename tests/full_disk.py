@@ -1,4 +1,4 @@
-"""Disks with little space left."""
+"""Simulates disks with little free space."""
 
 import errno
 import io
@@ -23,7 +23,7 @@ class _FullDiskFile(io.FileIO):
 
 @contextmanager
 def space_left(folder: Path, space: int) -> Iterator[None]:
-    """Let only so many bytes be written to the files that this process opens below a folder."""
+    """Limit the number of bytes that this process can write to files below a folder."""
     open_file = io.open
 
     def open_on_full_disk(file, mode="r", *arguments, **keywords):
@@ -33,7 +33,7 @@ def space_left(folder: Path, space: int) -> Iterator[None]:
 
     _FullDiskFile.space = space
     with pytest.MonkeyPatch.context() as patch:
-        # the built-in one, and those that Path.open and tarfile call
+        # the built-in function, and the names under which Path.open and tarfile call it
         for name in ("builtins.open", "io.open", "tarfile.bltn_open"):
             patch.setattr(name, open_on_full_disk)
         yield
@@ -41,7 +41,7 @@ def space_left(folder: Path, space: int) -> Iterator[None]:
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:
-    """Let no file grow beyond a size, in this process and those that it starts."""
+    """Limit the size of files that this process and its children write."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:

@@ -1,4 +1,4 @@
-"""PNG and JPEG files by hand: Pillow writes few of the kinds that it reads."""
+"""Builds PNG and JPEG files byte by byte, because Pillow writes few of the kinds that it reads."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ import numpy as np
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""PNG's colour type to its number of channels: gray, RGB, palette, gray and RGB with alpha."""
+"""Channels of each PNG colour type: gray, RGB, palette, gray with alpha, RGB with alpha."""
 
 _ADAM7 = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
 _ADAM7.append((1, 0, 2, 1))
@@ -21,7 +21,7 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def png_header(height: int, width: int, depth: int, colour_type: int, *methods: int) -> bytes:
-    """IHDR; methods are those of compression, filters and interlacing."""
+    """Return IHDR; ``methods`` are compression, filter and interlacing."""
     compression, filters, interlace = methods or (0, 0, 0)
     return chunk(
         b"IHDR",
@@ -30,7 +30,7 @@ def png_header(height: int, width: int, depth: int, colour_type: int, *methods: 
 
 
 def png_rows(values: np.ndarray, depth: int, interlace: bool = False) -> bytes:
-    """Pixels, (H, W, channels) integers, as PNG packs them: unfiltered, not yet compressed."""
+    """Pack integer pixels (H, W, channels) as PNG does: unfiltered, before compression."""
     if interlace:
         passes = [values[top::down, left::right] for top, left, down, right in _ADAM7]
         return b"".join(png_rows(part, depth) for part in passes if part.size)
@@ -47,7 +47,7 @@ def png(
     interlace: bool = False,
     after: Sequence[bytes] = (),
 ) -> bytes:
-    """A PNG of pixels (H, W, channels), with chunks before and after those of the pixels."""
+    """Return a PNG of pixels (H, W, channels), with extra chunks before and after the pixels."""
     return join_png(
         png_header(*values.shape[:2], depth, colour_type, 0, 0, int(interlace)),
         *before,
@@ -62,7 +62,7 @@ def join_png(*chunks: bytes) -> bytes:
 
 
 def split_png(data: bytes) -> list[bytes]:
-    """The chunks of a PNG."""
+    """Return the chunks of a PNG."""
     chunks, at = [], len(PNG_START)
     while at < len(data):
         stop = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -83,7 +83,7 @@ END = b"\xff\xd9"
 
 
 def adobe(transform: int) -> bytes:
-    """Adobe's segment; the transform is 0 for RGB or CMYK, 1 for YCbCr, 2 for YCCK."""
+    """Return Adobe's segment; ``transform`` is 0 for RGB or CMYK, 1 for YCbCr, 2 for YCCK."""
     return segment(0xEE, b"Adobe\0d\0\0\0\0" + bytes([transform]))
 
 
@@ -93,7 +93,7 @@ def exif(orientation: int) -> bytes:
 
 
 def split_jpeg(data: bytes) -> list[bytes]:
-    """The segments of a JPEG: its start, those before the first scan, and all the rest."""
+    """Return a JPEG's start marker, each segment before the first scan, and the remainder."""
     parts, at = [data[:2]], 2
     while data[at + 1] != 0xDA:
         stop = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
@@ -102,7 +102,7 @@ def split_jpeg(data: bytes) -> list[bytes]:
     return [*parts, data[at:]]
 
 
-# codes of equal length, so that a code is its symbol's place in the table
+# codes have equal length, so a code is the index of its symbol in the table
 _DC_SYMBOLS = bytes(range(12))
 _AC_SYMBOLS = bytes([0x00, *(run << 4 | size for run in range(4) for size in (1, 2, 3))])
 
@@ -119,19 +119,19 @@ def jpeg(
     restart: int = 0,
     seed: int = 0,
 ) -> bytes:
-    """A JPEG of random coefficients.
+    """Return a JPEG with random coefficients.
 
     Args:
-        height: In pixels.
-        width: In pixels.
+        height: Height in pixels.
+        width: Width in pixels.
         factors: Horizontal and vertical sampling factor of each component.
-        *headers: Segments to begin with.
-        frame: Marker of the frame; the pixels are coded as in a baseline one.
-        precision: Bits of a sample.
-        ids: The components' names.
-        interleaved: One scan of all components, or one of each.
-        restart: Minimum coded units between restart markers, 0 for none.
-        seed: Of the coefficients.
+        *headers: Segments after the start marker.
+        frame: Marker of the frame. The pixels are always coded as in a baseline frame.
+        precision: Bits per sample.
+        ids: Identifiers of the components.
+        interleaved: Write one scan of all components instead of one scan per component.
+        restart: Minimum coded units between restart markers; 0 for none.
+        seed: Seed of the coefficients.
     """
     rng = np.random.default_rng(seed)
     components = [bytes([name, h << 4 | v, 0]) for name, (h, v) in zip(ids, factors, strict=False)]
@@ -153,7 +153,7 @@ def jpeg(
     every = range(len(factors))
     scans = [every] if interleaved else [[number] for number in every]
     for scan in scans:
-        if len(scan) == 1:  # of one component: its blocks, row by row
+        if len(scan) == 1:  # a single component is stored block by block, row by row
             h, v = factors[scan[0]]
             samples = -(-height * v // most_v), -(-width * h // most_h)
             units, blocks = -(-samples[0] // 8) * -(-samples[1] // 8), [(scan[0], 1)]
@@ -183,7 +183,7 @@ def _coded(
 
 
 def _block(rng: np.random.Generator, level: dict[int, int], number: int) -> Iterable[str]:
-    """Bits of a block: the change of its mean, two coefficients, and its end."""
+    """Yield the bits of a block: the difference of its mean, two coefficients, and the end."""
     before = level.get(number, 0)
     level[number] = int(rng.integers(-200, 201))
     change = level[number] - before

@@ -1,4 +1,4 @@
-"""Folders of runs that were never trained: the files that reports read, with given scores."""
+"""Writes the files that reports read, with given scores, without training."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ ALL_SEEN = [0.9, 0.6, 0.5, 0.4]
 
 
 def write_run(folder, benchmark, scores=SCORES, all_seen=ALL_SEEN, **settings) -> Path:
-    """Write configuration, metrics and times of a run with the given pw-JS; its JS is higher."""
+    """Write configuration, metrics and times of a run with the given pw-JS, and a higher JS."""
     folder.mkdir(parents=True)
     config = {"benchmark": str(benchmark), "data": "shards", "method": "finetune"} | settings
     ExperimentConfig.parse(config).save(folder / "config.yaml")

@@ -1,6 +1,6 @@
-"""Hundreds of odd images: every kind of PNG and JPEG that is around, and what damage makes of them.
+"""Hundreds of odd images: PNGs and JPEGs of every kind, intact and damaged.
 
-All have the same size, so that they can share batches.
+All have the same size, so that they fit into one batch.
 """
 
 import io
@@ -40,7 +40,7 @@ _SCAN = 0xDA
 
 @cache
 def odd_cases() -> dict[str, bytes]:
-    """Name, without extension, to encoded image; some of them are none."""
+    """Return encoded images by name, without extension. Some are not valid images."""
     cases: dict[str, bytes] = {}
     for name, data in [
         *_pngs_of_every_kind(),
@@ -73,7 +73,7 @@ def _kinds() -> Iterator[tuple[str, int, int]]:
 
 
 def _transparency(depth: int, colour_type: int, values: np.ndarray) -> list[bytes | None]:
-    """No transparent colour, and one that the image holds, where the colour type allows one."""
+    """Return None, and a chunk that makes an occurring colour transparent if the type allows it."""
     if colour_type in (4, 6):
         return [None]
     if colour_type == 3:

@@ -1,4 +1,4 @@
-"""Images of every pixel format that JPEG and PNG files come in."""
+"""Images in every pixel format of JPEG and PNG."""
 
 import struct
 import zlib
@@ -17,7 +17,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def _png(depth: int, colour_type: int, rows: list[bytes], *chunks: bytes) -> bytes:
-    """A PNG by hand, for Pillow writes few of its formats."""
+    """Build a PNG byte by byte, because Pillow writes few of its pixel formats."""
     header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, depth, colour_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     body = [_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", pixels), _chunk(b"IEND", b"")]
@@ -26,7 +26,7 @@ def _png(depth: int, colour_type: int, rows: list[bytes], *chunks: bytes) -> byt
 
 @cache
 def odd_images() -> dict[str, bytes]:
-    """File name to encoded image."""
+    """Return encoded images by file name."""
     rng = np.random.default_rng(0)
     image = noise_image(0, HEIGHT, WIDTH)
     alpha = Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint8))

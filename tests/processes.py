@@ -1,13 +1,13 @@
-"""Child processes that start in milliseconds and inherit no thread's lock.
+"""Child processes that start in milliseconds and inherit no locks from threads.
 
-They are forked from a server that has the imports done.
+They are forked from a server that has already imported the packages.
 """
 
 import multiprocessing
 import signal
 
-# One server serves all tests of a session, so its imports stand here: what each test module asked
-# for itself, another one would undo.
+# One server serves all tests of a session. Its imports are listed here because each call of
+# set_forkserver_preload replaces the list of the previous one.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
@@ -19,7 +19,7 @@ CONTEXT.set_forkserver_preload(
         "tools.shard_folder",
         "tools.shard_imagenet",
         "tests.faults.saboteur",
-        # what training imports late: the first optimizer imports torch._dynamo, which takes seconds
+        # the first optimizer imports torch._dynamo, which takes seconds
         "torch._dynamo",
         "iirc_train.cli.app",
         "PIL.JpegImagePlugin",
@@ -29,5 +29,5 @@ CONTEXT.set_forkserver_preload(
 
 
 def hear_ctrl_c() -> None:
-    """Let a child be interrupted as in a terminal, though the tests may run in the background."""
+    """Let Ctrl-C interrupt a child process, even if the tests run in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""Small raw datasets as their authors publish them: CIFAR's pickles, ImageNet's tars."""
+"""Small raw datasets in their original formats: CIFAR's pickles, ImageNet's tars."""
 
 import gzip
 import io
@@ -47,7 +47,7 @@ def dump_cifar(path: Path, content: dict) -> None:
 def write_cifar100(
     root: Path, n_train: int = 60, n_test: int = 24, names=("apple", "bee", "crab")
 ) -> Path:
-    """Write ``cifar-100-python`` with labels in an irregular order."""
+    """Write ``cifar-100-python`` with labels in random order."""
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
     for seed, (split, n) in enumerate({"train": n_train, "test": n_test}.items()):
@@ -59,7 +59,7 @@ def write_cifar100(
 
 
 def write_cifar10(root: Path, n_per_batch: int = 10, names=("cat", "ant")) -> Path:
-    """Write ``cifar-10-batches-py``; the second class comes first by name."""
+    """Write ``cifar-10-batches-py``; class order differs from alphabetical order."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     for seed, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
@@ -70,7 +70,7 @@ def write_cifar10(root: Path, n_per_batch: int = 10, names=("cat", "ant")) -> Pa
 
 
 def imagenet_images() -> dict[str, dict[str, dict[str, bytes]]]:
-    """Split to WordNet id to file name to image; validation images of the classes interleave."""
+    """Return images by split, WordNet id and file name; validation classes alternate."""
     images: dict[str, dict[str, dict[str, bytes]]] = {"train": {}, "val": {}}
     for row, wordnet_id in enumerate(WORDNET_IDS):
         # 2 sorts after 10 by name, as in ImageNet
@@ -97,7 +97,7 @@ def write_imagenet_tree(root: Path) -> Path:
 
 
 def write_imagenet_tars(root: Path) -> Path:
-    """Write the three files of the original; classes and images in no particular order."""
+    """Write the three original files, with classes and images in no particular order."""
     from scipy.io import savemat
 
     root.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The four splits of a benchmark, from every layout, against the published loader."""
+"""Compares the four splits of a benchmark, read from every layout, with the published loader."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def write_all_cifar100(root: Path, train_per_class: int = 20, test_per_class: in
 
 
 def write_imagenet(root: Path) -> Path:
-    """Write ``root/train`` and ``root/val`` with all 1,000 classes, of unequal sizes."""
+    """Write ``root/train`` and ``root/val`` with all 1,000 classes, in different sizes."""
     rng = np.random.default_rng(0)
     root.mkdir()
     image = root / "image"
@@ -121,7 +121,7 @@ def test_imagenet_splits_equal_the_published_ones_though_classes_differ_in_size(
     assert set(shown) == set(expected_labels)
 
 
-# -- every layout gives the same ---------------------------------------------------------------
+# -- all layouts are equivalent ---------------------------------------------------------------
 
 
 def test_shards_and_image_folders_give_the_same_datasets(tiny_json, tiny_store, tiny_folder):

@@ -1,7 +1,7 @@
-"""What README and documentation tell to do is done, as written, on small drawn images.
+"""Runs the code blocks of README and documentation, as written, on small drawn images.
 
-A block that is expensive, or needs data, says so in a comment above it, ``<!-- not run: … -->``.
-Of such a block, command lines are parsed: commands, options, settings, presets, benchmarks exist.
+A block that is expensive or needs external data carries a comment, ``<!-- not run: reason -->``.
+Its commands are only parsed: commands, options, settings, presets and benchmarks exist.
 """
 
 import importlib.util
@@ -37,9 +37,9 @@ TOOLS = {
     "tools/shard_folder.py": shard_folder,
     "tools/shard_imagenet.py": shard_imagenet,
 }
-# pages that measure: everything on them takes hours, or the whole machine
+# pages with measurements: their commands take hours, or the whole machine
 NOT_RUN = {"docs/performance.md", "docs/results_cifar10.md"}
-# training that is long enough to show that it works
+# enough training to show that a command works
 SHORT = "--epochs-per-task 1 --samples-per-class 3 --batch-size 16 --checkpoint-interval 0"
 
 FENCE = re.compile(
@@ -63,7 +63,7 @@ class Block:
 
     @property
     def commands(self) -> list[list[str]]:
-        """The words of each line, continued lines joined."""
+        """The words of each command line, with continued lines joined."""
         lines = self.text.replace("\\\n", " ").splitlines()
         return [words for line in lines if (words := shlex.split(line, comments=True))]
 
@@ -96,7 +96,7 @@ def the_tools_command(tool):
 
 
 def command_of(words: list[str]):
-    """Return the project's command that a line calls and its arguments, or None."""
+    """Return the command of this project that a line calls, and its arguments, or None."""
     if words[0] == "torchrun" and "iirc_train" in words:
         return the_iirc_command(), words[words.index("iirc_train") + 1 :]
     if words[0] == "iirc":
@@ -107,7 +107,7 @@ def command_of(words: list[str]):
 
 
 def parse(command, arguments: list[str]):
-    """Parse a command line without doing what it says; what is wrong with it is an error."""
+    """Parse a command line without running it; raise an error if it is wrong."""
     while hasattr(command, "list_commands") and arguments:
         context = typer.Context(command)
         assert arguments[0] in command.list_commands(context), (
@@ -133,7 +133,7 @@ def check(words: list[str]) -> None:
 
 
 def run(words: list[str]) -> None:
-    """Run a line as the shell would, in this process; training is made short."""
+    """Run a command line in this process, with shortened training."""
     words = [*words, *short_training(words)]
     found = command_of(words)
     if found is not None:
@@ -162,7 +162,7 @@ def drawn_shards(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
-    """A folder with what a reader has made before; methods and metrics of its own are forgotten."""
+    """A folder with the files that a reader has by now; methods and metrics are restored."""
     (tmp_path / "demo").mkdir()
     for name in ("shards", "demo/shards"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -177,11 +177,11 @@ def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
 
 
 def prepare(page: str, folder: Path) -> None:
-    """Make what a page presupposes beside the drawn shards."""
+    """Create the files that a page assumes, other than the drawn shards."""
     if page == "docs/own_dataset.md":
         (folder / "shards").unlink()
         classes = ("beagle", "oak", "rose", "whippet")
-        # so few that none goes to validation: a network for photographs is slow on a processor
+        # too few for validation images, because ImageNet's network is slow on a CPU
         counts = {"train": dict.fromkeys(classes, 9), "test": dict.fromkeys(classes, 1)}
         write_image_folder(folder / "photographs", counts)
 
@@ -259,10 +259,31 @@ def test_every_preset_has_its_row_in_the_table_of_curves():
     assert set(re.findall(r"^\| `([\w.-]+)` \|", text, re.MULTILINE)) == presets
 
 
-def test_the_readmes_links_lead_somewhere():
-    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / "README.md").read_text())
-    assert len(links) > 10
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "UPGRADING.md", "CHANGELOG.md"])
+def test_links_of_pages_outside_docs_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", (ROOT / page).read_text())
+    assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def exists(path: Path) -> bool:
+    """Whether a folder, a file, or a module without its ending exists."""
+    return path.exists() or path.with_suffix(".py").exists()
+
+
+@pytest.mark.parametrize("page", ["docs/architecture.md", "CONTRIBUTING.md", "UPGRADING.md"])
+def test_files_and_names_that_a_page_mentions_exist(page):
+    text = " ".join((ROOT / page).read_text().split())
+    places = re.findall(
+        r"\b(?:iirc_data|iirc_train|tests|tools|manifests|benchmarks)/[\w/.]*", text
+    )
+    missing = {place for place in places if not exists(ROOT / place.rstrip("."))}
+    assert missing == {"tests/test_NAME.py"} & set(places)
+    for name, place in re.findall(r"`([\w.]+)` in `([\w/]+\.py)`", text):
+        source = (ROOT / place).read_text()
+        for part in name.split("."):
+            defined = rf"^ *(?:def|class) {part}\b|^{part}\b.* = "
+            assert re.search(defined, source, re.MULTILINE), (name, place)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-# ruff: noqa: E501 - the cells stand as the published documentation has them
-"""Every code cell of the two published tutorials runs, and prints what the documentation prints.
+# ruff: noqa: E501 - the cells are quoted from the published documentation
+"""Runs every code cell of the two published tutorials, and compares the printed output.
 
-The one change is the package's name.
+Only the package name is changed.
 """
 
 import ast
@@ -130,7 +130,7 @@ for task_id, label in enumerate(labels_):
     print(f"test sample label: {test_label1, test_label2}\\n")""",
 }
 
-# what the documentation prints; its seen classes "are unordered", here they have an order
+# printed in the documentation, where seen classes "are unordered"; here they have an order
 PRINTED_WITH_PYTORCH = {
     8: "60\n",
     10: (
@@ -204,7 +204,7 @@ PRINTED_LOADING_DATASETS = {
 
 @pytest.fixture
 def small_cifar100(tmp_path, monkeypatch):
-    """Stands for the published archive: the same layout and classes, fewer images."""
+    """Replaces the published archive by one with the same layout and classes but fewer images."""
     archive = tmp_path / "served" / "cifar-100-python.tar.gz"
     archive.parent.mkdir()
     with tarfile.open(archive, "w:gz") as tar:
@@ -215,7 +215,7 @@ def small_cifar100(tmp_path, monkeypatch):
 
 
 def run(cells, printed, capsys):
-    """Run cells in one namespace, as a notebook does; return the values that it would show."""
+    """Run cells in one namespace, as a notebook does; return the values that it would display."""
     namespace, values = {}, {}
     for number, code in cells.items():
         *statements, last = ast.parse(code).body

@@ -1,4 +1,4 @@
-"""The lifelong datasets: in step with the published package, and true to their own promises."""
+"""The lifelong datasets: equal to the published package, and as documented."""
 
 import io
 import itertools
@@ -27,7 +27,7 @@ SHARES = {"superclass_data_pct": 0.6, "subclass_data_pct": 0.8}
 
 
 def numbered(combinations):
-    """Samples whose "image" is their number: what comes out tells where it came from."""
+    """Return samples whose "image" is their position, which identifies them."""
     return list(enumerate(combinations))
 
 
@@ -53,7 +53,7 @@ def labels_of(dataset):
 
 @st.composite
 def hierarchies(draw):
-    """Label combinations and tasks: superclasses, lone classes, and what users do to them."""
+    """Draw label combinations and tasks: superclasses, single classes, and irregular cases."""
     n_super = draw(st.integers(1, 3))
     combinations = []
     for sup in range(n_super):
@@ -68,7 +68,7 @@ def hierarchies(draw):
     tasks[-1] = tasks[-1] + draw(st.lists(st.sampled_from(kept), max_size=2))  # some come again
     samples = [
         labels for labels in combinations for _ in range(draw(st.integers(5, 9)))
-    ]  # at least 5: no share rounds to 0, where the published code shows everything
+    ]  # at least 5, because the published code shows all samples if a share rounds to 0
     return draw(st.permutations(samples)), tasks
 
 
@@ -238,7 +238,7 @@ def test_an_unusual_information_mode_is_warned_of_when_a_task_is_chosen(test_mod
 
 
 def test_superclass_comes_before_subclass_also_where_it_is_scheduled_later():
-    # 20 pairs, for an order that follows the hash seed would be right for some by chance
+    # 20 pairs, because an order that depends on the hash seed is right for some by chance
     subclasses, superclasses = [f"sub{i}" for i in range(20)], [f"S{i}" for i in range(20)]
     pairs = list(zip(superclasses, subclasses, strict=True))
     dataset = make(pairs, [subclasses, superclasses], test_mode=True)
@@ -248,7 +248,7 @@ def test_superclass_comes_before_subclass_also_where_it_is_scheduled_later():
 
 
 def test_shares_round_down_for_each_combination_as_in_the_published_code():
-    # the documentation's prose says 15 and 8
+    # the prose of the documentation says 15 and 8
     combinations = [("A", "Aa"), ("A", "Ab")] * 15
     dataset = make(combinations, [["A"], ["Aa"]], superclass_data_pct=0.5, subclass_data_pct=0.5)
     assert len(dataset) == 14
@@ -282,7 +282,7 @@ def test_indices_of_a_class_outside_the_current_task_are_refused():
     dataset = make()
     with pytest.raises(BenchmarkError, match="'Aa' is not in the current task 0, which has A, B"):
         dataset.get_image_indices_by_cla("Aa")
-    with pytest.raises(BenchmarkError, match="num_samples is -2"):
+    with pytest.raises(BenchmarkError, match="num_samples is -2, expected -1"):
         dataset.get_image_indices_by_cla("A", num_samples=-2)
 
 
@@ -386,7 +386,7 @@ def test_transforms_follow_the_documentation():
 def test_the_tensorflow_flavour_gives_arrays_and_iterates_as_a_generator_must():
     images = [(noise_image(number), ("A",)) for number in range(3)]
     dataset = tensorflow_dataset.Dataset(images, [["A"]])
-    found = list(iter(dataset))  # what tf.data.Dataset.from_generator consumes
+    found = list(iter(dataset))  # as tf.data.Dataset.from_generator does
     assert len(found) == 3
     for (image, *labels), (expected, _) in zip(found, images, strict=True):
         assert isinstance(image, np.ndarray)
@@ -464,11 +464,11 @@ def test_a_state_holds_plain_values_only():
         ({"total_dataset_size": 3}, "total_dataset_size"),
         ({"task_ids": [7]}, "no task 7"),
         ({"seen_classes": ["Z"]}, "unknown classes"),
-        ({"task_ids": []}, "not a state of a dataset: task_ids: .*at least 1"),
-        ({"task_ids": ["0"]}, r"not a state of a dataset: task_ids\.0: .*integer"),
-        ({"seen_classes": None}, "not a state of a dataset: seen_classes: .*list"),
+        ({"task_ids": []}, "not the state of a dataset: task_ids: .*at least 1"),
+        ({"task_ids": ["0"]}, r"not the state of a dataset: task_ids\.0: .*integer"),
+        ({"seen_classes": None}, "not the state of a dataset: seen_classes: .*list"),
         ({"complete_information_mode": "no"}, "complete_information_mode: .*boolean"),
-        ({"dataset": None}, "not a state of a dataset: dataset: Extra"),
+        ({"dataset": None}, "not the state of a dataset: dataset: Extra"),
     ],
 )
 def test_a_foreign_state_is_refused_and_changes_nothing(change, match):
@@ -482,7 +482,7 @@ def test_a_foreign_state_is_refused_and_changes_nothing(change, match):
 
 def test_what_is_no_state_is_refused():
     for state in (None, {}, {"dataset": []}):
-        with pytest.raises(BenchmarkError, match="not a state of a dataset"):
+        with pytest.raises(BenchmarkError, match="not the state of a dataset"):
             make().load_dataset_state_dict(state)
 
 

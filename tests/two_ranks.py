@@ -1,4 +1,4 @@
-"""Trains every method, broken off and resumed; alone, or as the ranks that ``torchrun`` starts.
+"""Trains every method, interrupted and resumed, in one process or in the ranks of ``torchrun``.
 
 torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
 """
@@ -65,7 +65,7 @@ class BrokenOffError(Exception):
 
 
 def train_all(settings: dict[str, object], output: Path) -> None:
-    """Train all methods; write each one's run, and the gradients of its steps."""
+    """Train all methods; write the run of each, and the gradients of its steps."""
     gradients: list[torch.Tensor] = []
     training_step, save = BaseMethod.training_step, Training._save
 

@@ -1,1 +1,1 @@
-"""The published dataset API: datasets whose content changes with the task that is chosen."""
+"""Published API: datasets that show one task at a time."""

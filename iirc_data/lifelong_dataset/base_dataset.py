@@ -1,4 +1,4 @@
-"""A dataset of which one task at a time is shown: the published, stateful API over task views."""
+"""Published API: a stateful dataset that shows one task at a time, built on task views."""
 
 import operator
 import warnings
@@ -6,96 +6,79 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Annotated, Any, SupportsIndex, cast
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from iirc_data.benchmarks import SamplingSettings, class_order
+from iirc_data.benchmarks import class_order
 from iirc_data.decoding import read_image
 from iirc_data.definitions import (
-    CIL_SETUP,
     IIRC_SETUP,
     NO_LABEL_PLACEHOLDER,
     DatasetStructType,
     Labels,
-    Setup,
 )
 from iirc_data.errors import BenchmarkError
+from iirc_data.lifelong_dataset.arguments import checked_sampling, checked_setup, checked_tasks
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
+from iirc_data.lifelong_dataset.state import STATE_VERSION, DatasetState
 from iirc_data.task_view import TaskSequence
-
-STATE_VERSION = 1
 
 Transform = Callable[[Any], Any]
 Item = tuple[Any, str, str]
 
 
-class _State(BaseModel):
-    """What :meth:`BaseDataset.dataset_state_dict` returns."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    version: int
-    tasks: list[list[str]]
-    total_dataset_size: int
-    task_ids: Annotated[list[int], Field(min_length=1)]
-    seen_classes: list[str]
-    complete_information_mode: bool
-
-
 class BaseDataset(ABC):
-    """A lifelong learning dataset, whose content changes with the task that is chosen.
+    """A lifelong learning dataset: its content depends on the chosen task.
 
-    After construction task 0 is chosen. Indices count the current task's samples, in the order
-    of ``dataset``: index 0 is another sample when another task is chosen.
+    A new dataset shows task 0. An index counts samples of the current task, in the order of
+    ``dataset``, so the same index refers to different samples in different tasks.
 
-    Sampling rounds down, for each combination of labels apart: of 15 samples ``("A", "Aa")`` and
-    15 samples ``("A", "Ab")``, ``superclass_data_pct=0.5`` shows 7 and 7 under ``"A"`` and
-    ``subclass_data_pct=0.5`` shows 7 under ``"Aa"``, as the published code does (the prose of
-    its documentation says 15 and 8).
+    Sampling rounds down separately for each combination of labels. With 15 samples ``("A", "Aa")``
+    and 15 samples ``("A", "Ab")``, ``superclass_data_pct=0.5`` shows 7 + 7 samples as ``"A"``, and
+    ``subclass_data_pct=0.5`` shows 7 samples as ``"Aa"``. The published code does the same; the
+    prose of its documentation says 15 and 8.
 
     Args:
-        dataset: A list of ``(image, (label,))`` or ``(image, (superclass, subclass))``; the image
-            is a Pillow image, or a path (see ``using_image_path``), the labels are class names.
-            Any sequence of such pairs will do.
-        tasks: For each task the names of the classes that it introduces.
-        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. The latter shows every sample, under its one label.
-            A sample with two labels counts in the task of each of them that is scheduled, as
-            published, but has no labels: asking for it is an error.
-        using_image_path: ``dataset`` holds paths, and an image is read (as RGB) when asked for.
-        cache_images: Keep the current task's images in memory once they were read; of use where
-            reading one takes time.
-        essential_transforms_fn: Applied to an image where no ``augmentation_transforms_fn`` is
-            given, and inside :meth:`disable_augmentations`.
-        augmentation_transforms_fn: Applied to an image everywhere else. It has to do the
-            essential transforms too.
-        test_mode: Show every sample under all its labels, instead of sampling. Of use in the
-            IIRC setup only, as are the following.
-        complete_information_mode: Give all labels of the classes seen so far, not only those of
-            the current task. No label of a class that is not yet seen is ever given. By default
-            as ``test_mode``.
-        superclass_data_pct: Share of each subclass's samples shown under its superclass when not
-            in ``test_mode``, 0 to 1.
-        subclass_data_pct: Share of a subclass's samples shown under the subclass, 0 to 1. The
-            shares need not sum to 1: what lies in both is shown in both tasks.
-        superclass_sampling_size_cap: Number of subclasses after which a superclass shows no more
-            samples: beyond it, ``superclass_data_pct`` is scaled by cap / subclasses.
+        dataset: A sequence of ``(image, (label,))`` or ``(image, (superclass, subclass))``. The
+            image is a Pillow image, or a path if ``using_image_path`` is set; labels are class
+            names.
+        tasks: Names of the classes that each task introduces.
+        setup: ``IIRC_SETUP`` or ``CIL_SETUP``. ``CIL_SETUP`` shows every sample under its one
+            label. As published, a sample with two labels counts in the task of each label that is
+            scheduled, but reading such a sample is an error.
+        using_image_path: ``dataset`` contains paths. An image is read, as RGB, on access.
+        cache_images: Keep the images of the current task in memory after they are first read.
+        essential_transforms_fn: Applied to an image if there is no ``augmentation_transforms_fn``,
+            and inside :meth:`disable_augmentations`.
+        augmentation_transforms_fn: Applied to an image in all other cases. It includes the
+            essential transforms.
+        test_mode: Show every sample under all its labels instead of sampling. This and the
+            following arguments affect the IIRC setup only.
+        complete_information_mode: Show all labels of the classes seen so far, not only those of
+            the current task. Labels of classes not yet seen are always hidden. Defaults to
+            ``test_mode``.
+        superclass_data_pct: Share of each subclass's samples that are shown under its superclass
+            unless ``test_mode`` is set, in [0, 1].
+        subclass_data_pct: Share of a subclass's samples that are shown under the subclass, in
+            [0, 1]. The two shares may overlap: samples in both are shown in both tasks.
+        superclass_sampling_size_cap: Number of subclasses above which the size of a superclass
+            stays constant: ``superclass_data_pct`` is then scaled by cap / subclasses.
 
     Attributes:
-        dataset: As given.
-        tasks: As given.
+        dataset: The argument ``dataset``.
+        tasks: The argument ``tasks``, as lists.
         n_tasks: Number of tasks.
-        total_dataset_size: Number of samples of ``dataset``.
-        cur_task: Names of the current classes: of the task that was chosen, or of all up to it
+        total_dataset_size: Number of samples in ``dataset``.
+        cur_task: Names of the current classes: those of the chosen task, or of all tasks up to it
             (see :meth:`load_tasks_up_to`).
-        cur_task_id: The task that was chosen last.
+        cur_task_id: The last chosen task.
         cur_task_data_ids: Positions in ``dataset`` of the current samples, ascending.
-        cached_images: The images that ``cache_images`` keeps, by position in ``dataset``.
+        cached_images: Images kept by ``cache_images``, by position in ``dataset``.
 
     Raises:
-        BenchmarkError: An argument is out of its range, or ``dataset`` or ``tasks`` is malformed.
+        BenchmarkError: An argument is out of range, or ``dataset`` or ``tasks`` is malformed.
     """
 
     def __init__(
@@ -113,16 +96,11 @@ class BaseDataset(ABC):
         subclass_data_pct: float = 0.6,
         superclass_sampling_size_cap: int = 100,
     ) -> None:
-        if setup not in (IIRC_SETUP, CIL_SETUP):
-            raise BenchmarkError(
-                f"setup is {setup!r}, expected IIRC_SETUP ({IIRC_SETUP!r}) or "
-                f"CIL_SETUP ({CIL_SETUP!r})"
-            )
+        self.setup: str = checked_setup(setup)
         self.dataset: Sequence[tuple[Any, Labels]] = dataset
-        self.tasks = _checked_tasks(tasks)
+        self.tasks = checked_tasks(tasks)
         self.n_tasks = len(self.tasks)
         self.total_dataset_size = len(dataset)
-        self.setup = setup
         self.using_image_path = using_image_path
         self.cache_images = cache_images
         self.essential_transforms_fn = (
@@ -146,35 +124,35 @@ class BaseDataset(ABC):
         self.reset()
 
     def reset(self) -> None:
-        """Go back to the start: task 0 is chosen, and only its classes count as seen."""
+        """Return to the initial state: task 0 is chosen, and only its classes count as seen."""
         self._seen: frozenset[str] = frozenset()
         self._load([0])
 
     def choose_task(self, task_id: SupportsIndex) -> None:
-        """Show the samples of one task, and count its classes as seen.
+        """Show the samples of one task, and mark its classes as seen.
 
-        Classes that were seen stay so: when an earlier task is chosen again, complete
-        information still gives the labels of all that was seen.
+        Classes stay seen: if an earlier task is chosen again, complete information still includes
+        the labels of later tasks.
 
         Args:
-            task_id: The task.
+            task_id: Number of the task.
 
         Raises:
-            BenchmarkError: There is no such task.
+            BenchmarkError: The task does not exist.
         """
         chosen = self._checked_task_id(task_id)
         self._warn_of_unusual_information_mode()
         self._load([chosen])
 
     def load_tasks_up_to(self, task_id: SupportsIndex) -> None:
-        """Show the samples of task 0 to ``task_id`` together, and count their classes as seen.
+        """Show the samples of tasks 0 to ``task_id`` together, and mark their classes as seen.
 
         Args:
-            task_id: The last of the tasks.
+            task_id: Number of the last task.
 
         Raises:
-            BenchmarkError: There is no such task, or the IIRC setup is in incomplete information
-                mode: the samples of several tasks have no labels of "the current task" there.
+            BenchmarkError: The task does not exist, or the IIRC setup is in incomplete information
+                mode, which defines labels for a single current task only.
         """
         last = self._checked_task_id(task_id)
         if self.setup == IIRC_SETUP and not self.complete_information_mode:
@@ -186,44 +164,44 @@ class BaseDataset(ABC):
 
     @property
     def seen_classes(self) -> list[str]:
-        """Names of the classes of all tasks chosen so far, in the order of ``tasks``."""
+        """Names of the classes seen so far, in the order in which ``tasks`` introduces them."""
         return sorted(self._seen, key=self._sequence.class_names_to_idx.__getitem__)
 
     @cached_property
     def task_id_to_data_idx(self) -> dict[int, list[int]]:
-        """For each task the positions in ``dataset`` of its samples, ascending."""
+        """Positions in ``dataset`` of each task's samples, ascending, by task number."""
         return {task: self._sequence.rows([task]).tolist() for task in range(self.n_tasks)}
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def get_labels(self, index: SupportsIndex) -> tuple[str, str]:
-        """Return the labels of one of the current samples.
+        """Return the labels of a sample of the current task.
 
         Args:
-            index: Number of the sample within the current task.
+            index: Index within the current task.
 
         Returns:
-            The labels that are visible now, superclass first; ``NO_LABEL_PLACEHOLDER`` stands for
-            a second label that is not visible or does not exist.
+            The visible labels, superclass first. The second is ``NO_LABEL_PLACEHOLDER`` if it is
+            hidden or does not exist.
 
         Raises:
-            IndexError: There is no such sample.
+            IndexError: The index is out of range.
             BenchmarkError: The sample has two labels in the class-incremental setup.
         """
         return self._visible_labels(self._row(index))
 
     def get_item(self, index: SupportsIndex) -> Item:
-        """Return one of the current samples without any transform.
+        """Return a sample of the current task without any transform.
 
         Args:
-            index: Number of the sample within the current task.
+            index: Index within the current task.
 
         Returns:
-            The image, and its labels as of :meth:`get_labels`.
+            The image, then its two labels; see :meth:`get_labels`.
 
         Raises:
-            IndexError: There is no such sample.
+            IndexError: The index is out of range.
             BenchmarkError: The sample has two labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
@@ -233,28 +211,27 @@ class BaseDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: SupportsIndex) -> Item:
-        """Return one of the current samples, transformed, and its labels."""
+        """Return a sample of the current task: the transformed image, then its two labels."""
 
     def get_image_indices_by_cla(
         self, cla: str, num_samples: int = -1, shuffle: bool = True
     ) -> NDArray[np.int64]:
-        """Return which of the current samples belong to a class.
+        """Return the indices of a class's samples in the current task.
 
-        The indices count the current task's samples: when another task is chosen, they stand for
-        other samples.
+        The indices are valid until another task is chosen.
 
         Args:
             cla: Name of a class of the current task.
-            num_samples: At most so many; -1 for all.
-            shuffle: Shuffle them, with numpy's global random generator (``np.random.seed`` makes
-                the order reproducible). The default is True, as in the published code (its
-                documentation says False).
+            num_samples: Maximum number of indices; -1 returns all.
+            shuffle: Shuffle the indices with NumPy's global random generator, which
+                ``np.random.seed`` makes reproducible. Defaults to True as in the published code;
+                its documentation says False.
 
         Returns:
-            int64 (n,), ascending where not shuffled.
+            int64 (n,); ascending unless shuffled.
 
         Raises:
-            BenchmarkError: The class is not in the current task.
+            BenchmarkError: The class is not in the current task, or ``num_samples`` is below -1.
         """
         if cla not in self.cur_task:
             raise BenchmarkError(
@@ -262,7 +239,7 @@ class BaseDataset(ABC):
                 f"{', '.join(self.cur_task[:10])}{', …' if len(self.cur_task) > 10 else ''}"
             )
         if num_samples < -1:
-            raise BenchmarkError(f"num_samples is {num_samples}, expected -1 (all) or a number")
+            raise BenchmarkError(f"num_samples is {num_samples}, expected -1 (all) or more")
         indices = np.flatnonzero(self._labels.having(cla)[self._labels.numbers[self._rows]])
         if shuffle:
             np.random.shuffle(indices)
@@ -270,7 +247,7 @@ class BaseDataset(ABC):
 
     @contextmanager
     def disable_augmentations(self) -> Iterator[None]:
-        """Apply only the essential transforms inside the context."""
+        """Context in which only the essential transforms are applied."""
         before = self._apply_augmentations
         self._apply_augmentations = False
         try:
@@ -279,63 +256,56 @@ class BaseDataset(ABC):
             self._apply_augmentations = before
 
     def enable_complete_information_mode(self) -> None:
-        """Give all labels of the classes seen so far, from now on."""
+        """Show all labels of the classes seen so far."""
         self.complete_information_mode = True
 
     def enable_incomplete_information_mode(self) -> None:
-        """Give only labels of the current task's classes, from now on."""
+        """Show only labels of the current task's classes."""
         self.complete_information_mode = False
 
     def dataset_state_dict(self) -> dict[str, Any]:
-        """Return what has happened to the dataset since it was made.
+        """Return the dataset's state: chosen tasks, seen classes and information mode.
 
         Returns:
-            Plain values (``torch.load`` with ``weights_only=True`` reads them): which task is
-            chosen, which classes were seen, the information mode; and what tells a dataset that
-            it fits. Samples and transforms are not in it.
+            Plain values, which ``torch.load`` reads with ``weights_only=True``. Tasks and number of
+            samples are included to identify the dataset; samples and transforms are not.
         """
-        return {
-            "version": STATE_VERSION,
-            "tasks": [list(task) for task in self.tasks],
-            "total_dataset_size": self.total_dataset_size,
-            "task_ids": list(self._task_ids),
-            "seen_classes": self.seen_classes,
-            "complete_information_mode": bool(self.complete_information_mode),
-        }
+        return self._state().model_dump()
 
     def load_dataset_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from where another dataset over the same samples and tasks was.
+        """Load the state of a dataset with the same samples and tasks.
 
         Args:
-            state_dict: As :meth:`dataset_state_dict` returned it.
+            state_dict: The result of :meth:`dataset_state_dict`.
 
         Raises:
-            BenchmarkError: The state is of another version, or of other samples or tasks; the
-                dataset is left as it was.
+            BenchmarkError: The state has another version, or belongs to other samples or tasks. The
+                dataset is unchanged.
         """
-        try:
-            state = _State.model_validate(state_dict)
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"])) or "state"
-            raise BenchmarkError(f"not a state of a dataset: {field}: {first['msg']}") from error
-        given, expected = state.model_dump(), self.dataset_state_dict()
-        for key in ("version", "tasks", "total_dataset_size"):
-            if given[key] != expected[key]:
-                raise BenchmarkError(
-                    f"the state's {key} is {given[key]!r:.80}, this dataset's "
-                    f"{expected[key]!r:.80}: load it into the dataset that it was taken of"
-                )
+        state = DatasetState.parse(state_dict)
+        state.check_fits(self._state())
         task_ids = [self._checked_task_id(task_id) for task_id in state.task_ids]
         seen = frozenset(state.seen_classes)
         if unknown := seen - set(self._sequence.class_names_to_idx):
-            raise BenchmarkError(f"the state's seen_classes has unknown classes {sorted(unknown)}")
+            raise BenchmarkError(
+                f"the state's seen_classes contains unknown classes {sorted(unknown)}"
+            )
         self.complete_information_mode = state.complete_information_mode
         self._seen = seen
         self._load(task_ids)
 
+    def _state(self) -> DatasetState:
+        return DatasetState(
+            version=STATE_VERSION,
+            tasks=self.tasks,
+            total_dataset_size=self.total_dataset_size,
+            task_ids=self._task_ids,
+            seen_classes=self.seen_classes,
+            complete_information_mode=bool(self.complete_information_mode),
+        )
+
     def _default_transforms_fn(self) -> Transform | None:
-        """Return what ``essential_transforms_fn`` is where none is given."""
+        """Return the default of ``essential_transforms_fn``."""
         return None
 
     def _transformed_item(self, index: SupportsIndex) -> Item:
@@ -348,22 +318,14 @@ class BaseDataset(ABC):
         return image if transform is None else transform(image), label_1, label_2
 
     def _make_sequence(self) -> TaskSequence:
-        try:
-            sampling = SamplingSettings(
-                superclass_data_pct=self.superclass_data_pct,
-                subclass_data_pct=self.subclass_data_pct,
-                superclass_sampling_size_cap=self.superclass_sampling_size_cap,
-            )
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BenchmarkError(
-                f"{first['loc'][0]} is {first['input']!r}: {first['msg']}"
-            ) from error
+        sampling = checked_sampling(
+            self.superclass_data_pct, self.subclass_data_pct, self.superclass_sampling_size_cap
+        )
         return TaskSequence(
             np.arange(len(self.dataset)),
             self._labels.class_indices(class_order(self.tasks)),
             self.tasks,
-            setup=cast(Setup, self.setup),
+            setup=checked_setup(self.setup),
             sampling=None if self.test_mode else sampling,
             complete_information=self.complete_information_mode,
         )
@@ -414,17 +376,8 @@ class BaseDataset(ABC):
         elif len(labels) > 1:
             raise BenchmarkError(
                 f"sample {row} of the dataset has two labels, {labels}, but the class-incremental "
-                f"setup gives one: use setup=IIRC_SETUP ({IIRC_SETUP!r}), or give the sample one "
+                f"setup shows one: use setup=IIRC_SETUP ({IIRC_SETUP!r}), or give the sample one "
                 "label"
             )
         first, second = labels if len(labels) == 2 else (labels[0], NO_LABEL_PLACEHOLDER)
         return first, second
-
-
-def _checked_tasks(tasks: Sequence[Sequence[str]]) -> list[list[str]]:
-    if len(tasks) == 0:
-        raise BenchmarkError("tasks is empty, expected for each task a list of class names")
-    for number, task in enumerate(tasks):
-        if isinstance(task, str) or not all(isinstance(name, str) for name in task):
-            raise BenchmarkError(f"task {number} is {task!r:.60}, expected a list of class names")
-    return [[str(name) for name in task] for task in tasks]

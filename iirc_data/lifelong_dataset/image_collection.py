@@ -1,4 +1,4 @@
-"""Opening a dataset's images where they lie: shards, CIFAR's pickles, or folders of image files."""
+"""Published API: opens a dataset's images from shards, CIFAR's pickles, or image folders."""
 
 import os
 from collections.abc import Iterator
@@ -23,19 +23,19 @@ from iirc_data.splits import TEST_FOLDERS, TRAINING_FOLDER, split_folder
 _FOLDERS: tuple[SplitName, ...] = (TRAIN, TEST)
 
 Collections = dict[SplitName, "ImageCollection"]
-"""``"train"`` and ``"test"`` to their images."""
+"""The images of ``"train"`` and of ``"test"``."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageCollection:
-    """Images to train on or to test on, in the dataset's own order.
+    """Images for training or for testing, in the dataset's own order.
 
     Attributes:
-        dataset: What to call the dataset in an error.
-        classes: Names of the leaf classes; of image files sorted, as the files are.
-        class_ids: int32 (N,), each image's index into ``classes``.
-        images: The Pillow images, or their paths.
-        are_paths: Whether ``images`` are paths.
+        dataset: Name of the dataset, for error messages.
+        classes: Names of the leaf classes. For image files, classes and files are sorted by name.
+        class_ids: int32 (N,), index of each image's class in ``classes``.
+        images: Pillow images or paths.
+        are_paths: Whether ``images`` contains paths.
     """
 
     dataset: str
@@ -47,7 +47,7 @@ class ImageCollection:
 
 @dataclass(frozen=True)
 class ShardImages:
-    """The images of some successive samples of a shard store, decoded when asked for."""
+    """The images of consecutive samples of a shard store, decoded on access."""
 
     store: ShardStore
     sample_ids: range
@@ -62,7 +62,7 @@ class ShardImages:
 
 @dataclass(frozen=True, eq=False)
 class PixelImages:
-    """Images of CIFAR, uint8 (N, 3072): channel after channel, row after row."""
+    """CIFAR's images, uint8 (N, 3072): channel by channel, row by row."""
 
     pixels: NDArray[np.uint8]
 
@@ -74,18 +74,18 @@ class PixelImages:
 
 
 def open_collections(root: PathLike, benchmark: Benchmark) -> Collections:
-    """Open the dataset that a benchmark is made for.
+    """Open the dataset of a benchmark.
 
     Args:
-        root: A shard folder, or a folder that holds it under the dataset's name; the address of
-            one (``https://…``, ``s3://…``); a folder that holds ``cifar-100-python`` or
-            ``cifar-10-batches-py``; or one that holds ``train/<class>/*`` and ``val/<class>/*``
-            (or ``test/<class>/*``).
-        benchmark: Tells which dataset it is, and which classes' folders to read.
+        root: A shard folder, or a folder that contains it under the dataset's name; the address of
+            a shard folder (``https://…``, ``s3://…``); a folder that contains ``cifar-100-python``
+            or ``cifar-10-batches-py``; or one that contains ``train/<class>/*`` and
+            ``val/<class>/*`` (or ``test/<class>/*``).
+        benchmark: The benchmark. It determines the dataset, and which class folders are read.
 
     Raises:
-        SourceError: None of these is there, or a file is not what it should be.
-        BenchmarkError: There are no images to train on, or none to test on.
+        SourceError: ``root`` contains none of these, or a file is malformed.
+        BenchmarkError: There are no training images, or no test images.
         ShardError: The shards are incomplete or damaged.
     """
     if "://" in str(root):
@@ -100,7 +100,7 @@ def open_collections(root: PathLike, benchmark: Benchmark) -> Collections:
         return _from_image_folders(root, benchmark)
     cifar_folders = ", ".join(layout.folder for layout in CIFAR_LAYOUTS.values())
     raise SourceError(
-        f"{root} holds no dataset: expected shards ({MANIFEST_NAME}), or one of the folders "
+        f"{root} contains no dataset: expected shards ({MANIFEST_NAME}), or one of the folders "
         f"{cifar_folders}, or the folders {TRAINING_FOLDER} and {' or '.join(TEST_FOLDERS)}"
     )
 
@@ -166,7 +166,7 @@ def _list_images(folder: Path, class_names: list[str]) -> ImageCollection:
 
 def _image_names(folder: Path) -> Iterator[str]:
     try:
-        with os.scandir(folder) as entries:  # not Path.iterdir: ImageNet has a million files
+        with os.scandir(folder) as entries:  # Path.iterdir is slow for ImageNet's million files
             for entry in entries:
                 if not is_hidden(entry.name):
                     split_file_name(entry.name, entry.path)

@@ -1,4 +1,4 @@
-"""What a lifelong dataset is made of: images by index, and labels by combination."""
+"""Published API: the samples of a lifelong dataset: images by index, labels by combination."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from iirc_data.task_view import label_combinations
 
 
 class ImageSequence(Protocol):
-    """Images, or their paths, by index; each is made when asked for."""
+    """Images or paths by index, each created on access."""
 
     def __len__(self) -> int:
         """Return the number of images."""
 
     def __getitem__(self, index: int, /) -> Any:
-        """Return one image (Pillow) or path."""
+        """Return a Pillow image or a path."""
 
 
 @dataclass(frozen=True, eq=False)
 class SampleLabels:
-    """The labels of many samples; each combination that occurs is kept once.
+    """The labels of many samples. Each combination that occurs is stored once.
 
     Attributes:
         combinations: ``(superclass, subclass)`` or ``(class,)``.
-        numbers: int32 (N,), each sample's index into ``combinations``.
+        numbers: int32 (N,), index of each sample's labels in ``combinations``.
     """
 
     combinations: tuple[Labels, ...]
@@ -36,11 +36,11 @@ class SampleLabels:
 
     @classmethod
     def of(cls, dataset: Sequence[tuple[Any, Labels]]) -> Self:
-        """Collect the labels of a list of ``(image, labels)``.
+        """Collect the labels of a sequence of ``(image, labels)``.
 
         Raises:
-            BenchmarkError: A sample is no such pair, or its labels are not one or two different
-                class names; the message names the sample.
+            BenchmarkError: A sample is not such a pair, or its labels are not one or two different
+                class names. The message names the sample.
         """
         known: dict[Labels, int] = {}
         numbers = np.empty(len(dataset), np.int32)
@@ -60,27 +60,27 @@ class SampleLabels:
         """Return the labels as class indices.
 
         Args:
-            class_names_to_idx: Indices of the scheduled classes; other classes get indices after
-                them.
+            class_names_to_idx: Indices of the scheduled classes. Other classes get the indices that
+                follow.
 
         Returns:
-            int32 (N, 2), -1 for no second label.
+            int32 (N, 2); the second is -1 if there is no second label.
         """
         return label_combinations(self.combinations, class_names_to_idx)[self.numbers]
 
     def having(self, class_name: str) -> NDArray[np.bool_]:
-        """Return for each combination, bool (combinations,), whether it holds a class."""
+        """Return which combinations contain a class, bool (combinations,)."""
         return np.array([class_name in labels for labels in self.combinations], dtype=bool)
 
 
 @dataclass(frozen=True, eq=False)
 class Samples(Sequence[tuple[Any, Labels]]):
-    """Reads like a list of ``(image, labels)``, without an object per sample.
+    """A sequence of ``(image, labels)`` that stores arrays instead of one object per sample.
 
     Attributes:
         images: The images or paths.
-        image_numbers: int64 (N,), each sample's index into ``images``.
-        labels: Each sample's labels.
+        image_numbers: int64 (N,), index of each sample's image in ``images``.
+        labels: The labels of the samples.
     """
 
     images: ImageSequence
@@ -120,5 +120,5 @@ def _check_labels(labels: Labels, position: int) -> None:
     if NO_LABEL_PLACEHOLDER in labels:
         raise BenchmarkError(
             f"sample {position} has the labels {labels}, but {NO_LABEL_PLACEHOLDER!r} stands for "
-            "no label: leave it out, or rename the class"
+            "no label: omit it, or rename the class"
         )

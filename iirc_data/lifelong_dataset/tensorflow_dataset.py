@@ -1,4 +1,4 @@
-"""The lifelong dataset for TensorFlow, and for anything that takes numpy arrays."""
+"""Published API: the lifelong dataset for TensorFlow and other libraries that read NumPy arrays."""
 
 from typing import SupportsIndex
 
@@ -8,24 +8,26 @@ from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Item, Transform
 
 
 class Dataset(BaseDataset):
-    """A :class:`BaseDataset` whose images are numpy arrays; TensorFlow is not needed for it.
+    """A :class:`BaseDataset` whose images are NumPy arrays. It does not import TensorFlow.
 
-    The arguments are those of :class:`BaseDataset`; ``essential_transforms_fn`` is
-    ``numpy.asarray`` by default (uint8 (H, W, 3)). In TensorFlow, for images of 32 x 32 pixels::
+    The arguments are those of :class:`BaseDataset`. ``essential_transforms_fn`` defaults to
+    ``numpy.asarray``, which returns uint8 (H, W, 3). In TensorFlow, for images of 32 x 32 pixels::
 
         item = tf.TensorSpec((32, 32, 3), tf.uint8), *[tf.TensorSpec((), tf.string)] * 2
         batches = tf.data.Dataset.from_generator(lambda: iter(dataset), output_signature=item)
     """
 
     def __getitem__(self, index: SupportsIndex) -> Item:
-        """Return one of the current samples, and its labels as of :meth:`get_labels`.
+        """Return a sample of the current task.
 
         Returns:
-            The image after ``augmentation_transforms_fn``, or after ``essential_transforms_fn``
-            where none was given and inside :meth:`disable_augmentations`; and the two labels.
+            The image, transformed by ``augmentation_transforms_fn``, or by
+            ``essential_transforms_fn`` if there is none and inside :meth:`disable_augmentations`;
+            then the two labels of :meth:`get_labels`.
 
         Raises:
-            IndexError: There is no such sample.
+            IndexError: The index is out of range.
+            BenchmarkError: The sample has two labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
         return self._transformed_item(index)

@@ -1,4 +1,4 @@
-"""The lifelong dataset for PyTorch's ``DataLoader``."""
+"""Published API: the lifelong dataset for PyTorch's ``DataLoader``."""
 
 from typing import SupportsIndex
 
@@ -11,22 +11,24 @@ from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Item, Transform
 class Dataset(BaseDataset, data.Dataset[Item]):
     """A :class:`BaseDataset` whose images are tensors.
 
-    The arguments are those of :class:`BaseDataset`; ``essential_transforms_fn`` is
-    ``torchvision.transforms.ToTensor()`` by default (float32 (C, H, W), 0 to 1).
+    The arguments are those of :class:`BaseDataset`. ``essential_transforms_fn`` defaults to
+    ``torchvision.transforms.ToTensor()``, which returns float32 (C, H, W) in [0, 1].
 
-    Choose the task before a ``DataLoader`` is made of the dataset, and make a new one whenever
-    the task changes: the loader's workers hold a copy of the dataset.
+    Choose the task before you create a ``DataLoader``, and create a new one for each task: the
+    loader's workers hold a copy of the dataset.
     """
 
     def __getitem__(self, index: SupportsIndex) -> Item:
-        """Return one of the current samples, and its labels as of :meth:`get_labels`.
+        """Return a sample of the current task.
 
         Returns:
-            The image after ``augmentation_transforms_fn``, or after ``essential_transforms_fn``
-            where none was given and inside :meth:`disable_augmentations`; and the two labels.
+            The image, transformed by ``augmentation_transforms_fn``, or by
+            ``essential_transforms_fn`` if there is none and inside :meth:`disable_augmentations`;
+            then the two labels of :meth:`get_labels`.
 
         Raises:
-            IndexError: There is no such sample.
+            IndexError: The index is out of range.
+            BenchmarkError: The sample has two labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
         return self._transformed_item(index)

@@ -1,1 +1,1 @@
-"""The published helpers: messages, CIFAR's pickles, downloading CIFAR-100, preparing ImageNet."""
+"""Published API: helpers that print messages, read CIFAR's pickles and prepare datasets."""

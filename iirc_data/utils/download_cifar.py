@@ -1,4 +1,4 @@
-"""Getting CIFAR-100 from where its authors publish it."""
+"""Published API: downloads CIFAR-100 from its authors' site."""
 
 import shutil
 import tarfile
@@ -18,15 +18,14 @@ from iirc_data.utils.utils import print_msg
 def download_extract_cifar100(root: PathLike = "data") -> None:
     """Download CIFAR-100 (161 MiB), check its digest, and extract it.
 
-    An archive that is there already is not downloaded again, but (unlike in the published
-    package) it is checked and extracted.
+    An existing archive is not downloaded again. Unlike the published package, this function still
+    checks and extracts it.
 
     Args:
-        root: Folder that gets ``cifar-100-python.tar.gz`` and the folder ``cifar-100-python``.
+        root: Folder for ``cifar-100-python.tar.gz`` and the extracted folder ``cifar-100-python``.
 
     Raises:
-        SourceError: The archive cannot be downloaded, is not the expected one, or cannot be
-            extracted.
+        SourceError: The archive cannot be downloaded or extracted, or its digest is wrong.
     """
     archive = Path(root) / CIFAR100.archive
     if not archive.exists():
@@ -42,7 +41,7 @@ def download_extract_cifar100(root: PathLike = "data") -> None:
 
 
 def _extract(archive: Path) -> None:
-    """Extract an archive beside itself; a file gets its name once all files are there."""
+    """Extract an archive next to it. Files get their final names after all have been extracted."""
     partial = archive.with_name(f".{archive.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -57,9 +56,9 @@ def _extract(archive: Path) -> None:
 
 
 def main(
-    dataset_path: Annotated[Path, typer.Option("--dataset_path", help="Folder to put it into.")] = (
-        Path("data")
-    ),
+    dataset_path: Annotated[
+        Path, typer.Option("--dataset_path", help="Folder for the dataset.")
+    ] = (Path("data")),
 ) -> None:
     """Download and extract CIFAR-100."""
     with errors_in_one_line():

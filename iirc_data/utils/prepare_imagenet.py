@@ -1,6 +1,6 @@
-"""Unpacking ImageNet's original files into a folder per class.
+"""Published API: unpacks ImageNet's original files into one folder per class.
 
-``tools/shard_imagenet.py`` reads the original files in place and does not need this.
+Sharding does not need this step: it reads the original files in place.
 """
 
 import shutil
@@ -21,13 +21,13 @@ from iirc_data.sources.imagenet import DEVKIT, TRAIN_TAR, VAL_TAR, open_imagenet
 def prepare_imagenet(source_dir: PathLike, target_dir: PathLike) -> None:
     """Unpack ImageNet into ``train/<WordNet id>/*.JPEG`` and ``val/<WordNet id>/*.JPEG``.
 
-    Safe to interrupt and to run again: a class's folder gets its name when it is complete, and
-    classes that are there are left as they are.
+    An interrupted call can be repeated: the folder of a class gets its final name when it is
+    complete, and existing class folders are kept.
 
     Args:
-        source_dir: Holds ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
-            ``ILSVRC2012_devkit_t12.tar.gz``.
-        target_dir: Gets the folders ``train`` and ``val``.
+        source_dir: Folder that contains ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar``
+            and ``ILSVRC2012_devkit_t12.tar.gz``.
+        target_dir: Folder in which ``train`` and ``val`` are created.
 
     Raises:
         SourceError: A file is missing or damaged, or the images cannot be written.
@@ -40,7 +40,7 @@ def prepare_imagenet(source_dir: PathLike, target_dir: PathLike) -> None:
 
 
 def write_class_folder(source: Source, split: str, class_name: str, folder: Path) -> None:
-    """Write a class's images into a folder, unless it is there.
+    """Write the images of a class into a folder, unless the folder exists.
 
     Raises:
         SourceError: An image cannot be read or written.
@@ -52,7 +52,7 @@ def write_class_folder(source: Source, split: str, class_name: str, folder: Path
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for sample in source.samples(split, class_name):
-            # in capitals, as ImageNet has it and the published loader demands
+            # uppercase, as in ImageNet and as the published loader requires
             (partial / f"{sample.key}.{sample.extension.upper()}").write_bytes(sample.data)
         partial.replace(folder)
     except OSError as error:
@@ -64,10 +64,10 @@ def main(
         Path, typer.Option("--source_dir", help="Folder with the three original files.")
     ],
     target_dir: Annotated[
-        Path, typer.Option("--target_dir", help="Folder that gets train and val.")
+        Path, typer.Option("--target_dir", help="Folder in which train and val are created.")
     ],
 ) -> None:
-    """Unpack ImageNet's original files into a folder per class."""
+    """Unpack ImageNet's original files into one folder per class."""
     with errors_in_one_line():
         prepare_imagenet(source_dir, target_dir)
 

@@ -1,4 +1,4 @@
-"""Messages, and reading CIFAR's pickles."""
+"""Published API: messages, and reading CIFAR's pickles."""
 
 import logging
 from typing import Any
@@ -11,20 +11,20 @@ logger = logging.getLogger(__name__)
 
 def print_msg(msg: object) -> None:
     """Print a message, and log it at level INFO."""
-    print(msg)  # noqa: T201 - what this function is for
+    print(msg)  # noqa: T201 - the purpose of this function
     logger.info(msg)
 
 
 def unpickle(file: PathLike) -> dict[bytes, Any]:
-    """Read one of CIFAR's pickles, through an unpickler that can build data and nothing else.
+    """Read one of CIFAR's pickles with an unpickler that builds plain data only.
 
     Args:
-        file: For example ``cifar-100-python/train``.
+        file: A file such as ``cifar-100-python/train``.
 
     Returns:
-        Keys as bytes, for example ``b"data"`` and ``b"fine_labels"``.
+        The content by key. Keys are bytes, such as ``b"data"`` and ``b"fine_labels"``.
 
     Raises:
-        SourceError: The file is missing or damaged, or holds more than data.
+        SourceError: The file is missing or damaged, or contains more than plain data.
     """
     return load_cifar_pickle(file)
