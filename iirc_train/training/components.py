@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
-from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.dataset_checks import check_images
 from iirc_data.definitions import (
@@ -92,7 +91,7 @@ class Experiment:
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
         self.store = ShardStore.open(config.data)
-        self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
+        self.transforms = self.benchmark.image_preset.transforms
         self.decoder = make_decoder(config.decoder, self.device)
         self.splits = task_sequences(config, self.benchmark, self.store)
         self._check_views()
@@ -101,7 +100,7 @@ class Experiment:
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
             self.class_names_to_idx,
-            config.model_copy(update={"dataset": self.benchmark.transforms}),
+            config.model_copy(update={"dataset": self._network_hint}),
         )
         # images come channels-last: convolutions are faster with their weights likewise
         self.method.to(self.device).to(memory_format=torch.channels_last)
@@ -109,6 +108,11 @@ class Experiment:
         self._precision_asked = precision is not None
         self._use_precision(config.precision if precision is None else precision)
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
+
+    @property
+    def _network_hint(self) -> str:
+        named = self.benchmark.transforms
+        return named if isinstance(named, str) else self.benchmark.name
 
     def _use_precision(self, precision: str) -> None:
         self.precision = resolved_precision(precision, self.device)
@@ -186,7 +190,7 @@ class Experiment:
                 "tasks": [list(task) for task in self.splits[TRAIN].tasks],
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
-            "transforms": self.benchmark.transforms,
+            **self.benchmark.model_dump(mode="json", include={"transforms"}),
             "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
         }
 
