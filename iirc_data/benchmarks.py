@@ -11,9 +11,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
+from iirc_data.augment import IMAGE_PRESETS, ImagePreset
 from iirc_data.definitions import (
     CIL_SETUP,
     IIRC_SETUP,
@@ -29,6 +39,21 @@ SCHEMA_VERSION = 1
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # as of a folder
 Tasks = list[list[str]]
+
+
+def _known_preset(name: str) -> str:
+    if name not in IMAGE_PRESETS:
+        known = " or ".join(map(repr, IMAGE_PRESETS))
+        raise ValueError(f"no image preset is named {name!r}: choose {known}, or give an object")
+    return name
+
+
+_NAME, _OBJECT = "a name", "an object"  # how pydantic marks the two in the place of an error
+PresetOrName = Annotated[
+    Annotated[str, AfterValidator(_known_preset), Tag(_NAME)]
+    | Annotated[ImagePreset, Tag(_OBJECT)],
+    Discriminator(lambda value: _OBJECT if isinstance(value, dict | ImagePreset) else _NAME),
+]
 
 
 class _Frozen(BaseModel):
@@ -83,7 +108,9 @@ class Benchmark(_Frozen):
         setup: ``"IIRC"`` or ``"CIL"``.
         description: One or two sentences for people.
         attribution: Where the definition comes from, if not from here.
-        transforms: Preset of augmentation and normalisation, ``"cifar"`` or ``"imagenet"``.
+        transforms: How images are augmented and normalised: the name of an image preset,
+            ``"cifar"`` or ``"imagenet"``, or an
+            :class:`~iirc_data.augment.image_presets.ImagePreset` as an object.
         superclasses: Superclass name to the names of its subclasses.
         other_classes: Leaf classes without superclass.
         readable_names: Class name to a name for people, where the two differ.
@@ -101,7 +128,7 @@ class Benchmark(_Frozen):
     setup: Setup = IIRC_SETUP
     description: str = ""
     attribution: str = ""
-    transforms: Literal["cifar", "imagenet"] = "cifar"
+    transforms: PresetOrName = "cifar"
     superclasses: dict[ClassName, Annotated[list[ClassName], Field(min_length=1)]] = {}
     other_classes: list[ClassName] = []
     readable_names: dict[str, str] = {}
@@ -164,6 +191,12 @@ class Benchmark(_Frozen):
     def superclass_of(self) -> dict[str, str]:
         """Subclass name to the name of its superclass."""
         return {sub: sup for sup, subs in self.superclasses.items() for sub in subs}
+
+    @property
+    def image_preset(self) -> ImagePreset:
+        """How images are augmented and normalised."""
+        named = self.transforms
+        return IMAGE_PRESETS[named] if isinstance(named, str) else named
 
     def tasks(self, schedule: int = 0, *, joint: bool = False) -> Tasks:
         """Return the tasks of one schedule.
@@ -314,7 +347,7 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    field = ".".join(map(str, problem["loc"]))
+    field = ".".join(str(part) for part in problem["loc"] if part not in (_NAME, _OBJECT))
     if problem["type"] == "value_error":  # raised in this module: the message names what it is of
         message = str(problem["ctx"]["error"])
         return f"{field}: {message}" if field else message

@@ -75,15 +75,7 @@ def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
     distinct, which = np.unique(sizes, axis=0, return_inverse=True)
     heights, widths = distinct.T
     shown = transform.parameters(heights, widths, np.zeros((len(distinct), transform.n_random)))
-    if shown.crop is not None and shown.output_size is not None:
-        result = np.tile(np.array(shown.output_size, np.int32), (len(distinct), 1))
-    elif shown.resize is not None:
-        result = shown.resize.astype(np.int32)
-    elif shown.window is not None:
-        result = shown.window[:, 2:]
-    else:
-        result = distinct
-    return result[which.reshape(-1)]
+    return shown.shown_sizes(heights, widths)[which.reshape(-1)]
 
 
 def _usual_and_odd(sizes: Sizes) -> tuple[int, int | None]:

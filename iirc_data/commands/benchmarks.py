@@ -1,5 +1,6 @@
 """``iirc benchmarks``: which benchmarks there are, and what one of them holds."""
 
+import json
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Annotated
@@ -87,6 +88,9 @@ def _print_settings(console: Console, benchmark: Benchmark) -> None:
             f"images, less where it has more than {sampling.superclass_sampling_size_cap} "
             f"subclasses; a subclass {_percent(sampling.subclass_data_pct)} of its own"
         )
+    preset = json.dumps(benchmark.image_preset.model_dump(mode="json", exclude_defaults=True))
+    name = f" {benchmark.transforms}" if isinstance(benchmark.transforms, str) else ""
+    console.print(Text(f"image preset{name}: {preset}"))
     if benchmark.attribution:
         console.print(benchmark.attribution, style="dim")
 

@@ -1,5 +1,6 @@
 """The loader: one view's samples, mixed with replayed ones, as batches in a fixed order."""
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from iirc_data.loader.batch import Batch, indicator_targets, on_device
 from iirc_data.loader.decoder import Decoder
 from iirc_data.loader.epoch_samples import EpochSamples
 from iirc_data.loader.normalization import Normalization
+from iirc_data.loader.operations import changed
 from iirc_data.loader.resident import ResidentImages
 from iirc_data.order import (
     batch_bounds,
@@ -104,12 +106,16 @@ class Loader:
             for first in range(0, len(left), self._batches_at_once)
         ]
         chosen = [np.concatenate([shown[part.places] for part in stroke]) for stroke in strokes]
-        work = (
-            (numbers, self._augmentation(numbers, stroke, epoch))
-            for numbers, stroke in zip(chosen, strokes, strict=True)
-        )
-        for stroke, numbers, pixels in zip(strokes, chosen, self._pixels(work), strict=True):
-            yield from self._split(stroke, numbers, pixels)
+        drawn: deque[Augmentation] = deque()
+
+        def work() -> Iterator[tuple[NDArray[np.int64], Augmentation]]:
+            for numbers, stroke in zip(chosen, strokes, strict=True):
+                drawn.append(self._augmentation(numbers, stroke, epoch))
+                yield numbers, drawn[-1]
+
+        for stroke, numbers, pixels in zip(strokes, chosen, self._pixels(work()), strict=True):
+            images = changed(on_device(pixels, self._device), drawn.popleft().operations)
+            yield from self._split(stroke, numbers, images)
 
     def _shown(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of the samples that an epoch shows, in order."""
@@ -151,7 +157,7 @@ class Loader:
     def _split(
         self, stroke: list["_Part"], numbers: NDArray[np.int64], pixels: torch.Tensor
     ) -> Iterator[Batch]:
-        images = on_device(pixels, self._device).permute(0, 3, 1, 2)
+        images = pixels.permute(0, 3, 1, 2)
         if self._normalization is not None:
             images = self._normalization(images)
         n_classes = self._samples.view.n_seen_classes

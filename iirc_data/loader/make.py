@@ -5,7 +5,7 @@ from typing import get_args
 
 import torch
 
-from iirc_data.augment import Transform, TransformPreset
+from iirc_data.augment import ImagePreset, Transform, TransformPreset
 from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import ReplaySource
@@ -71,7 +71,7 @@ def make_loader(
     store: ShardStore,
     replay: ReplaySource | None = None,
     *,
-    transforms: TransformPreset,
+    transforms: TransformPreset | ImagePreset,
     train: bool,
     batch_size: int = 128,
     shuffle: bool | None = None,
@@ -99,7 +99,7 @@ def make_loader(
         view: Samples and labels to show; its order is kept where nothing is shuffled.
         store: The shards that hold the samples.
         replay: Memories to mix in.
-        transforms: How images are shown, for example ``TRANSFORM_PRESETS["cifar"]``.
+        transforms: How images are shown, for example ``benchmark.image_preset``.
         train: Augment as for training; otherwise as for evaluation.
         batch_size: Samples per batch and rank.
         shuffle: Draw a new order each epoch; by default where ``train``.
@@ -131,6 +131,8 @@ def make_loader(
     device = torch.device(device)
     decoder = decoder if engine is None else engine
     samples = EpochSamples(view, store, replay)
+    if isinstance(transforms, ImagePreset):
+        transforms = transforms.transforms
     transform = transforms.train if train else transforms.evaluate
     return Loader(
         samples,

@@ -80,7 +80,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """Return a memory: its image, transformed, and its labels."""
         class_name, number = self._slots.locate(index)
         memories = self._memories(class_name)
-        image = decode(memories.encoded(number), lambda: f"memory {number} of class {class_name!r}")
+        image = decode(memories.encoded(number), lambda: f"replay buffer:{class_name}/{number}")
         transform = self.essential_transforms_fn
         if self._apply_augmentations and self.augmentation_transforms_fn is not None:
             transform = self.augmentation_transforms_fn

@@ -94,7 +94,7 @@ def image_size_of(dataset: str) -> int:
 
 def image_size(benchmark: Benchmark) -> int:
     """Return the height and width in pixels at which a benchmark's images are shown."""
-    return _shown_size(TRANSFORM_PRESETS[benchmark.transforms])
+    return _shown_size(benchmark.image_preset.transforms)
 
 
 def _shown_size(transforms: TransformPreset) -> int:

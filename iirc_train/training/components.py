@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.parallel import DistributedDataParallel
 
-from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.dataset_checks import check_images
 from iirc_data.definitions import (
@@ -101,7 +100,7 @@ class Experiment:
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
         self.store = ShardStore.open(config.data)
-        self.transforms = TRANSFORM_PRESETS[self.benchmark.transforms]
+        self.transforms = self.benchmark.image_preset.transforms
         self.decoder = make_decoder(config.decoder, self.device)
         self.splits = task_sequences(config, self.benchmark, self.store)
         self._check_views()
@@ -218,7 +217,7 @@ class Experiment:
                 "tasks": [list(task) for task in self.splits[TRAIN].tasks],
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
-            "transforms": self.benchmark.transforms,
+            **self.benchmark.model_dump(mode="json", include={"transforms"}),
             "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
         }
 

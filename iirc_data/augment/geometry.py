@@ -1,0 +1,176 @@
+"""Transforms that crop, resize and mirror: pure functions of image sizes and random numbers."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.augment.parameters import Augmentation, Integers, Transform
+
+_RESIZED_CROP_TRIES = 10
+
+
+@dataclass(frozen=True)
+class Unchanged:
+    """Shows images as they are."""
+
+    n_random: int = 0
+
+    def parameters(
+        self, heights: Integers, widths: Integers, random: NDArray[np.float64]
+    ) -> Augmentation:
+        """See :class:`Transform`."""
+        return Augmentation(None, None, None, None, np.zeros(len(heights), dtype=bool))
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """Pads with black, then crops at random (torchvision's ``RandomCrop``).
+
+    Attributes:
+        size: Height and width of the result in pixels.
+        padding: Pixels added on every side.
+        resize: Length that the shorter side is resized to first, in pixels; None keeps it.
+    """
+
+    size: int = 32
+    padding: int = 4
+    resize: int | None = None
+    n_random: int = 2
+
+    def parameters(
+        self, heights: Integers, widths: Integers, random: NDArray[np.float64]
+    ) -> Augmentation:
+        """See :class:`Transform`."""
+        resized = None if self.resize is None else _resized(heights, widths, self.resize)
+        sides = np.stack([heights, widths], axis=1) if resized is None else resized
+        room = np.maximum(sides + 2 * self.padding - self.size, 0)
+        crop = np.floor(random * (room + 1)).astype(sides.dtype) - self.padding
+        flip = np.zeros(len(heights), dtype=bool)
+        return Augmentation(None, resized, crop, (self.size, self.size), flip)
+
+
+@dataclass(frozen=True)
+class RandomResizedCrop:
+    """Crops a window of random area and shape and resizes it (torchvision's ``RandomResizedCrop``).
+
+    Of ten windows the first that fits is taken; where none fits, the largest central window of an
+    allowed shape.
+
+    Attributes:
+        size: Height and width of the result in pixels.
+        scale: Least and greatest share of the image's area.
+        ratio: Least and greatest width / height.
+    """
+
+    size: int = 224
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    n_random: int = 2 * _RESIZED_CROP_TRIES + 2
+
+    def parameters(
+        self, heights: Integers, widths: Integers, random: NDArray[np.float64]
+    ) -> Augmentation:
+        """See :class:`Transform`."""
+        n = len(heights)
+        height, width = heights[:, None].astype(np.float64), widths[:, None].astype(np.float64)
+        tries = random[:, : 2 * _RESIZED_CROP_TRIES].reshape(n, 2, _RESIZED_CROP_TRIES)
+        area = height * width * (self.scale[0] + tries[:, 0] * (self.scale[1] - self.scale[0]))
+        low, high = np.log(self.ratio)
+        aspect = np.exp(low + tries[:, 1] * (high - low))
+        window_w = np.rint(np.sqrt(area * aspect))
+        window_h = np.rint(np.sqrt(area / aspect))
+        fits = (window_w > 0) & (window_w <= width) & (window_h > 0) & (window_h <= height)
+        first = np.argmax(fits, axis=1)
+        rows = np.arange(n)
+        central_h, central_w = self._central(height[:, 0], width[:, 0])
+        found = fits[rows, first]
+        chosen_h = np.where(found, window_h[rows, first], central_h)
+        chosen_w = np.where(found, window_w[rows, first], central_w)
+        place = np.where(found[:, None], random[:, -2:], 0.5)
+        top = np.floor(place[:, 0] * (height[:, 0] - chosen_h + found))
+        left = np.floor(place[:, 1] * (width[:, 0] - chosen_w + found))
+        window = np.stack([top, left, chosen_h, chosen_w], axis=1).astype(np.int32)
+        resize = np.full((n, 2), self.size, np.int32)
+        flip = np.zeros(n, dtype=bool)
+        return Augmentation(window, resize, None, (self.size, self.size), flip)
+
+    def _central(
+        self, height: NDArray[np.float64], width: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        aspect = np.clip(width / height, *self.ratio)
+        # of an image one pixel wide, a narrower window is still one pixel wide
+        window = np.rint(width / aspect), np.rint(height * aspect)
+        return np.clip(window[0], 1, height), np.clip(window[1], 1, width)
+
+
+@dataclass(frozen=True)
+class ResizeCenterCrop:
+    """Resizes the shorter side, then crops the centre: the published evaluation of ImageNet.
+
+    Attributes:
+        resize: Length that the shorter side is resized to, in pixels; None keeps it.
+        size: Height and width of the result in pixels.
+    """
+
+    resize: int | None = 256
+    size: int = 224
+    n_random: int = 0
+
+    def parameters(
+        self, heights: Integers, widths: Integers, random: NDArray[np.float64]
+    ) -> Augmentation:
+        """See :class:`Transform`."""
+        resized = None if self.resize is None else _resized(heights, widths, self.resize)
+        sides = np.stack([heights, widths], axis=1) if resized is None else resized
+        crop = np.rint((sides - self.size) / 2).astype(np.int64)
+        flip = np.zeros(len(heights), dtype=bool)
+        return Augmentation(None, resized, crop, (self.size, self.size), flip)
+
+
+@dataclass(frozen=True)
+class Flipped:
+    """Mirrors every second image that another transform shows.
+
+    Attributes:
+        shown: The other transform. Its random numbers come first, then the one for the mirroring.
+    """
+
+    shown: Transform
+
+    @property
+    def n_random(self) -> int:
+        """Random numbers used per image."""
+        return self.shown.n_random + 1
+
+    def parameters(
+        self, heights: Integers, widths: Integers, random: NDArray[np.float64]
+    ) -> Augmentation:
+        """See :class:`Transform`."""
+        shown = self.shown.parameters(heights, widths, random[:, :-1])
+        return replace(shown, flip=random[:, -1] < 0.5)
+
+
+class RandomCropFlip(Flipped):
+    """The published augmentation of CIFAR: a random crop, mirrored every second time."""
+
+    def __init__(self, size: int = 32, padding: int = 4) -> None:
+        super().__init__(RandomCrop(size, padding))
+
+
+class RandomResizedCropFlip(Flipped):
+    """The published augmentation of ImageNet: a resized crop, mirrored every second time."""
+
+    def __init__(
+        self,
+        size: int = 224,
+        scale: tuple[float, float] = (0.08, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    ) -> None:
+        super().__init__(RandomResizedCrop(size, scale, ratio))
+
+
+def _resized(heights: Integers, widths: Integers, shorter_side: int) -> NDArray[np.int64]:
+    sides = np.stack([heights, widths], axis=1).astype(np.int64)
+    resized: NDArray[np.int64] = shorter_side * sides // sides.min(axis=1, keepdims=True)
+    return resized

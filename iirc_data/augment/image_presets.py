@@ -1,0 +1,170 @@
+"""Image presets: what is done to a dataset's images, as data that a benchmark's file can hold."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from iirc_data.augment.auto_augment import AutoAugment, Policy
+from iirc_data.augment.color_jitter import ColorJitter
+from iirc_data.augment.geometry import (
+    Flipped,
+    RandomCrop,
+    RandomResizedCrop,
+    ResizeCenterCrop,
+    Unchanged,
+)
+from iirc_data.augment.operations import Change, Changed
+from iirc_data.augment.parameters import Transform
+from iirc_data.augment.preset import TransformPreset
+
+MAX_PIXELS = 1 << 14  # of a side
+
+Pixels = Annotated[int, Field(ge=1, le=MAX_PIXELS)]
+_from_list = BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)
+Share = Annotated[float, Field(gt=0, le=1)]
+Shares = Annotated[tuple[Share, Share], _from_list]
+Ratio = Annotated[float, Field(gt=0, le=1000)]
+Ratios = Annotated[tuple[Ratio, Ratio], _from_list]
+Mean = Annotated[float, Field(ge=0, le=1)]
+Std = Annotated[float, Field(gt=0)]
+Means = Annotated[tuple[Mean, Mean, Mean], _from_list]
+Stds = Annotated[tuple[Std, Std, Std], _from_list]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ImageSteps(_Data):
+    """What is done to images, in the order of the attributes.
+
+    Attributes:
+        resize: Length that the shorter side is resized to, in pixels; None keeps it.
+        crop: ``"random"``, ``"random_resized"`` (a window of random area and shape, resized),
+            ``"center"``, or None to keep the whole image. The result is a square of the preset's
+            ``size``.
+        padding: Black pixels added on every side before a random crop.
+        scale: Least and greatest share of the image's area that a random resized crop takes.
+        ratio: Least and greatest width / height of a random resized crop.
+        flip: Mirror every second image left to right.
+        color_jitter: See :class:`~iirc_data.augment.color_jitter.ColorJitter`.
+        auto_augment: Policy of AutoAugment, ``"cifar10"`` or ``"imagenet"``.
+    """
+
+    resize: Pixels | None = None
+    crop: Literal["random", "random_resized", "center"] | None = None
+    padding: Annotated[int, Field(ge=0, le=MAX_PIXELS)] = 0
+    scale: Shares = (0.08, 1.0)
+    ratio: Ratios = (3 / 4, 4 / 3)
+    flip: bool = False
+    color_jitter: ColorJitter | None = None
+    auto_augment: Policy | None = None
+
+    @model_validator(mode="after")
+    def _make_sense_together(self) -> Self:
+        if self.padding and self.crop != "random":
+            raise ValueError('padding is for "crop": "random"')
+        for name in ("scale", "ratio"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name} [{low}, {high}] is not ascending")
+            is_set = (low, high) != type(self).model_fields[name].default
+            if is_set and self.crop != "random_resized":
+                raise ValueError(f'{name} is for "crop": "random_resized"')
+        if self.resize is not None and self.crop not in ("random", "center"):
+            raise ValueError('resize needs "crop": "random" or "center", which makes a square')
+        return self
+
+    def transform(self, size: int | None) -> Transform:
+        """Return the transform that does this.
+
+        Args:
+            size: Height and width of a crop in pixels.
+        """
+        shown: Transform = self._cropped(size)
+        if self.flip:
+            shown = Flipped(shown)
+        changes: list[Change] = []
+        if self.color_jitter is not None:
+            changes.append(self.color_jitter)
+        if self.auto_augment is not None:
+            changes.append(AutoAugment(self.auto_augment))
+        return Changed(shown, tuple(changes)) if changes else shown
+
+    def _cropped(self, size: int | None) -> Transform:
+        if self.crop is None or size is None:
+            return Unchanged()
+        if self.crop == "random":
+            return RandomCrop(size, self.padding, self.resize)
+        if self.crop == "random_resized":
+            return RandomResizedCrop(size, self.scale, self.ratio)
+        return ResizeCenterCrop(self.resize, size)
+
+
+class ImagePreset(_Data):
+    """How a dataset's images are shown.
+
+    Attributes:
+        size: Height and width in pixels of what crops give; None where nothing is cropped.
+        train: What is done to images while training.
+        evaluate: What is done to images otherwise: ``resize`` and a central ``crop`` only.
+        mean: Mean of each colour channel, of values in [0, 1].
+        std: Standard deviation of each colour channel, of values in [0, 1].
+    """
+
+    size: Pixels | None = None
+    train: ImageSteps = ImageSteps()
+    evaluate: ImageSteps = ImageSteps()
+    mean: Means
+    std: Stds
+
+    @model_validator(mode="after")
+    def _make_sense_together(self) -> Self:
+        if self.evaluate.crop not in (None, "center"):
+            raise ValueError(f'evaluate.crop is "{self.evaluate.crop}", expected "center" or none')
+        for name in ("flip", "color_jitter", "auto_augment"):
+            if getattr(self.evaluate, name):
+                raise ValueError(f"evaluate.{name} is for train only: it draws at random")
+        for name, steps in (("train", self.train), ("evaluate", self.evaluate)):
+            if steps.crop is not None and self.size is None:
+                raise ValueError(f"size is missing: {name}.crop needs it")
+            if steps.resize is not None and self.size is not None and steps.resize < self.size:
+                raise ValueError(f"{name}.resize {steps.resize} is less than size {self.size}")
+        if self.size is not None and self.train.crop is None and self.evaluate.crop is None:
+            raise ValueError(f"size {self.size} has no effect without train.crop or evaluate.crop")
+        return self
+
+    @cached_property
+    def transforms(self) -> TransformPreset:
+        """The transforms and the normalisation."""
+        return TransformPreset(
+            train=self.train.transform(self.size),
+            evaluate=self.evaluate.transform(self.size),
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+IMAGE_PRESETS = {
+    "cifar": ImagePreset(
+        size=32,
+        train=ImageSteps(crop="random", padding=4, flip=True),
+        mean=(0.5071, 0.4866, 0.4409),
+        std=(0.2009, 0.1984, 0.2023),
+    ),
+    "imagenet": ImagePreset(
+        size=224,
+        train=ImageSteps(crop="random_resized", flip=True),
+        evaluate=ImageSteps(resize=256, crop="center"),
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+}
+"""The presets that a benchmark names; one row is one preset."""
+
+TRANSFORM_PRESETS: Mapping[str, TransformPreset] = {
+    name: preset.transforms for name, preset in IMAGE_PRESETS.items()
+}
+"""The same, as transforms."""
