@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,34 @@ def test_a_run_without_a_checkpoint_begins_anew(copied, finished):
     (copied / "metrics.jsonl").write_text("".join(lines[:3]))
     resume_experiment(copied, QUIET)
     assert_equal_runs(copied, finished)
+
+
+def test_only_restoring_changes_a_runs_folder(copied):
+    (copied / "checkpoints" / "last.pt").unlink()
+    lines = (copied / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (copied / "metrics.jsonl").write_text("".join(lines[:3]))
+    before = contents(copied)
+    run, config = RunDirectory.open(copied)
+    with Experiment(config) as experiment:
+        training = Training(experiment, run)
+        assert contents(copied) == before
+        training.restore()
+    assert (copied / "metrics.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_run_closes_its_decoder(settings, tmp_path, monkeypatch, fails):
+    closed, close = [], Experiment.close
+    monkeypatch.setattr(Experiment, "close", lambda self: (closed.append(self), close(self)))
+    config = ExperimentConfig.parse(settings | {"method": "finetune", "samples_per_class": 3})
+    with monkeypatch.context() as patched:
+        if fails:
+            break_off_at_save(patched, 1)
+        with pytest.raises(BrokenOffError) if fails else nullcontext():
+            run_experiment(config, tmp_path / "run", QUIET)
+    (experiment,) = closed
+    with pytest.raises(RuntimeError, match="shutdown"):
+        next(iter(experiment.evaluation_loader(experiment.view("test", 0))))
 
 
 def test_a_folder_without_a_run_cannot_be_resumed(tmp_path):
