@@ -376,9 +376,7 @@ def test_herding_without_a_method_and_a_dataset_without_images_are_refused():
         def get_image_indices_by_cla(self, cla, num_samples=-1, shuffle=True):
             return np.arange(2)
 
-    with pytest.raises(
-        ConfigurationError, match=r"Tensors has neither encoded\(index\) nor get_item"
-    ):
+    with pytest.raises(ConfigurationError, match=r"Tensors has neither encoded.* nor get_item"):
         RandomBuffer({"n_memories_per_class": 2}).update_buffer_new_task(Tensors())
 
 
