@@ -21,7 +21,7 @@ from PIL import Image
 
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER, TRAIN
-from iirc_data.errors import BufferStorageError
+from iirc_data.errors import BufferStorageError, ConfigurationError
 from iirc_data.files import canonical_json
 from iirc_data.loader import make_decoder
 from iirc_data.task_view import TaskSequence
@@ -354,6 +354,30 @@ def test_any_dataset_with_the_published_attributes_serves(kind):
     assert buffer.n_memories_per_class == {"a": 2, "b": 2}
     pixels = [np.asarray(image).tobytes() for image in task.images]
     assert all(np.asarray(buffer[i][0]).tobytes() in pixels for i in range(4))
+
+
+def test_the_method_goes_by_its_published_name_too():
+    buffer = HerdingBuffer({"n_memories_per_class": 2})
+    buffer.update_buffer_new_task(PlainTask(), None, model=FlatMethod(), batch_size=4)
+    expected = HerdingBuffer({"n_memories_per_class": 2})
+    update(expected, PlainTask())
+    assert [np.asarray(buffer[i][0]).tobytes() for i in range(4)] == [
+        np.asarray(expected[i][0]).tobytes() for i in range(4)
+    ]
+
+
+def test_herding_without_a_method_and_a_dataset_without_images_are_refused():
+    with pytest.raises(ConfigurationError, match="argument method"):
+        HerdingBuffer({"n_memories_per_class": 2}).update_buffer_new_task(PlainTask())
+
+    class Tensors:
+        cur_task, cur_task_id = ["a"], 0
+
+        def get_image_indices_by_cla(self, cla, num_samples=-1, shuffle=True):
+            return np.arange(2)
+
+    with pytest.raises(ConfigurationError, match=r"Tensors has neither encoded.* nor get_item"):
+        RandomBuffer({"n_memories_per_class": 2}).update_buffer_new_task(Tensors())
 
 
 def test_the_hierarchy_on_disk_opens_with_plain_zarr(tmp_path, tasks):

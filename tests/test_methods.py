@@ -158,6 +158,17 @@ class TestMethodContract:
             optimizers.append(method.opt)
         assert len({id(optimizer) for optimizer in optimizers}) == 3
 
+    def test_takes_the_published_arguments_of_every_stage(self, name):
+        method = toy_method(name)
+        data, buffer = toy_task(0)
+        method.prepare_model_for_new_task(
+            task_data=data, dist_args=None, buffer=buffer, num_workers=2
+        )
+        method.observe(*toy_batch(3))
+        method.consolidate_epoch_knowledge(0.5, task_data=data, device="cpu", batch_size=4)
+        method.consolidate_task_knowledge(buffer=data, device="cpu", batch_size=4)
+        assert method(torch.randn(4, 5)).shape == (4, 3)
+
     def test_learns_three_tasks_of_a_plain_dataset_with_indicator_predictions(self, name):
         torch.manual_seed(0)
         method = toy_method(name)
