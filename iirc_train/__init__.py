@@ -10,17 +10,18 @@ if TYPE_CHECKING:
     from iirc_train.config.compose import compose
     from iirc_train.config.experiment import ExperimentConfig
     from iirc_train.methods import METHODS, MethodParts, get_method
-    from iirc_train.metrics import compute_metrics
+    from iirc_train.metrics import METRICS, Metric
     from iirc_train.run.results import RunResults, read_results
     from iirc_train.training.api import resume, train
 
 __all__ = [
     "METHODS",
+    "METRICS",
     "ExperimentConfig",
     "MethodParts",
+    "Metric",
     "RunResults",
     "compose",
-    "compute_metrics",
     "get_method",
     "read_results",
     "resume",
@@ -33,7 +34,8 @@ _MODULES = {
     "MethodParts": "methods",
     "RunResults": "run.results",
     "compose": "config.compose",
-    "compute_metrics": "metrics",
+    "METRICS": "metrics",
+    "Metric": "metrics",
     "get_method": "methods",
     "read_results": "run.results",
     "resume": "training.api",
