@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from iirc_train.training.provenance import is_finished, read_record
 from torch import nn
 from typer.testing import CliRunner
 
@@ -20,6 +19,7 @@ from iirc_train.models.networks import check_network, get_network, make_network
 from iirc_train.report.runs import Run, group_runs
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import METRICS_NAME
+from iirc_train.run.record import is_finished, read_record
 from iirc_train.sweep import plan
 from tests.made_up_runs import write_run
 from tests.test_docs import DOCS, block_named
