@@ -129,7 +129,7 @@ def test_another_precision_is_taken_when_asked_for_reported_and_kept(begun_in_bf
     begun_again = shutil.copytree(begun_in_bf16, begun_in_bf16.with_name("copy"))
     go_on(begun_again)
     assert resolved(begun_again)["precision"] == "bf16"
-    assert "note: the run goes on with precision fp32 instead of bf16" in go_on(
+    assert "note: the run resumes with precision fp32 instead of bf16" in go_on(
         begun_in_bf16, precision="fp32"
     )
     assert resolved(begun_in_bf16)["precision"] == "fp32"
@@ -162,7 +162,7 @@ def test_an_altered_precision_in_the_configuration_is_refused(begun):
 def test_a_device_that_cannot_compute_so_says_what_to_give(begun_in_bf16, monkeypatch):
     def cannot(precision, device):
         if precision == "bf16":
-            raise ConfigurationError("this device cannot compute in bf16: give --precision fp32")
+            raise ConfigurationError("this device does not support bf16: give --precision fp32")
         return "fp32"
 
     monkeypatch.setattr("iirc_train.training.components.resolved_precision", cannot)
@@ -182,7 +182,7 @@ def test_a_repeated_run_computes_in_the_precision_that_the_run_began_in(begun_in
 
 def test_another_machine_is_reported_in_one_line_and_kept(begun, unbroken):
     printed = go_on(begun, engine="dali", threads=2, checkpoint_interval=0)
-    assert "note: the run goes on with decoder dali instead of torch, 2 thread(s) instead of 1" in (
+    assert "note: the run resumes with decoder dali instead of torch, 2 thread(s) instead of 1" in (
         printed
     )
     assert (resolved(begun)["decoder"], resolved(begun)["threads"]) == ("dali", 2)
@@ -310,13 +310,13 @@ def test_other_data_in_place_of_a_runs_own_is_refused(begun, other_data, has_che
         (begun / "metrics.jsonl").write_text("")
     before = contents(begun)
     error = CheckpointError if has_checkpoint else ConfigurationError
-    with pytest.raises(error, match=r"(begun|made) with (another )?dataset"):
+    with pytest.raises(error, match=r"(started|made) with (another )?dataset"):
         go_on(begun, data=str(other_data))
     assert contents(begun) == before
 
 
 def test_what_defines_a_run_may_not_be_given_for_one_that_was_begun(begun, tmp_path):
-    with pytest.raises(ConfigurationError, match="not lr: give no option but --benchmark, "):
+    with pytest.raises(ConfigurationError, match="not lr: give only --benchmark, "):
         go_on(begun, lr=0.2, device="cpu")
     with pytest.raises(ConfigurationError, match="not lr: "):
         repeat_experiment(begun, tmp_path / "again", QUIET, changes={"lr": 0.2})

@@ -94,5 +94,7 @@ def test_the_command_runs_under_torchrun_and_speaks_once(tiny_settings, tmp_path
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
     monkeypatch.setattr("iirc_train.training.components.world_size", lambda: 3)
-    with pytest.raises(ConfigurationError, match="batch_size 16 cannot be shared evenly by 3"):
+    with pytest.raises(
+        ConfigurationError, match="16 is not a multiple of the number of processes, 3"
+    ):
         Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))
