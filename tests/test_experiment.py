@@ -1,4 +1,4 @@
-"""Whole runs on the tiny benchmark: the engine, the run's folder, the command."""
+"""Whole runs on the tiny benchmark: the trainer, the run's folder, the command."""
 
 import math
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs that go on elsewhere: on another machine, with moved data, with another precision."""
+"""Runs resumed elsewhere: on another machine, with moved data, in another precision."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def begin(config: ExperimentConfig, path: Path, precision: str | None = None) ->
 
 @pytest.fixture(scope="module")
 def begun_runs(settings, tmp_path_factory) -> dict[str, Path]:
-    """Runs that went through their first task, as begun on a CPU and on a GPU."""
+    """Runs that finished their first task, in the precisions of a CPU and of a GPU."""
     folder, config = tmp_path_factory.mktemp("begun"), ExperimentConfig.parse(settings)
     return {name: begin(config, folder / name, name) for name in ("fp32", "bf16")}
 
@@ -87,7 +87,7 @@ def unbroken(settings, tmp_path_factory) -> Path:
 
 
 def go_on(run: Path, **changes: object) -> str:
-    """Go on with a run; return what is printed."""
+    """Resume a run; return its output."""
     console = Console(record=True, width=300, quiet=False, file=io.StringIO())
     resume_experiment(run, console, changes=changes)
     return console.export_text()
@@ -245,7 +245,7 @@ def test_an_earlier_release_finds_all_that_it_compares(begun):
 
 @pytest.fixture
 def moved(settings, begun, tmp_path):
-    """A run whose shards and benchmark are not where they were, and the settings that say where."""
+    """A run whose shards and benchmark have moved, and the settings that give their new places."""
     places = {"data": tmp_path / "old", "benchmark": tmp_path / "old.json"}
     config = begun / "config.yaml"
     old = {name: str(path) for name, path in places.items()}

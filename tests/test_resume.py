@@ -1,4 +1,4 @@
-"""Runs that are broken off and gone on with end as if nothing had happened, bit for bit."""
+"""Runs that are interrupted and resumed end bitwise equal to uninterrupted ones."""
 
 import errno
 import json
@@ -82,7 +82,7 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
 
 
 def break_off_at_save(monkeypatch, number: int) -> None:
-    """Break off a run right after a checkpoint, and much of the epoch that follows."""
+    """Interrupt a run one epoch after its checkpoint number ``number``."""
     saves = []
     save, step = Training._save, Training._learn_epoch
 

@@ -1,4 +1,4 @@
-"""Training that is asked to stop, or goes wrong."""
+"""Training that is asked to stop, or diverges."""
 
 import os
 import re

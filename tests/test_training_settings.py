@@ -1,4 +1,4 @@
-"""What the settings of a run change: joint training, best model, replay, arithmetic."""
+"""Effects of a run's settings: joint training, best model, replay, precision."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def settings(tiny_settings) -> dict[str, object]:
 
 @pytest.fixture
 def shown(monkeypatch) -> list[tuple[int, int, torch.Tensor]]:
-    """Task, sample and targets of everything that is trained on."""
+    """Task, sample and targets of every training sample shown."""
     seen = []
     step = BaseMethod.training_step
 

@@ -1,4 +1,4 @@
-"""Two processes that share every batch learn what one learns alone."""
+"""Two processes that share every batch train the same model as one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def runs(tiny_settings, tmp_path_factory) -> dict[int, Path]:
-    """All methods' runs by one process, and by two."""
+    """Runs of all methods by one process, and by two."""
     root = tmp_path_factory.mktemp("ranks")
     settings = tiny_settings | {"engine": "torch", "threads": 1, "lr": 0.05, "epochs_per_task": 2}
     (root / "settings.json").write_text(json.dumps(settings))

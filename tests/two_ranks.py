@@ -1,4 +1,4 @@
-"""Trains every method, broken off and resumed; alone, or as the ranks that ``torchrun`` starts.
+"""Trains every method with an interruption; alone, or as the ranks that ``torchrun`` starts.
 
 torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
 """

@@ -111,7 +111,7 @@ class RunDirectory:
         check_writable(path)
         if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
             raise ConfigurationError(
-                f"{path} holds a run already: give another folder, or resume it with --resume {path}"
+                f"{path} holds a run already: give another folder, or resume with --resume {path}"
             )
         for name in (MANIFEST_NAME, TABLE_NAME):
             if (path / name).exists():
@@ -124,7 +124,7 @@ class RunDirectory:
             )
 
     def has_results(self) -> bool:
-        """Return whether the metrics extend past the first task, so that a checkpoint must exist."""
+        """Return whether the metrics extend past the first task, so a checkpoint must exist."""
         if not (self.path / METRICS_NAME).exists():
             return False
         return any(record.get("after_task", 0) > 0 for record in read_metrics(self.path))

@@ -66,7 +66,7 @@ def choose_device(name: str) -> torch.device:
         raise ConfigurationError(f"device {name!r} is not supported: give cpu, cuda or auto")
     if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError(
-            f"device {name!r} is one GPU for several processes: give cuda, so that each gets its own"
+            f"device {name!r} is one GPU for several processes: give cuda, so each gets its own"
         )
     number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
     if number >= torch.cuda.device_count():
