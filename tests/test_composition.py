@@ -215,10 +215,10 @@ def test_train_takes_a_schedule_of_several_epochs(composed, write, options, expe
     [
         (["--output", "run"], "no value for benchmark, data, method"),
         (["--preset", "cifar100-joint"], "--output"),
-        (["--resume", "run", "--lr", "1"], "not lr: give no option but"),
-        (["--resume", "run", "--preset", "cifar100-joint"], "not preset: give no option but"),
+        (["--resume", "run", "--lr", "1"], "not lr: give only"),
+        (["--resume", "run", "--preset", "cifar100-joint"], "not preset: give only"),
         (["--resume", "run", "--output", "other"], "leave out --output"),
-        (["--output", "other", "--repeat", "run", "--seed", "1"], "not seed: give no option but"),
+        (["--output", "other", "--repeat", "run", "--seed", "1"], "not seed: give only"),
         (["--resume", "nowhere"], "nowhere holds no run"),
         (["--output", "run", "--preset", "joint"], "no preset 'joint'"),
     ],

@@ -1,4 +1,4 @@
-"""Runs that go on elsewhere: on another machine, with moved data, with another precision."""
+"""Runs resumed elsewhere: on another machine, with moved data, in another precision."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def begin(config: ExperimentConfig, path: Path, precision: str | None = None) ->
 
 @pytest.fixture(scope="module")
 def begun_runs(settings, tmp_path_factory) -> dict[str, Path]:
-    """Runs that went through their first task, as begun on a CPU and on a GPU."""
+    """Runs that finished their first task, in the precisions of a CPU and of a GPU."""
     folder, config = tmp_path_factory.mktemp("begun"), ExperimentConfig.parse(settings)
     return {name: begin(config, folder / name, name) for name in ("fp32", "bf16")}
 
@@ -87,7 +87,7 @@ def unbroken(settings, tmp_path_factory) -> Path:
 
 
 def go_on(run: Path, **changes: object) -> str:
-    """Go on with a run; return what is printed."""
+    """Resume a run; return its output."""
     console = Console(record=True, width=300, quiet=False, file=io.StringIO())
     resume_experiment(run, console, changes=changes)
     return console.export_text()
@@ -129,7 +129,7 @@ def test_another_precision_is_taken_when_asked_for_reported_and_kept(begun_in_bf
     begun_again = shutil.copytree(begun_in_bf16, begun_in_bf16.with_name("copy"))
     go_on(begun_again)
     assert resolved(begun_again)["precision"] == "bf16"
-    assert "note: the run goes on with precision fp32 instead of bf16" in go_on(
+    assert "note: the run resumes with precision fp32 instead of bf16" in go_on(
         begun_in_bf16, precision="fp32"
     )
     assert resolved(begun_in_bf16)["precision"] == "fp32"
@@ -162,7 +162,7 @@ def test_an_altered_precision_in_the_configuration_is_refused(begun):
 def test_a_device_that_cannot_compute_so_says_what_to_give(begun_in_bf16, monkeypatch):
     def cannot(precision, device):
         if precision == "bf16":
-            raise ConfigurationError("this device cannot compute in bf16: give --precision fp32")
+            raise ConfigurationError("this device does not support bf16: give --precision fp32")
         return "fp32"
 
     monkeypatch.setattr("iirc_train.training.components.resolved_precision", cannot)
@@ -183,8 +183,8 @@ def test_a_repeated_run_computes_in_the_precision_that_the_run_began_in(begun_in
 def test_another_machine_is_reported_in_one_line_and_kept(begun, unbroken):
     printed = go_on(begun, decoder="dali", threads=2, checkpoint_interval=0)
     assert (
-        "note: the run goes on with decoder dali instead of pillow, 2 thread(s) instead of 1"
-        in (printed)
+        "note: the run resumes with decoder dali instead of pillow, 2 thread(s) instead of 1"
+        in printed
     )
     assert (resolved(begun)["decoder"], resolved(begun)["threads"]) == ("dali", 2)
     kept = yaml.safe_load((begun / "config.yaml").read_text())
@@ -259,7 +259,7 @@ def test_an_earlier_release_finds_all_that_it_compares(begun):
 
 @pytest.fixture
 def moved(settings, begun, tmp_path):
-    """A run whose shards and benchmark are not where they were, and the settings that say where."""
+    """A run whose shards and benchmark have moved, and the settings that give their new places."""
     places = {"data": tmp_path / "old", "benchmark": tmp_path / "old.json"}
     config = begun / "config.yaml"
     old = {name: str(path) for name, path in places.items()}
@@ -324,13 +324,13 @@ def test_other_data_in_place_of_a_runs_own_is_refused(begun, other_data, has_che
         (begun / "metrics.jsonl").write_text("")
     before = contents(begun)
     error = CheckpointError if has_checkpoint else ConfigurationError
-    with pytest.raises(error, match=r"(begun|made) with (another )?dataset"):
+    with pytest.raises(error, match=r"(started|made) with (another )?dataset"):
         go_on(begun, data=str(other_data))
     assert contents(begun) == before
 
 
 def test_what_defines_a_run_may_not_be_given_for_one_that_was_begun(begun, tmp_path):
-    with pytest.raises(ConfigurationError, match="not lr: give no option but --benchmark, "):
+    with pytest.raises(ConfigurationError, match="not lr: give only --benchmark, "):
         go_on(begun, lr=0.2, device="cpu")
     with pytest.raises(ConfigurationError, match="not lr: "):
         repeat_experiment(begun, tmp_path / "again", QUIET, changes={"lr": 0.2})

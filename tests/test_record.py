@@ -1,4 +1,4 @@
-"""What a run records, and runs that are repeated from it."""
+"""The record of a run, and runs repeated from it."""
 
 import importlib.metadata
 import json
@@ -25,7 +25,7 @@ def run(tiny_settings, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def changed(run, tmp_path):
-    """Return how a copy of the run with another record is made."""
+    """Return a function that copies the run with parts of its record replaced."""
 
     def change(**parts: object) -> Path:
         copy = tmp_path / "changed"
@@ -51,7 +51,7 @@ def test_a_run_records_its_data_versions_and_machine(run, tiny_store):
 
 
 def unfinish(run: Path) -> None:
-    """Leave a run as if it had been broken off right before its end."""
+    """Leave a run as if it had been interrupted right before its end."""
     record = read_record(run)
     for session in record["sessions"]:
         session.pop("finished", None)

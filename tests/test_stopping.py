@@ -1,4 +1,4 @@
-"""Training that is asked to stop, or goes wrong."""
+"""Training that is asked to stop, or diverges."""
 
 import os
 import re
@@ -95,7 +95,7 @@ def test_a_loss_that_is_no_number_is_told_with_step_and_checkpoint(
     epoch = int(found[1])
     n_steps = int(re.search(r"the loss is nan from step (\d+) of (\d+) on", message)[2])
     assert f"from step {7 - epoch * n_steps} of" in message
-    assert f"last.pt, is that of task 0 after {epoch} epochs" in message
+    assert f"last.pt, is of task 0 after {epoch} epochs" in message
 
 
 def test_stopping_is_the_main_threads_business(tiny_settings, tmp_path):

@@ -1,4 +1,4 @@
-"""What follows a run from outside."""
+"""Experiment trackers, and the lock of a run's folder."""
 
 import subprocess
 import sys
@@ -82,7 +82,7 @@ def test_tensorboard_can_be_switched_off(config, tmp_path):
 
 
 class WeightsAndBiasesDouble(types.ModuleType):
-    """Notes what the package ``wandb`` is told."""
+    """Records the calls of the package ``wandb``."""
 
     class Error(Exception):
         pass

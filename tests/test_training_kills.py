@@ -1,4 +1,4 @@
-"""Runs that are killed again and again end as if nothing had happened."""
+"""Runs that are killed repeatedly end equal to uninterrupted ones."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def writes_to(folder: Path, event: str, arguments: tuple) -> bool:
 
 
 def train(settings: dict[str, object], output: Path, kill_at_write: int | None) -> None:
-    """Begin or resume a run; die right before a certain write to its folder."""
+    """Start or resume a run; die right before a certain write to its folder."""
     writes = count()
 
     def watch(event: str, arguments: tuple) -> None:

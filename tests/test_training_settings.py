@@ -1,4 +1,4 @@
-"""What the settings of a run change: joint training, best model, replay, arithmetic."""
+"""Effects of a run's settings: joint training, best model, replay, precision."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def settings(tiny_settings) -> dict[str, object]:
 
 @pytest.fixture
 def shown(monkeypatch) -> list[tuple[int, int, torch.Tensor]]:
-    """Task, sample and targets of everything that is trained on."""
+    """Task, sample and targets of every training sample shown."""
     seen = []
     step = BaseMethod.training_step
 
@@ -194,7 +194,7 @@ def test_what_goes_by_validation_needs_validation_images(
     values["splits"]["intask_valid_ratio"] = 0
     (tmp_path / "benchmark.json").write_text(json.dumps(values))
     changes = {"benchmark": str(tmp_path / "benchmark.json"), setting: True}
-    with pytest.raises(ConfigurationError, match=f"{setting} goes by in-task validation, of which"):
+    with pytest.raises(ConfigurationError, match=f"{setting} needs in-task validation samples"):
         Experiment(ExperimentConfig.parse(settings | changes))
 
 
@@ -206,5 +206,5 @@ def test_other_devices_are_refused(settings, device):
 
 def test_a_file_in_place_of_the_run_folder_is_named(settings, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match=r"cannot make the folder .*/file"):
+    with pytest.raises(ConfigurationError, match=r"cannot create the folder .*/file"):
         run_experiment(ExperimentConfig.parse(settings), tmp_path / "file", QUIET)

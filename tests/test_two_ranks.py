@@ -1,4 +1,4 @@
-"""Two processes that share every batch learn what one learns alone."""
+"""Two processes that share every batch train the same model as one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def runs(tiny_settings, tmp_path_factory) -> dict[int, Path]:
-    """All methods' runs by one process, and by two."""
+    """Runs of all methods by one process, and by two."""
     root = tmp_path_factory.mktemp("ranks")
     settings = tiny_settings | {"decoder": "pillow", "threads": 1, "lr": 0.05, "epochs_per_task": 2}
     (root / "settings.json").write_text(json.dumps(settings))
@@ -94,5 +94,7 @@ def test_the_command_runs_under_torchrun_and_speaks_once(tiny_settings, tmp_path
 
 def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
     monkeypatch.setattr("iirc_train.training.components.world_size", lambda: 3)
-    with pytest.raises(ConfigurationError, match="batch_size 16 cannot be shared evenly by 3"):
+    with pytest.raises(
+        ConfigurationError, match="16 is not a multiple of the number of processes, 3"
+    ):
         Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))

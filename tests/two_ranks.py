@@ -1,4 +1,4 @@
-"""Trains every method, interrupted and resumed, in one process or in the ranks of ``torchrun``.
+"""Trains every method with an interruption, in one process or in the ranks of ``torchrun``.
 
 torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
 """

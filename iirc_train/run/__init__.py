@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, record, checkpoints, curves and results."""
+"""The folder of a run: configuration, record, checkpoints, curves and results."""

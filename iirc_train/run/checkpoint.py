@@ -1,4 +1,4 @@
-"""Checkpoints: what a run needs to go on, in one file of plain tensors and plain values."""
+"""Checkpoints: the state that a run resumes from, one file of tensors and plain values."""
 
 import io
 import pickle
@@ -19,15 +19,15 @@ VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint; a file of that name is replaced once the new one is on the disk.
+    """Write a checkpoint, replacing an existing file only once the new one is on disk.
 
     Args:
         path: The file.
         state: Tensors and plain values.
 
     Raises:
-        CheckpointError: It cannot be written, or holds something that is neither a tensor nor a
-            plain value; the message says where.
+        CheckpointError: The file cannot be written, or the state contains something other than
+            tensors and plain values; the message says where.
     """
     for name, value in state.items():
         _check_plain(value, name)
@@ -38,18 +38,18 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.write(content.getbuffer())
     except OSError as error:
         raise CheckpointError(
-            f"cannot write {path}: {error.strerror or error}; once that is mended, resume the run"
+            f"cannot write {path}: {error.strerror or error}; fix this, then resume the run"
         ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing but tensors and plain values is ever built from it.
+    """Read a checkpoint; only tensors and plain values are ever constructed from it.
 
     Args:
-        path: The file. Its tensors come on the CPU.
+        path: The file. Its tensors are loaded onto the CPU.
 
     Raises:
-        CheckpointError: The file cannot be read, or is no checkpoint of this version.
+        CheckpointError: The file cannot be read, or is not a checkpoint of this version.
     """
     try:
         file = path.open("rb")
@@ -58,21 +58,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     with file:
         state = _load(file, str(path))
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is no checkpoint of a run")
+        raise CheckpointError(f"{path} is not a checkpoint of a run")
     if state.get("version") != VERSION:
         raise CheckpointError(
-            f"{path} is of checkpoint version {state.get('version')!r}, expected {VERSION}: "
-            "resume it with the release that wrote it"
+            f"{path} has checkpoint version {state.get('version')!r}, expected {VERSION}: resume "
+            "the run with the release that wrote it"
         )
     return state
 
 
 @contextmanager
 def taking_over(path: Path) -> Iterator[None]:
-    """Turn what a state of another form than ours raises into a :class:`CheckpointError`.
+    """Turn the errors that a malformed state causes into a :class:`CheckpointError`.
 
     Args:
-        path: The checkpoint that the state is from.
+        path: The checkpoint that the state comes from.
     """
     try:
         yield
@@ -80,7 +80,7 @@ def taking_over(path: Path) -> Iterator[None]:
         raise
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(
-            f"{path} does not hold the state of a run: {type(error).__name__}: {error}"
+            f"{path} does not contain the state of a run: {type(error).__name__}: {error}"
         ) from error
 
 
@@ -90,29 +90,29 @@ def _load(source: BinaryIO, name: str) -> Any:
         return torch.load(source, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
-            f"{name} is damaged, or holds more than tensors and plain values: {error}"
+            f"{name} is damaged, or contains more than tensors and plain values: {error}"
         ) from error
-    except Exception as error:  # PyTorch raises many types on damaged files
+    except Exception as error:  # PyTorch raises many exception types on damaged files
         raise CheckpointError(f"{name} is damaged: {error}") from error
 
 
 def _check_sums(source: BinaryIO) -> None:
-    """Compare the parts of the file with their checksums, which PyTorch leaves unread.
+    """Verify the checksums of the file's members, which PyTorch does not.
 
     Raises:
-        ValueError: A part was altered, or is compressed, so that it might blow up.
+        ValueError: A member was altered, or is compressed and so could expand without limit.
         BadZipFile: The file is damaged.
     """
     with ZipFile(source) as archive:
         if any(part.compress_type != ZIP_STORED for part in archive.infolist()):
-            raise ValueError("a part of it is compressed")
+            raise ValueError("a member of it is compressed")
         if altered := archive.testzip():
-            raise ValueError(f"{altered} does not fit its checksum")
+            raise ValueError(f"{altered} does not match its checksum")
     source.seek(0)
 
 
 def _check_plain(value: Any, where: str) -> None:
-    # by exact type: NumPy's float64 is a float too, and is not loaded with weights_only
+    # compare exact types: NumPy's float64 is a subclass of float that weights_only does not load
     if value is None or type(value) in (bool, int, float, complex, str, bytes):
         return
     if type(value) in (torch.Tensor, torch.nn.Parameter, torch.device, torch.dtype, torch.Size):
@@ -127,7 +127,7 @@ def _check_plain(value: Any, where: str) -> None:
     else:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         raise CheckpointError(
-            f"{where} is a {kind}, more than tensors and plain values: only tensors, numbers, "
-            "text, lists, tuples, sets and dictionaries can be saved; give a tensor for an array, "
-            ".item() for a NumPy number"
+            f"{where} is a {kind}, which a checkpoint cannot contain: only tensors, numbers, text, "
+            "lists, tuples, sets and dictionaries can be saved; convert an array to a tensor, a "
+            "NumPy number with .item()"
         )

@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, its numbers, its times, its checkpoints."""
+"""A run's folder: its configuration, metrics, timings and checkpoints."""
 
 import hashlib
 import json
@@ -28,10 +28,10 @@ _DEPTH_OF_SWEEPS = 3  # method/schedule/seed
 
 
 class RunDirectory:
-    """Where one run writes what it finds; of several processes the first one writes.
+    """The folder that one run writes to; only the first of several processes writes.
 
-    ``metrics.jsonl`` of two equal runs is equal; what differs from run to run, such as times,
-    goes to ``timings.jsonl``.
+    Two equal runs write equal ``metrics.jsonl``; values that differ between them, such as times,
+    go to ``timings.jsonl``.
 
     Args:
         path: The folder.
@@ -43,10 +43,10 @@ class RunDirectory:
 
     @classmethod
     def create(cls, path: Path, config: ExperimentConfig) -> "RunDirectory":
-        """Begin a run's folder with its configuration; made if missing.
+        """Create a run's folder, if it is missing, and write its configuration.
 
         Raises:
-            ConfigurationError: The folder holds a run already.
+            ConfigurationError: The folder already contains a run.
         """
         if rank() == 0:
             cls.check_unused(path)
@@ -56,13 +56,13 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> tuple["RunDirectory", ExperimentConfig]:
-        """Open the folder of a run that was begun.
+        """Open the folder of an existing run.
 
         Returns:
             The folder, and the run's configuration.
 
         Raises:
-            ConfigurationError: There is no run, or its configuration is not readable.
+            ConfigurationError: The folder contains no run, or its configuration is not readable.
         """
         if not (path / CONFIG_NAME).exists():
             hint = _where_runs_are(path)
@@ -70,16 +70,16 @@ class RunDirectory:
         return cls(path), ExperimentConfig.load(path / CONFIG_NAME)
 
     def remember(self, config: ExperimentConfig) -> None:
-        """Write a configuration with which the run goes on; of several processes the first one."""
+        """Replace the configuration with the one that the run resumes with."""
         if rank() == 0:
             config.save(self.path / CONFIG_NAME)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the folder for this command alone; of several processes the first one does.
+        """Lock the folder for this command; only the first of several processes does.
 
         Raises:
-            InUseError: Another command trains here.
+            InUseError: Another command is training in the folder.
         """
         with sole_user(self.path) if rank() == 0 else nullcontext():
             wait_for_all()
@@ -88,11 +88,11 @@ class RunDirectory:
     @classmethod
     @contextmanager
     def held_for_new_run(cls, path: Path) -> Iterator[None]:
-        """Hold a folder in which a run is to begin; see :meth:`held`.
+        """Lock a folder for a new run; see :meth:`held`.
 
         Raises:
-            ConfigurationError: It holds a run already, or cannot be made.
-            InUseError: Another command trains here.
+            ConfigurationError: The folder already contains a run, or cannot be created.
+            InUseError: Another command is training in the folder.
         """
         cls.check_unused(path)
         with cls(path).held():
@@ -102,35 +102,35 @@ class RunDirectory:
 
     @staticmethod
     def check_unused(path: Path) -> None:
-        """Check that a folder can hold a new run.
+        """Check that a folder can be used for a new run.
 
         Raises:
-            ConfigurationError: It holds a run, several runs or a dataset, lies inside a run, or
-                cannot be made.
+            ConfigurationError: The folder contains a run, several runs or a dataset, lies inside
+                a run, or cannot be created.
         """
         check_writable(path)
         if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
             raise ConfigurationError(
-                f"{path} holds a run already: give another folder, or go on with --resume {path}"
+                f"{path} holds a run already: give another folder, or resume with --resume {path}"
             )
         for name in (MANIFEST_NAME, TABLE_NAME):
             if (path / name).exists():
-                raise ConfigurationError(f"{path} holds a dataset: give a folder of its own")
+                raise ConfigurationError(f"{path} holds a dataset: give the run its own folder")
         if (outer := next(filter(_is_run, path.absolute().parents), None)) is not None:
             raise ConfigurationError(f"{path} lies inside the run {outer}: give a folder elsewhere")
         if (inner := next(runs_below(path), None)) is not None:
             raise ConfigurationError(
-                f"{path} holds other runs, such as {inner}: give a folder of its own"
+                f"{path} holds other runs, such as {inner}: give the run its own folder"
             )
 
     def has_results(self) -> bool:
-        """Tell whether metrics go beyond the first task, which has a checkpoint by then."""
+        """Return whether the metrics extend past the first task, so a checkpoint must exist."""
         if not (self.path / METRICS_NAME).exists():
             return False
         return any(record.get("after_task", 0) > 0 for record in read_metrics(self.path))
 
     def task_checkpoint(self, task_id: int) -> Path:
-        """Return where the checkpoint of a task's end is kept."""
+        """Return the path of the checkpoint that is kept from the end of a task."""
         return self.path / CHECKPOINTS_NAME / f"task_{task_id:03d}.pt"
 
     def add_metrics(self, **record: Any) -> None:
@@ -157,7 +157,7 @@ class RunDirectory:
             forget_confusions(self.path, first_task)
 
     def sync(self) -> dict[str, int]:
-        """Wait until all lines are on the disk.
+        """Wait until all lines are on disk.
 
         Returns:
             The size in bytes of each file of lines.
@@ -170,19 +170,19 @@ class RunDirectory:
         return sizes
 
     def metrics_digest(self, size: int) -> str:
-        """Return the SHA-256 of the first so many bytes of ``metrics.jsonl``."""
+        """Return the SHA-256 of the first ``size`` bytes of ``metrics.jsonl``."""
         with (self.path / METRICS_NAME).open("rb") as file:
             return hashlib.sha256(file.read(size)).hexdigest()
 
     def rewind(self, sizes: dict[str, int], metrics_digest: str | None = None) -> None:
-        """Remove the lines that were written after :meth:`sync` told the sizes of the files.
+        """Truncate the files to the sizes that :meth:`sync` returned.
 
         Args:
-            sizes: Size in bytes of each file; a file without one is emptied.
-            metrics_digest: What :meth:`metrics_digest` told then.
+            sizes: Size in bytes of each file; a file without a size is emptied.
+            metrics_digest: What :meth:`metrics_digest` returned then.
 
         Raises:
-            ConfigurationError: A file is shorter, or the metrics are not what they were.
+            ConfigurationError: ``metrics.jsonl`` is shorter than its size, or has changed.
         """
         if rank() > 0:
             return
@@ -193,11 +193,11 @@ class RunDirectory:
             if name == METRICS_NAME and found < size:
                 raise ConfigurationError(
                     f"{path} has {found} bytes, the checkpoint counts {size}: they belong to "
-                    "different runs, or the file was cut"
+                    "different runs, or the file was truncated"
                 )
             if name == METRICS_NAME and size and self.metrics_digest(size) != metrics_digest:
                 raise ConfigurationError(
-                    f"{path} was altered since the checkpoint: bring the file back as it was"
+                    f"{path} has changed since the checkpoint: restore the original file"
                 )
             with path.open("ab") as file:
                 file.truncate(min(size, found))
@@ -209,18 +209,18 @@ class RunDirectory:
 
 
 def check_writable(path: Path) -> None:
-    """Check that a folder can be made, or written to where it exists.
+    """Check that a folder can be created, or, if it exists, be written to.
 
     Raises:
         ConfigurationError: It cannot.
     """
     parent = next(p for p in (path, *path.absolute().parents) if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise ConfigurationError(f"cannot make the folder {path}: cannot write to {parent}")
+        raise ConfigurationError(f"cannot create the folder {path}: cannot write to {parent}")
 
 
 def runs_below(path: Path) -> Iterator[Path]:
-    """Yield the folders of runs in a folder, as deep as a sweep of one preset puts them."""
+    """Yield the run folders inside a folder, up to the depth of a sweep's run folders."""
     for depth in range(1, _DEPTH_OF_SWEEPS + 1):
         for config in sorted(path.glob("*/" * depth + CONFIG_NAME)):
             if _is_run(config.parent):
@@ -228,16 +228,16 @@ def runs_below(path: Path) -> Iterator[Path]:
 
 
 def _is_run(path: Path) -> bool:
-    begun = (RECORD_NAME, METRICS_NAME, CHECKPOINTS_NAME)
-    return (path / CONFIG_NAME).exists() and any((path / name).exists() for name in begun)
+    of_a_run = (RECORD_NAME, METRICS_NAME, CHECKPOINTS_NAME)
+    return (path / CONFIG_NAME).exists() and any((path / name).exists() for name in of_a_run)
 
 
 def _where_runs_are(path: Path) -> str:
-    """Say which folder may have been meant instead of one that holds no run."""
+    """Return a hint at the run folder that was probably meant; empty if there is none."""
     if (outer := next(filter(_is_run, path.absolute().parents), None)) is not None:
         return f"; the run is {outer}"
     if (inner := next(runs_below(path), None)) is not None:
-        return f"; it holds other runs, give one of them, such as {inner}"
+        return f"; it holds other runs: give one of them, such as {inner}"
     return ""
 
 
@@ -245,7 +245,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read ``metrics.jsonl`` of a run's folder.
 
     Raises:
-        ConfigurationError: There is no readable one.
+        ConfigurationError: The file is missing or not readable.
     """
     try:
         with (path / METRICS_NAME).open() as file:

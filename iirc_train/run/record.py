@@ -72,7 +72,7 @@ def recorded(
     record["sessions"].append(session)
     note_versions(record)
     if changes := surroundings.changes:
-        logger.warning("note: the run goes on with %s", changes)
+        logger.warning("note: the run resumes with %s", changes)
     write_json(run / RECORD_NAME, record)
     yield
     session["finished"] = now()
@@ -82,7 +82,7 @@ def recorded(
 def note_versions(record: Mapping[str, Any]) -> None:
     """Log how the installed versions differ from those that a recorded run started with."""
     if changes := version_changes(record["sessions"][0]["versions"]):
-        logger.warning("note: other versions than when the run began: %s", changes)
+        logger.warning("note: versions have changed since the run started: %s", changes)
 
 
 def read_record(run: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the settings of a run came to on this machine; ``auto`` leaves much of it open."""
+"""The values that settings such as ``auto`` resolve to on this machine."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,14 +13,14 @@ UNITS = {"processes": "process(es)", "threads": "thread(s)"}
 
 
 def resolved_precision(precision: str, device: torch.device) -> Precision:
-    """Return the arithmetic that a setting asks for on a device.
+    """Return the precision that a setting resolves to on a device.
 
     Args:
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``.
-        device: Where the network computes.
+        device: Device of the network.
 
     Raises:
-        ConfigurationError: The device cannot compute so.
+        ConfigurationError: The device does not support the precision.
     """
     on_gpu = device.type == "cuda"
     can = not on_gpu or torch.cuda.is_bf16_supported()
@@ -30,16 +30,17 @@ def resolved_precision(precision: str, device: torch.device) -> Precision:
         return "fp32"
     if not can:
         name = torch.cuda.get_device_name(device)
-        raise ConfigurationError(f"{name} cannot compute in bf16: give --precision fp32")
+        raise ConfigurationError(f"{name} does not support bf16: give --precision fp32")
     return "bf16"
 
 
 def changes_said(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say what a run goes on with that is not as it was; nothing where nothing changed.
+    """Describe which resolved values have changed; return an empty string if none has.
 
     Args:
-        before: What the settings came to; a part that was not recorded is left out.
-        now: What they come to now.
+        before: The values then. Names that are missing, because an earlier release did not record
+            them, are skipped.
+        now: The values now.
     """
     changed = [name for name in now if name in before and before[name] != now[name]]
     return ", ".join(

@@ -1,4 +1,4 @@
-"""A run's scores, read from its folder."""
+"""Scores of a run, read from its folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ JS = "jaccard_sim"
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run scored on the test split, for one metric.
+    """Scores of a run on the test split, for one metric.
 
     Attributes:
-        name: What to call the run.
-        by_task: float (tasks, tasks): row t, column k is the score on task k after task t; NaN
-            where k comes after t.
-        all_seen: float (tasks,): score on all classes seen so far, each sample counted once.
+        name: Name of the run in tables and plots.
+        by_task: float64 (tasks, tasks): row t, column k is the score on task k after task t; NaN
+            for k > t.
+        all_seen: float64 (tasks,): score on all classes seen so far, each sample counted once.
     """
 
     name: str
@@ -37,12 +37,12 @@ def read_results(path: Path, name: str | None = None, metric: str = PWJS) -> Run
 
     Args:
         path: The run's folder.
-        name: What to call the run; by default the folder's name.
-        metric: A name out of :data:`iirc_train.metrics.METRICS`.
+        name: Name of the run in tables and plots; by default the folder's name.
+        metric: Name of a metric in :data:`iirc_train.metrics.METRICS`.
 
     Raises:
-        ConfigurationError: The folder holds no run, its metrics are damaged, or the run evaluated
-            nothing yet.
+        ConfigurationError: The folder contains no run, its metrics are damaged, or the run has
+            no evaluation yet.
     """
     records = read_evaluations(path)
     if not records:
@@ -62,10 +62,10 @@ def read_results(path: Path, name: str | None = None, metric: str = PWJS) -> Run
 
 
 def read_evaluations(path: Path) -> Sequence[dict[str, Any]]:
-    """Read the evaluations on the test split that a run has made so far, none included.
+    """Read the evaluations on the test split that a run has made so far, if any.
 
     Raises:
-        ConfigurationError: The folder holds no run, or its metrics are damaged.
+        ConfigurationError: The folder contains no run, or its metrics are damaged.
     """
     records = read_metrics(path)
     for record in records:
@@ -80,4 +80,4 @@ def read_evaluations(path: Path) -> Sequence[dict[str, Any]]:
 
 
 def _damaged(path: Path, record: object) -> str:
-    return f"{path / METRICS_NAME} is damaged: it has the line {str(record)[:80]}"
+    return f"{path / METRICS_NAME} is damaged: it contains the line {str(record)[:80]}"

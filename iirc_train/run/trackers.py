@@ -1,4 +1,4 @@
-"""Following a run from outside: TensorBoard, Weights & Biases."""
+"""Experiment trackers: TensorBoard and Weights & Biases."""
 
 import uuid
 import warnings
@@ -20,21 +20,21 @@ WANDB_NAME = "wandb_id.txt"
 
 
 class Tracking(NamedTuple):
-    """Who follows a run; no part of its configuration, so it may change when the run goes on.
+    """The trackers of a run; not part of its configuration, so a resumed run may change them.
 
     Attributes:
-        tensorboard: Write TensorBoard's event files into the run's folder.
-        wandb_project: Project of Weights & Biases to log to; None for none.
+        tensorboard: Write TensorBoard event files into the run's folder.
+        wandb_project: Weights & Biases project to log to; None does not log there.
     """
 
     tensorboard: bool = True
     wandb_project: str | None = None
 
     def check_installed(self) -> None:
-        """Check that what was asked for is installed.
+        """Check that the packages of the requested trackers are installed.
 
         Raises:
-            ConfigurationError: It is not.
+            ConfigurationError: One is missing.
         """
         if self.wandb_project is not None:
             _import_wandb()
@@ -44,29 +44,30 @@ TENSORBOARD_ONLY = Tracking()
 
 
 class Tracker(Protocol):
-    """Something that is told a run's numbers."""
+    """Receives the scalars of a run."""
 
     def epoch_done(self, epoch: int, scalars: Mapping[str, float]) -> None:
-        """Take an epoch's numbers.
+        """Receive the scalars of an epoch.
 
         Args:
-            epoch: Number of the epoch, counted over all tasks.
-            scalars: Names and values.
+            epoch: Index of the epoch, counted over all tasks.
+            scalars: Name to value.
         """
 
     def task_done(self, task_id: int, scalars: Mapping[str, float]) -> None:
-        """Take what a model scores after a task."""
+        """Receive the evaluation scores after a task."""
 
 
 class TensorBoard:
-    """Event files for TensorBoard: curves over epochs, and over tasks.
+    """TensorBoard event files: curves over epochs and over tasks.
 
-    When they cannot be written any more, a warning says so and training goes on without them.
+    If a file cannot be written, it warns once and stops writing; training continues.
 
     Args:
-        folder: Where they go.
-        epoch: The epoch that comes next: what a killed run wrote of it and later ones is void.
-        task_id: The task that is to be evaluated next, likewise.
+        folder: Folder of the event files.
+        epoch: The next epoch. Events that a killed run wrote for it and for later ones are
+            discarded.
+        task_id: The next task to be evaluated; likewise.
     """
 
     def __init__(self, folder: Path, epoch: int, task_id: int) -> None:
@@ -83,7 +84,7 @@ class TensorBoard:
         self._add(self._tasks, scalars, task_id)
 
     def close(self) -> None:
-        """Write what is left."""
+        """Flush and close the event files."""
         for writer in (self._epochs, self._tasks):
             with self._failing_once():
                 writer.close()
@@ -100,14 +101,14 @@ class TensorBoard:
     def _failing_once(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # whatever the writer's thread has met
+        except Exception as error:  # the writer's thread may raise anything
             if not self._has_failed:
                 warnings.warn(f"TensorBoard's curves end here: {error}", stacklevel=2)
             self._has_failed = True
 
 
 class WeightsAndBiases:
-    """A run on Weights & Biases, the same one when training goes on.
+    """A run on Weights & Biases; a resumed run continues the same one.
 
     Args:
         run: The run's folder.
@@ -115,7 +116,7 @@ class WeightsAndBiases:
         config: The run's configuration.
 
     Raises:
-        ConfigurationError: The package ``wandb`` is not installed, or its service refuses.
+        ConfigurationError: The package ``wandb`` is not installed, or the service rejects the run.
     """
 
     def __init__(self, run: Path, project: str, config: ExperimentConfig) -> None:
@@ -135,8 +136,8 @@ class WeightsAndBiases:
             )
         except wandb.Error as error:
             raise ConfigurationError(
-                f"Weights & Biases: {error} To go on without the service, set WANDB_MODE=offline: "
-                "'wandb sync' sends it later"
+                f"Weights & Biases: {error} To train without the service, set WANDB_MODE=offline "
+                "and upload the run later with 'wandb sync'"
             ) from error
         self._run.define_metric("epoch/*", step_metric="epoch")
         self._run.define_metric("task/*", step_metric="task")
@@ -150,7 +151,7 @@ class WeightsAndBiases:
         self._run.log({"task": task_id, **{f"task/{k}": v for k, v in scalars.items()}})
 
     def close(self, kind: type[BaseException] | None, *error: object) -> None:
-        """Finish the run there; as failed where an error ended it."""
+        """Finish the run, marking it as failed if an error ended it."""
         self._run.finish(exit_code=0 if kind is None else 1)
 
 
@@ -168,17 +169,17 @@ def _import_wandb() -> Any:
 def trackers(
     tracking: Tracking, run: Path, config: ExperimentConfig, epoch: int, task_id: int
 ) -> Iterator[list[Tracker]]:
-    """Open what follows a run; of several processes the first one tells.
+    """Open the trackers of a run; only the first of several processes does.
 
     Args:
-        tracking: Who follows.
+        tracking: Which trackers to open.
         run: The run's folder.
         config: The run's configuration.
         epoch: See :class:`TensorBoard`.
-        task_id: Likewise.
+        task_id: See :class:`TensorBoard`.
 
     Raises:
-        ConfigurationError: Something that was asked for is not installed.
+        ConfigurationError: The package of a tracker is not installed.
     """
     with ExitStack() as stack:
         opened: list[Tracker] = []
@@ -194,7 +195,7 @@ def trackers(
 
 
 def _is_utf8(run: Path) -> bool:
-    """Tell whether TensorBoard can write into a folder; where it cannot, a warning says so."""
+    """Return whether TensorBoard can write into a folder, and warn if it cannot."""
     try:
         str(run).encode()
     except UnicodeEncodeError:
@@ -204,13 +205,13 @@ def _is_utf8(run: Path) -> bool:
 
 
 def epoch_scalars(split: str, record: Mapping[str, float]) -> dict[str, float]:
-    """Return what is shown of a split's numbers after an epoch."""
+    """Return the scalars of a split that trackers show after an epoch."""
     shown = {"loss": "loss", "lr": "learning rate", **shown_labels()}
     return {f"{split}/{shown[name]}": value for name, value in record.items() if name in shown}
 
 
 def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """Return what is shown of a model's evaluations after a task."""
+    """Return the scalars of a model's evaluations that trackers show after a task."""
     return {
         f"{record['split']} {label}/{_task_name(record['task'])}": record[name]
         for record in records

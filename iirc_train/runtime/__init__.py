@@ -1,1 +1,1 @@
-"""The process that a run lives in: other processes, signals, memory, progress."""
+"""What surrounds a run: other processes, signals, memory, random state, progress, logging."""

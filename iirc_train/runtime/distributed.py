@@ -1,6 +1,6 @@
-"""What processes of one run do together; with one process, nothing.
+"""Communication between the processes of one run; with one process, every function is local.
 
-Everything follows from PyTorch's default process group, which ``torchrun`` asks for.
+The processes are those of PyTorch's default process group, which ``torchrun`` requests.
 """
 
 import os
@@ -16,10 +16,10 @@ from iirc_data.errors import ConfigurationError
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """A context in which the processes that ``torchrun`` started know of each other.
+    """Initialize the process group inside the block if ``torchrun`` started this process.
 
     Args:
-        device: Where they compute: NCCL connects GPUs, Gloo processors.
+        device: Device of the network: NCCL connects GPUs, Gloo connects CPUs.
     """
     if not dist.is_torchelastic_launched() or dist.is_initialized():
         yield
@@ -32,27 +32,27 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
-    """Return this process's number."""
+    """Return the rank of this process; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_first_process() -> bool:
-    """Tell whether this process speaks for the run, even while no process group exists."""
+    """Return whether this is the first process of the run, even outside a process group."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def world_size() -> int:
-    """Return the number of processes."""
+    """Return the number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device of that name; ``"auto"`` is the GPU where there is one.
+    """Return a device by name; ``"auto"`` is the GPU if there is one, else the CPU.
 
-    Of several processes on a machine each gets a GPU of its own.
+    With several processes on a machine, each gets its own GPU.
 
     Raises:
-        ConfigurationError: There is no such device.
+        ConfigurationError: The device does not exist or is not supported.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,12 +66,12 @@ def choose_device(name: str) -> torch.device:
         raise ConfigurationError(f"device {name!r} is not supported: give cpu, cuda or auto")
     if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigurationError(
-            f"device {name!r} names one GPU for several processes: give cuda, and each has its own"
+            f"device {name!r} is one GPU for several processes: give cuda, so each gets its own"
         )
     number = int(os.environ.get("LOCAL_RANK", "0")) if device.index is None else device.index
     if number >= torch.cuda.device_count():
         raise ConfigurationError(
-            f"device {name!r} asked for, but torch sees {torch.cuda.device_count()} CUDA device(s)"
+            f"device {name!r} does not exist: torch sees {torch.cuda.device_count()} CUDA device(s)"
         )
     device = torch.device("cuda", number)
     torch.cuda.set_device(device)
@@ -79,13 +79,13 @@ def choose_device(name: str) -> torch.device:
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has called this function."""
     if world_size() > 1:
         dist.barrier()
 
 
 def total(value: torch.Tensor) -> torch.Tensor:
-    """Return the sum of all processes' values, without a gradient."""
+    """Return the sum of a tensor over all processes, detached from the graph."""
     value = value.detach().clone()
     if world_size() > 1:
         dist.all_reduce(value)
@@ -93,10 +93,10 @@ def total(value: torch.Tensor) -> torch.Tensor:
 
 
 def gathered(rows: torch.Tensor) -> torch.Tensor:
-    """Return the rows of all processes' tensors, the first process's first.
+    """Concatenate the rows of all processes, in order of rank.
 
     Args:
-        rows: (N, ...); N may differ between processes, the rest may not.
+        rows: (N, ...); only N may differ between processes.
     """
     if world_size() == 1:
         return rows
@@ -111,14 +111,14 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
 
 
 def broadcast_buffers(module: nn.Module) -> None:
-    """Give all processes the first one's buffers: running means of batches, for example."""
+    """Copy the buffers of the first process's module, such as running means, to all processes."""
     if world_size() > 1:
         for buffer in module.buffers():
             dist.broadcast(buffer, 0)
 
 
 def share_of(n: int) -> slice:
-    """Return this process's part of n things: consecutive, parts as equal as can be."""
+    """Return the slice of n items for this process: contiguous, sizes differ by at most 1."""
     part, rest = divmod(n, world_size())
     start = rank() * part + min(rank(), rest)
     return slice(start, start + part + (rank() < rest))

@@ -1,4 +1,4 @@
-"""A run that a sweep started never outlives the sweep: its standard input is its lifeline."""
+"""Runs started by a sweep end with the sweep: their standard input is their lifeline."""
 
 import os
 from collections.abc import Mapping
@@ -24,5 +24,5 @@ def end_with_lifeline() -> None:
 
 
 def _end_of_input() -> None:
-    while os.read(_STANDARD_INPUT, 1):  # sys.stdin would hold a lock that Python needs at its end
+    while os.read(_STANDARD_INPUT, 1):  # not sys.stdin: Python needs its lock to exit
         pass

@@ -1,9 +1,9 @@
-"""Lines of text on a console, exactly as they are."""
+"""Printing lines of text verbatim."""
 
 from rich.console import Console
 from rich.text import Text
 
 
 def print_line(console: Console, line: str) -> None:
-    """Print a line, however long; brackets and colons in names mean nothing in it."""
+    """Print a line verbatim: no wrapping, no markup, no emoji codes."""
     console.print(Text(line), soft_wrap=True)

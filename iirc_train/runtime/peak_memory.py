@@ -1,4 +1,4 @@
-"""How much memory this process has taken at most."""
+"""Peak memory of this process."""
 
 import sys
 
@@ -6,14 +6,14 @@ import torch
 
 
 def peak_memory(device: torch.device) -> dict[str, int]:
-    """Return the most memory that this process has held so far.
+    """Return the peak memory of this process so far, in bytes.
 
     Args:
-        device: Where it computes.
+        device: Device of the network.
 
     Returns:
-        ``peak_memory_bytes``, the largest resident set, on systems that tell it (not Windows);
-        on a GPU ``peak_gpu_memory_bytes`` too, the most that PyTorch's tensors took there.
+        ``peak_memory_bytes``, the largest resident set size, except on Windows, which does not
+        report it. On a GPU also ``peak_gpu_memory_bytes``, the most that PyTorch's tensors took.
     """
     peaks = {}
     if sys.platform != "win32":

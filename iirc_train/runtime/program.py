@@ -1,25 +1,25 @@
-"""The program that this process is: ``iirc``, or a script that adds methods and calls it."""
+"""How this process was started: as ``iirc``, or as a script that adds methods and calls it."""
 
 import sys
 from pathlib import Path
 
 OWN = ("-m", "iirc_train")
-"""What the Python interpreter is given to start the command ``iirc``."""
+"""Arguments with which the Python interpreter starts the command ``iirc``."""
 
 _OWN_NAMES = ("iirc", "iirc_train")
 
 
 def this_program() -> tuple[str, ...]:
-    """Return what the interpreter is given to start this program once more.
+    """Return the arguments with which the interpreter starts this program again.
 
-    A script that adds a method of its own and hands over to :func:`iirc_train.cli.app.main` is
-    started as it was, so that processes that a command starts know the method too.
+    A script that registers a method and then calls :func:`iirc_train.cli.app.main` is started as
+    that script, so the method is registered in the processes that a command starts, too.
     """
     main = sys.modules["__main__"]
     file, spec = getattr(main, "__file__", None), main.__spec__
     if file is None or not _is_same_file(sys.argv[0], file):
-        return OWN  # a notebook, or another program that calls the command
-    if spec is not None:  # python -m; of a package __main__ runs
+        return OWN  # a notebook, or another program that calls the command line
+    if spec is not None:  # python -m; for a package, __main__ runs
         return "-m", spec.name.removesuffix(".__main__")
     if Path(file).stem in _OWN_NAMES:
         return OWN
@@ -27,7 +27,7 @@ def this_program() -> tuple[str, ...]:
 
 
 def typed_program() -> list[str]:
-    """Return the words before its arguments with which this program was started by hand."""
+    """Return the words, before the arguments, that start this program on a command line."""
     program, file = this_program(), Path(sys.argv[0])
     if program[0] == "-m" and program != OWN:
         return ["python", *program]

@@ -24,7 +24,7 @@ from iirc_train.runtime.notes import logger
 
 
 class RunProgress(Protocol):
-    """Follows one run, in a ``with`` block."""
+    """Progress display of one run; used as a context manager."""
 
     def __enter__(self) -> Self: ...
 
@@ -65,10 +65,10 @@ class RunProgress(Protocol):
 
 
 def run_progress(console: Console | None, title: str, n_tasks: int, n_done: int) -> RunProgress:
-    """Return what follows a run.
+    """Return a progress display for a run.
 
     Args:
-        console: Where to show it; None logs it to the logger ``iirc_train``.
+        console: The console to show it on; None logs it to the logger ``iirc_train``.
         title: Name of the run.
         n_tasks: Number of its tasks.
         n_done: Number of tasks already trained.
@@ -131,7 +131,7 @@ class LoggedProgress:
 
 
 class _Bars(Progress):
-    """Bars, and a line below: beside them it would leave no room for the times."""
+    """Bars and a note on a line of its own, since the times take the rest of a bar's line."""
 
     note = ""
 
@@ -141,7 +141,7 @@ class _Bars(Progress):
 
 
 class _DoneColumn(ProgressColumn):
-    """How many of how many, of what takes so many steps."""
+    """Shows ``completed/total``, counted in units of ``steps`` steps."""
 
     def render(self, task: Task) -> Text:
         steps = task.fields["steps"]
@@ -150,13 +150,13 @@ class _DoneColumn(ProgressColumn):
 
 
 class TrainingProgress:
-    """Follows one run.
+    """Shows a run on a console: bars if :func:`can_draw_bars`, else a line per epoch and task.
 
     Args:
-        console: Where to show it.
+        console: The console.
         title: Name of the run.
         n_tasks: Number of its tasks.
-        n_done: Number of tasks that were learned before.
+        n_done: Number of tasks already trained.
     """
 
     def __init__(self, console: Console, title: str, n_tasks: int, n_done: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, and SIGTERM: training stops where it can go on from without a loss."""
+"""Ctrl-C and SIGTERM: training stops at the end of the epoch, after writing a checkpoint."""
 
 import os
 import signal
@@ -11,17 +11,18 @@ import torch
 from iirc_train.runtime.distributed import rank, total, world_size
 
 _STANDARD_ERROR = 2
-_ANSWER = b"\nstopping after this epoch, with a checkpoint; once more stops at once\n"
+_ANSWER = b"\nstopping after this epoch, with a checkpoint; a second signal stops at once\n"
 
 
 class StopRequest:
-    """Notes that the user asked to stop; asked a second time, it stops at once.
+    """Records a request to stop; a second request stops at once.
 
-    A context: within it Ctrl-C and SIGTERM are noted. One of each is not a second time: what
-    starts runs may pass on the Ctrl-C that a terminal sent to all.
+    A context manager that handles Ctrl-C and SIGTERM inside the block. Only the same signal twice
+    is a second request: a program that starts runs may forward as SIGTERM the Ctrl-C that the
+    terminal has already sent to every process.
 
     Args:
-        device: Where processes tell each other.
+        device: Device on which processes exchange whether to stop.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -31,7 +32,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
-            return self  # signals are the main thread's
+            return self  # only the main thread can handle signals
         for number in (signal.SIGINT, signal.SIGTERM):
             self._earlier[number] = signal.signal(number, self._note)
         return self
@@ -41,17 +42,17 @@ class StopRequest:
             signal.signal(number, handler)
 
     def check(self) -> bool:
-        """Tell whether to stop; all processes that train together are told the same."""
+        """Return whether to stop; the result is the same in all processes of the run."""
         asked = bool(self._signals)
         if world_size() > 1:
             asked = bool(total(torch.tensor(float(asked), device=self._device)))
         return asked
 
     def stop(self) -> None:
-        """End what this process does, as the signal would have.
+        """End the training as the signal would have.
 
         Raises:
-            KeyboardInterrupt: Always; its argument is the signal's number.
+            KeyboardInterrupt: Always; its argument is the signal number.
         """
         raise KeyboardInterrupt(*self._signals[:1] or [signal.SIGTERM])
 
@@ -60,4 +61,4 @@ class StopRequest:
             raise KeyboardInterrupt(number)
         self._signals.append(number)
         if rank() == 0 and len(self._signals) == 1:
-            os.write(_STANDARD_ERROR, _ANSWER)  # whatever else prints may be half-way through
+            os.write(_STANDARD_ERROR, _ANSWER)  # not print: the signal may interrupt one

@@ -1,1 +1,1 @@
-"""Training: the loop over tasks, what it works with, evaluation, starting and resuming a run."""
+"""Training: the loop over tasks, its components, evaluation, starting and resuming runs."""

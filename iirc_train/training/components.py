@@ -1,4 +1,4 @@
-"""What a run works with: data, method and buffer, and the loaders between them."""
+"""The components of a run: data, method and buffer, and the loaders between them."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -40,7 +40,7 @@ from iirc_train.runtime.random_state import (
 )
 from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 
-MEMORY_STREAM = 1  # tells the stream of memories from other things drawn from the seed
+MEMORY_STREAM = 1  # separates the stream of memories from other draws of the seed
 
 
 SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
@@ -49,7 +49,7 @@ SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 def task_sequences(
     config: ExperimentConfig, benchmark: Benchmark, store: ShardStore
 ) -> dict[SplitName, TaskSequence]:
-    """Return what a run's tasks show of each split."""
+    """Return the tasks of each split as the configuration defines them."""
     return {
         split: TaskSequence.from_table(
             benchmark,
@@ -73,14 +73,13 @@ class Experiment:
     Args:
         config: The run's configuration.
         buffer_dir: Folder of the replay buffer; None keeps it in memory.
-        precision: Arithmetic of the network instead of the configuration's: a run that is gone on
-            with may be given another one, and a repeated one the same.
+        precision: Precision that replaces the configuration's: a resumed run may change it, and a
+            repeated run keeps the original one.
 
     Attributes:
-        precision: What the network computes in, ``"fp32"`` or ``"bf16"``.
+        precision: Precision of the network, ``"fp32"`` or ``"bf16"``.
         network: Name of the network.
-        resumed: What the settings came to when the state that was loaded was saved; nothing in a
-            new experiment. See :attr:`resolved`.
+        resumed: :attr:`resolved` of the experiment whose state was loaded; empty in a new one.
 
     Raises:
         IIRCError: Configuration, benchmark or data are wrong.
@@ -114,7 +113,7 @@ class Experiment:
             config.model_copy(update={"network": self.network, "n_layers": None}),
         )
         check_network(self.method.net, self.network, size)
-        # images come channels-last: convolutions are faster with their weights likewise
+        # images are channels-last: convolutions are faster if their weights are, too
         self.method.to(self.device).to(memory_format=torch.channels_last)
         self.resumed: Mapping[str, Any] = {}
         self._precision_asked = precision is not None
@@ -142,7 +141,7 @@ class Experiment:
 
     @property
     def resolved(self) -> dict[str, Any]:
-        """What the settings came to here, by name; plain values."""
+        """What the settings resolve to on this machine: name to plain value."""
         return {
             "device": self.device.type,
             "precision": self.precision,
@@ -164,37 +163,37 @@ class Experiment:
 
     @property
     def class_names_to_idx(self) -> dict[str, int]:
-        """Index of each class, in order of appearance."""
+        """Class name to index, in order of appearance."""
         return self.splits[TRAIN].class_names_to_idx
 
     def view(self, split: SplitName, task_id: int) -> TaskView:
-        """Return what a task's epochs show of a split."""
+        """Return the view of a split that the epochs of a task show."""
         tasks = range(task_id + 1) if self.config.incremental_joint else task_id
         return self.splits[split].view(tasks)
 
     def task_data(self, task_id: int) -> TaskData:
-        """Return the data that a task introduces."""
+        """Return the training samples that a task introduces."""
         return TaskData(self.splits[TRAIN].view(task_id), self._reader())
 
     def memory_data(self, task_id: int) -> MemoryData:
-        """Return the memories of the buffer as they are now, with a task's labels."""
+        """Return the current memories of the buffer, with the labels visible in a task."""
         view = self.splits[TRAIN].view(task_id)
         return MemoryData(self.buffer, view, self._reader())
 
     def connect_network(self) -> None:
-        """Compile the network as it is now, where asked for; let the processes share its gradient.
+        """Compile the network if configured, and let the processes average its gradients.
 
-        To be called whenever a task was prepared, for that may change the network.
+        Call again after a task is prepared, because that may change the network.
         """
         if self.config.compile:
-            torch.compiler.reset()  # what earlier heads were compiled to counts against a limit
+            torch.compiler.reset()  # graphs of earlier heads count towards a limit
             self.method.net.compile()
         if world_size() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
             self.method.train_through(DistributedDataParallel(self.method.net, devices))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of all parts as tensors and plain values."""
+        """Return the state of all components as tensors and plain values."""
         return {
             **self._identity,
             "method": self.method.method_state_dict(),
@@ -206,9 +205,9 @@ class Experiment:
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        """What must not change while a run is broken off."""
+        """What must not change between two sessions of a run."""
         everything = range(self.n_tasks)
-        # the other free settings stand in it for earlier releases, which compare them
+        # earlier releases compare the other free settings, so those remain in it
         elsewhere = ("benchmark", "data", "device", "resident")
         settings = self.config.values()
         return {
@@ -233,13 +232,13 @@ class Experiment:
             n_samples = len(self.splits[TRAIN].view(task_id))
             if n_samples < world_size():
                 raise ConfigurationError(
-                    f"{name} shows {n_samples} training samples to {world_size()} process(es): "
+                    f"{name} has {n_samples} training samples for {world_size()} process(es): "
                     "use more samples per class, or another benchmark"
                 )
             if by_validation and not len(self.view(INTASK_VALID, task_id)):
                 raise ConfigurationError(
-                    f"{by_validation[0]} goes by in-task validation, of which {name} has no "
-                    "sample: raise the benchmark's intask_valid_ratio"
+                    f"{by_validation[0]} needs in-task validation samples, and {name} has none: "
+                    "raise the benchmark's intask_valid_ratio"
                 )
 
     def _check_image_sizes(self) -> None:
@@ -257,12 +256,12 @@ class Experiment:
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state; only a new experiment can.
+        """Load a state into a new experiment.
 
         Raises:
-            CheckpointError: The state is of other data, or another method's or network's.
-            ConfigurationError: The device cannot compute in the state's precision.
-            BufferStorageError: The buffer's folder lacks the memories.
+            CheckpointError: The state belongs to other data, another method or another network.
+            ConfigurationError: The device does not support the state's precision.
+            BufferStorageError: The buffer's folder lacks the state's memories.
         """
         for name, ours in self._identity.items():
             theirs = state.get(name, ours) if name == "transforms" else state[name]
@@ -270,8 +269,8 @@ class Experiment:
                 ours, theirs = _defining(ours), _defining(theirs)
             if theirs != ours:
                 raise CheckpointError(
-                    f"the run was begun with another {name} ({_shown(theirs, ours)}, now "
-                    f"{_shown(ours, theirs)}): give the same one back"
+                    f"the run started with another {name} ({_shown(theirs, ours)}, now "
+                    f"{_shown(ours, theirs)}): resume it with the original one"
                 )
         self._take_over_resolved(state)
         self.method.load_method_state_dict(state["method"])
@@ -279,8 +278,8 @@ class Experiment:
         set_random_state(state["random"])
 
     def _take_over_resolved(self, state: Mapping[str, Any]) -> None:
-        """Compute as the state's run did, but for what was asked to change."""
-        before = dict(state.get("resolved", {}))  # earlier releases have none
+        """Adopt the resolved values of a state, except those that were asked to change."""
+        before = dict(state.get("resolved", {}))  # earlier releases saved none
         if "decoder" in before:
             before["decoder"] = current_decoder_name(before["decoder"])
         if "network" in before:
@@ -289,7 +288,7 @@ class Experiment:
         if before.get("network", self.network) != self.network:
             raise CheckpointError(
                 f"the run trains the network {before['network']}, here it would be {self.network}: "
-                "go on with the benchmark, method and version of this package that it began with"
+                "resume it with the benchmark, method and version of this package it started with"
             )
         if "precision" in before and not self._precision_asked:
             self._use_precision(before["precision"])
@@ -298,7 +297,7 @@ class Experiment:
             torch.set_num_threads(threads)
 
     def training_loader(self, view: TaskView) -> Loader:
-        """Return the loader of a view's epochs, memories mixed in where the method wants so."""
+        """Return the loader of a view's epochs, with memories mixed in if the method asks."""
         replay = None
         if self.method.replay_in_batches and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
@@ -314,11 +313,11 @@ class Experiment:
         )
 
     def evaluation_loader(self, view: TaskView, *, resident: bool | None = False) -> Loader:
-        """Return a loader of this process's part of a view, in order, not augmented.
+        """Return a loader of this process's part of a view, in order, without augmentation.
 
         Args:
             view: The samples.
-            resident: Keep decoded images for further epochs; None decides by size.
+            resident: Keep decoded images for later epochs; None decides by size.
         """
         part = share_of(len(view))
         mine = view.subset(np.arange(part.start, part.stop))
@@ -330,20 +329,23 @@ class Experiment:
         return ImageReader(self.store, self.transforms, self.decoder, self.device, seed)
 
     def memory_batches(self, view: TaskView, first_batch: int = 0) -> Iterator[Batch] | None:
-        """Return an endless stream of memories, for methods that do not mix them in batches.
+        """Return an endless stream of memories, for methods that do not mix them into batches.
 
         Args:
-            view: What the task shows.
-            first_batch: How many batches of the stream were used before.
+            view: The task's view.
+            first_batch: Number of batches of the stream already used.
 
         Returns:
-            The stream; None where memories come in batches, or there are none.
+            The stream; None if the method mixes memories into batches, or there are none.
+
+        Raises:
+            ConfigurationError: There are fewer memories than processes.
         """
         if self.method.replay_in_batches or not len(self.buffer):
             return None
         if len(self.buffer) < world_size():
             raise ConfigurationError(
-                f"{len(self.buffer)} memories cannot be shared by {world_size()} processes: keep "
+                f"{len(self.buffer)} memories cannot be split among {world_size()} processes: keep "
                 "more memories, or use fewer processes"
             )
         key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
@@ -355,13 +357,13 @@ class Experiment:
 def _share_of_batch(batch_size: int) -> int:
     if batch_size % world_size():
         raise ConfigurationError(
-            f"batch_size {batch_size} cannot be shared evenly by {world_size()} processes"
+            f"batch_size {batch_size} is not a multiple of the number of processes, {world_size()}"
         )
     return batch_size // world_size()
 
 
 def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that define a run; those of later releases are as if left out."""
+    """Return the settings that define a run, with defaults for those it was saved without."""
     free = ExperimentConfig.free_settings()
     fields = ExperimentConfig.model_fields
     defaults = {name: fields[name].default for name in ExperimentConfig.setting_names()}
@@ -370,7 +372,7 @@ def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(value: Any, other: Any) -> str:
-    """Show a value, or only what differs of one with many parts."""
+    """Return a value as text; of two dictionaries only the items that differ."""
     if isinstance(value, dict) and isinstance(other, dict):
         return ", ".join(
             f"{k}: {value[k]}" for k in value if k not in other or other[k] != value[k]

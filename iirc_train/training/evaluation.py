@@ -1,4 +1,4 @@
-"""What a method predicts on a view, and how good that is."""
+"""Evaluation: metrics and confusion counts of a method on a view."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -15,15 +15,15 @@ from iirc_train.run.confusion import Confusion
 from iirc_train.runtime.distributed import gathered, total
 
 MakeLoader = Callable[[TaskView], Iterable[Batch]]
-"""Makes a loader that shows this process's part of a view in order, as for evaluation."""
+"""Makes a loader of this process's part of a view, in order and without augmentation."""
 
 
 class Evaluation(NamedTuple):
-    """What a method does on one split.
+    """Evaluation of a method on one split.
 
     Attributes:
         records: A record per task, then one with task ``"all"``, in which each sample counts once.
-        confusion: Of all the samples.
+        confusion: Confusion counts over all samples.
     """
 
     records: list[dict[str, Any]]
@@ -51,11 +51,11 @@ def evaluate_after_task(
         method: The method.
         splits: The tasks of each split.
         after_task: Latest task seen.
-        make_loader: Reads images.
+        make_loader: Makes the loader of a view.
 
     Returns:
-        The records of post-task validation, if it has any sample, then those of the test split;
-        and the test split's confusion.
+        The records of post-task validation, if it has samples, followed by those of the test
+        split; and the confusion counts of the test split.
     """
     records: list[dict[str, Any]] = []
     if len(splits[POSTTASK_VALID].view(range(after_task + 1))):
@@ -74,15 +74,15 @@ def evaluate_tasks(
 ) -> Evaluation:
     """Evaluate a method on every task seen so far, and on all their classes together.
 
-    Each image is predicted once, though several tasks may show it. Several processes, which all
-    call this, share the work.
+    Each image is predicted once, even if several tasks show it. All processes must call this
+    function, and share the work.
 
     Args:
-        method: The method; left as it is.
+        method: The method; not changed.
         sequence: The tasks of one split, with complete information.
         split: Name of the split, for the records.
         after_task: Latest task seen.
-        make_loader: Reads images.
+        make_loader: Makes the loader of a view.
     """
     everything = sequence.view(range(after_task + 1))
     n = everything.n_seen_classes

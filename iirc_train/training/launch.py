@@ -1,4 +1,4 @@
-"""Beginning a run, going on with one, and doing one again."""
+"""Starting, resuming and repeating runs."""
 
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
@@ -24,7 +24,7 @@ from iirc_train.training.same_run import changes_to
 from iirc_train.training.trainer import Training
 
 CHANGEABLE = ExperimentConfig.free_settings() | {"precision"}
-"""Settings that may be given when a run goes on; asked for, another precision is taken."""
+"""Settings that a resumed run may change."""
 
 
 def run_experiment(
@@ -39,7 +39,7 @@ def run_experiment(
 
     Args:
         config: The run's configuration.
-        output: Folder for the run; must not hold one yet.
+        output: Folder for the run; must not contain a run.
         console: Where progress and notes are shown; None logs them to ``iirc_train``.
         tracking: What else follows the run.
         reference: Record of a run that saw the same data, as
@@ -51,7 +51,7 @@ def run_experiment(
     Raises:
         IIRCError: Configuration, benchmark or data are wrong.
     """
-    tracking.check_installed()  # before there is a folder that a second try would not begin in
+    tracking.check_installed()  # before a folder exists, which a second attempt would refuse
     config = config.with_absolute_places()
     precision = None
     if reference is not None and config.precision == "auto":
@@ -79,29 +79,28 @@ def resume_experiment(
     tracking: Tracking = TENSORBOARD_ONLY,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Go on with a run from its last checkpoint; a finished run is left as it is.
+    """Resume a run from its last checkpoint; a finished run is not changed.
 
     Args:
         output: The run's folder.
         console: Where progress and notes are shown; None logs them to ``iirc_train``.
         tracking: What else follows the run.
-        changes: Settings with which it goes on instead of its own, :data:`CHANGEABLE` ones: the
-            new place of the same data and benchmark, the machine, the precision. They are kept
-            for the next time.
+        changes: Settings, from :data:`CHANGEABLE`, that replace the run's own: new places of the
+            same data and benchmark, the machine, the precision. They are saved with the run.
 
     Returns:
         The run's folder.
 
     Raises:
-        ConfigurationError: The folder holds no run, its data is not where it was, or a setting
-            may not change.
-        CheckpointError: The checkpoint is damaged, or of other data.
+        ConfigurationError: The folder contains no run, its data has moved, or a setting may not
+            change.
+        CheckpointError: The checkpoint is damaged, or belongs to other data.
         IIRCError: Benchmark or data are wrong.
     """
-    run, begun = RunDirectory.open(output)
-    config, precision = _changed(begun, changes or {})
+    run, saved = RunDirectory.open(output)
+    config, precision = _changed(saved, changes or {})
     if is_finished(output) and config.missing_places():
-        return output  # it needs its data no more
+        return output  # a finished run no longer needs its data
     _check_places(config, changes or {})
     with (
         notes_on(console),
@@ -113,7 +112,7 @@ def resume_experiment(
             check_same_data(read_record(output), experiment.seen_data)
         training = Training(experiment, run)
         training.restore()
-        if config != begun and not training.is_finished:
+        if config != saved and not training.is_finished:
             run.remember(config)
         training.run(console, tracking)
     return output
@@ -127,7 +126,7 @@ def repeat_experiment(
     tracking: Tracking = TENSORBOARD_ONLY,
     changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Train once more what a run trained; on the same machine the results are the same bits.
+    """Train a run again; on the same machine the results are bitwise equal.
 
     Args:
         run: Folder of the run.
@@ -140,11 +139,11 @@ def repeat_experiment(
         The new run's folder.
 
     Raises:
-        ConfigurationError: The folder holds no run, or the data is another now.
+        ConfigurationError: The folder contains no run, or its data has changed.
         IIRCError: Benchmark or data are wrong.
     """
-    _, begun = RunDirectory.open(run)
-    config, precision = _changed(begun, changes or {})
+    _, saved = RunDirectory.open(run)
+    config, precision = _changed(saved, changes or {})
     _check_places(config, changes or {})
     if precision is not None:
         config = config.model_copy(update={"precision": precision})
@@ -159,7 +158,7 @@ def continue_experiment(
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
 ) -> Path:
-    """Begin a run, or go on with the one that was begun so; a finished run is left as it is.
+    """Start a run, or resume the run in the folder; a finished run is not changed.
 
     Args:
         config: The run's configuration.
@@ -171,7 +170,7 @@ def continue_experiment(
         The run's folder.
 
     Raises:
-        ConfigurationError: The folder holds a run with other settings.
+        ConfigurationError: The folder contains a run with other settings.
         IIRCError: Configuration, benchmark or data are wrong.
     """
     if not (output / CONFIG_NAME).exists():
@@ -185,11 +184,11 @@ def continue_experiment(
 
 
 def check_changeable(option: str, names: Iterable[str]) -> None:
-    """Check that settings may be given for a run that was begun.
+    """Check that an existing run may change the given settings.
 
     Args:
-        option: How the run is given, for the error.
-        names: The settings' names.
+        option: Option that names the run, for the error.
+        names: Names of the settings.
 
     Raises:
         ConfigurationError: One of them defines the run.
@@ -197,22 +196,22 @@ def check_changeable(option: str, names: Iterable[str]) -> None:
     if wrong := [name for name in names if name not in CHANGEABLE]:
         options = [f"--{name.replace('_', '-')}" for name in sorted(CHANGEABLE)]
         raise ConfigurationError(
-            f"{option} takes the settings of the run, not {', '.join(wrong)}: give no option but "
+            f"{option} uses the settings of the run, not {', '.join(wrong)}: give only "
             f"{', '.join(options)}, --tensorboard and --wandb-project"
         )
 
 
 def _changed(
-    begun: ExperimentConfig, changes: Mapping[str, Any]
+    saved: ExperimentConfig, changes: Mapping[str, Any]
 ) -> tuple[ExperimentConfig, str | None]:
-    """Return the configuration with changes, and the precision where it is among them.
+    """Return the changed configuration, and the precision if that is among the changes.
 
-    The precision with which a run goes on stands in its checkpoint; its configuration keeps the
-    one that it began with.
+    The checkpoint holds the precision that a run resumes with; its configuration keeps the one
+    that it started with.
     """
-    check_changeable("a run that was begun", changes)
-    changed = ExperimentConfig.parse({**begun.values(), **changes})
-    config = changed.model_copy(update={"precision": begun.precision}).with_absolute_places()
+    check_changeable("a run that was started", changes)
+    changed = ExperimentConfig.parse({**saved.values(), **changes})
+    config = changed.model_copy(update={"precision": saved.precision}).with_absolute_places()
     return config, changed.precision if "precision" in changes else None
 
 
@@ -220,5 +219,5 @@ def _check_places(config: ExperimentConfig, given: Container[str]) -> None:
     for name, path in config.missing_places().items():
         if name not in given:
             raise ConfigurationError(
-                f"the run's {name} is not at {path}: if it moved, say where it is with --{name}"
+                f"the run's {name} is not at {path}: if it moved, give its new place with --{name}"
             )

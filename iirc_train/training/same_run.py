@@ -1,4 +1,4 @@
-"""Whether a folder holds a run that other settings mean too, and what to go on with then."""
+"""Comparing the run in a folder with settings: same run or not, and what to resume it with."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         config: The settings.
 
     Returns:
-        The free settings that are given and differ from the run's: places and the machine.
+        The settings to resume the run with: places and machine settings that differ from its own.
 
     Raises:
-        ConfigurationError: The run has other settings, or saw other data than the settings name.
-        IIRCError: There is no such data or benchmark.
+        ConfigurationError: The run has other settings, or was trained on other data.
+        IIRCError: The data or the benchmark does not exist.
     """
-    begun = RunDirectory.open(folder)[1]
-    before, now = begun.values(), config.values()
+    saved = RunDirectory.open(folder)[1]
+    before, now = saved.values(), config.values()
     if any(before[name] != now[name] for name in ALTERNATIVES):
         size = image_size(load_benchmark(config.benchmark))
         before, now = with_named_network(before, size), with_named_network(now, size)
@@ -42,9 +42,9 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
             "the folder"
         )
     changes = {name: now[name] for name in different if now[name] is not None}
-    if "data" in changes and is_same_data(begun.data, config.data):
+    if "data" in changes and is_same_data(saved.data, config.data):
         del changes["data"]
-    if "benchmark" in changes and is_same_benchmark(begun.benchmark, config.benchmark):
+    if "benchmark" in changes and is_same_benchmark(saved.benchmark, config.benchmark):
         del changes["benchmark"]
     if changes.keys() & {"data", "benchmark"} and (folder / RECORD_NAME).exists():
         store = ShardStore.open(config.data)

@@ -1,4 +1,4 @@
-"""A task's data and memories as methods see them: the published attributes over the loader."""
+"""The samples and memories of a task as methods see them: published attributes, our loaders."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,13 +25,13 @@ NOTHING = np.empty(0, np.int64)
 
 @dataclass(frozen=True)
 class ImageReader:
-    """How images are read.
+    """Makes loaders that share shards, transforms, decoder, device and seed.
 
     Attributes:
-        store: The shards that hold a task's samples.
-        transforms: How images are shown.
+        store: The shards with the samples.
+        transforms: Transforms for training and for evaluation.
         decoder: What decodes them.
-        device: Where batches are wanted.
+        device: Device of the batches.
         seed: Seed of order and augmentation.
     """
 
@@ -54,17 +54,17 @@ class ImageReader:
         replay_multiplier: float = 1.0,
         resident: bool | None = False,
     ) -> Loader:
-        """Return a loader of a view's samples and memories.
+        """Return a loader of the samples of a view and of memories.
 
         Args:
             view: The samples.
             batch_size: Samples per batch and process.
             replay: The memories.
-            augment: Show images as for training.
+            augment: Apply the training transforms instead of those for evaluation.
             shuffle: Draw a new order each epoch.
-            endless: Make epochs stretches of an endless stream; see :func:`make_loader`.
-            shared: Each process shows its part; otherwise each shows everything.
-            replay_multiplier: How often an epoch shows each memory.
+            endless: Make epochs sections of an endless stream; see :func:`make_loader`.
+            shared: Each process loads its part; otherwise each loads everything.
+            replay_multiplier: Number of times an epoch shows each memory, on average.
             resident: Keep decoded images on the device; None decides by size.
         """
         return make_loader(
@@ -87,13 +87,13 @@ class ImageReader:
 
 
 class _Augmented:
-    """Data whose images are augmented, except in a context."""
+    """Data whose images are augmented, except inside :meth:`disable_augmentations`."""
 
     _augment = True
 
     @contextmanager
     def disable_augmentations(self) -> Iterator[None]:
-        """A context in which images come as for evaluation."""
+        """Apply the transforms for evaluation inside the block."""
         before, self._augment = self._augment, False
         try:
             yield
@@ -106,7 +106,7 @@ class TaskData(_Augmented):
 
     Args:
         view: The task's view.
-        reader: How images are read; its seed shuffles ``get_image_indices_by_cla`` too.
+        reader: Makes the loaders; its seed also shuffles ``get_image_indices_by_cla``.
     """
 
     def __init__(self, view: TaskView, reader: ImageReader) -> None:
@@ -124,20 +124,20 @@ class TaskData(_Augmented):
         return len(self.view)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
-        """Return an image as the network gets it, float32 (3, H, W), and its labels."""
+        """Return an image as network input, float32 (3, H, W), and its labels."""
         (batch,) = self.loader(np.array([index]), 1)
         return (batch.images[0], *self.get_labels(index))
 
     def get_item(self, index: int) -> tuple[Image.Image, str, str]:
-        """Return an image as it is stored, RGB, and its labels."""
+        """Return the stored image, in RGB and not transformed, and its labels."""
         sample_id = int(self.view.sample_ids[index])
         store = self._reader.store
         image = decode(store.read(sample_id), lambda: store.name(sample_id))
         return (image, *self.get_labels(index))
 
     def get_labels(self, index: int) -> tuple[str, str]:
-        """Return a sample's visible labels, ``NO_LABEL_PLACEHOLDER`` for none."""
-        names = [*self.view.class_names, NO_LABEL_PLACEHOLDER]  # -1 is the last
+        """Return the two visible labels of a sample, ``NO_LABEL_PLACEHOLDER`` where it has none."""
+        names = [*self.view.class_names, NO_LABEL_PLACEHOLDER]  # -1, no label, indexes the last
         first, second = self.view.labels[index].tolist()
         return names[first], names[second]
 
@@ -148,9 +148,9 @@ class TaskData(_Augmented):
 
         Args:
             cla: Name of the class.
-            num_samples: At most so many; -1 for all.
-            shuffle: In an order drawn from the seed and the class; else the first in the order of
-                the published dataset, ascending.
+            num_samples: Largest number of indices to return; -1 for all.
+            shuffle: Shuffle by the seed and the class; otherwise return the first indices in the
+                order of the published dataset, ascending.
         """
         class_index = self.view.class_names.index(cla)
         first = None if num_samples < 0 else num_samples
@@ -161,12 +161,12 @@ class TaskData(_Augmented):
         return generator.permutation(indices)[:first]
 
     def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
-        """Iterate over some samples in the given order, decoded in batches."""
+        """Iterate over the given samples in the given order, in batches."""
         view = self.view.subset(indices)
         return iter(self._reader.loader(view, batch_size, augment=self._augment))
 
     def encoded(self, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        """Return an encoded image, RGB or grayscale, and its height and width."""
+        """Return an encoded image, RGB or grayscale, uint8 (bytes,); and its height and width."""
         sample_id = int(self.view.sample_ids[index])
         table = self._reader.store.table
         size = int(table.height[sample_id]), int(table.width[sample_id])
@@ -174,12 +174,12 @@ class TaskData(_Augmented):
 
 
 class MemoryData(_Augmented):
-    """The memories of a buffer as they are now, with the published attributes that methods use.
+    """The current memories of a buffer, with the published attributes that methods use.
 
     Args:
         buffer: The replay buffer.
-        view: The current task's view: its seen classes are the targets.
-        reader: How images are read.
+        view: The current task's view; the targets are its seen classes.
+        reader: Makes the loaders.
     """
 
     def __init__(self, buffer: BufferBase, view: TaskView, reader: ImageReader) -> None:
@@ -194,12 +194,12 @@ class MemoryData(_Augmented):
         return len(self._memories)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
-        """Return a memory as the network gets it, float32 (3, H, W), and its labels."""
+        """Return a memory as network input, float32 (3, H, W), and its labels."""
         (batch,) = self.loader(np.array([index]), 1)
         return (batch.images[0], *self._buffer[index][1:])
 
     def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
-        """Iterate over some memories in the given order, decoded in batches."""
+        """Iterate over the given memories in the given order, in batches."""
         chosen = self._memories.subset(indices)
         return iter(
             self._reader.loader(self._no_samples, batch_size, chosen, augment=self._augment)
@@ -208,14 +208,14 @@ class MemoryData(_Augmented):
     def endless_batches(
         self, batch_size: int, first_batch: int = 0, *, resident: bool | None = None
     ) -> Iterator[Batch]:
-        """Iterate over all memories without end: pass after pass, each shuffled.
+        """Iterate over all memories endlessly, in passes that are each shuffled.
 
-        Every batch is full; it may begin in one pass and end in the next. Where there are fewer
-        memories than a batch holds, every batch is one pass.
+        Every batch is full: it may span the end of one pass and the start of the next. If there
+        are fewer memories than a batch needs, every batch is one pass.
 
         Args:
             batch_size: Memories per batch and process; processes share each batch.
-            first_batch: How many batches to leave out at the beginning.
+            first_batch: Number of batches to skip at the start.
             resident: Keep decoded images on the device; None decides by size.
         """
         loader = self._reader.loader(

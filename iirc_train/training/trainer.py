@@ -1,4 +1,4 @@
-"""The training loop: view → loader → method ↔ buffer → metrics. Knows no method by name."""
+"""The training loop: view → loader → method ↔ buffer → metrics, the same for every method."""
 
 import math
 import time
@@ -39,11 +39,11 @@ HERDING_BATCH_SIZE = 128
 
 
 class Position(NamedTuple):
-    """Where a run stands.
+    """Position of a run.
 
     Attributes:
-        task_id: The task that comes next.
-        epochs: How many of its epochs are done.
+        task_id: The next task.
+        epochs: Number of its epochs already trained.
     """
 
     task_id: int = 0
@@ -84,7 +84,7 @@ class Training:
         if run.checkpoint.exists():
             state = load_checkpoint(run.checkpoint)
             if "experiment" not in state:
-                raise CheckpointError(f"{run.checkpoint} is no checkpoint of a run")
+                raise CheckpointError(f"{run.checkpoint} is not a checkpoint of a run")
             with taking_over(run.checkpoint):
                 task_id, epochs = map(int, state["position"])
                 self.position = Position(task_id, epochs)
@@ -94,8 +94,8 @@ class Training:
         else:
             if run.has_results():
                 raise CheckpointError(
-                    f"{run.path} holds results but no {run.checkpoint.name}: bring it back, or "
-                    "begin anew in another folder"
+                    f"{run.path} holds results but no {run.checkpoint.name}: restore that file, or "
+                    "start the run again in another folder"
                 )
             experiment.buffer.load_buffer_state_dict({"generation": 0, "counts": {}})
             run.rewind({})
@@ -140,10 +140,10 @@ class Training:
                     self._stop.stop()
 
     def learn_task(self, progress: RunProgress) -> None:
-        """Train on the task that comes next, or go on with it; then choose its memories.
+        """Train on the next task, resuming after the epochs already trained; then choose memories.
 
         Raises:
-            TrainingError: The loss is no number any more.
+            TrainingError: The loss became NaN or infinite.
         """
         experiment = self.experiment
         task_id, epochs_done = self.position
@@ -223,11 +223,11 @@ class Training:
 
     def _last_checkpoint(self) -> str:
         if not self.run_directory.checkpoint.exists():
-            return "there is no checkpoint yet"
+            return "There is no checkpoint yet"
         task_id, epochs = self.position
         return (
-            f"The last checkpoint, {self.run_directory.checkpoint}, is that of task {task_id} "
-            f"after {epochs} epochs"
+            f"The last checkpoint, {self.run_directory.checkpoint}, is of task {task_id} after "
+            f"{epochs} epochs"
         )
 
     def _end_epoch(self, task_id: int, epoch: int, metrics: dict[str, float] | None) -> None:
@@ -250,7 +250,7 @@ class Training:
             self._best = {"metric": metric, "net": copied}
 
     def _evaluate(self, task_id: int) -> dict[str, float]:
-        """Validate and test on every task seen so far, and on all their classes together.
+        """Evaluate on every task seen so far and over all their classes; write the results.
 
         Returns:
             The test metrics over all seen classes, each sample counted once.
@@ -288,10 +288,10 @@ def train_epoch(experiment: Experiment, loader: Loader, progress: RunProgress) -
     """Train on every batch of a loader.
 
     Returns:
-        Mean loss and metrics of what the network said before each step.
+        Mean loss, and metrics of the predictions made before each step.
 
     Raises:
-        TrainingError: The loss of a step is no finite number; the message names the first such.
+        TrainingError: The loss of a step is NaN or infinite; the message names the first such step.
     """
     method = experiment.method
     method.train()

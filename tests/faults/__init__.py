@@ -1,1 +1,1 @@
-"""Broken and hostile input, killed processes, full disks, long runs: nothing may be lost."""
+"""Fault tests: broken and hostile input, killed processes, full disks, long runs."""

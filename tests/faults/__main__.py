@@ -20,11 +20,11 @@ def main(
     kills: Annotated[int, typer.Option(help="Kills of each command.")] = 30,
     failures: Annotated[int, typer.Option(help="Failing writes of each command.")] = 10,
     damages: Annotated[int, typer.Option(help="Lost or altered files of each command.")] = 10,
-    only: Annotated[list[str] | None, typer.Option(help="Only commands of this name.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of all that is random.")] = 0,
-    report: Annotated[Path, typer.Option(help="Where figures go, as JSON.")] = Path("faults.json"),
+    only: Annotated[list[str] | None, typer.Option(help="Only the command of this name.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    report: Annotated[Path, typer.Option(help="JSON file for the counts.")] = Path("faults.json"),
 ) -> None:
-    """Kill, starve and cheat every command; print what was hit and what was lost."""
+    """Kill every command, fail its writes and damage its files; print the counts and problems."""
     console = Console()
     tallies: dict[str, Tally] = {}
     with tempfile.TemporaryDirectory(prefix="iirc-faults-") as name:

@@ -1,4 +1,4 @@
-"""Commands that are killed, starved and cheated again and again, and must end as if unharmed."""
+"""Commands are killed, their writes fail, their files are damaged: the result must not change."""
 
 import hashlib
 import random
@@ -20,7 +20,7 @@ from tests.faults.saboteur import NOTHING, SIGNALS, End, Fate, random_failure, r
 
 ENDS_OF_KILLED = {-SIGNALS["KILL"], -SIGNALS["TERM"], 128 + SIGNALS["TERM"]}  # 143: orderly
 KILLS_PER_ROUND = 5
-UNGUARDED = {"confusion"}  # whose files have checksums of their own, for who reads them
+UNGUARDED = {"confusion"}  # its files have their own checksums, verified when they are read
 
 Words = tuple[str, list[str]]
 """An entry point and its arguments."""
@@ -28,12 +28,12 @@ Words = tuple[str, list[str]]
 
 @dataclass(frozen=True)
 class Command:
-    """A command whose faults are tried.
+    """A command under test.
 
     Attributes:
-        name: What to call it.
-        words: Given the folder that it writes to, its entry point and arguments.
-        content: What must be the same at the end, whatever happened.
+        name: Name of the command.
+        words: Maps the folder that it writes to, to its entry point and arguments.
+        content: Maps that folder to the content that must be the same after any faults.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Command:
 
 @dataclass
 class Tally:
-    """What was done to a command, and what came of it."""
+    """Counts of the faults of a command, and the problems they caused."""
 
     kills: int = 0
     failures: int = 0
@@ -54,7 +54,7 @@ class Tally:
 
 
 class Campaign:
-    """One command's trials, against the end of an unbroken run."""
+    """Fault trials of one command, compared with the result of an uninterrupted run."""
 
     def __init__(self, command: Command, folder: Path, seed: int) -> None:
         self.command = command
@@ -72,7 +72,7 @@ class Campaign:
         self._expected = command.content(self._out)
 
     def kill(self, n: int) -> None:
-        """Kill the command so many times; after every few kills let it come to its end."""
+        """Kill the command n times; let it finish after every ``KILLS_PER_ROUND`` kills."""
         while self.tally.kills < n:
             self._clear()
             for _ in range(KILLS_PER_ROUND):
@@ -89,7 +89,7 @@ class Campaign:
             self._finish("after kills")
 
     def fail(self, n: int) -> None:
-        """Let so many writes fail: the command says so in a line, and goes on when run again."""
+        """Fail n writes: the command must report each in one line, and resume when run again."""
         for _ in range(n):
             self._clear()
             fate = random_failure(self._chance, self._writes)
@@ -100,7 +100,7 @@ class Campaign:
             self._finish(f"after {fate}")
 
     def damage(self, n: int) -> None:
-        """Lose or alter a file of a half-finished run: it is refused, or the end is right."""
+        """Damage a file of an interrupted run n times: it is rejected, or the result is right."""
         for _ in range(n):
             self._clear()
             n_writes = len(self._writes)
@@ -123,8 +123,8 @@ class Campaign:
             else:
                 try:
                     if self.command.content(self._out) != self._expected:
-                        self._note(f"{what}: unnoticed, and the end is another")
-                except IIRCError:  # of a run that was finished already: who reads it is told
+                        self._note(f"{what}: unnoticed, and the result differs")
+                except IIRCError:  # the run had finished: readers get the error
                     self.tally.refused += 1
 
     def _run(self, fate: Fate = NOTHING) -> End:
@@ -137,13 +137,13 @@ class Campaign:
     def _finish(self, when: str) -> None:
         end = self._run()
         if end.status and not end.was_finished:
-            self._note(f"{when}: cannot go on: {end.status} {end.told[-600:]}")
+            self._note(f"{when}: cannot resume: {end.status} {end.told[-600:]}")
             return
         try:
             if self.command.content(self._out) != self._expected:
-                self._note(f"{when}: the end is another")
+                self._note(f"{when}: the result differs")
         except IIRCError as error:
-            self._note(f"{when}: the end is not readable: {error}")
+            self._note(f"{when}: the result is not readable: {error}")
 
     def _alter(self, path: Path) -> str:
         data = bytearray(path.read_bytes())
@@ -161,18 +161,18 @@ class Campaign:
         self.tally.problems.append(f"{self.command.name}: {problem}")
 
 
-# --- what must be the same --------------------------------------------------------------------
+# --- content to compare ------------------------------------------------------------------------
 
 
 def dataset_content(out: Path) -> object:
-    """Return the digests of a dataset's files, each compared with its manifest too."""
+    """Return the problems that verifying a dataset finds, and the digests of its files."""
     problems = verify(out, workers=1).problems
     names = ["manifest.json", "index.npz", *(str(p.relative_to(out)) for p in out.rglob("*.tar"))]
     return problems, {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in names}
 
 
 def run_content(out: Path) -> object:
-    """Return the numbers of a run, and digests of its memories and of its last checkpoint."""
+    """Return the metrics of a run, and digests of its memories and of its last checkpoint."""
     state = load_checkpoint(out / "checkpoints" / "last.pt")
     buffer = state["experiment"]["buffer"]
     store = BufferStore(out / "buffer.zarr")

@@ -1,4 +1,4 @@
-"""The commands whose faults are tried, each on a dataset of its own of a few kilobytes."""
+"""The commands under test, each on its own dataset of a few kilobytes."""
 
 import threading
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 @contextmanager
 def commands(folder: Path) -> Iterator[dict[str, Command]]:
-    """Yield all commands by name, over raw data that are made in a folder."""
+    """Yield all commands by name; their raw data is created in a folder."""
     splits = {"train": 10, "test": 3}
     counts = {split: dict.fromkeys(BENCHMARK.leaf_classes, n) for split, n in splits.items()}
     images = write_image_folder(folder / "images", counts)
@@ -68,7 +68,7 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
 
 
 def _train(benchmark: Path, shards: Path, method: str, out: Path) -> Words:
-    """Begin a run, or go on with it."""
+    """Start a run, or resume it."""
     if (out / "config.yaml").exists():
         return "iirc", ["train", "--resume", str(out)]
     return "iirc", ["train", "--method", method, *_settings(benchmark, shards, out)]

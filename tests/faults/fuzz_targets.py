@@ -1,4 +1,4 @@
-"""What is fuzzed: for each kind of input its mutations, its reader, and the errors it may give."""
+"""Fuzz targets: for each kind of input its mutations, its reader, and its documented errors."""
 
 import gzip
 import io
@@ -52,7 +52,7 @@ SPLITS = ("train", "intask_valid", "posttask_valid", "test")
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What targets are made of."""
+    """What targets are built from."""
 
     folder: Path
     store: ShardStore
@@ -61,7 +61,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Target:
-    """Inputs, what is done with one, and the errors that it may give."""
+    """Inputs, the function that reads one, and the errors it may raise."""
 
     inputs: st.SearchStrategy[Any]
     use: Callable[[Any], None]
@@ -90,7 +90,7 @@ def manifest_target(around: Surroundings) -> Target:
 
 
 def fitting_digest(content: dict[str, Any]) -> str:
-    """Return the digest that a forger would give, where the content is a manifest's."""
+    """Return the digest that a forger would write, if the content is that of a manifest."""
     try:
         forged = Manifest.model_validate_json(json.dumps({**content, "digest": ""}))
     except ValueError:
@@ -181,7 +181,7 @@ def source_tar_target(around: Surroundings) -> Target:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Return a tar whose headers, altered as they may be, have the sums that they need."""
+    """Return a tar with the checksums of its headers, which may be altered, recomputed."""
     tar = bytearray(data)
     for start in range(0, len(tar) - tarfile.BLOCKSIZE + 1, tarfile.BLOCKSIZE):
         if tar[start + 257 : start + 262] == b"ustar":
@@ -192,7 +192,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def shard_target(around: Surroundings) -> Target:
-    """A shard whose digests fit, for a forger computes them, and whose content does not."""
+    """A shard with altered content but matching digests, since a forger recomputes them."""
     table, manifest = around.store.table, around.store.manifest
     original = (around.store.root / manifest.shards[0].path).read_bytes()
     rows = slice(0, manifest.shards[0].samples)
@@ -305,7 +305,7 @@ def buffer_target(around: Surroundings) -> Target:
             target.write_bytes(content if is_text else json.dumps(content).encode())
         store = BufferStore(broken)
         if store.counts(generation) != counts:
-            raise BufferStorageError("the checkpoint, which knows the counts, would tell")
+            raise BufferStorageError("a checkpoint records the counts, and would not match")
         for number, (name, memories) in enumerate(zip(counts, expected, strict=True)):
             found = store.read_class(number, name)
             for field, array in vars(memories).items():
@@ -356,7 +356,7 @@ def configuration_target(around: Surroundings) -> Target:
 
 
 class RefusedError(Exception):
-    """The command ended with an error of one line, or with its usage."""
+    """The command ended with an error of one line, or printed its usage."""
 
 
 def command_line_target(around: Surroundings) -> Target:
@@ -388,7 +388,7 @@ def command_line_target(around: Surroundings) -> Target:
 
     def use(line: tuple[list[str], list[str]]) -> None:
         arguments = [*line[0], *line[1]]
-        # one word that no folder has keeps a run from beginning
+        # one invalid word keeps a run from starting
         if line[0][:1] == ["train"]:
             arguments += ["--method", "none"]
         out, errors = (io.TextIOWrapper(io.BytesIO(), "utf-8", kind) for kind in STREAM_ERRORS)

@@ -1,4 +1,4 @@
-"""Limits under which a case must come to its end: time, and memory."""
+"""Limits of time and memory for one case."""
 
 import resource
 import signal
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 class HangError(BaseException):
-    """A case took longer than it may; no ``except Exception`` swallows it."""
+    """A case exceeded its time limit; not an ``Exception``, so nothing catches it by accident."""
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise :class:`HangError` in the main thread where a block takes longer."""
+    """Raise :class:`HangError` in the main thread if the block takes longer."""
 
     def stop(number: int, frame: object) -> None:
-        raise HangError(f"no end after {seconds} s")
+        raise HangError(f"not finished after {seconds} s")
 
     earlier = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -29,7 +29,7 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def memory_limit(size: int) -> Iterator[None]:
-    """Let this process have only so many bytes more than it has."""
+    """Limit how many bytes the address space of this process may grow by."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = pages * resource.getpagesize() + size

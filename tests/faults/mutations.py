@@ -1,4 +1,4 @@
-"""Ways to break a document: edits of its bytes, and of its values where it has a structure."""
+"""Mutations of a document: edits of its bytes, and of its values if it is structured."""
 
 import copy
 from collections.abc import Callable
@@ -40,7 +40,7 @@ json_values = st.recursive(
 
 @st.composite
 def edited_bytes(draw: Callable[..., Any], seeds: list[bytes]) -> bytes:
-    """Some document after a few edits: flips, cuts, repetitions, telling bytes put in."""
+    """One of the documents after a few edits: bit flips, cuts, repetitions, inserted bytes."""
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(1, 6))):
         at = draw(st.integers(0, max(len(data) - 1, 0)))
@@ -77,7 +77,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 @st.composite
 def edited_value(draw: Callable[..., Any], seed: Any, values: Any = json_values) -> Any:
-    """A JSON value after a few edits: values replaced, moved, removed, added."""
+    """A JSON value after a few edits: values replaced, copied, removed, added."""
     value = copy.deepcopy(seed)
     for _ in range(draw(st.integers(1, 4))):
         if not (known := places(value)):
@@ -103,5 +103,5 @@ def edited_value(draw: Callable[..., Any], seed: Any, values: Any = json_values)
                         source = source[key]
                     parent[last] = copy.deepcopy(source[other])
                 except (KeyError, IndexError, TypeError):
-                    continue  # an earlier edit took it away
+                    continue  # an earlier edit removed it
     return value

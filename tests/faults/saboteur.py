@@ -1,6 +1,6 @@
-"""A command that runs in a child process and meets its fate at a chosen moment.
+"""Runs a command in a child process and injects a fault at a chosen moment.
 
-The child is forked from a server that has the imports done, and runs the real entry point.
+The child is forked from a server that has done the imports, and runs the real entry point.
 """
 
 import errno
@@ -19,7 +19,7 @@ from tests.processes import CONTEXT
 WRITING_EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 FAILURES = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
-SECONDS = 300  # after which a command hangs
+SECONDS = 300  # a command that takes longer hangs
 
 PARTS = {
     "checkpoints": "checkpoint",
@@ -41,14 +41,14 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Fate:
-    """What befalls a command.
+    """The fault that a command meets.
 
     Attributes:
-        kind: ``"KILL"`` or ``"TERM"``, a signal; ``"EIO"``, ``"ENOSPC"`` or ``"EROFS"``, an error
-            of the system; ``"FSIZE"``, a limit on the size of files; ``""``, nothing.
-        at_write: Number of the write to the folder at which it comes; None for ``after``.
+        kind: A signal, ``"KILL"`` or ``"TERM"``; an error of a system call, ``"EIO"``,
+            ``"ENOSPC"`` or ``"EROFS"``; a limit on the size of files, ``"FSIZE"``; or none, ``""``.
+        at_write: Index of the write to the folder at which it occurs; None for ``after`` only.
         after: Seconds after that write (0 for right before it), or after the start.
-        size: For ``"FSIZE"``, in bytes.
+        size: Limit of ``"FSIZE"``, in bytes.
     """
 
     kind: str = ""
@@ -66,9 +66,10 @@ class End:
 
     Attributes:
         status: Exit status; negative for a signal.
-        told: What it wrote on standard output and standard error.
-        moment: What was being written when its fate came; ``"between writes"`` for nothing.
-        writes: For each write to the folder, what was written.
+        told: Its standard output and standard error.
+        moment: The part of the folder being written when the fault occurred; else
+            ``"between writes"``.
+        writes: For each write to the folder, the part that was written.
     """
 
     status: int
@@ -78,20 +79,20 @@ class End:
 
     @property
     def is_explained(self) -> bool:
-        """Whether it failed by an error of one line."""
+        """Whether it failed with an error of one line."""
         return self.status == 1 and any(
-            line.startswith("error: ") or " failed, see" in line  # the latter of a sweep's run
+            line.startswith("error: ") or " failed, see" in line  # the second form is a sweep's
             for line in self.told.splitlines()
         )
 
     @property
     def was_finished(self) -> bool:
-        """Whether an earlier run had come to its end, so that there was nothing to do."""
+        """Whether an earlier call had finished, so that there was nothing to do."""
         return self.status == 1 and "already holds a finished dataset" in self.told
 
 
 def part_of(path: str) -> str:
-    """Return what a file belongs to."""
+    """Return the part of a folder that a file belongs to."""
     for name, part in PARTS.items():
         if name in path:
             return part
@@ -99,14 +100,14 @@ def part_of(path: str) -> str:
 
 
 def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate = NOTHING) -> End:
-    """Run a command to its end.
+    """Run a command until it ends.
 
     Args:
         entry: ``"iirc"``, or the module of a tool.
         arguments: Its arguments.
-        folder: The folder whose writes count.
-        notes: Where the child leaves what it told.
-        fate: What befalls it.
+        folder: The folder whose writes are counted.
+        notes: Folder for the output and the counts of the child process.
+        fate: The fault to inject.
     """
     for path in notes.glob("*"):
         path.unlink()
@@ -132,7 +133,7 @@ def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate 
 
 
 def _child(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate) -> None:
-    os.setsid()  # what it starts is in one group with it, and meets the same fate
+    os.setsid()  # processes that it starts are in its group, and get the same signal
     told = os.open(notes / "told", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(told, 1)
     os.dup2(told, 2)
@@ -168,7 +169,7 @@ def _arm(folder: str, notes: Path, fate: Fate) -> None:
             return
         with lock:
             number, n_writes = n_writes, n_writes + 1
-            if fate.kind != "FSIZE":  # whose limit would count for this file too
+            if fate.kind != "FSIZE":  # its limit would apply to this file, too
                 os.write(counter, f"{part_of(path[len(folder) :])}\n".encode())
         if number != fate.at_write:
             return
@@ -192,12 +193,12 @@ def _strike(fate: Fate) -> None:
 def _signal_group(leader: int, kind: str) -> None:
     try:
         os.killpg(leader, SIGNALS[kind])
-    except ProcessLookupError:  # it has no group of its own yet
+    except ProcessLookupError:  # it has not created its group yet
         os.kill(leader, SIGNALS[kind])
 
 
 def _written_path(event: str, values: tuple[object, ...]) -> str | None:
-    """Return the file or folder that an audit event is about to change; None for none."""
+    """Return the file or folder that an audit event is about to change, if any."""
     if event == "open":
         path, mode, flags = values
         writes = flags & (os.O_WRONLY | os.O_RDWR) if mode is None else set(mode) & set("wax+")  # type: ignore[operator, call-overload]
@@ -207,13 +208,13 @@ def _written_path(event: str, values: tuple[object, ...]) -> str | None:
 
 
 def random_write(chance: random.Random, writes: list[str]) -> int:
-    """Return the number of a write, every part of a folder as likely as every other."""
+    """Return the index of a write; every part of the folder is equally likely."""
     part = chance.choice(sorted(set(writes)))
     return chance.choice([number for number, written in enumerate(writes) if written == part])
 
 
 def random_kill(chance: random.Random, writes: list[str], seconds: float) -> Fate:
-    """Return a kill: three of four at a write or just after it begins, the others anywhere."""
+    """Return a kill: three in four at a write or shortly after, the others at any time."""
     kind = chance.choice(["KILL", "KILL", "TERM"])
     if chance.random() < 0.75:
         return Fate(kind, random_write(chance, writes), chance.choice([0.0, 1e-4, 2e-3]))
@@ -221,7 +222,7 @@ def random_kill(chance: random.Random, writes: list[str], seconds: float) -> Fat
 
 
 def random_failure(chance: random.Random, writes: list[str]) -> Fate:
-    """Return an error of the system at some write, or a limit on the size of files."""
+    """Return an error at a random write, or a limit on the size of files."""
     kind = chance.choice([*FAILURES, "FSIZE"])
     if kind == "FSIZE":
         return Fate(kind, size=chance.randrange(0, 60_000))

@@ -1,4 +1,4 @@
-"""A few kills, failing writes and damaged files for each command; ``make faults`` tries many."""
+"""A few kills, failing writes and damaged files per command; ``make faults`` tries many."""
 
 import pytest
 

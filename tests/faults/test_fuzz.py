@@ -1,7 +1,7 @@
-"""Broken input of every kind gives an error that is documented, or a right result.
+"""Broken input of every kind gives a documented error or a correct result.
 
 ``FUZZ_CASES=10000 pytest tests/faults/test_fuzz.py`` is the long version (``make fuzz``); it
-writes what it ran to the file that ``FUZZ_REPORT`` names.
+writes its counts to the file that ``FUZZ_REPORT`` names.
 """
 
 import json
@@ -19,7 +19,7 @@ from tests.faults.limits import memory_limit, time_limit
 CASES = int(os.environ.get("FUZZ_CASES", "60"))
 REPORT = os.environ.get("FUZZ_REPORT")
 LONGEST_CASE = 10.0  # seconds
-MEMORY = 2 << 30  # bytes beyond what the process has before
+MEMORY = 2 << 30  # bytes by which the process may grow
 
 
 @pytest.fixture(scope="module")

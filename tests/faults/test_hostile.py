@@ -1,4 +1,4 @@
-"""Input made to do harm: it is refused by a documented error before it costs anything."""
+"""Malicious input is rejected with a documented error before it uses much time or memory."""
 
 import struct
 import threading
@@ -35,11 +35,11 @@ from tests.test_loader import DECODERS, everything
 QUIET = Console(quiet=True)
 
 
-# --- images that decode to gigabytes ----------------------------------------------------------
+# --- images that decode to gigabytes -----------------------------------------------------------
 
 
 def png_bomb(height: int, width: int) -> bytes:
-    """A PNG of few bytes, whose header asks for height by width pixels."""
+    """A small PNG whose header declares height by width pixels."""
     chunks = [
         (b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)),
         (b"IDAT", zlib.compress(bytes(1 << 16))),
@@ -52,14 +52,14 @@ def png_bomb(height: int, width: int) -> bytes:
 
 
 def jpeg_bomb(jpeg: bytes, height: int, width: int) -> bytes:
-    """A JPEG whose frame asks for height by width pixels."""
+    """A JPEG whose frame header declares height by width pixels."""
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
 
 
 @pytest.fixture(params=["png", "jpg"])
 def bombs(request, tmp_path, tiny_folder):
-    """A folder of images, one of which is a bomb."""
+    """A folder of images, one of which is a decompression bomb."""
     folder = write_image_folder(tmp_path / "images", TINY_TREE)
     place = folder / "train" / "dog" / "0001.jpg"
     whole = place.read_bytes()
@@ -101,7 +101,7 @@ def test_a_table_that_promises_gigantic_images_is_refused(bombs, tmp_path, monke
         ShardStore.open(tmp_path / "shards")
 
 
-# --- servers ----------------------------------------------------------------------------------
+# --- servers -----------------------------------------------------------------------------------
 
 
 class HostileHandler(BaseHTTPRequestHandler):
@@ -114,7 +114,7 @@ class HostileHandler(BaseHTTPRequestHandler):
 
 @contextmanager
 def server(answer):
-    """A server that answers every request by a function; yields its address."""
+    """Serve every request with a function; yield the server's address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), HostileHandler) as http:
         http.answer = answer
         http.daemon_threads = True
@@ -179,13 +179,13 @@ def wrong_length(handler) -> None:
 )
 def test_a_download_of_any_length_comes_to_an_end(tmp_path, monkeypatch, answer, problem):
     monkeypatch.setattr(download_module, "_LARGEST_FILE", 1 << 22)
-    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)  # clients go away
+    monkeypatch.setattr(ThreadingHTTPServer, "handle_error", lambda *_: None)  # clients disconnect
     with server(answer) as address, pytest.raises(SourceError, match=problem):
         download(f"{address}/cifar.tar.gz", tmp_path / "cifar.tar.gz", "0" * 64)
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) == 0
 
 
-# --- checkpoints of another form --------------------------------------------------------------
+# --- malformed checkpoints ---------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_another_form_is_refused(finished, value):
             else:
                 part[last] = value
             save_checkpoint(path, state)
-            if last == "best":  # of no use to a run that is finished
+            if last == "best":  # a finished run does not use it
                 continue
             with pytest.raises((CheckpointError, BufferStorageError)):
                 resume_experiment(finished, QUIET)
@@ -233,7 +233,7 @@ def test_a_checkpoint_of_another_form_is_refused(finished, value):
         path.write_bytes(original)
 
 
-# --- what the system refuses ------------------------------------------------------------------
+# --- errors of the operating system ------------------------------------------------------------
 
 
 def test_what_the_system_says_is_one_line(capsys):

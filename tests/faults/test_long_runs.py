@@ -1,7 +1,7 @@
-"""A long run holds no more at its end than at its start: memory, threads, files, disk.
+"""Memory, threads, open files and disk use of a long run do not grow from start to end.
 
 ``LONG_RUN_TASKS=200 LONG_RUN_EPOCHS=500 pytest tests/faults/test_long_runs.py`` is the long
-version; what was measured goes to the file that ``LONG_RUN_REPORT`` names.
+version; it writes its measurements to the file that ``LONG_RUN_REPORT`` names.
 """
 
 import gc
@@ -29,13 +29,13 @@ EPOCHS = int(os.environ.get("LONG_RUN_EPOCHS", "15"))
 REPORT = os.environ.get("LONG_RUN_REPORT")
 KIB_PER_TASK = 256  # of memory: a class, its memories, its part of the network and of the metrics
 KIB_OF_NOISE = 20_000
-FILES_PER_TASK = 2  # the shards of a class that were read stay open, up to 512 of them
+FILES_PER_TASK = 2  # shards that were read stay open, up to 512 of them
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 def settings(folder: Path, n_tasks: int, epochs: int) -> ExperimentConfig:
-    """A benchmark of a class per task, sharded; and how to train on it."""
+    """Create a sharded dataset with one class per task; return the configuration of a run on it."""
     names = [f"class{number:03d}" for number in range(n_tasks)]
     images = write_image_folder(
         folder / "images", {"train": dict.fromkeys(names, 6), "test": dict.fromkeys(names, 1)}
@@ -63,7 +63,7 @@ def settings(folder: Path, n_tasks: int, epochs: int) -> ExperimentConfig:
 
 
 def train(config: ExperimentConfig, run: Path, monkeypatch) -> list[dict[str, int]]:
-    """Train; return what the process and the run's folder hold after each epoch."""
+    """Train; return the resources of the process and of the run's folder after each epoch."""
     held: list[dict[str, int]] = []
     add_timing = RunDirectory.add_timing
 
@@ -72,7 +72,7 @@ def train(config: ExperimentConfig, run: Path, monkeypatch) -> list[dict[str, in
         gc.collect()
         generations = run / "buffer.zarr" / "generations"
         measured = resources()
-        # zarr's pool, of a fixed size, starts its threads one by one, when it first needs as many
+        # zarr's thread pool has a fixed size, but starts its threads only as it needs them
         measured["threads"] -= sum(
             thread.name.startswith("asyncio_") for thread in threading.enumerate()
         )
@@ -109,7 +109,7 @@ def test_many_task_changes_leave_nothing_behind(tmp_path, monkeypatch):
     assert held[-1]["task"] == TASKS - 1
     middle = held[len(held) // 2]
     check_flat(middle, held[-1])
-    # a task that leaves its teacher or its optimizer behind leaves hundreds
+    # a leaked teacher or optimizer would leave hundreds of tensors per task
     grown = held[-1]["tensors"] - middle["tensors"]
     assert grown <= 8 * (held[-1]["task"] - middle["task"]), (middle, held[-1])
 

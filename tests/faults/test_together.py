@@ -1,4 +1,4 @@
-"""Commands that work on the same folder at the same time."""
+"""Commands that use the same folder concurrently."""
 
 import threading
 import time
@@ -86,7 +86,7 @@ def test_who_reads_while_a_dataset_is_pulled_sees_it_whole_or_not_at_all(tiny_st
     with serve(tiny_store.root) as server:
         for reader in readers:
             reader.start()
-        # a connection that is slow, so that readers come in between
+        # slow the connection down, so that readers read in between
         pull(server.url, out, workers=2, progress=lambda done, total: time.sleep(0.005))
         is_over.set()
         for reader in readers:
