@@ -367,7 +367,7 @@ def test_the_method_goes_by_its_published_name_too():
 
 
 def test_herding_without_a_method_and_a_dataset_without_images_are_refused():
-    with pytest.raises(ConfigurationError, match="argument method"):
+    with pytest.raises(ConfigurationError, match="pass method"):
         HerdingBuffer({"n_memories_per_class": 2}).update_buffer_new_task(PlainTask())
 
     class Tensors:
@@ -417,7 +417,7 @@ def test_a_state_of_another_buffer_is_refused(tmp_path, tasks):
 
 def test_a_folder_that_is_no_buffer_is_refused(tmp_path):
     zarr.open_group(tmp_path / "other.zarr", mode="w").create_group("weights")
-    with pytest.raises(BufferStorageError, match="no replay buffer"):
+    with pytest.raises(BufferStorageError, match="not a replay buffer"):
         BufferStore(tmp_path / "other.zarr")
 
 

@@ -76,7 +76,7 @@ def test_parts_can_be_left_out(tmp_path):
     save_model(str(tmp_path / "model.pt"), CONFIG, METADATA, model=model)
     checkpoint = torch.load(tmp_path / "model.pt", weights_only=True)
     load_model(checkpoint, model=parts("finetune", None)[0])
-    with pytest.raises(CheckpointError, match=r"no state of buffer, datasets: it holds .*model"):
+    with pytest.raises(CheckpointError, match=r"no state of buffer, datasets: it contains .*model"):
         load_model(checkpoint, model, buffer, datasets)
     save_model(tmp_path / "data.pt", CONFIG, METADATA, datasets=datasets)
     with pytest.raises(CheckpointError, match="no state of dataset 'test'"):
@@ -98,7 +98,7 @@ def test_a_typed_configuration_can_be_parsed_again(tmp_path):
         ({"seen": {("A", 1): Counter("A")}}, r"seen\[\('A', 1\)\] is a collections.Counter"),
         ({"names": {np.int64(3): "A"}}, r"a key of names is a numpy.int64"),
         ({"log": print}, r"log is a builtins.builtin_function_or_method"),
-        ({"version": 3}, r"'version' is a name of the file format"),
+        ({"version": 3}, "reserves the name 'version'"),
     ],
 )
 def test_what_could_not_be_loaded_is_not_saved(tmp_path, extra, message):
