@@ -1,4 +1,4 @@
-"""Trains every method, broken off and resumed; alone, or as the ranks that ``torchrun`` starts.
+"""Trains every method, interrupts and resumes it; alone, or as ranks started by ``torchrun``.
 
 torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
 """
@@ -39,9 +39,9 @@ class NetworkWithoutBatchStatistics(nn.Module):
 
 
 class OwnNormalisation(BaseMethod):
-    """Averages over true labels, each weighted by how rare it is in the batch.
+    """Averages over true labels, weighted by their rarity in the batch.
 
-    Neither is the same in the parts of a batch that two processes have.
+    The weights and their sum differ between the parts of a batch that two processes have.
     """
 
     def _loss(self, step: Step) -> torch.Tensor:
@@ -65,7 +65,7 @@ class BrokenOffError(Exception):
 
 
 def train_all(settings: dict[str, object], output: Path) -> None:
-    """Train all methods; write each one's run, and the gradients of its steps."""
+    """Train all methods; write the run of each, and the gradients of its steps."""
     gradients: list[torch.Tensor] = []
     training_step, save = BaseMethod.training_step, Training._save
 
