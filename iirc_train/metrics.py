@@ -1,7 +1,7 @@
-"""The metrics: one row each of :data:`METRICS`. A new metric is a row there, and no other edit.
+"""The metrics. Each is a row of :data:`METRICS`; adding one needs no other edit.
 
-Those of the IIRC paper (Abdelsalam et al., 2021, section 4) follow from three counts per sample, so
-that is all that an evaluation keeps of a sample. A metric that needs more declares what.
+The metrics of the IIRC paper (Abdelsalam et al., 2021, section 4) follow from three counts per
+sample, so an evaluation keeps only these. A metric that needs more declares what to keep.
 """
 
 from collections.abc import Callable
@@ -13,17 +13,18 @@ import torch
 from numpy.typing import NDArray
 
 MAIN_METRIC = "modified_jaccard_sim"
-"""Name of the metric that learning rate schedules, best models and summaries go by."""
+"""Name of the metric for learning rate schedules, choosing the best model, and summaries."""
 
 
 class Outputs(NamedTuple):
-    """What a method says of a batch, and what is true.
+    """The outputs of a method for a batch, and the targets.
 
     Attributes:
-        predictions: bool (N, classes seen), the predicted labels.
-        targets: bool (N, classes seen), the true labels.
-        scores: float (N, classes seen), higher for a likelier label: logits, or the negative
-            distance to a class mean. None for training steps, which return predictions alone.
+        predictions: Predicted labels, bool (N, classes seen).
+        targets: True labels, bool (N, classes seen).
+        scores: A score for each label, higher for a more likely one, float (N, classes seen):
+            logits, or the negative distance to a class mean. None in training steps, which return
+            only predictions.
     """
 
     predictions: torch.Tensor
@@ -32,7 +33,7 @@ class Outputs(NamedTuple):
 
 
 KeepRows = Callable[[Outputs], torch.Tensor]
-"""Returns what is kept of each sample of a batch, (N, ...)."""
+"""Returns the rows to keep of a batch, one per sample, (N, ...)."""
 
 
 def label_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -43,7 +44,7 @@ def label_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tenso
         target: bool (N, classes).
 
     Returns:
-        int64 (N, 3): how many labels are predicted, how many are true, and how many are both.
+        int64 (N, 3): the number of predicted labels, of true labels, and of labels that are both.
     """
     parts = (predictions, target, predictions & target)
     return torch.stack([part.sum(dim=1) for part in parts], dim=1)
@@ -59,14 +60,15 @@ class Metric:
     """A metric, as a row of :data:`METRICS`.
 
     Attributes:
-        label: Name for people, such as ``"pw-JS"``.
+        label: Display name, such as ``"pw-JS"``.
         value: Computes the metric, a scalar in [0, 1], from the rows of all samples, (N, ...). The
-            rows of several processes are concatenated first. The metric of no samples is 0.
-        keep: Returns the rows of a batch, one per sample, (N, ...): what an evaluation has to keep
-            of each. Metrics with the same function share its rows.
+            rows of all processes are concatenated first. Without samples, the metric is 0.
+        keep: Returns the rows of a batch, one per sample, (N, ...): all that an evaluation keeps.
+            Metrics with the same function share its rows.
         needs_scores: Whether ``keep`` reads scores. Such a metric is computed on validation and
-            test samples, but not over training steps.
-        shown: Whether TensorBoard, progress and report show the metric; ``metrics.jsonl`` has all.
+            test samples, but not in training steps.
+        shown: Whether to show the metric in TensorBoard, progress lines and reports;
+            ``metrics.jsonl`` contains all metrics.
     """
 
     label: str
@@ -81,7 +83,7 @@ class Metric:
         target: torch.Tensor,
         scores: torch.Tensor | None = None,
     ) -> float:
-        """Compute the metric of some samples; 0 for none.
+        """Compute the metric of some samples; 0 if there are none.
 
         Args:
             predictions: bool (N, classes).
@@ -91,38 +93,37 @@ class Metric:
         return self.of_rows(self.keep(Outputs(predictions, target, scores)))
 
     def of_rows(self, rows: torch.Tensor) -> float:
-        """Compute the metric from kept rows, (N, ...); waits for the device."""
+        """Compute the metric from kept rows, (N, ...). Waits for the device."""
         return float(self.value(rows)) if len(rows) else 0.0
 
 
 class Kept(NamedTuple):
-    """What the metrics keep of some samples.
+    """The kept rows of some samples.
 
     Attributes:
-        rows: The rows of all samples, by the function that makes them.
-        metrics: The metrics that these rows serve, by name.
+        rows: The rows of all samples, by the function that returned them.
+        metrics: The metrics computed from these rows, by name.
     """
 
     rows: dict[KeepRows, torch.Tensor]
     metrics: dict[str, Metric]
 
     def of(self, samples: NDArray[np.int64]) -> "Kept":
-        """Return what is kept of some samples, int64 (M,), by their row number."""
+        """Return the kept rows of some of the samples, given by their numbers, int64 (M,)."""
         return Kept({keep: rows[samples] for keep, rows in self.rows.items()}, self.metrics)
 
     def values(self) -> dict[str, float]:
-        """Return every metric by name; waits for the device."""
+        """Return the value of every metric, by name. Waits for the device."""
         return {name: m.of_rows(self.rows[m.keep]) for name, m in self.metrics.items()}
 
 
 class Tally:
-    """Collects, batch by batch, what the metrics keep of samples.
+    """Collects the rows that metrics keep, batch by batch.
 
     Args:
         n_classes: Number of classes seen.
-        device: Where predictions, targets and scores are.
-        with_scores: Whether batches come with scores. If not, metrics that need scores are left
-            out.
+        device: Device of predictions, targets and scores.
+        with_scores: Whether batches have scores. If not, metrics that need scores are left out.
     """
 
     def __init__(self, n_classes: int, device: torch.device, *, with_scores: bool = True) -> None:
@@ -133,17 +134,17 @@ class Tally:
         }
         scores = torch.zeros(0, n_classes, device=device)
         nothing = Outputs(scores.bool(), scores.bool(), scores if with_scores else None)
-        # in the order of the table, in which all processes gather their rows
+        # in the order of the table, because all processes must gather in the same order
         each = dict.fromkeys(metric.keep for metric in self._metrics.values())
         self._batches = {keep: [keep(nothing)] for keep in each}
 
     def add(self, outputs: Outputs) -> None:
-        """Add a batch; never waits for the device."""
+        """Add a batch, without waiting for the device."""
         for keep, batches in self._batches.items():
             batches.append(keep(outputs))
 
     def kept(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> Kept:
-        """Return what was collected.
+        """Return the collected rows.
 
         Args:
             gather: Concatenates the rows of all processes.
@@ -153,69 +154,69 @@ class Tally:
 
 
 def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:
-    """Precision-weighted Jaccard similarity (pw-JS): each sample's Jaccard times its precision.
+    """Precision-weighted Jaccard similarity (pw-JS): mean of each sample's JS times its precision.
 
     Args:
         predictions: bool (N, classes).
         target: bool (N, classes).
 
     Returns:
-        0 where N is 0.
+        In [0, 1]; 0 if N is 0.
     """
     return METRICS["modified_jaccard_sim"](predictions, target)
 
 
 def jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:
-    """Jaccard similarity: mean of |predicted and true| / |predicted or true|.
+    """Jaccard similarity (JS): mean of |predicted and true| / |predicted or true|.
 
     Args:
         predictions: bool (N, classes).
         target: bool (N, classes).
 
     Returns:
-        0 where N is 0. A sample without labels and predictions counts as 1.
+        In [0, 1]; 0 if N is 0. A sample with neither labels nor predictions counts as 1.
     """
     return METRICS["jaccard_sim"](predictions, target)
 
 
 def strict_accuracy(predictions: torch.Tensor, target: torch.Tensor) -> float:
-    """Share of samples whose labels are all predicted and nothing else.
+    """Fraction of samples whose predicted labels equal their true labels.
 
     Args:
         predictions: bool (N, classes).
         target: bool (N, classes).
 
     Returns:
-        0 where N is 0.
+        In [0, 1]; 0 if N is 0.
     """
     return METRICS["strict_accuracy"](predictions, target)
 
 
 def recall(predictions: torch.Tensor, target: torch.Tensor) -> float:
-    """Share of all labels of all samples that are predicted.
+    """Fraction of the true labels of all samples that are predicted.
 
     Args:
         predictions: bool (N, classes).
         target: bool (N, classes).
 
     Returns:
-        0 where there is no label.
+        In [0, 1]; 0 if there are no labels.
     """
     return METRICS["recall"](predictions, target)
 
 
 def confusion_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return for each true label, how many samples with it each label is predicted for.
+    """Count how often each label is predicted for samples with each true label.
 
     Args:
         predictions: bool (N, classes), N below 2^24.
         target: bool (N, classes).
 
     Returns:
-        int64 (classes, classes): row i, column j is the number of samples that have label i and for
-        which label j is predicted. A sample with several labels counts in several rows.
+        int64 (classes, classes): row i, column j is the number of samples with true label i and
+        predicted label j. A sample with several labels counts in several rows.
     """
-    # float32 counts exactly up to 2^24, and no GPU multiplies matrices of integers
+    # float32 is exact up to 2^24, and GPUs do not multiply integer matrices
     return (target.float().T @ predictions.float()).long()
 
 
@@ -252,9 +253,9 @@ METRICS: dict[str, Metric] = {
     "strict_accuracy": Metric("strict accuracy", _strict_accuracy, shown=False),
     "recall": Metric("recall", _recall, shown=False),
 }
-"""Name, as in ``metrics.jsonl``, to metric. A script may add rows; see :class:`Metric`."""
+"""The metrics by their name in ``metrics.jsonl``. Scripts can add rows."""
 
 
 def shown_labels() -> dict[str, str]:
-    """Return name and label of the metrics that people are shown, in the order of the table."""
+    """Return names and labels of the metrics to show, in the order of the table."""
     return {name: metric.label for name, metric in METRICS.items() if metric.shown}

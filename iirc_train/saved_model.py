@@ -1,4 +1,4 @@
-"""``save_model`` and ``load_model``, as published: an experiment's state in one file."""
+"""The published ``save_model`` and ``load_model``: the state of an experiment in one file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,27 +31,27 @@ def save_model(
     datasets: Mapping[str, BaseDataset] | None = None,
     **kwargs: Any,
 ) -> None:
-    """Save an experiment's state; ``torch.load(save_file, weights_only=True)`` reads it.
+    """Save the state of an experiment. Read it with ``torch.load(save_file, weights_only=True)``.
 
-    A file of that name is replaced once the new one is on the disk.
+    An existing file is replaced only after the new one is on disk.
 
     Args:
         save_file: The file.
         config: The experiment's configuration, typed or a plain mapping.
         metadata: The experiment's metadata.
-        model: The method whose state is saved.
-        buffer: The buffer whose state is saved: which memories count. The memories themselves
-            stay in its ``buffer_dir``.
-        datasets: The datasets whose states are saved, by split.
-        **kwargs: Whatever else is to be saved, under its name.
+        model: The method to save.
+        buffer: The buffer to save: its state says which memories are in use. The memories
+            themselves stay in its ``buffer_dir``.
+        datasets: The datasets to save, by split.
+        **kwargs: Further values to save, by name.
 
     Raises:
-        CheckpointError: Something is neither a tensor nor a plain value (the message says where),
-            a name in ``kwargs`` is taken, or the file cannot be written.
+        CheckpointError: A value is neither a tensor nor plain (the message says which), a name in
+            ``kwargs`` is reserved, or the file cannot be written.
     """
     for name in RESERVED:
         if name in kwargs:
-            raise CheckpointError(f"{name!r} is a name of the file format: choose another one")
+            raise CheckpointError(f"the file format reserves the name {name!r}: choose another one")
     state: dict[str, Any] = {
         "config": config.values() if isinstance(config, Settings) else dict(config),
         "metadata": dict(metadata),
@@ -74,19 +74,19 @@ def load_model(
     buffer: _Buffer | None = None,
     datasets: Mapping[str, BaseDataset] | None = None,
 ) -> None:
-    """Load the states of model, buffer and datasets.
+    """Load the states of a method, a buffer and datasets.
 
     Args:
-        checkpoint: What ``torch.load`` gives for a file of :func:`save_model`.
-        model: A new method, made as the saved one was.
-        buffer: A buffer over the saved one's ``buffer_dir``.
-        datasets: Datasets over the saved ones' samples and tasks, by split.
+        checkpoint: The result of ``torch.load`` for a file from :func:`save_model`.
+        model: A new method, created with the same arguments as the saved one.
+        buffer: A buffer with the ``buffer_dir`` of the saved one.
+        datasets: Datasets with the samples and tasks of the saved ones, by split.
 
     Raises:
-        CheckpointError: The checkpoint lacks a state that is asked for (nothing is loaded then),
-            or the method's state does not fit.
-        BufferStorageError: The buffer's folder lacks the memories.
-        BenchmarkError: A dataset's state is of other samples or tasks.
+        CheckpointError: The checkpoint lacks a requested state (nothing is loaded then), or the
+            state does not fit the method.
+        BufferStorageError: Memories are missing from the buffer's folder.
+        BenchmarkError: The state of a dataset belongs to other samples or tasks.
     """
     wanted = {"model": model, "buffer": buffer, "datasets": datasets}
     missing = [name for name, part in wanted.items() if part is not None and name not in checkpoint]
@@ -95,7 +95,7 @@ def load_model(
         missing = [f"dataset {split!r}" for split in datasets if split not in saved]
     if missing:
         raise CheckpointError(
-            f"the checkpoint holds no state of {', '.join(missing)}: it holds "
+            f"the checkpoint has no state of {', '.join(missing)}: it contains "
             f"{', '.join(map(str, checkpoint))}"
         )
     if model is not None:

@@ -1,4 +1,4 @@
-"""The published helpers; each lives in the module that it is imported from here."""
+"""The published helper functions, re-exported from the modules that define them."""
 
 from iirc_train.buffer.labels import transform_labels_names_to_vector
 from iirc_train.buffer.latents import SubsetSampler

@@ -1,4 +1,4 @@
-"""The replay buffer: a contract that every kind and every backend keeps, and what goes wrong."""
+"""The replay buffer: a contract for every kind and storage, and error cases."""
 
 import copy
 import hashlib
@@ -68,7 +68,7 @@ def update(buffer, task):
 
 
 class ReplayContract:
-    """What every buffer promises."""
+    """The contract of every buffer."""
 
     @pytest.fixture(params=["memory", "disk"])
     def buffer_dir(self, request, tmp_path):
@@ -77,7 +77,7 @@ class ReplayContract:
     def make(self, buffer_dir, **config):
         raise NotImplementedError
 
-    def test_keeps_as_many_memories_per_class_as_asked(self, buffer_dir, tasks):
+    def test_keeps_the_requested_number_of_memories_per_class(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=5)
         for number, task in enumerate(tasks):
             update(buffer, task)
@@ -97,7 +97,7 @@ class ReplayContract:
             assert np.array_equal(np.asarray(image), np.asarray(kept))
             assert labels == kept_labels
 
-    def test_a_class_without_samples_has_its_share_of_a_fixed_total(self, buffer_dir, tasks):
+    def test_a_class_without_samples_takes_its_share_of_a_fixed_total(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=15)
         empty = copy.copy(tasks[0])
         empty.get_image_indices_by_cla = lambda *args, **kwargs: np.empty(0, np.int64)
@@ -107,12 +107,12 @@ class ReplayContract:
         assert buffer.n_memories_per_class == {"animal": 0, "vehicle": 0, "dog": 4, "bus": 4}
         assert [labels[0] for _, *labels in (buffer[0], buffer[7])] == ["dog", "bus"]
 
-    def test_no_memories_asked_for_keeps_none(self, buffer_dir, tasks):
+    def test_keeps_nothing_if_no_memories_are_requested(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=0)
         update(buffer, tasks[0])
         assert len(buffer) == 0
 
-    def test_bytes_and_labels_are_those_of_the_task(self, buffer_dir, tasks):
+    def test_memories_have_the_bytes_and_labels_of_the_task(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=3)
         update(buffer, tasks[1])
         source = buffer.replay_source({"animal": 0, "vehicle": 1, "dog": 2, "bus": 3})
@@ -126,7 +126,7 @@ class ReplayContract:
         assert (first, second) == ("bus", NO_LABEL_PLACEHOLDER)
         assert image.size == (32, 32)
 
-    def test_a_snapshot_stays_as_it_was_taken(self, buffer_dir, tasks):
+    def test_a_snapshot_does_not_change_with_the_buffer(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=12)
         update(buffer, tasks[0])
         source = buffer.replay_source({"animal": 0, "vehicle": 1})
@@ -161,7 +161,7 @@ class ReplayContract:
             assert buffer[0][0] == "essential"
         assert buffer[0][0] == "augmented"
 
-    def test_adding_out_of_turn_is_refused(self, buffer_dir):
+    def test_wrong_use_is_an_error(self, buffer_dir):
         buffer = self.make(buffer_dir, n_memories_per_class=1)
         with pytest.raises(BufferStorageError, match="begin_adding_samples"):
             buffer.add_sample("dog", noise_image(0), ("dog", NO_LABEL_PLACEHOLDER))
@@ -172,7 +172,7 @@ class ReplayContract:
         with pytest.raises(IndexError):
             buffer[0]
 
-    def test_a_state_can_be_gone_back_to(self, buffer_dir, tasks):
+    def test_an_earlier_state_can_be_restored(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=-1, total_n_mems=8)
         update(buffer, tasks[0])
         state = buffer.buffer_state_dict()
@@ -185,7 +185,7 @@ class ReplayContract:
             np.array_equal(np.asarray(buffer[i][0]), image) for i, image in enumerate(expected)
         )
         assert buffer.store.generations() == {state["generation"]}
-        update(buffer, tasks[1])  # and go on from there
+        update(buffer, tasks[1])  # and continue from there
         assert buffer.n_memories_per_class == {"animal": 2, "vehicle": 2, "dog": 2, "bus": 2}
 
 
@@ -194,7 +194,7 @@ class TestRandomBuffer(ReplayContract):
         functions = {key: config.pop(key) for key in list(config) if key.endswith("_fn")}
         return RandomBuffer(config, buffer_dir=buffer_dir, **functions)
 
-    def test_the_choice_repeats_by_seed(self, buffer_dir, tasks):
+    def test_the_choice_depends_on_the_seed_alone(self, buffer_dir, tasks):
         buffers = [self.make(None, n_memories_per_class=4) for _ in range(2)]
         for buffer in buffers:
             update(buffer, tasks[0])
@@ -204,7 +204,7 @@ class TestRandomBuffer(ReplayContract):
         )
 
     @pytest.mark.parametrize("pool, kept", [(-1, 4), (3, 3), (9, 4)])
-    def test_a_pool_bounds_what_is_kept(self, buffer_dir, tasks, pool, kept):
+    def test_a_pool_limits_the_number_of_memories(self, buffer_dir, tasks, pool, kept):
         buffer = self.make(buffer_dir, n_memories_per_class=4, max_mems_pool_per_class=pool)
         update(buffer, tasks[1])
         assert set(buffer.n_memories_per_class.values()) == {kept}
@@ -226,7 +226,7 @@ class TestHerdingBuffer(ReplayContract):
             bytes(tasks[1].encoded(int(index))[0]) for index in expected
         ]
 
-    def test_a_pool_bounds_what_herding_chooses_from(self, buffer_dir, tasks):
+    def test_a_pool_limits_the_samples_that_herding_chooses_from(self, buffer_dir, tasks):
         buffer = self.make(buffer_dir, n_memories_per_class=4, max_mems_pool_per_class=6)
         update(buffer, tasks[1])
         pool = tasks[1].get_image_indices_by_cla("dog", num_samples=6)
@@ -243,7 +243,7 @@ def test_latents_do_not_depend_on_the_batch_size_or_on_augmentation(tasks):
     torch.testing.assert_close(each[0], each[2])
 
 
-def test_memories_are_read_through_the_loader_in_order_and_without_end(tasks):
+def test_the_loader_reads_memories_in_order_and_endlessly(tasks):
     buffer = RandomBuffer({"n_memories_per_class": 3})
     update(buffer, tasks[0])
     memories = MemoryData(buffer, tasks[1].view, tasks[1]._reader)
@@ -259,7 +259,7 @@ def test_memories_are_read_through_the_loader_in_order_and_without_end(tasks):
 
 
 @pytest.mark.parametrize("resident", [False, True], ids=["streaming", "resident"])
-def test_memories_come_in_full_batches_pass_after_pass_from_any_batch_on(tasks, resident):
+def test_memory_batches_are_full_and_can_start_at_any_batch(tasks, resident):
     buffer = RandomBuffer({"n_memories_per_class": 5})
     update(buffer, tasks[0])
     memories = MemoryData(buffer, tasks[1].view, tasks[1]._reader)
@@ -298,7 +298,7 @@ def test_merged_data_shows_each_memory_once_at_multiplier_1():
 
 
 @pytest.mark.parametrize("multiplier, most", [(0.3, 1), (2, 2), (2.5, 3)])
-def test_merged_data_draws_the_fraction_anew_each_epoch(multiplier, most):
+def test_merged_data_draws_the_fraction_again_in_each_epoch(multiplier, most):
     merged = merged_with_buffer(multiplier)
     epochs = []
     for epoch in range(40):
@@ -307,19 +307,19 @@ def test_merged_data_draws_the_fraction_anew_each_epoch(multiplier, most):
         counts = Counter(epochs[-1])
         assert sum(counts.values()) == 10 * multiplier
         assert all(int(multiplier) <= counts[f"memory {i}"] <= most for i in range(10))
-    assert len({memory for epoch in epochs for memory in epoch}) == 10  # none left out for ever
+    assert len({memory for epoch in epochs for memory in epoch}) == 10  # all are shown at some time
     merged.set_epoch(7)
     assert epoch_of(merged) == epochs[7]
 
 
-def test_merged_data_needs_no_memories_but_a_sensible_multiplier():
+def test_merged_data_may_have_no_memories_but_not_a_negative_multiplier():
     assert len(TaskDataMergedWithBuffer([], [("image", "c", "d")], 1.5)) == 1
     with pytest.raises(ValueError, match="-1"):
         merged_with_buffer(-1)
 
 
 class PlainTask:
-    """A dataset of the published kind: nothing but the published attributes."""
+    """A dataset with only the published attributes."""
 
     cur_task, cur_task_id, seen_classes = ["a", "b"], 0, ["a", "b"]
 
@@ -347,7 +347,7 @@ class PlainTask:
 
 
 @pytest.mark.parametrize("kind", [RandomBuffer, HerdingBuffer])
-def test_any_dataset_with_the_published_attributes_serves(kind):
+def test_any_dataset_with_the_published_attributes_works(kind):
     buffer = kind({"n_memories_per_class": 2})
     task = PlainTask()
     update(buffer, task)
@@ -356,7 +356,7 @@ def test_any_dataset_with_the_published_attributes_serves(kind):
     assert all(np.asarray(buffer[i][0]).tobytes() in pixels for i in range(4))
 
 
-def test_the_method_goes_by_its_published_name_too():
+def test_the_published_argument_model_works():
     buffer = HerdingBuffer({"n_memories_per_class": 2})
     buffer.update_buffer_new_task(PlainTask(), None, model=FlatMethod(), batch_size=4)
     expected = HerdingBuffer({"n_memories_per_class": 2})
@@ -367,7 +367,7 @@ def test_the_method_goes_by_its_published_name_too():
 
 
 def test_herding_without_a_method_and_a_dataset_without_images_are_refused():
-    with pytest.raises(ConfigurationError, match="argument method"):
+    with pytest.raises(ConfigurationError, match="pass method"):
         HerdingBuffer({"n_memories_per_class": 2}).update_buffer_new_task(PlainTask())
 
     class Tensors:
@@ -397,7 +397,7 @@ def test_the_hierarchy_on_disk_opens_with_plain_zarr(tmp_path, tasks):
     }
 
 
-def test_a_buffer_on_disk_is_opened_again_by_its_state(tmp_path, tasks):
+def test_a_buffer_on_disk_can_be_reopened_with_its_state(tmp_path, tasks):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
     again = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
@@ -415,9 +415,9 @@ def test_a_state_of_another_buffer_is_refused(tmp_path, tasks):
         buffer.load_buffer_state_dict({"generation": 1, "counts": {"animal": 7}})
 
 
-def test_a_folder_that_is_no_buffer_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_buffer_is_refused(tmp_path):
     zarr.open_group(tmp_path / "other.zarr", mode="w").create_group("weights")
-    with pytest.raises(BufferStorageError, match="no replay buffer"):
+    with pytest.raises(BufferStorageError, match="not a replay buffer"):
         BufferStore(tmp_path / "other.zarr")
 
 
@@ -429,7 +429,7 @@ def test_a_damaged_class_is_named(tmp_path, tasks):
         buffer[0]
 
 
-def test_flipped_bytes_of_memories_are_noticed(tmp_path, tasks):
+def test_flipped_bytes_are_detected(tmp_path, tasks):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
     chunk = first_class(tmp_path) / "0"
@@ -492,7 +492,7 @@ def cut_into_many_chunks(group):
         cut_into_many_chunks,
     ],
 )
-def test_memories_that_are_not_those_written_are_refused(tmp_path, tasks, damage):
+def test_altered_memories_are_refused(tmp_path, tasks, damage):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
     damage(first_class(tmp_path))
@@ -502,7 +502,7 @@ def test_memories_that_are_not_those_written_are_refused(tmp_path, tasks, damage
         again[0]
 
 
-def test_a_lost_group_of_generations_is_noticed(tmp_path, tasks):
+def test_a_missing_group_of_generations_is_detected(tmp_path, tasks):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
     (tmp_path / "buffer.zarr" / "generations" / "zarr.json").unlink()
@@ -512,7 +512,7 @@ def test_a_lost_group_of_generations_is_noticed(tmp_path, tasks):
 
 
 @pytest.mark.parametrize("at_write", range(6))
-def test_a_buffer_whose_making_was_broken_off_is_made_again(tmp_path, monkeypatch, at_write):
+def test_a_buffer_can_be_created_after_an_interrupted_attempt(tmp_path, monkeypatch, at_write):
     writes = count()
     replace = Path.replace
 
@@ -539,7 +539,7 @@ def test_a_generation_without_counts_is_refused(tmp_path, tasks):
             BufferStore(tmp_path / "buffer.zarr").counts(1)
 
 
-@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # zarr's, where it fails
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")  # from zarr, when it fails
 @pytest.mark.parametrize("content", ['{"a', "[]", ""])
 @pytest.mark.parametrize(
     "group", [".", "classes", "classes/000000", "generations", "generations/000001"]
@@ -556,7 +556,7 @@ def test_a_generation_without_counts_is_refused(tmp_path, tasks):
     ],
     ids=["generations", "counts", "read_class", "write_class", "commit", "collect"],
 )
-def test_damaged_metadata_is_no_reason_for_another_error(tmp_path, tasks, group, content, work):
+def test_damaged_metadata_raises_a_buffer_error(tmp_path, tasks, group, content, work):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     update(buffer, tasks[0])
     (tmp_path / "buffer.zarr" / group / "zarr.json").write_text(content)
@@ -575,7 +575,7 @@ def memories(n=2, label="animal"):
 
 @pytest.fixture
 def events(monkeypatch):
-    """What reaches the disk, in order: files and folders that were synced."""
+    """The synced files and folders, in order."""
     found: list[str] = []
     fsync = os.fsync
 
@@ -593,7 +593,7 @@ def synced(events, folder):
     return names
 
 
-def test_a_commit_syncs_what_was_written_and_its_parents_alone(tmp_path, events):
+def test_a_commit_syncs_only_new_nodes_and_their_parents(tmp_path, events):
     path = tmp_path / "buffer.zarr"
     store = BufferStore(path)
     store.commit({})  # of a task without memories
@@ -612,7 +612,7 @@ def test_a_commit_syncs_what_was_written_and_its_parents_alone(tmp_path, events)
         own = [*(f"{node}/zarr.json" for node in new), f"classes/{number:06d}/0", *new]
         once = ["classes/zarr.json", "zarr.json", ".", ".."] if number == 0 else []
         assert sorted(names) == sorted([*own, "classes", "generations", *once])
-        # a class before what names it, a name after what it stands for
+        # contents before the folders and generations that refer to them
         order = [
             *(f"classes/{number:06d}/0", f"classes/{number:06d}", "classes"),
             *(f"generations/{generation:06d}/zarr.json", f"generations/{generation:06d}"),
@@ -624,7 +624,7 @@ def test_a_commit_syncs_what_was_written_and_its_parents_alone(tmp_path, events)
 
 
 @pytest.mark.parametrize("at_sync, exists", [(0, set()), (7, set()), (8, {1}), (10, {1})])
-def test_a_commit_whose_sync_fails_can_be_made_again(tmp_path, monkeypatch, at_sync, exists):
+def test_a_commit_can_be_repeated_after_its_sync_failed(tmp_path, monkeypatch, at_sync, exists):
     store = BufferStore(tmp_path / "buffer.zarr")
     store.write_class("dog", memories(), 0)
     syncs = count()
@@ -637,13 +637,13 @@ def test_a_commit_whose_sync_fails_can_be_made_again(tmp_path, monkeypatch, at_s
         patch.setattr(os, "fsync", broken)
         with pytest.raises(BufferStorageError, match=r"cannot write .*generations/000001.*Input/"):
             store.commit({"dog": 2})
-    assert store.generations() == exists  # only once its classes are on the disk
+    assert store.generations() == exists  # a generation exists only after its classes are on disk
     generation = store.commit({"dog": 2})
     assert store.counts(generation) == {"dog": 2}
     assert generation == max(exists, default=0) + 1
 
 
-def test_a_transaction_that_fails_can_be_ended_again(tmp_path, monkeypatch):
+def test_ending_a_transaction_can_be_repeated_after_it_failed(tmp_path, monkeypatch):
     buffer = RandomBuffer({"n_memories_per_class": 2}, buffer_dir=tmp_path / "buffer.zarr")
     buffer.begin_adding_samples()
     for name in ("cat", "dog"):
@@ -659,7 +659,7 @@ def test_a_transaction_that_fails_can_be_ended_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("folder", [True, False], ids=["disk", "memory"])
-def test_what_a_commit_touches_does_not_grow_with_the_buffer(tmp_path, folder, monkeypatch):
+def test_the_work_of_a_commit_does_not_grow_with_the_buffer(tmp_path, folder, monkeypatch):
     store = BufferStore(tmp_path / "buffer.zarr" if folder else None)
     touched: list[str] = []
     for name in ("open", "rename", "replace", "mkdir", "unlink", "scandir", "fsync"):
@@ -693,7 +693,7 @@ def test_a_class_takes_two_files(tmp_path):
 
 
 def write_version_2(path, classes):
-    """Write a buffer as version 2 did: each class a group of four arrays."""
+    """Write a buffer in version 2, in which each class is a group of four arrays."""
     root = zarr.open_group(path, mode="w", zarr_format=3)
     root.update_attributes({"format": "iirc-replay-buffer", "version": 2})
     for number, (name, kept) in enumerate(classes.items()):
@@ -732,7 +732,7 @@ def write_version_2(path, classes):
     return {"generation": 3, "counts": counts}
 
 
-def test_a_buffer_of_version_2_is_read_and_gone_on_with(tmp_path):
+def test_a_buffer_of_version_2_can_be_read_and_extended(tmp_path):
     path = tmp_path / "buffer.zarr"
     old = {"cat": memories(3, "cat"), "none": [], "dog": memories(2, "dog")}
     state = write_version_2(path, old)
@@ -761,12 +761,12 @@ def test_a_buffer_of_version_2_is_read_and_gone_on_with(tmp_path):
     assert np.array_equal(np.asarray(again[7][0]), np.asarray(noise_image(1)))
 
 
-def test_going_back_to_version_2_after_a_broken_task_loses_nothing(tmp_path):
+def test_restoring_version_2_after_an_interrupted_task_loses_nothing(tmp_path):
     path = tmp_path / "buffer.zarr"
     state = write_version_2(path, {"cat": memories(3, "cat")})
     buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
     buffer.load_buffer_state_dict(state)
-    buffer.store.write_class("dog", memories(), 1)  # and no more
+    buffer.store.write_class("dog", memories(), 1)  # but no commit
     again = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
     again.load_buffer_state_dict(state)
     assert [again[index][1] for index in range(3)] == ["cat"] * 3
@@ -774,7 +774,7 @@ def test_going_back_to_version_2_after_a_broken_task_loses_nothing(tmp_path):
 
 
 def add_a_task(path, state):
-    """Go on from a state and add a task's classes; yield the new state, then collect the old."""
+    """Restore a state and add a task's classes; yield the new state, then remove the old one."""
     buffer = RandomBuffer({"n_memories_per_class": 3}, buffer_dir=path)
     buffer.load_buffer_state_dict(state)
     buffer.begin_adding_samples()
@@ -787,14 +787,14 @@ def add_a_task(path, state):
 
 
 def add_a_task_and_keep_each_moment(path, state, moments):
-    """Copy the folder right before each write or sync: what a kill at that moment leaves."""
+    """Copy the folder before each write or sync, as a kill at that moment would leave it."""
     numbers = count()
     noted = None
 
     def watch(event, arguments):
         if writes_to(path, event, arguments):
             moment = moments / f"{next(numbers):03d}"
-            with suppress(shutil.Error):  # a file that another thread renames just then
+            with suppress(shutil.Error):  # another thread may rename a file meanwhile
                 shutil.copytree(path, moment / path.name)
             (moment / "noted").write_text(json.dumps(noted))
 
@@ -823,10 +823,10 @@ def test_a_commit_that_is_killed_at_any_write_loses_nothing(tmp_path, monkeypatc
     assert len(moments) >= 20
     assert noted[0] is None
     assert noted[-1] is not None
-    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # takes longest by far
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)  # by far the slowest part
     for moment, committed in zip(moments, noted, strict=True):
         left = moment / path.name
-        if committed is None:  # the checkpoint names the earlier generation
+        if committed is None:  # the checkpoint refers to the earlier generation
             check_memories(left, state, {"cat": 3})
             assert not list(left.rglob("*.partial"))
             (committed,) = add_a_task(left, state)
@@ -842,7 +842,7 @@ def check_memories(path, state, counts):
     ]
 
 
-def test_a_version_to_come_is_refused(tmp_path):
+def test_a_newer_version_is_refused(tmp_path):
     root = zarr.open_group(tmp_path / "buffer.zarr", mode="w", zarr_format=3)
     root.update_attributes({"format": "iirc-replay-buffer", "version": 4})
     with pytest.raises(BufferStorageError, match=r"version 4, expected .* version 2 or 3"):

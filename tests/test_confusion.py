@@ -1,4 +1,4 @@
-"""Confusion counts: what is counted, and the files that a run keeps them in."""
+"""Confusion counts, and the files in which a run keeps them."""
 
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def test_every_label_of_a_test_image_counts_though_two_tasks_show_it(run, config
     assert read(run, 3)["n_samples"].tolist() == expected.tolist()
 
 
-def test_counts_beyond_the_checkpoint_are_forgotten(config, tmp_path):
+def test_counts_from_after_the_checkpoint_are_removed(config, tmp_path):
     folder = RunDirectory.create(tmp_path / "run", config)
     for task in range(3):
         folder.write_confusion(

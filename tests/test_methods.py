@@ -1,4 +1,4 @@
-"""Methods, herding and metrics against the published definitions' numbers."""
+"""Methods, herding and metrics, compared with reference values of the published definitions."""
 
 import json
 from collections import Counter
@@ -37,7 +37,7 @@ MOMENTS = json.loads((Path(__file__).parent / "golden" / "initial_moments.json")
 
 
 class ToyNetwork(nn.Module):
-    """The reference values' network."""
+    """The network of the reference values."""
 
     def __init__(self, parameters=None):
         super().__init__()
@@ -63,7 +63,7 @@ def toy_method(name, parameters=None, **settings):
 
 
 class ToySamples(Dataset):
-    """Vectors with one label each, under the attributes of the published dataset and buffer."""
+    """Labelled vectors, with the attributes of the published dataset and buffer."""
 
     def __init__(self, x, labels, cur_task_id=0):
         self.x, self.labels = torch.as_tensor(x), list(labels)
@@ -142,9 +142,9 @@ def assert_parameters(method, expected):
 
 @pytest.mark.parametrize("name", list(METHODS))
 class TestMethodContract:
-    """What every method promises."""
+    """The contract of every method."""
 
-    def test_prepare_begins_a_task(self, name):
+    def test_prepare_starts_a_task(self, name):
         method = toy_method(name)
         assert method.seen_classes == []
         optimizers = []
@@ -184,7 +184,7 @@ class TestMethodContract:
                 assert (predictions.dtype, predictions.shape) == (torch.bool, y.shape)
                 losses.append(loss)
             assert np.isfinite(losses).all()
-            if number == 0:  # later the first step's distillation is 0
+            if number == 0:  # later, distillation starts at 0
                 assert losses[-1] < losses[0]
             method.consolidate_epoch_knowledge(0.5)
             memories = ToySamples(
@@ -246,7 +246,7 @@ def test_icarl_predicts_the_class_of_the_nearest_mean():
 
 
 @pytest.mark.filterwarnings("ignore:for .*copying from a non-meta parameter")
-def test_what_a_state_restores_lies_on_the_methods_device():
+def test_a_state_is_restored_on_the_methods_device():
     class Keeping(get_method("icarl").model):
         method_variables = ("anchors",)
         anchors = None
@@ -263,12 +263,12 @@ def test_what_a_state_restores_lies_on_the_methods_device():
 
     method = make()
     method.prepare_model_for_new_task()
-    method.observe(*toy_batch(3))  # the optimizer has a momentum
+    method.observe(*toy_batch(3))  # gives the optimizer a state
     method.consolidate_task_knowledge(buffer=toy_task(1)[1], batch_size=4)
     method.inner.drift = torch.ones(3)
     method.anchors = {"c0": [torch.ones(2), 5], "c1": None}
     state = method.method_state_dict()
-    elsewhere, here = make().to("meta"), make()  # a device that is always at hand
+    elsewhere, here = make().to("meta"), make()  # a device that every machine has
     for other in (elsewhere, here):
         other.load_method_state_dict(state)
     for other, device in ((elsewhere, "meta"), (here, "cpu")):
@@ -316,7 +316,7 @@ def test_the_cosine_layer_grows_and_keeps_its_old_classes(name):
 
 
 class ManySamples(ToySamples):
-    """More samples of a class than are imprinted; remembers which were read."""
+    """More samples of a class than LUCIR imprints."""
 
     def get_image_indices_by_cla(self, cla, num_samples=-1, shuffle=True):
         indices = super().get_image_indices_by_cla(cla)
@@ -325,7 +325,7 @@ class ManySamples(ToySamples):
 
 
 @pytest.mark.parametrize("name", ["lucir", "icarl"])
-def test_what_is_computed_once_from_latents_is_computed_in_float32(name):
+def test_class_means_and_imprinted_weights_are_computed_in_float32(name):
     method, exact = (toy_method(name, n_layers=8) for _ in range(2))
     exact.load_state_dict(method.state_dict())
     method.autocast_dtype = torch.bfloat16
@@ -348,7 +348,7 @@ def test_lucir_imprints_the_first_thousand_samples_of_a_class_and_no_earlier_cla
     method.prepare_model_for_new_task()
     labels = ["c3"] * 1200 + ["c4"] * 30 + ["c1"] * 40
     data = ManySamples(torch.randn(len(labels), 5), labels, 1)
-    data.cur_task = ["c3", "c4", "c1"]  # c1 comes again
+    data.cur_task = ["c3", "c4", "c1"]  # c1 is introduced again
     old = method.net.model.output_layer.weight.detach().clone()
     method.prepare_model_for_new_task(data, batch_size=128)
     layer = method.net.model.output_layer
@@ -430,7 +430,7 @@ def test_agem_draws_full_batches_of_passes_over_all_memories(batch_size):
     for _ in range(6):
         batch = next(stream)
         slots = -1 - batch.sample_ids
-        assert len(slots) == min(batch_size, 6)  # never more than there are
+        assert len(slots) == min(batch_size, 6)  # never more than exist
         assert torch.equal(batch.images, buffer.x[slots])
         found = [f"c{i}" for i in batch.targets.argmax(dim=1)]
         assert found == [buffer.labels[slot] for slot in slots]
@@ -558,7 +558,7 @@ def test_herding_chooses_the_published_exemplars_in_order(case):
     assert herding(latents, case["n_memories_per_class"]).tolist() == case["chosen_in_order"]
 
 
-def test_herding_chooses_none_twice_even_among_equals():
+def test_herding_chooses_no_sample_twice_even_among_equals():
     chosen = herding(torch.ones(6, 3), 4)
     assert len(set(chosen.tolist())) == 4
     assert sorted(herding(torch.randn(3, 2), 10).tolist()) == [0, 1, 2]
@@ -613,14 +613,14 @@ def moments_of(make, n_seeds):
 
 
 @pytest.mark.parametrize("made", list(MOMENTS["networks"]))
-def test_a_network_begins_with_the_moments_of_the_published_one(made):
+def test_initial_weights_have_the_moments_of_the_published_network(made):
     found = moments_of(lambda: eval(made), n_seeds=1 if "ResNet(" in made else 20)
     published = MOMENTS["networks"][made]
     assert [shape for shape, *_ in found] == [shape for shape, *_ in published]
     for (_, mean, std, n), (shape, published_mean, published_std) in zip(
         found, published, strict=True
     ):
-        tolerance = 4 * published_std / n**0.5  # of a mean of n draws; of their std it is less
+        tolerance = 4 * published_std / n**0.5  # for a mean of n draws; the std varies less
         assert mean == pytest.approx(published_mean, abs=2 * tolerance + 6e-4), shape
         assert std == pytest.approx(published_std, rel=0.04 + 4 / (2 * n) ** 0.5), shape
 
@@ -636,12 +636,12 @@ def test_networks_return_output_and_latent():
 
 
 @pytest.mark.parametrize("network, layers", [(ResNetCIFAR, 18), (ResNetCIFAR, 2), (ResNet, 20)])
-def test_a_depth_that_does_not_exist_is_refused(network, layers):
+def test_an_unknown_depth_is_refused(network, layers):
     with pytest.raises(ConfigurationError, match=str(layers)):
         network(num_layers=layers)
 
 
-def test_a_method_that_does_not_exist_is_refused():
+def test_an_unknown_method_is_refused():
     with pytest.raises(ConfigurationError, match="icarl_cnn"):
         get_method("icarl_ccn")
 
@@ -669,7 +669,7 @@ def test_label_names_become_indicator_vectors():
     index = {"a": 0, "b": 1, "d": 3}
     one = transform_labels_names_to_vector(["b", "None", "d"], 3, index)
     assert one.tolist() == [0, 1, 0]
-    batch = list(zip(("b", "a"), ("None", "b"), strict=True))  # as the published loop calls it
+    batch = list(zip(("b", "a"), ("None", "b"), strict=True))  # as in the published training loop
     several = transform_labels_names_to_vector(batch, 3, index)
     assert several.tolist() == [[0, 1, 0], [1, 1, 0]]
     assert transform_labels_names_to_vector([], 3, index).shape == (0, 3)
@@ -692,7 +692,7 @@ def test_a_wrong_setting_is_named(settings, message):
         ExperimentConfig.parse({"benchmark": "b", "data": "d", "method": "m"} | settings)
 
 
-def test_settings_are_taken_out_of_a_published_dictionary():
+def test_settings_are_read_from_a_published_dictionary():
     published = {"lr": 0.5, "n_memories_per_class": 20, "group": "x", "method": "agem"}
     assert MethodConfig.from_any(published).lr == 0.5
     assert BufferConfig.from_any(published).n_memories_per_class == 20

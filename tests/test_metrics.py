@@ -1,4 +1,4 @@
-"""The table of metrics: every row keeps the contract, and a row is all that a metric takes."""
+"""The table of metrics: a contract for every row, and a metric of a user's script."""
 
 import re
 import runpy
@@ -33,7 +33,7 @@ def outputs(n: int, n_classes: int = 5, seed: int = 0) -> Outputs:
 
 
 @pytest.mark.parametrize("name", METRICS)
-def test_batches_give_what_all_samples_at_once_give(name):
+def test_the_result_does_not_depend_on_the_batches(name):
     metric, everything = METRICS[name], outputs(20)
     tally = Tally(5, torch.device("cpu"))
     for part in (slice(0, 7), slice(7, 7), slice(7, 20)):
@@ -55,7 +55,7 @@ def test_samples_of_several_processes_are_concatenated():
     assert kept.values() == {name: metric(*both) for name, metric in METRICS.items()}
 
 
-def test_what_is_kept_of_a_sample_is_declared_and_shared(metrics):
+def test_metrics_share_the_rows_that_they_keep(metrics):
     calls = []
 
     def best(outputs: Outputs) -> torch.Tensor:
@@ -67,7 +67,7 @@ def test_what_is_kept_of_a_sample_is_declared_and_shared(metrics):
     tally = Tally(5, torch.device("cpu"))
     tally.add(outputs(20))
     values = tally.kept(lambda rows: rows).values()
-    assert calls == [0, 20]  # once for both, and once for a run without batches
+    assert calls == [0, 20]  # one call for both metrics, after the call for the empty batch
     assert values["first"] == (outputs(20).scores.argmax(dim=1) == 0).float().mean()
 
     without = Tally(5, torch.device("cpu"), with_scores=False)
@@ -140,7 +140,7 @@ def test_a_metric_takes_as_many_lines_as_said_and_is_shown_everywhere(
         is_of_training = (record["kind"], record["split"]) == ("epoch", "train")
         assert ("top1" in record) != is_of_training
     tests = [r for r in records if r["kind"] == "evaluation" and r["split"] == "test"]
-    # icarl predicts the label with the highest score: it is right as often as a label is shared
+    # icarl predicts only the label with the highest score
     assert all(r["top1"] >= r["jaccard_sim"] for r in tests) and any(r["top1"] for r in tests)
     assert f"top-1 {tests[-1]['top1']:.3f}" in capsys.readouterr().out
     events = EventAccumulator(str(tmp_path / "run/tensorboard/tasks"))

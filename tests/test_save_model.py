@@ -1,4 +1,4 @@
-"""``save_model`` and ``load_model``: an experiment goes on from a file of plain values."""
+"""``save_model`` and ``load_model``: an experiment continues from a file of plain values."""
 
 from collections import Counter
 
@@ -35,7 +35,7 @@ def parts(name, folder):
 
 
 def learn_step(model):
-    """Take one step on a batch that is always the same; return the loss."""
+    """Take one step on a fixed batch; return the loss."""
     model.train()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(4, 3, 32, 32, generator=generator)
@@ -44,7 +44,7 @@ def learn_step(model):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_experiment_goes_on_from_the_file(name, tmp_path):
+def test_an_experiment_continues_from_the_file(name, tmp_path):
     torch.manual_seed(0)
     model, buffer, datasets = parts(name, tmp_path / "buffer.zarr")
     for task_id in range(2):
@@ -67,7 +67,7 @@ def test_an_experiment_goes_on_from_the_file(name, tmp_path):
     state = again[0].state_dict()
     assert state.keys() == model.state_dict().keys()
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
-    if name != "agem":  # its memories are a stream that is given at the task's beginning
+    if name != "agem":  # its stream of memories is not part of the state
         assert [learn_step(again[0]) for _ in range(3)] == [learn_step(model) for _ in range(3)]
 
 
@@ -76,7 +76,7 @@ def test_parts_can_be_left_out(tmp_path):
     save_model(str(tmp_path / "model.pt"), CONFIG, METADATA, model=model)
     checkpoint = torch.load(tmp_path / "model.pt", weights_only=True)
     load_model(checkpoint, model=parts("finetune", None)[0])
-    with pytest.raises(CheckpointError, match=r"no state of buffer, datasets: it holds .*model"):
+    with pytest.raises(CheckpointError, match=r"no state of buffer, datasets: it contains .*model"):
         load_model(checkpoint, model, buffer, datasets)
     save_model(tmp_path / "data.pt", CONFIG, METADATA, datasets=datasets)
     with pytest.raises(CheckpointError, match="no state of dataset 'test'"):
@@ -98,10 +98,10 @@ def test_a_typed_configuration_can_be_parsed_again(tmp_path):
         ({"seen": {("A", 1): Counter("A")}}, r"seen\[\('A', 1\)\] is a collections.Counter"),
         ({"names": {np.int64(3): "A"}}, r"a key of names is a numpy.int64"),
         ({"log": print}, r"log is a builtins.builtin_function_or_method"),
-        ({"version": 3}, r"'version' is a name of the file format"),
+        ({"version": 3}, "reserves the name 'version'"),
     ],
 )
-def test_what_could_not_be_loaded_is_not_saved(tmp_path, extra, message):
+def test_values_that_could_not_be_loaded_are_not_saved(tmp_path, extra, message):
     path = tmp_path / "model.pt"
     save_model(path, CONFIG, METADATA)
     before = path.read_bytes()
@@ -111,7 +111,7 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path, extra, message):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_plain_values_and_tensors_come_back_as_they_are(tmp_path):
+def test_plain_values_and_tensors_are_loaded_unchanged(tmp_path):
     values = {"a": [1, 2.5, True, None, "x", b"y"], "b": (torch.arange(3), {4}), "c": {5: {}}}
     save_model(tmp_path / "model.pt", CONFIG, METADATA, **values)
     loaded = torch.load(tmp_path / "model.pt", weights_only=True)

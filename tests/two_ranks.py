@@ -1,4 +1,4 @@
-"""Trains every method with an interruption, in one process or in the ranks of ``torchrun``.
+"""Trains every method, interrupts and resumes it; alone, or as ranks started by ``torchrun``.
 
 torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
 """
@@ -39,9 +39,9 @@ class NetworkWithoutBatchStatistics(nn.Module):
 
 
 class OwnNormalisation(BaseMethod):
-    """Averages over true labels, each weighted by how rare it is in the batch.
+    """Averages over true labels, weighted by their rarity in the batch.
 
-    Neither is the same in the parts of a batch that two processes have.
+    The weights and their sum differ between the parts of a batch that two processes have.
     """
 
     def _loss(self, step: Step) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The replay buffer: which samples of earlier classes are kept, and where."""
+"""The replay buffer: which samples of earlier classes to keep, and where."""
 
 from iirc_train.buffer.base import BufferBase
 from iirc_train.buffer.choice import HerdingBuffer, RandomBuffer

@@ -1,4 +1,4 @@
-"""The replay buffer: keeps samples of earlier classes and offers them for replay."""
+"""The base class of replay buffers, which keep samples of earlier classes for replay."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,25 +29,25 @@ TransformFunction = Callable[[Image.Image], torch.Tensor]
 
 
 class BufferBase(Dataset[tuple[Any, str, str]], ABC):
-    """A buffer that saves memories of the current task, to replay them during later tasks.
+    """A buffer that saves memories of each task, to be replayed during later tasks.
 
-    Memories are numbered by slot: class after class in the order in which they came, within a
-    class the most important first.
+    Slots number the memories: class after class in the order of arrival, and within a class the
+    most important memory first.
 
     Args:
         config: ``n_memories_per_class``, ``total_n_mems`` and ``max_mems_pool_per_class``; see
             :class:`~iirc_train.config.experiment.BufferConfig`.
         buffer_dir: Folder for the Zarr hierarchy; None keeps it in memory.
-        map_size: Ignored; Zarr needs no size beforehand. Accepted for code written for the
+        map_size: Ignored, because Zarr needs no size in advance. Accepted for code written for the
             published package.
-        essential_transforms_fn: Applied to an image that is asked for by index, when
-            augmentations are disabled or no other function is given.
-        augmentation_transforms_fn: Applied to an image that is asked for by index.
+        essential_transforms_fn: Transforms images when they are indexed, if augmentations are
+            disabled or ``augmentation_transforms_fn`` is None.
+        augmentation_transforms_fn: Transforms images when they are indexed.
 
     Raises:
-        ConfigurationError: The configuration is wrong.
-        BufferStorageError: ``buffer_dir`` holds something else, or is None where several processes
-            share a buffer.
+        ConfigurationError: A setting is wrong.
+        BufferStorageError: ``buffer_dir`` contains something else, or is None although several
+            processes share the buffer.
     """
 
     def __init__(
@@ -70,14 +70,14 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
 
     @property
     def n_memories_per_class(self) -> dict[str, int]:
-        """Number of memories of each class, in the order in which classes came."""
+        """Number of memories of each class, in the order of arrival."""
         return dict(self._counts)
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def __getitem__(self, index: int) -> tuple[Any, str, str]:
-        """Return a memory: its image, transformed, and its labels."""
+        """Return the transformed image of a memory, and its labels."""
         class_name, number = self._slots.locate(index)
         memories = self._memories(class_name)
         image = decode(memories.encoded(number), lambda: f"replay buffer:{class_name}/{number}")
@@ -87,10 +87,10 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         return (image if transform is None else transform(image), *memories.label_pair(number))
 
     def get_image_indices_by_class(self, class_name: str) -> NDArray[np.int64]:
-        """Return the slots of the memories of a class, int64, most important first.
+        """Return the slots of a class's memories, int64, most important first.
 
         Raises:
-            BufferStorageError: The buffer has no such class.
+            BufferStorageError: The class is not in the buffer.
         """
         if class_name not in self._counts:
             raise BufferStorageError(
@@ -99,7 +99,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         return self._slots.of_class(class_name)
 
     def replay_source(self, class_names_to_idx: Mapping[str, int]) -> ReplaySnapshot:
-        """Return the memories as they are now, for a loader.
+        """Return a snapshot of the memories, for a loader.
 
         Args:
             class_names_to_idx: Index of each class.
@@ -110,7 +110,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         )
 
     def begin_adding_samples(self) -> None:
-        """Begin a transaction: what is added or removed counts once it has ended."""
+        """Start a transaction: changes take effect when it ends."""
         self._added = {}
 
     def add_sample(
@@ -119,23 +119,23 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """Add an image, encoded losslessly as PNG.
 
         Args:
-            class_label: The class under which the image is kept.
+            class_label: The class that the memory belongs to.
             image: The image; converted to RGB.
-            labels: All labels, ``NO_LABEL_PLACEHOLDER`` for none.
-            rank: Process that adds it; informative.
+            labels: Both labels, ``NO_LABEL_PLACEHOLDER`` for none.
+            rank: Rank of the process; not used.
 
         Raises:
-            BufferStorageError: No transaction was begun, or the class was added before.
+            BufferStorageError: No transaction is open, or the class was added earlier.
         """
         self.add_memory(class_label, encoded_memory(image, labels))
 
     def add_memory(self, class_label: str, memory: Memory) -> None:
-        """Add an encoded image as it is; see :meth:`add_sample`."""
+        """Add an encoded image unchanged; see :meth:`add_sample`."""
         if self._added is None:
             raise BufferStorageError("call begin_adding_samples() before adding samples")
         if class_label in self._counts:
             raise BufferStorageError(
-                f"class {class_label!r} is in the buffer already: its memories are chosen once"
+                f"class {class_label!r} is already in the buffer: a class is added only once"
             )
         self._added.setdefault(class_label, []).append(memory)
 
@@ -143,7 +143,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """Remove the n least important memories of a class.
 
         Raises:
-            BufferStorageError: The buffer has no such class.
+            BufferStorageError: The class is not in the buffer.
         """
         if class_label not in self._counts:
             raise BufferStorageError(f"the buffer has no class {class_label!r}")
@@ -151,7 +151,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self._set_counts({**self._counts, class_label: left})
 
     def end_adding_samples(self) -> None:
-        """End the transaction: write the new classes and the new generation."""
+        """End the transaction: write the new classes and a new generation."""
         counts = dict(self._counts)
         for class_label, memories in (self._added or {}).items():
             self.store.write_class(class_label, memories, number=len(counts))
@@ -161,7 +161,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self._added = None
 
     def reset_database(self) -> None:
-        """Forget what was read from storage; the published code needed this after each epoch."""
+        """Drop cached memories. The published code calls this after each epoch."""
         self._classes.clear()
 
     begin_adding_samples_to_lmdb = begin_adding_samples
@@ -177,17 +177,17 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         batch_size: int = BATCH_SIZE,
         model: LatentSource | None = None,
     ) -> None:
-        """Add memories of a new task's classes; with a fixed total size, shrink older ones first.
+        """Add memories of a new task's classes; with a fixed total, shrink older classes first.
 
-        With ``total_n_mems`` each seen class keeps ⌈total / seen classes⌉ memories. Of several
-        processes, which all call this, the first one writes.
+        With ``total_n_mems``, each seen class keeps ⌈total / seen classes⌉ memories. All processes
+        must call this; the first one writes.
 
         Args:
             new_task_data: The task's data.
             dist_args: Accepted for code written for the published package.
-            method: Gives the latents, for a choice that goes by them.
-            batch_size: Samples per batch for computing latents.
-            model: The method, under the name in the published package.
+            method: Computes latents, for buffers that choose memories by them.
+            batch_size: Samples per batch when latents are computed.
+            model: The published package's name for ``method``.
         """
         new_classes = list(new_task_data.cur_task)
         n = self._memories_per_class(len(self._counts) + len(new_classes))
@@ -201,7 +201,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
                     )
         if rank() == 0:
             self._set_counts({name: min(count, n) for name, count in self._counts.items()})
-            # a class without memories has its share of a fixed total too
+            # a class without memories still takes its share of a fixed total
             self._added = {class_label: [] for class_label in chosen}
             for class_label, indices in chosen.items():
                 for index in indices.tolist():
@@ -213,7 +213,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             self._set_counts(self.store.counts(self.generation))
 
     def _choosing(self, method: LatentSource | None) -> AbstractContextManager[None]:
-        """Return a context in which the memories of all classes of a task are chosen."""
+        """Return a context that encloses the choice for all classes of a task."""
         return nullcontext()
 
     @abstractmethod
@@ -231,17 +231,17 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         Args:
             task_data: The task's data.
             class_label: Name of the class.
-            n: Number of memories; fewer are chosen from fewer samples.
-            method: Gives latents; None where the caller has none.
-            batch_size: Samples per batch for computing latents.
+            n: Number of memories to choose; if the class has fewer samples, all of them.
+            method: Computes latents; None if the caller gave none.
+            batch_size: Samples per batch when latents are computed.
 
         Returns:
-            int64, indices in the task's data, the most important first.
+            Indices in the task's data, int64, most important first.
         """
 
     @contextmanager
     def disable_augmentations(self) -> Iterator[None]:
-        """A context in which only the essential transform is applied."""
+        """A context that applies the essential transform instead of augmentations."""
         before, self._apply_augmentations = self._apply_augmentations, False
         try:
             yield
@@ -249,21 +249,21 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             self._apply_augmentations = before
 
     def buffer_state_dict(self) -> dict[str, Any]:
-        """Return the buffer's state as plain values: the generation, and what it counts."""
+        """Return the state as plain values: the generation, and its number of memories by class."""
         return {"generation": self.generation, "counts": dict(self._counts)}
 
     def load_buffer_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go back to an earlier state; whatever storage holds beyond it is removed.
+        """Return to an earlier state, and remove everything else from storage.
 
         Raises:
-            BufferStorageError: Storage lacks the generation, or it counts other memories.
+            BufferStorageError: The generation is missing, or has other numbers of memories.
         """
         generation = int(state_dict["generation"])
         counts = self.store.counts(generation) if generation else {}
         if counts != state_dict["counts"]:
             raise BufferStorageError(
-                f"the checkpoint's buffer counts {state_dict['counts']}, the stored one {counts}: "
-                "they belong to different runs"
+                f"the checkpoint expects the memories {state_dict['counts']}, but the stored "
+                f"generation has {counts}: they belong to different runs"
             )
         self._set_counts(counts)
         self.generation, self._added = generation, None
@@ -271,11 +271,11 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self.collect_garbage()
 
     def recall(self, store: BufferStore, class_names: Sequence[str]) -> None:
-        """Show what a stored buffer kept once a run had learned some classes.
+        """Show the memories that a run had when it had learned the given classes.
 
         Args:
-            store: The run's buffer, which may have learned more since; nothing is written to it.
-            class_names: The classes, in the order in which they were learned.
+            store: The run's store, which may contain more classes by now. It is only read.
+            class_names: The classes, in the order in which the run learned them.
 
         Raises:
             BufferStorageError: Memories of a class are missing or damaged.
@@ -295,7 +295,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self._set_counts({name: min(n, len(kept.labels)) for name, kept in self._classes.items()})
 
     def collect_garbage(self) -> None:
-        """Remove from storage whatever the current generation does not count."""
+        """Remove from storage everything that the current generation does not use."""
         if rank() == 0:
             self.store.collect(self.generation)
         wait_for_all()
@@ -319,11 +319,11 @@ def _open_store(buffer_dir: PathLike | None) -> BufferStore:
     if buffer_dir is None:
         if world_size() > 1:
             raise BufferStorageError(
-                f"{world_size()} processes share one replay buffer: give buffer_dir"
+                f"a buffer that {world_size()} processes share cannot be in memory: set buffer_dir"
             )
         return BufferStore()
     if rank() > 0:
-        wait_for_all()  # the first process makes it
+        wait_for_all()  # until the first process has created it
     store = BufferStore(Path(buffer_dir))
     if rank() == 0:
         wait_for_all()

@@ -1,4 +1,4 @@
-"""The buffer under its published module name; each class lives where it is imported from here."""
+"""The published module of the buffer, re-exported from the modules that define it."""
 
 from iirc_train.buffer.base import BufferBase
 from iirc_train.buffer.choice import HerdingBuffer, RandomBuffer

@@ -1,4 +1,4 @@
-"""The buffers, by how they choose the memories of a class."""
+"""Replay buffers, by how they choose the memories of a class."""
 
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,7 +14,7 @@ from iirc_train.buffer.selection import herding
 
 
 class RandomBuffer(BufferBase):
-    """Keeps samples chosen at random."""
+    """Keeps randomly chosen samples."""
 
     def _choose(
         self, task_data: TaskSamples, class_label: str, n: int, **_: Any
@@ -26,10 +26,10 @@ class RandomBuffer(BufferBase):
 
 
 class HerdingBuffer(BufferBase):
-    """Keeps the samples that herding chooses by the method's latents."""
+    """Keeps the samples that herding chooses from the method's latents."""
 
     def _choosing(self, method: LatentSource | None) -> AbstractContextManager[None]:
-        return _needed(method).inference()  # prepared once for all classes
+        return _needed(method).inference()  # one preparation for all classes
 
     def _choose(
         self,
@@ -53,7 +53,6 @@ class HerdingBuffer(BufferBase):
 def _needed(method: LatentSource | None) -> LatentSource:
     if method is None:
         raise ConfigurationError(
-            "herding chooses memories by the method's latents: give update_buffer_new_task the "
-            "argument method"
+            "herding needs the method to compute latents: pass method=... to update_buffer_new_task"
         )
     return method

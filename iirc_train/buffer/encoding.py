@@ -1,4 +1,4 @@
-"""Samples as encoded memories."""
+"""Encodes samples as memories."""
 
 from PIL import Image
 
@@ -12,20 +12,20 @@ def memory_of(samples: TaskSamples, index: int) -> Memory:
     """Return a sample as a memory.
 
     Raises:
-        ConfigurationError: The dataset does not give images before their transform.
+        ConfigurationError: The dataset does not provide untransformed images.
     """
-    if isinstance(samples, HoldsEncoded):  # bytes are kept as the dataset has them
+    if isinstance(samples, HoldsEncoded):  # keep the dataset's own bytes
         encoded, (height, width) = samples.encoded(index)
         return Memory(bytes(encoded.data), samples.get_labels(index), height, width)
     if not isinstance(samples, HoldsImages):
         raise ConfigurationError(
-            f"{type(samples).__name__} has neither encoded(index) nor get_item(index): a buffer "
-            "keeps images before any transform, so the dataset must give them"
+            f"{type(samples).__name__} has neither encoded(index) nor get_item(index): add one, "
+            "because a buffer keeps untransformed images"
         )
     image, first, second = samples.get_item(index)
     return encoded_memory(image, (first, second))
 
 
 def encoded_memory(image: Image.Image, labels: tuple[str, str]) -> Memory:
-    """Return an image as a memory, encoded losslessly as PNG."""
+    """Return an image, losslessly encoded as PNG, as a memory."""
     return Memory(encode_rgb_png(image).tobytes(), labels, image.height, image.width)

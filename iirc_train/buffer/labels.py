@@ -1,4 +1,4 @@
-"""Names of labels as indicator vectors."""
+"""Encodes names of labels as indicator vectors."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,13 +13,13 @@ def transform_labels_names_to_vector(
     """Encode label names as indicator vectors.
 
     Args:
-        labels_names: For each sample the names of its labels, or the names of one sample. Names
-            that are no class (such as ``NO_LABEL_PLACEHOLDER``) or are not seen yet are left out.
+        labels_names: Names of the labels of each sample, or of a single sample. Names that are not
+            classes (such as ``NO_LABEL_PLACEHOLDER``) and classes not seen yet are ignored.
         num_seen_classes: Length of a vector.
         class_names_to_idx: Index of each class.
 
     Returns:
-        float32 (N, num_seen_classes), or (num_seen_classes,) for one sample.
+        float32 (N, num_seen_classes), or (num_seen_classes,) for a single sample.
     """
     each = list(labels_names)
     if each and all(isinstance(names, str) for names in each):

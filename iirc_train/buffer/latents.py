@@ -1,4 +1,4 @@
-"""The latents of samples, which herding, class means and imprinted weights are computed from."""
+"""Latents of samples, for herding, class means and imprinted weights."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -13,21 +13,21 @@ from iirc_train.buffer.samples import DecodesBatches, Samples
 from iirc_train.runtime.distributed import gathered, share_of, world_size
 
 BATCH_SIZE = 128
-"""Samples per batch where nothing else is asked for; latents do not depend on it."""
+"""Default number of samples per batch."""
 
 
 class LatentSource(Protocol):
-    """What gives latents: a method."""
+    """Something that computes latents, such as a method."""
 
     @property
     def device(self) -> torch.device:
-        """Where images are wanted."""
+        """Device that images must be on."""
 
     def inference(self) -> AbstractContextManager[None]:
-        """Return a context in which :meth:`forward_net` is called, in evaluation mode."""
+        """Return a context for calling :meth:`forward_net` in evaluation mode."""
 
     def full_precision(self) -> AbstractContextManager[None]:
-        """Return a context in which latents are computed in the type of the parameters."""
+        """Return a context that computes in the type of the parameters."""
 
     def forward_net(self, x: torch.Tensor, /) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
@@ -53,15 +53,15 @@ class SubsetSampler(Sampler[int]):
 def class_latents(
     method: LatentSource, samples: Samples, indices: NDArray[np.int64], batch_size: int = BATCH_SIZE
 ) -> torch.Tensor:
-    """Return the latents of some samples, not augmented.
+    """Return the latents of some samples, without augmentation.
 
-    They are computed in full precision, whatever the network trains in. Several processes, which
-    all call this, share the work.
+    Latents are computed in full precision, regardless of the precision of training. With several
+    processes, all must call this; they share the work.
 
     Args:
-        method: Computes them.
-        samples: The samples.
-        indices: int64 (N,), indices in them.
+        method: Computes the latents.
+        samples: A dataset.
+        indices: Indices of samples, int64 (N,).
         batch_size: Samples per batch; the result does not depend on it.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Memories as a plain dataset sees them: mixed into a task's samples, or as endless batches."""
+"""Memories for plain PyTorch code: mixed with a task's samples, or as endless batches."""
 
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -14,15 +14,15 @@ from iirc_train.buffer.samples import Samples
 
 
 class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
-    """A task's samples followed by memories.
+    """A dataset of a task's samples followed by memories.
 
-    Each memory is shown ⌊multiplier⌋ times per epoch; what the fraction adds is drawn without
-    replacement, anew each epoch.
+    Each epoch shows every memory ⌊multiplier⌋ times. The fractional part of the multiplier adds
+    memories drawn without replacement; the draw differs between epochs.
 
     Args:
         buffer: The replay buffer.
-        task_data: The task's data: gives ``(image, label, label)`` by index.
-        buffer_sampling_multiplier: Memories shown per epoch, in multiples of the buffer's size.
+        task_data: The task's data; returns ``(image, label, label)`` for an index.
+        buffer_sampling_multiplier: Memories shown per epoch, as a multiple of the buffer's size.
         seed: Seed of the draw.
 
     Raises:
@@ -47,7 +47,7 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the memories of an epoch; call it before the epoch's first sample is read."""
+        """Draw the memories of an epoch. Call this before reading the epoch's first sample."""
         self.memories = memories_of_epoch(
             len(self.buffer), self.buffer_sampling_multiplier, self.seed, epoch
         )
@@ -56,7 +56,7 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
         return len(self.task_data) + len(self.memories)
 
     def __getitem__(self, index: int) -> tuple[Any, str, str, bool]:
-        """Return an image, its labels, and whether it is a memory."""
+        """Return an image, its two labels, and whether it is a memory."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         if index < len(self.task_data):
@@ -73,18 +73,18 @@ def memory_batches(
     seed: int,
     device: torch.device | str = "cpu",
 ) -> Iterator[Batch]:
-    """Yield batches of memories without end: pass after pass, each shuffled.
+    """Yield batches of memories endlessly, in passes over all memories, each in a new order.
 
-    Every batch is full; it may begin in one pass and end in the next. Where there are fewer
-    memories than a batch holds, every batch is one pass.
+    Every batch is full; it may start in one pass and end in the next. If there are fewer memories
+    than ``batch_size``, every batch is one pass.
 
     Args:
-        buffer: The replay buffer: gives ``(image, label, label)`` by index.
+        buffer: The replay buffer; returns ``(image, label, label)`` for an index.
         class_names_to_idx: Index of each class.
         n_seen_classes: Length of the targets.
         batch_size: Memories per batch.
         seed: Seed of the order.
-        device: Where batches are wanted.
+        device: Device of the batches.
     """
     n = min(batch_size, len(buffer))
     for start in count(step=n):

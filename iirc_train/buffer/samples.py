@@ -1,7 +1,7 @@
-"""What methods and buffers need of a task's data and of memories: the published attributes.
+"""Protocols for a task's data and for memories: the attributes of the published dataset and buffer.
 
-Any dataset with these attributes serves. One that also has those of :class:`DecodesBatches` or
-:class:`HoldsEncoded`, as the datasets of a run have, is read faster.
+Any dataset with the attributes of :class:`TaskSamples` works. :class:`DecodesBatches` and
+:class:`HoldsEncoded` are optional and make reading faster; the datasets of a run implement them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,16 +15,16 @@ from iirc_data.loader import Batch
 
 
 class Samples(Protocol):
-    """Images with their labels, by index."""
+    """A dataset of images with labels."""
 
     def __len__(self) -> int:
         """Return the number of samples."""
 
     def __getitem__(self, index: int, /) -> tuple[Any, str, str]:
-        """Return an image, transformed, and its labels; ``NO_LABEL_PLACEHOLDER`` for none."""
+        """Return a transformed image and its labels, ``NO_LABEL_PLACEHOLDER`` for none."""
 
     def disable_augmentations(self) -> AbstractContextManager[None]:
-        """Return a context in which images come as for evaluation."""
+        """Return a context in which images are transformed as for evaluation."""
 
 
 class TaskSamples(Samples, Protocol):
@@ -41,7 +41,7 @@ class TaskSamples(Samples, Protocol):
     def get_image_indices_by_cla(
         self, cla: str, /, num_samples: int = -1, shuffle: bool = True
     ) -> NDArray[np.int64]:
-        """Return the indices of a class's samples, at most ``num_samples`` of them; -1 for all."""
+        """Return the indices of at most ``num_samples`` samples of a class; -1 for all."""
 
 
 class Memories(Samples, Protocol):
@@ -49,7 +49,7 @@ class Memories(Samples, Protocol):
 
     @property
     def n_memories_per_class(self) -> Mapping[str, int]:
-        """Number of memories of each class, in the order in which classes came."""
+        """Number of memories of each class, in the order of arrival."""
 
     def get_image_indices_by_class(self, class_name: str, /) -> NDArray[np.int64]:
         """Return the indices of a class's memories, most important first."""
@@ -57,26 +57,26 @@ class Memories(Samples, Protocol):
 
 @runtime_checkable
 class DecodesBatches(Protocol):
-    """Samples that come decoded in batches, on the training device."""
+    """A dataset that decodes batches of samples on the training device."""
 
     def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
-        """Iterate over some samples in the given order."""
+        """Iterate over batches of the given samples, in the given order."""
 
 
 @runtime_checkable
 class HoldsEncoded(Protocol):
-    """Samples whose encoded images a buffer can keep as they are."""
+    """A dataset with encoded images, which a buffer can keep unchanged."""
 
     def encoded(self, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        """Return an encoded image, RGB or grayscale, and its height and width."""
+        """Return an encoded image (RGB or grayscale), and its height and width in pixels."""
 
     def get_labels(self, index: int) -> tuple[str, str]:
-        """Return a sample's visible labels, ``NO_LABEL_PLACEHOLDER`` for none."""
+        """Return the visible labels of a sample, ``NO_LABEL_PLACEHOLDER`` for none."""
 
 
 @runtime_checkable
 class HoldsImages(Protocol):
-    """Samples whose images come untransformed, to be encoded by the buffer."""
+    """A dataset with untransformed images, which a buffer encodes."""
 
     def get_item(self, index: int) -> tuple[Any, str, str]:
-        """Return an image as it is stored, a Pillow image, and its labels."""
+        """Return the untransformed Pillow image of a sample, and its labels."""

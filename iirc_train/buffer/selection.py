@@ -1,4 +1,4 @@
-"""Which samples of a class are kept: pure functions."""
+"""Selection of memories, as pure functions."""
 
 import numpy as np
 import torch
@@ -7,17 +7,17 @@ from numpy.typing import NDArray
 
 
 def herding(latents: torch.Tensor, n: int) -> NDArray[np.int64]:
-    """Choose exemplars whose running mean follows the class mean, most important first.
+    """Choose exemplars whose running mean approximates the class mean, most important first.
 
     Rebuffi et al., "iCaRL: Incremental classifier and representation learning" (CVPR 2017),
-    algorithm 4; latents are scaled to unit length first.
+    algorithm 4. Latents are first scaled to unit length.
 
     Args:
         latents: float (N, D), one row per sample of the class.
-        n: Number of exemplars; at most N are chosen.
+        n: Number of exemplars; if larger than N, all samples are chosen.
 
     Returns:
-        int64 (min(n, N),), row numbers in the order of their choice, none twice.
+        Distinct row numbers in the order of choice, int64 (min(n, N),).
     """
     features = F.normalize(latents.detach().double().cpu(), dim=1)
     mean = features.mean(dim=0)

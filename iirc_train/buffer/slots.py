@@ -1,4 +1,4 @@
-"""Where the memories of each class stand among all memories."""
+"""Slots: the numbers of memories."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 class Slots:
-    """Numbers memories: class after class, within a class the most important first.
+    """Numbers memories class after class; within a class, the most important memory comes first.
 
     Args:
-        counts: Number of memories of each class, in the order of classes.
+        counts: Number of memories of each class, in the order of the classes.
     """
 
     def __init__(self, counts: Mapping[str, int]) -> None:
@@ -22,10 +22,10 @@ class Slots:
         return int(self._ends[-1])
 
     def class_number(self, class_name: str) -> int:
-        """Return which class this is, counted from 0.
+        """Return the number of a class, counted from 0.
 
         Raises:
-            KeyError: There is no such class.
+            KeyError: The class does not exist.
         """
         return self._numbers[class_name]
 
@@ -33,18 +33,18 @@ class Slots:
         """Return the slots of a class, int64.
 
         Raises:
-            KeyError: There is no such class.
+            KeyError: The class does not exist.
         """
         number = self._numbers[class_name]
         return np.arange(self._ends[number], self._ends[number + 1])
 
     def locate(self, slot: int) -> tuple[str, int]:
-        """Return the class whose memory a slot is, and which of its memories.
+        """Return the class of a slot, and the number of the memory within the class.
 
         Raises:
-            IndexError: There is no such slot.
+            IndexError: The slot does not exist.
         """
         if not 0 <= slot < len(self):
-            raise IndexError(f"memory {slot} of {len(self)}")
+            raise IndexError(f"there is no memory {slot}: the buffer has {len(self)}")
         number = int(np.searchsorted(self._ends, slot, side="right")) - 1
         return self._names[number], slot - int(self._ends[number])

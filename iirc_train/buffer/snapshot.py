@@ -1,4 +1,4 @@
-"""The memories of a buffer at one moment, as a loader reads them."""
+"""A snapshot of a buffer's memories, for a loader."""
 
 import copy
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from iirc_train.buffer.store import ClassMemories
 
 
 class ReplaySnapshot:
-    """The memories of a buffer at one moment, as a loader reads them.
+    """A snapshot of a buffer's memories, for a loader; the buffer can change afterwards.
 
-    See :class:`iirc_data.loader.ReplaySource`.
+    It implements :class:`iirc_data.loader.ReplaySource`.
 
     Args:
-        classes: Class name, its memories, and how many of them count.
+        classes: Name of each class, its stored memories, and how many of them the buffer uses.
         class_names_to_idx: Index of each class.
     """
 
@@ -43,7 +43,7 @@ class ReplaySnapshot:
         return len(self._chosen)
 
     def subset(self, slots: NDArray[np.int64]) -> Self:
-        """Return some of the memories, int64 (M,), in that order."""
+        """Return a snapshot of the memories in the given slots, int64 (M,), in the given order."""
         chosen = copy.copy(self)
         chosen._chosen = self._chosen[slots]
         chosen.labels = self.labels[slots]
@@ -51,12 +51,12 @@ class ReplaySnapshot:
         return chosen
 
     def read(self, slot: int) -> NDArray[np.uint8]:
-        """Return one memory's encoded image, uint8 (bytes,)."""
+        """Return the encoded image of a memory, uint8 (bytes,)."""
         class_name, number = self._locate(slot)
         return self._classes[class_name].encoded(number)
 
     def name(self, slot: int) -> str:
-        """Return what to call a memory in an error."""
+        """Return a memory's name for error messages."""
         class_name, number = self._locate(slot)
         return f"replay buffer:{class_name}/{number}"
 

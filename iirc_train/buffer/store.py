@@ -1,22 +1,22 @@
-"""Where memories are kept: a Zarr v3 hierarchy, in memory or on disk.
+"""Storage of memories: a Zarr v3 hierarchy, in memory or on disk.
 
-Layout of version 3, readable with plain ``zarr``::
+Layout of version 3, which plain ``zarr`` can read::
 
-    classes/000000        array uint8 (bytes,), the encoded images one after another;
-                          attributes: class_name; label_names; offsets, memories + 1 of them, where
-                          each image starts and ends; labels, for each memory two indices into
-                          label_names, -1 for none; sizes, for each memory height and width in
-                          pixels; sha256 of all this
-    generations/000001    group; attributes: counts (class name to number of memories that count),
-                          sha256 of these
+    classes/000000        array uint8 (bytes,), the concatenated encoded images;
+                          attributes: class_name; label_names; offsets (memories + 1), where each
+                          image starts and ends; labels, two indices into label_names for each
+                          memory, -1 for none; sizes, height and width of each memory in pixels;
+                          sha256 of all of these
+    generations/000001    group; attributes: counts (class name to number of memories in use),
+                          sha256 of the counts
 
-A class's array never changes once written; a generation says how many memories of each class
-count, most important first. So a reader of a generation is never disturbed by a writer, and
-shrinking a class writes a few bytes. A commit writes two files for each new class and one for the
-generation, and syncs these alone.
+A class's array never changes after it is written. A generation records how many memories of each
+class are in use, counted from the most important one. A writer therefore never disturbs readers of
+a generation, and shrinking a class writes only a few bytes. A commit writes two files per new class
+and one for the generation, and syncs only these.
 
-In version 2 each class is a group of four arrays: data, offsets, labels and sizes. Such classes are
-read where they are; a buffer of version 2 becomes one of version 3 when a class is added to it.
+In version 2, each class is a group of four arrays: data, offsets, labels and sizes. Such classes
+are read in place. Adding a class to a buffer of version 2 turns it into one of version 3.
 """
 
 import hashlib
@@ -49,24 +49,24 @@ _METADATA = "zarr.json"
 _ONE_CHUNK: dict[str, Any] = {
     "name": "v2",
     "separator": ".",
-}  # the chunk's file lies beside the array's metadata
+}  # puts the file of the chunk next to the array's metadata
 _ARRAYS = {
     "data": ("uint8", (-1,)),
     "offsets": ("int64", (-1,)),
     "labels": ("int32", (-1, 2)),
     "sizes": ("int32", (-1, 2)),
 }
-"""What a class holds: dtype and shape of each."""
+"""Dtype and shape of the arrays of a class."""
 _TABLES = ("offsets", "labels", "sizes")
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One image to remember.
+    """A memory: one image with its labels.
 
     Attributes:
         data: The encoded image (RGB or grayscale, JPEG or PNG).
-        labels: The labels that were visible when it was chosen, ``NO_LABEL_PLACEHOLDER`` for none.
+        labels: The labels visible when the memory was chosen, ``NO_LABEL_PLACEHOLDER`` for none.
         height: Pixels.
         width: Pixels.
     """
@@ -82,11 +82,11 @@ class ClassMemories:
     """The memories of one class, most important first.
 
     Attributes:
-        label_names: Names that occur as labels.
-        data: uint8 (bytes,), encoded images one after another.
-        offsets: int64 (memories + 1,).
-        labels: int32 (memories, 2), indices into ``label_names``, -1 for none.
-        sizes: int32 (memories, 2), height and width in pixels.
+        label_names: Names of the labels that occur.
+        data: Concatenated encoded images, uint8 (bytes,).
+        offsets: Where each image starts and ends in ``data``, int64 (memories + 1,).
+        labels: Indices into ``label_names``, -1 for none, int32 (memories, 2).
+        sizes: Height and width in pixels, int32 (memories, 2).
     """
 
     label_names: list[str]
@@ -96,25 +96,25 @@ class ClassMemories:
     sizes: NDArray[np.int32]
 
     def encoded(self, number: int) -> NDArray[np.uint8]:
-        """Return one encoded image, uint8 (bytes,)."""
+        """Return the encoded image of a memory, uint8 (bytes,)."""
         return self.data[self.offsets[number] : self.offsets[number + 1]]
 
     def label_pair(self, number: int) -> tuple[str, str]:
-        """Return one memory's labels, ``NO_LABEL_PLACEHOLDER`` for none."""
+        """Return the labels of a memory, ``NO_LABEL_PLACEHOLDER`` for none."""
         names = [*self.label_names, NO_LABEL_PLACEHOLDER]  # -1 is the last
         first, second = self.labels[number].tolist()
         return names[first], names[second]
 
 
 class BufferStore:
-    """Class groups and generations of a replay buffer.
+    """The stored classes and generations of a replay buffer.
 
     Args:
-        path: Folder of the Zarr hierarchy, made if missing; None keeps it in memory.
-        read_only: Never write, for what looks at a buffer that another process may use.
+        path: Folder of the Zarr hierarchy, created if missing; None keeps it in memory.
+        read_only: Never write. Use this to look at a buffer that another process may be using.
 
     Raises:
-        BufferStorageError: The folder holds something else, or a newer version.
+        BufferStorageError: The folder contains something else, or a newer version.
     """
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
@@ -123,36 +123,36 @@ class BufferStore:
         storage = (
             MemoryStore(self._in_memory) if path is None else LocalStore(path, read_only=read_only)
         )
-        with _told(f"{path} is not a readable replay buffer"):
+        with _failing_as(f"{path} is not a readable replay buffer"):
             self._root = zarr.open_group(storage, mode="r" if read_only else "a", zarr_format=3)
             attributes = dict(self._root.attrs)
             is_new = "format" not in attributes and not read_only and not any(self._root.keys())
         if is_new:
-            # in one go: attrs.update would write one after the other
+            # attrs.update would write the attributes one by one, not atomically
             self._root.update_attributes({"format": FORMAT, "version": VERSION})
         elif "format" not in attributes:
-            raise BufferStorageError(f"{path} is a Zarr group, but no replay buffer")
+            raise BufferStorageError(f"{path} is a Zarr group, but not a replay buffer")
         elif attributes["format"] != FORMAT or attributes.get("version") not in _READABLE_VERSIONS:
             raise BufferStorageError(
                 f"{path} is {attributes['format']!r} version {attributes.get('version')!r}, "
                 f"expected {FORMAT!r} version {' or '.join(map(str, _READABLE_VERSIONS))}"
             )
-        # what this object knows about the folder, which nobody else writes to
+        # known state of the folder, which has no other writer
         self._is_old = not is_new and attributes["version"] != VERSION
         self._synced_folders: set[Path] = set()
         self._unsynced: list[Path] = []
         self._latest: int | None = None
 
     def write_class(self, class_name: str, memories: Sequence[Memory], number: int) -> None:
-        """Write a class's memories, most important first.
+        """Write the memories of a class, most important first.
 
         Args:
             class_name: The class.
-            memories: Its memories; their order is kept.
-            number: Number of the class; one of this number that no generation names is replaced.
+            memories: Its memories, in order.
+            number: Number of the class. An unreferenced class with this number is replaced.
 
         Raises:
-            BufferStorageError: The hierarchy is damaged, or the disk takes no more.
+            BufferStorageError: The hierarchy is damaged, or the disk is full.
         """
         label_names = sorted({name for m in memories for name in m.labels} - {NO_LABEL_PLACEHOLDER})
         codes = {name: index for index, name in enumerate(label_names)}
@@ -171,7 +171,7 @@ class BufferStore:
             **{table: values[table].tolist() for table in _TABLES},
             "sha256": _digest(class_name, label_names, values),
         }
-        with _told(f"cannot write {self.path}/{name}"):
+        with _failing_as(f"cannot write {self.path}/{name}"):
             if self._is_old:
                 self._root.update_attributes({"version": VERSION})
                 self._is_old = False
@@ -179,29 +179,29 @@ class BufferStore:
             self._root.create_array(
                 name,
                 data=values["data"],
-                # images are compressed already: one chunk with a checksum is read in one go
+                # images are already compressed; one chunk with a checksum needs a single read
                 chunks=(max(len(values["data"]), 1),),
                 chunk_key_encoding=_ONE_CHUNK,
                 compressors=Crc32cCodec(),
                 attributes=attributes,
-                config={"write_empty_chunks": True},  # so that a chunk that is lost is noticed
+                config={"write_empty_chunks": True},  # so that a lost chunk is noticed
                 overwrite=True,
             )
         if self.path is not None:
             self._unsynced.append(self.path / name)
 
     def read_class(self, number: int, class_name: str) -> ClassMemories:
-        """Read a class's memories in one go.
+        """Read all memories of a class.
 
         Args:
             number: Number of the class.
-            class_name: The class that it must be.
+            class_name: Name of the class, which must match the stored one.
 
         Raises:
-            BufferStorageError: The class is missing or damaged, or another one.
+            BufferStorageError: The class is missing, damaged, or a different one.
         """
         name = f"{_CLASSES}/{number:06d}"
-        with _told(f"cannot read {self.path}/{name}"):
+        with _failing_as(f"cannot read {self.path}/{name}"):
             node: Any = self._root[name]
             attributes = node.attrs.asdict()
             label_names = [str(label) for label in attributes["label_names"]]
@@ -213,31 +213,32 @@ class BufferStore:
             sha256 = attributes["sha256"]
         if sha256 != _digest(class_name, label_names, values):
             raise BufferStorageError(
-                f"{self.path}/{name} is damaged, or does not hold the memories of {class_name!r}"
+                f"{self.path}/{name} is damaged, or contains the memories of a class other than "
+                f"{class_name!r}"
             )
         return ClassMemories(label_names, **values)
 
     def commit(self, counts: Mapping[str, int]) -> int:
-        """Write a generation; on disk, everything outlives a power cut once this returns.
+        """Write a generation. When this returns, everything on disk survives a power failure.
 
-        What it costs depends on what was written since the last commit, not on what is there.
+        The cost depends on what was written since the last commit, not on the size of the buffer.
 
         Args:
-            counts: For each class, in the order of their numbers, how many memories count.
+            counts: Number of memories in use of each class, in the order of class numbers.
 
         Returns:
-            The generation's number.
+            The number of the generation.
 
         Raises:
-            BufferStorageError: The hierarchy is damaged, or the disk takes no more.
+            BufferStorageError: The hierarchy is damaged, or the disk is full.
         """
         latest = max(self.generations(), default=0) if self._latest is None else self._latest
         generation = latest + 1
         name = f"{_GENERATIONS}/{generation:06d}"
         attributes = {"counts": dict(counts), "sha256": _digest_of_counts(counts)}
-        self._latest = None  # what is there if this fails, the folder knows
-        with _told(f"cannot write {self.path}/{name}"):
-            self._sync(self._unsynced)  # before anything names them
+        self._latest = None  # if this fails, look in the folder next time
+        with _failing_as(f"cannot write {self.path}/{name}"):
+            self._sync(self._unsynced)  # before anything refers to them
             self._unsynced.clear()
             self._root.create_group(name, attributes=attributes)
             if self.path is not None:
@@ -246,28 +247,28 @@ class BufferStore:
         return generation
 
     def counts(self, generation: int) -> dict[str, int]:
-        """Return how many memories of each class a generation counts, in the order of classes.
+        """Return a generation's number of memories of each class, in the order of class numbers.
 
         Raises:
-            BufferStorageError: There is no such generation, or the hierarchy is damaged.
+            BufferStorageError: The generation does not exist, or the hierarchy is damaged.
         """
         name = f"{_GENERATIONS}/{generation:06d}"
-        with _told(f"cannot read {self.path}/{name}"):
+        with _failing_as(f"cannot read {self.path}/{name}"):
             node = self._root.get(name)
         if node is None:
             raise BufferStorageError(
                 f"replay buffer {self.path} has no generation {generation}, "
                 f"only {sorted(self.generations())}"
             )
-        with _told(f"cannot read {self.path}/{name}"):
+        with _failing_as(f"cannot read {self.path}/{name}"):
             attributes: Any = node.attrs.asdict()
             counts = {str(name): int(count) for name, count in attributes["counts"].items()}
         if attributes.get("sha256") not in (None, _digest_of_counts(counts)):
-            raise BufferStorageError(f"{self.path}/{name} is damaged: it does not fit its digest")
+            raise BufferStorageError(f"{self.path}/{name} is damaged: its digest does not match")
         return counts
 
     def generations(self) -> set[int]:
-        """Return the numbers of the generations that exist.
+        """Return the numbers of the existing generations.
 
         Raises:
             BufferStorageError: The hierarchy is damaged.
@@ -275,10 +276,10 @@ class BufferStore:
         return {int(name) for name in self._names(_GENERATIONS) if name.isdecimal()}
 
     def collect(self, generation: int) -> None:
-        """Remove every other generation, the classes that this one does not name, debris.
+        """Remove other generations, classes that this generation does not use, and partial files.
 
         Args:
-            generation: Number of the generation to keep; 0 for none.
+            generation: Number of the generation to keep; 0 to keep none.
         """
         n_classes = len(self.counts(generation)) if generation else 0
         kept = {
@@ -289,21 +290,21 @@ class BufferStore:
         self._unsynced.clear()
         for folder, names in kept.items():
             if self.path is None:
-                # by the keys: zarr would parse the metadata of every class
+                # by key, because zarr would parse the metadata of every class
                 found = {key.split("/")[1] for key in self._in_memory if key.startswith(folder)}
                 for name in found - names - {_METADATA}:
                     del self._root[f"{folder}/{name}"]
-            else:  # what a killed process left is no node yet: only the file system knows it
+            else:  # a killed process may leave folders that are not Zarr nodes yet
                 for path in (self.path / folder).glob("*/"):
                     if path.name not in names:
                         shutil.rmtree(path)
-        if self.path is not None:  # whatever a generation names was written to its end
+        if self.path is not None:  # a generation never refers to a partial file
             for place in (".", *kept):
                 for path in (self.path / place).glob("*.partial"):
                     path.unlink()
 
     def _sync(self, nodes: Sequence[Path]) -> None:
-        """Wait until new nodes of one folder are on the disk, first they, then their names."""
+        """Sync new nodes to disk: first their contents, then the folders that list them."""
         for node in nodes:
             sync_tree(node)
         for folder in {node.parent for node in nodes}:
@@ -318,7 +319,7 @@ class BufferStore:
 
     def _names(self, name: str) -> set[str]:
         with (
-            _told(f"cannot read {self.path}/{name}"),
+            _failing_as(f"cannot read {self.path}/{name}"),
             warnings.catch_warnings(category=ZarrUserWarning, action="ignore"),
         ):
             group = self._root.get(name)
@@ -326,8 +327,8 @@ class BufferStore:
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
-    """Say what failed: zarr raises many types of errors on a damaged hierarchy."""
+def _failing_as(what: str) -> Iterator[None]:
+    """Raise BufferStorageError for any of the errors that zarr raises on a damaged hierarchy."""
     try:
         yield
     except Exception as error:
@@ -354,10 +355,10 @@ def _digest_of_counts(counts: Mapping[str, int]) -> str:
 
 
 def _read_array(array: Any, name: str) -> NDArray[Any]:
-    """Read an array, where it is of the kind that is written and its bytes are there.
+    """Read an array after checking dtype, shape, chunks and that no bytes are missing.
 
     Raises:
-        ValueError: It is not.
+        ValueError: A check fails.
     """
     dtype, shape = _ARRAYS[name]
     fits = len(array.shape) == len(shape) and all(
@@ -366,7 +367,7 @@ def _read_array(array: Any, name: str) -> NDArray[Any]:
     if not fits or array.dtype != dtype:
         raise ValueError(f"{array.name} is {array.dtype} {array.shape}, expected {dtype} {shape}")
     if array.chunks != tuple(max(n, 1) for n in array.shape):
-        raise ValueError(f"{array.name} is in chunks of {array.chunks}, expected one chunk")
-    if array.nbytes_stored() < array.nbytes:  # zarr would make up what is missing
-        raise ValueError(f"{array.name} lacks a part of its {array.nbytes} bytes")
+        raise ValueError(f"{array.name} has chunks of {array.chunks}, expected a single chunk")
+    if array.nbytes_stored() < array.nbytes:  # zarr would fill in zeros
+        raise ValueError(f"{array.name} is incomplete: {array.nbytes} bytes expected")
     return np.asarray(array[:])

@@ -1,4 +1,4 @@
-"""The methods. A new one is a file here and a line in :data:`METHODS`."""
+"""The methods. Adding one takes a file here and a line in :data:`METHODS`."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from iirc_train.methods.base_method import BaseMethod
 
 
 class MethodParts(NamedTuple):
-    """What makes up a method: its model, and the buffer that chooses its memories."""
+    """The parts of a method: its model, and the buffer that chooses its memories."""
 
     model: type[BaseMethod]
     buffer: type[BufferBase]
@@ -39,7 +39,7 @@ def get_method(name: str) -> MethodParts:
     """Return a method by name.
 
     Raises:
-        ConfigurationError: There is no such method.
+        ConfigurationError: No method has this name.
     """
     if name not in METHODS:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A-GEM: no step may increase the loss on memories, to first order."""
+"""A-GEM: to first order, no step increases the loss on memories."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,10 +17,10 @@ Buffer = RandomBuffer
 
 
 class Model(mask_seen_classes.Model):
-    """Projects the gradient where it conflicts with the gradient on a batch of memories.
+    """Projects the gradient if it conflicts with the gradient of a batch of memories.
 
-    Chaudhry et al., "Efficient lifelong learning with A-GEM" (ICLR 2019), equation 11. The loss
-    of a task's samples is over the task's classes, that of memories over the earlier classes.
+    Chaudhry et al., "Efficient lifelong learning with A-GEM" (ICLR 2019), equation 11. The loss of
+    the task's samples covers the task's classes, the loss of memories covers the earlier classes.
     """
 
     replay_in_batches = False
@@ -36,14 +36,14 @@ class Model(mask_seen_classes.Model):
         memory_batches: Iterator[Batch] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """Begin a task.
+        """Start a task.
 
         Args:
             task_data: The task's data.
             dist_args: Accepted for code written for the published package.
-            buffer: Memories to draw from if ``memory_batches`` is None.
+            buffer: Memories to draw batches from if ``memory_batches`` is None.
             memory_batches: An endless iterator of memories, one batch per step.
-            batch_size: Memories per batch that is drawn from ``buffer``.
+            batch_size: Memories per batch drawn from ``buffer``.
         """
         self._memories = memory_batches
         if self.n_old_classes == 0:
@@ -76,17 +76,17 @@ class Model(mask_seen_classes.Model):
 
 
 def project(gradient: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Remove from a gradient what points against a reference gradient.
+    """Remove the component of a gradient that points against a reference gradient.
 
     Args:
         gradient: (P,).
         reference: (P,).
 
     Returns:
-        The gradient itself where its product with the reference is not negative; else the
-        nearest vector whose product with the reference is 0.
+        The gradient itself if its dot product with the reference is not negative; otherwise the
+        nearest vector whose dot product with the reference is 0.
     """
     product = torch.dot(gradient, reference)
     square = torch.dot(reference, reference)
-    conflict = product < 0  # implies that the reference is not 0
+    conflict = product < 0  # so the reference is not 0
     return gradient - torch.where(conflict, product / square, 0.0) * reference

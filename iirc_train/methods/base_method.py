@@ -1,4 +1,4 @@
-"""What all methods share; a method adds its loss, its head growth, and little else."""
+"""The base class of methods: a method adds its loss, the growth of its head, and little else."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,23 +39,24 @@ class BaseMethod(Predictor, Optimized, ABC):
         class_names_to_idx: Index of each class, in order of appearance.
         config: The method's settings, typed or a plain mapping; see
             :class:`~iirc_train.config.experiment.MethodConfig`.
-        net: The network: any module that returns ``(output, latent)`` for images and has its
-            last layer at ``net.model.output_layer``. By default the one that the settings name.
+        net: The network: any module that returns ``(output, latent)`` for images and whose last
+            layer is ``net.model.output_layer``. By default the one that the settings name.
 
     Attributes:
         net: The network.
-        old_net: The network as it was before the current task, for methods that distil from it.
-        seen_classes: Names of the classes of the tasks so far, in order of their indices.
+        old_net: A frozen copy of the network from before the current task, for methods that distil
+            from it; None for others.
+        seen_classes: Names of the classes of all tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
-        autocast_dtype: What the network computes in, ``torch.bfloat16`` for example; None for the
-            type of its parameters. Losses are computed in float32.
+        autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
+            the type of its parameters. Losses are computed in float32.
     """
 
     replay_in_batches: bool = True
     """Whether replayed samples are mixed into the method's training batches."""
 
     method_variables: tuple[str, ...] = ()
-    """Names of attributes that checkpoints keep besides modules, buffers, optimizer, scheduler."""
+    """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
     def __init__(
         self,
@@ -77,7 +78,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         return make_network(self.config, sum(self.n_cla_per_tsk))
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
-        """Return the network with the output layer that the first task needs."""
+        """Return the network with the output layer for the first task."""
         return net
 
     @property
@@ -102,15 +103,15 @@ class BaseMethod(Predictor, Optimized, ABC):
         batch_size: int = BATCH_SIZE,
         num_workers: int = 0,
     ) -> None:
-        """Begin a task: its classes count as seen, optimizer and scheduler start anew.
+        """Start a task: add its classes to the seen ones, and reset optimizer and scheduler.
 
         Args:
-            task_data: The task's data; by default the task after the last one begins.
+            task_data: The task's data. Without it, the next task starts.
             dist_args: Accepted for code written for the published package.
             buffer: The memories of earlier tasks.
-            memory_batches: An endless iterator of memories, one batch per step, for a method that
-                does not replay in batches.
-            batch_size: Samples per batch for what the method computes from ``task_data``.
+            memory_batches: An endless iterator of memories, one batch per step, for a method whose
+                ``replay_in_batches`` is False.
+            batch_size: Samples per batch when the method computes latents of ``task_data``.
             num_workers: Accepted for code written for the published package.
         """
         before = self.cur_task_id
@@ -135,25 +136,25 @@ class BaseMethod(Predictor, Optimized, ABC):
         memory_batches: Iterator[Batch] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """Do what the method needs at the start of a task."""
+        """Prepare what the method needs for a task, such as a teacher or a wider head."""
 
     def resume_task(self, *, memory_batches: Iterator[Batch] | None = None) -> None:
-        """Go on with a task that was begun before the method's state was saved and loaded.
+        """Resume a task after :meth:`load_method_state_dict` restored a state from within it.
 
         Args:
-            memory_batches: As for :meth:`prepare_model_for_new_task`, from the batch of the next
-                step on.
+            memory_batches: As in :meth:`prepare_model_for_new_task`, starting with the batch of the
+                next step.
         """
 
     def training_step(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Learn from one batch; never waits for the device.
+        """Learn from one batch, without waiting for the device.
 
         Args:
             batch: Images and targets.
 
         Returns:
-            Predictions, bool (N, classes seen), and the loss, a scalar; both of the network
-            before the update.
+            Predictions, bool (N, classes seen), and the loss, a scalar, both from before the
+            update.
         """
         return self._step(batch.images, batch.targets, batch.in_buffer, batch.share, train=True)
 
@@ -169,12 +170,11 @@ class BaseMethod(Predictor, Optimized, ABC):
         Args:
             x: Images (N, 3, H, W).
             y: Indicator targets (N, classes seen).
-            in_buffer: bool (N,), which samples were replayed; by default none.
-            train: Update the network.
+            in_buffer: bool (N,), True for replayed samples. By default no sample is.
+            train: Whether to update the network.
 
         Returns:
-            Predictions, bool (N, classes seen), and the loss; both of the network before the
-            update.
+            Predictions, bool (N, classes seen), and the loss, both from before the update.
         """
         if in_buffer is None:
             in_buffer = torch.zeros(len(x), dtype=torch.bool, device=x.device)
@@ -206,11 +206,11 @@ class BaseMethod(Predictor, Optimized, ABC):
         """Return the loss of a batch, a scalar."""
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
-        """Return the loss of a batch that is not learned from, a scalar."""
+        """Return the loss of a batch that the network does not learn from, a scalar."""
         return self._loss(step)
 
     def _correct_gradient(self) -> None:
-        """Change the gradient of a step before the optimizer uses it."""
+        """Change the gradient before the optimizer uses it."""
 
     def consolidate_epoch_knowledge(
         self,
@@ -225,7 +225,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         Args:
             val_metric: In-task validation pw-JS, for ``reduce_lr_on_plateau``.
             task_data: The task's data, for a method that computes something from it.
-            device: Where what is computed is wanted; by default with the network.
+            device: Where to put the result; by default the network's device.
             batch_size: Samples per batch.
         """
         self.step_scheduler(val_metric)
@@ -241,7 +241,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         device: torch.device | str | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """Do what the method needs at the end of an epoch."""
+        """Do what the method needs after an epoch."""
 
     def consolidate_task_knowledge(
         self,
@@ -249,28 +249,28 @@ class BaseMethod(Predictor, Optimized, ABC):
         device: torch.device | str | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """End a task, after the buffer was updated.
+        """End a task. Call this after updating the buffer.
 
         Args:
-            buffer: The memories, those of the task included.
-            device: Where what is computed from them is wanted; by default with the network.
+            buffer: The memories, including those of the task.
+            device: Where to put the result; by default the network's device.
             batch_size: Memories per batch.
         """
 
     # ------------------------------------------------------------------ shared parts
 
     def _backward(self, loss: torch.Tensor, share: float) -> None:
-        """Add a loss's gradient; with several processes, that of the batch that they share.
+        """Add the gradient of a loss; with several processes, of the loss on their whole batch.
 
         Args:
             loss: Mean over this process's samples, a scalar.
-            share: Part of the batch that these are; see :class:`~iirc_data.loader.Batch`.
+            share: This process's share of the batch; see :class:`~iirc_data.loader.Batch`.
         """
-        # the processes' gradients are averaged as if their parts were equal
+        # DistributedDataParallel averages gradients with equal weights
         torch.autograd.backward(loss * (share * world_size()) if world_size() > 1 else loss)
 
     def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
-        """Return each sample's weight in the loss, (N,): ``memory_strength`` where replayed."""
+        """Return the weight of each sample in the loss, (N,): ``memory_strength`` for replayed."""
         return torch.where(in_buffer, self.config.memory_strength, 1.0)
 
     def _bce(
@@ -280,13 +280,13 @@ class BaseMethod(Predictor, Optimized, ABC):
         in_buffer: torch.Tensor,
         temperature: float | None = None,
     ) -> torch.Tensor:
-        """Return binary cross-entropy, replayed samples weighted.
+        """Return the binary cross-entropy; replayed samples are weighted by ``memory_strength``.
 
         Args:
             logits: (N, classes).
             targets: In [0, 1], (N, classes).
-            in_buffer: bool (N,), which samples count ``memory_strength`` times.
-            temperature: Logits are divided by this; by default the configuration's.
+            in_buffer: bool (N,), True for replayed samples.
+            temperature: Divides the logits; by default the ``temperature`` setting.
 
         Returns:
             Mean over samples and classes.
@@ -298,13 +298,13 @@ class BaseMethod(Predictor, Optimized, ABC):
     # ------------------------------------------------------------------ state
 
     def method_state_dict(self) -> dict[str, Any]:
-        """Return the method's state as plain values and tensors."""
+        """Return the state of the method as tensors and plain values."""
         return method_state(self)
 
     def load_method_state_dict(self, state_dicts: dict[str, Any]) -> None:
-        """Take over a state of :meth:`method_state_dict`.
+        """Load a state from :meth:`method_state_dict`.
 
         Raises:
-            CheckpointError: The method has learned already, or the state is another method's.
+            CheckpointError: The method has already learned, or the state does not fit it.
         """
         load_method_state(self, state_dicts)

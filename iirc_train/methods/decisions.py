@@ -1,10 +1,10 @@
-"""Decisions: from scores, higher for a likelier label, to predicted labels."""
+"""Decisions: functions from scores to predicted labels."""
 
 import torch
 
 
 def threshold(scores: torch.Tensor) -> torch.Tensor:
-    """Predict every label whose logit is above 0, that is, whose probability is above 1/2.
+    """Predict every label with a logit above 0, that is, with a probability above 1/2.
 
     Args:
         scores: Logits, float (N, classes).
@@ -16,7 +16,7 @@ def threshold(scores: torch.Tensor) -> torch.Tensor:
 
 
 def highest(scores: torch.Tensor) -> torch.Tensor:
-    """Predict the one label with the highest score.
+    """Predict the label with the highest score, and only that.
 
     Args:
         scores: float (N, classes).

@@ -1,4 +1,4 @@
-"""Finetuning; with a buffer, experience replay."""
+"""Finetuning; with a replay buffer, experience replay (ER)."""
 
 import torch
 
@@ -10,7 +10,7 @@ Buffer = RandomBuffer
 
 
 class Model(BaseMethod):
-    """Learns every task with the same loss, on its samples and the replayed ones.
+    """Learns every task with the same loss, from the task's samples and the replayed ones.
 
     The baselines "finetune" and "ER" of Abdelsalam et al. (2021), section 5.
     """

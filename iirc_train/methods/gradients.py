@@ -1,11 +1,11 @@
-"""A model's gradient as one vector, for methods that change it."""
+"""The gradient of a model as one vector."""
 
 import torch
 from torch import nn
 
 
 def get_gradient(model: nn.Module) -> torch.Tensor:
-    """Return all gradients of a model's trained parameters as one vector, 0 where there is none."""
+    """Return the gradients of all trainable parameters as one vector; 0 for a missing gradient."""
     return torch.cat(
         [
             (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).flatten()
@@ -20,10 +20,10 @@ def update_gradient(model: nn.Module, new_grad: torch.Tensor) -> None:
 
     Args:
         model: The model.
-        new_grad: A vector as :func:`get_gradient` gives it.
+        new_grad: A vector with the layout of :func:`get_gradient`.
 
     Raises:
-        ValueError: The vector's length is not the number of the model's trained parameters.
+        ValueError: The vector does not have one element per trainable parameter.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     sizes = [parameter.numel() for parameter in parameters]

@@ -1,4 +1,4 @@
-"""iCaRL: distils earlier classes, classifies by the nearest class mean."""
+"""iCaRL: distillation of earlier classes, classification by the nearest class mean."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -19,10 +19,10 @@ from iirc_train.methods.losses import l_distance
 
 
 class Buffer(HerdingBuffer):
-    """Keeps the samples that herding chooses; at least one per class.
+    """Keeps the samples that herding chooses, at least one per class.
 
     Raises:
-        ConfigurationError: No memories are to be kept.
+        ConfigurationError: The settings ask for no memories.
     """
 
     def __init__(
@@ -40,14 +40,15 @@ class Buffer(HerdingBuffer):
 
 
 class Model(icarl_cnn.Model):
-    """Learns as :class:`icarl_cnn.Model` does, and predicts the class of the nearest mean.
+    """Learns like :class:`icarl_cnn.Model`, and predicts the class with the nearest mean.
 
     Rebuffi et al., "iCaRL: Incremental classifier and representation learning" (CVPR 2017),
-    algorithm 1. While a task is learned its means are not known: the output layer predicts.
+    algorithm 1. Class means are computed at the end of a task; during training, the output layer
+    predicts.
 
     Attributes:
-        class_means: Mean of each class's memories at unit length, float32 (classes seen, D),
-            infinite for a class without memories; None while a task is learned.
+        class_means: Mean of each class's memories, scaled to unit length, float32
+            (classes seen, D); infinite for a class without memories. None during training.
     """
 
     class_means: torch.Tensor | None
@@ -66,15 +67,15 @@ class Model(icarl_cnn.Model):
         device: torch.device | str | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """End a task: compute the class means from the memories, not augmented.
+        """End a task: compute the class means from the memories, without augmentation.
 
         Args:
-            buffer: The replay buffer, with the task's memories.
-            device: Where the means are wanted; by default with the network.
+            buffer: The memories, including those of the task.
+            device: Where to put the means; by default the network's device.
             batch_size: Memories per batch.
 
         Raises:
-            ConfigurationError: There is no memory.
+            ConfigurationError: There are no memories.
         """
         if buffer is None or not len(buffer):
             raise ConfigurationError("icarl needs a buffer with memories to compute class means")
@@ -88,12 +89,12 @@ class Model(icarl_cnn.Model):
         self.class_means = class_means.to(self.device if device is None else device)
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the negative distance to each class mean; logits while a task is learned."""
+        """Return the negative distance to each class mean; during training, logits."""
         if self.class_means is None:
             return super().scores(x)
         _, latent = self.forward_net(x)
         return -l_distance(F.normalize(latent.float(), dim=1), self.class_means)
 
     def decide(self, scores: torch.Tensor) -> torch.Tensor:
-        """Predict the class of the nearest mean; while a task is learned, those above 0."""
+        """Predict the class with the nearest mean; during training, labels with logits above 0."""
         return super().decide(scores) if self.class_means is None else highest(scores)

@@ -1,4 +1,4 @@
-"""iCaRL-CNN: iCaRL that classifies with its output layer instead of the nearest class mean."""
+"""iCaRL-CNN: iCaRL that classifies by its output layer instead of the nearest class mean."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ Buffer = HerdingBuffer
 
 
 class Model(BaseMethod):
-    """Distils the outputs for earlier classes from the network as it was before the task.
+    """Distils the outputs for earlier classes from the network of the previous task.
 
     Rebuffi et al., "iCaRL: Incremental classifier and representation learning" (CVPR 2017),
-    algorithm 3: for classes of earlier tasks the targets are the sigmoid outputs of the old
-    network, for the current task's classes the labels.
+    algorithm 3. For classes of earlier tasks, targets are the sigmoid outputs of the old network;
+    for classes of the current task, they are the labels.
     """
 
     def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:

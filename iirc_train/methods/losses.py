@@ -1,4 +1,4 @@
-"""Distances between latents and references, and losses of them."""
+"""Distances of latents to reference vectors, and losses based on them."""
 
 import torch
 import torch.nn.functional as F
@@ -7,12 +7,12 @@ import torch.nn.functional as F
 def l_distance(
     input_vectors: torch.Tensor, ref_vectors: torch.Tensor, p: float | str | None = 2
 ) -> torch.Tensor:
-    """Return the distance of each input to each reference.
+    """Return the distance between each input and each reference.
 
     Args:
         input_vectors: (N, D).
         ref_vectors: (C, D).
-        p: Order of the norm, for example 2, ``"inf"``, or ``"fro"`` or None for 2.
+        p: Order of the norm, for example 2 or ``"inf"``. ``"fro"`` and None mean 2.
 
     Returns:
         (N, C).
@@ -30,17 +30,17 @@ def contrastive_distance_loss(
     p: float | str | None = 2,
     temperature: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy of classes whose logits are the negative distances to their references.
+    """Cross-entropy with the negative distances to the classes' references as logits.
 
     Args:
         input_vectors: (N, D).
         ref_vectors: One reference per class, (C, D).
-        labels_one_hot: Indicator labels (N, C); several labels share the target evenly.
+        labels_one_hot: Indicator labels (N, C). Several labels of a sample share the target evenly.
         p: Order of the norm; see :func:`l_distance`.
-        temperature: Distances are divided by this.
+        temperature: Divides the distances.
 
     Returns:
-        The mean loss, a scalar, and the nearest reference of each input, int64 (N,).
+        The mean loss, a scalar, and the index of the nearest reference of each input, int64 (N,).
     """
     distance = l_distance(input_vectors, ref_vectors, p)
     labels = labels_one_hot.to(distance.dtype)
@@ -55,20 +55,20 @@ def triplet_margin_loss(
     p: float | str | None = 2,
     base_margin: float = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hinge loss: each reference of another class is to be farther than the own by a margin.
+    """Hinge loss that keeps other classes' references farther away than the own by a margin.
 
     The margin is ``base_margin`` / √C.
 
     Args:
         input_vectors: (N, D).
         ref_vectors: One reference per class, (C, D).
-        labels_one_hot: Indicator labels (N, C); several labels count evenly.
+        labels_one_hot: Indicator labels (N, C). Several labels of a sample count evenly.
         p: Order of the norm; see :func:`l_distance`.
         base_margin: Margin before scaling.
 
     Returns:
-        The loss, a scalar, the mean over samples and all classes (the own counts as 0), and the
-        nearest reference of each input, int64 (N,).
+        The loss, a scalar (the mean over samples and all C classes, with 0 for the own class), and
+        the index of the nearest reference of each input, int64 (N,).
     """
     distance = l_distance(input_vectors, ref_vectors, p)
     labels = labels_one_hot.to(distance.dtype)

@@ -1,4 +1,4 @@
-"""LUCIR: a unified classifier of cosines, kept in balance between old and new classes."""
+"""LUCIR: a cosine classifier that balances old and new classes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +18,7 @@ from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer
 
 Buffer = HerdingBuffer
 
-IMPRINT_SAMPLES = 1000  # of a class, as published
+IMPRINT_SAMPLES = 1000  # per class, as published
 
 
 class Model(BaseMethod):
@@ -26,8 +26,8 @@ class Model(BaseMethod):
 
     Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019), with
     binary cross-entropy instead of cross-entropy (Abdelsalam et al., 2021), to which the
-    temperature does not apply. New class weights begin at the mean latent of the first
-    :data:`IMPRINT_SAMPLES` samples of their class; those of earlier classes stay as they are.
+    temperature does not apply. The weights of a new class start at the mean latent of its first
+    :data:`IMPRINT_SAMPLES` samples; the weights of earlier classes are frozen.
 
     Attributes:
         lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
@@ -49,10 +49,10 @@ class Model(BaseMethod):
         memory_batches: Iterator[Batch] | None = None,
         batch_size: int = BATCH_SIZE,
     ) -> None:
-        """Begin a task: copy the teacher, grow the output layer, imprint its new weights.
+        """Start a task: copy the teacher, grow the output layer, imprint its new weights.
 
         Args:
-            task_data: The task's data; without it new weights stay random.
+            task_data: The task's data. Without it, new weights stay random.
             dist_args: Accepted for code written for the published package.
             buffer: Not used.
             memory_batches: Not used.
@@ -80,7 +80,7 @@ class Model(BaseMethod):
         norm = layer.fc1.weight.norm(dim=1).mean()
         for name in task_data.cur_task:
             row = self.class_names_to_idx[name] - self.n_old_classes
-            if row < 0:  # a class that comes again
+            if row < 0:  # an earlier class is introduced again
                 continue
             indices = task_data.get_image_indices_by_cla(
                 name, num_samples=IMPRINT_SAMPLES, shuffle=False
@@ -96,7 +96,7 @@ class Model(BaseMethod):
         _, old_latent = self.forward_old_net(step.images)
         less_forget = 1 - F.cosine_similarity(step.latent, old_latent, dim=1)
         loss = loss + self.lambda_cur * (self._sample_weight(step.in_buffer) * less_forget).mean()
-        # detached, as published: the margins drive the scale too
+        # the scale is detached, as published: the margin loss trains it through the output
         cosine = step.output / self._sigma.detach()
         return loss + self._margin_ranking_loss(cosine, step)
 
@@ -104,15 +104,15 @@ class Model(BaseMethod):
         return self._bce(step.output, step.targets, step.in_buffer, temperature=1.0)
 
     def _margin_ranking_loss(self, cosine: torch.Tensor, step: Step) -> torch.Tensor:
-        """Keep each earlier label of a memory ahead of the new classes most similar to it.
+        """Keep each earlier label of a memory ahead of the two most similar new classes.
 
         Args:
-            cosine: Outputs without their scale, (N, classes seen).
+            cosine: Outputs divided by their scale, (N, classes seen).
             step: The batch.
 
         Returns:
-            Mean over all pairs of a memory's earlier label and one of its two most similar new
-            classes that are not labels of it; 0 where there is none.
+            Mean over all pairs of an earlier label of a memory and one of the two most similar new
+            classes that are not labels of that memory. 0 if there is no such pair.
         """
         n_old, y = self.n_old_classes, step.targets
         margins = [self.config.lucir_margin_1, self.config.lucir_margin_2]

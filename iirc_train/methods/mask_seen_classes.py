@@ -1,4 +1,4 @@
-"""Finetuning that leaves the classes of earlier tasks out of the loss."""
+"""Finetuning with the classes of earlier tasks masked out of the loss."""
 
 import torch
 
@@ -10,7 +10,7 @@ Buffer = RandomBuffer
 
 
 class Model(BaseMethod):
-    """Learns every task with a loss over the classes that the task introduces, no others."""
+    """Learns every task with a loss over only the classes that the task introduces."""
 
     def _loss(self, step: Step) -> torch.Tensor:
         new = slice(self.n_old_classes, None)

@@ -1,4 +1,4 @@
-"""The network that learns and its teacher, and how images go through them."""
+"""The forward passes of a method's network and its teacher."""
 
 import copy
 from collections.abc import Iterator
@@ -13,13 +13,14 @@ from iirc_train.models.inference import Forward, in_parts, without_batch_norms
 
 
 class Networks(nn.Module):
-    """Runs a network and its teacher, in the precision and the way that are asked for.
+    """A network and its teacher.
 
     Attributes:
         net: The network, which returns ``(output, latent)`` for images.
-        old_net: The network as it was before the current task, for methods that distil from it.
-        autocast_dtype: What the network computes in, ``torch.bfloat16`` for example; None for the
-            type of its parameters. Losses are computed in float32.
+        old_net: A frozen copy of the network from before the current task, for methods that distil
+            from it; None for others.
+        autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
+            the type of its parameters. Losses are computed in float32.
     """
 
     net: nn.Module
@@ -36,17 +37,17 @@ class Networks(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the network's parameters are."""
+        """Device of the network's parameters."""
         return next(self.net.parameters()).device
 
     def forward_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the network's output (N, classes) and latent (N, D) for images."""
+        """Return the output (N, classes) and latent (N, D) of the network for images."""
         if self._infer is not None:
             return self._infer(x)
         return self._run(self._trained_net if torch.is_grad_enabled() else self.net, x)
 
     def forward_old_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the teacher's output and latent, without a gradient; see :meth:`forward_net`."""
+        """Return the teacher's output and latent, without gradients; see :meth:`forward_net`."""
         assert self.old_net is not None
         with torch.no_grad():
             return self._run(self.old_net, x)
@@ -61,10 +62,10 @@ class Networks(nn.Module):
 
     @contextmanager
     def inference(self) -> Iterator[None]:
-        """Make :meth:`forward_net` faster, up to rounding, while the network stays as it is.
+        """A context in which :meth:`forward_net` is faster; outputs are the same up to rounding.
 
-        Within, the method is in evaluation mode and no gradients are kept. Prepared once where one
-        such context is within another.
+        The method is in evaluation mode and records no gradients, and the network must not change.
+        Contexts can be nested; only the outermost does the preparation.
         """
         if self._infer is not None:
             yield
@@ -83,7 +84,7 @@ class Networks(nn.Module):
 
     @contextmanager
     def full_precision(self) -> Iterator[None]:
-        """Compute in the type of the parameters: what is kept is not rounded to another type."""
+        """A context that computes in the type of the parameters, for results that are kept."""
         before, self.autocast_dtype = self.autocast_dtype, None
         try:
             yield
@@ -91,20 +92,21 @@ class Networks(nn.Module):
             self.autocast_dtype = before
 
     def train_through(self, wrapper: nn.Module | None) -> None:
-        """Let training steps call the network through a wrapper of it.
+        """Make training steps call the network through a wrapper.
+
+        Call again after each ``prepare_model_for_new_task``, which may change the network.
 
         Args:
-            wrapper: ``DistributedDataParallel`` of ``net``, for example; None for the network
-                itself. Call again after each :meth:`prepare_model_for_new_task`.
+            wrapper: For example ``DistributedDataParallel(net)``; None for the network itself.
         """
-        object.__setattr__(self, "_wrapper", wrapper)  # the network is no part twice
+        object.__setattr__(self, "_wrapper", wrapper)  # do not register the network a second time
 
     @property
     def _trained_net(self) -> nn.Module:
         return self.net if self._wrapper is None else self._wrapper
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; the teacher stays in evaluation mode."""
+        """Set training or evaluation mode; the teacher always stays in evaluation mode."""
         super().train(mode)
         if self.old_net is not None:
             self.old_net.eval()
@@ -112,7 +114,7 @@ class Networks(nn.Module):
 
 
 def copy_freeze(model: nn.Module) -> nn.Module:
-    """Return a copy of a model whose parameters need no gradient, in evaluation mode."""
+    """Return a copy of a model in evaluation mode, whose parameters do not require gradients."""
     frozen = copy.deepcopy(model).eval()
     for parameter in frozen.parameters():
         parameter.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate schedule that the settings name."""
+"""Optimizers and learning rate schedules."""
 
 from collections.abc import Iterable, Sequence
 
@@ -18,20 +18,20 @@ def get_optimizer(
     reduce_lr_on_plateau: bool = False,
     weight_decay: float = 0.0001,
 ) -> tuple[optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
-    """Make optimizer and scheduler.
+    """Create an optimizer and a learning rate scheduler.
 
     Args:
         model_parameters: Parameters to optimize.
         optimizer_type: ``"momentum"`` (SGD with momentum 0.9) or ``"adam"``.
         lr: Initial learning rate.
-        lr_gamma: Factor of the learning rate at each decay.
+        lr_gamma: Multiplies the learning rate at each decay.
         lr_schedule: Epochs at which the learning rate decays.
-        reduce_lr_on_plateau: Decay when the validation metric (larger is better) has not grown
-            by 0.001 for 10 epochs; ``lr_schedule`` is ignored then.
+        reduce_lr_on_plateau: Decay if the validation metric (larger is better) has not risen by
+            0.001 for 10 epochs, and ignore ``lr_schedule``.
         weight_decay: Weight decay.
 
     Returns:
-        The optimizer and the scheduler, which is stepped once per epoch.
+        The optimizer, and the scheduler, to be stepped once per epoch.
 
     Raises:
         ConfigurationError: The optimizer type is unknown.
@@ -58,11 +58,11 @@ def get_optimizer(
 
 
 class Optimized:
-    """What optimizes a method's network.
+    """The optimizer and the scheduler of a method's network.
 
     Attributes:
         opt: The optimizer.
-        scheduler: The schedule of its learning rate, stepped once per epoch.
+        scheduler: The learning rate scheduler, stepped once per epoch.
     """
 
     config: MethodConfig
@@ -73,10 +73,11 @@ class Optimized:
     def reset_optimizer_and_scheduler(
         self, optimizable_parameters: Iterable[nn.Parameter] | None = None
     ) -> None:
-        """Make optimizer and scheduler anew.
+        """Create a new optimizer and scheduler.
 
         Args:
-            optimizable_parameters: Parameters to optimize; by default all of the network's.
+            optimizable_parameters: Parameters to optimize; by default all parameters of the
+                network.
         """
         config = self.config
         self.opt, self.scheduler = get_optimizer(
@@ -94,10 +95,10 @@ class Optimized:
         return [float(group["lr"]) for group in self.opt.param_groups]
 
     def step_scheduler(self, val_metric: float | None = None) -> None:
-        """Take a step with the scheduler.
+        """Step the scheduler.
 
         Args:
-            val_metric: The metric that ``reduce_lr_on_plateau`` watches.
+            val_metric: The metric for ``reduce_lr_on_plateau``.
         """
         if isinstance(self.scheduler, ReduceLROnPlateau):
             if val_metric is not None:

@@ -1,4 +1,4 @@
-"""From images to scores, from scores to predicted labels."""
+"""Prediction: images to scores, scores to labels."""
 
 from abc import abstractmethod
 
@@ -17,7 +17,7 @@ class Predictor(Networks):
         """Number of classes of the tasks up to the current one."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Predict.
+        """Predict the labels of images.
 
         Args:
             x: Images (N, 3, H, W).
@@ -28,7 +28,7 @@ class Predictor(Networks):
         return self.decide(self.scores(x))
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
-        """Return how likely each label is, higher for likelier: logits, unless overridden.
+        """Return a score for each label, higher for a more likely label. By default, logits.
 
         Args:
             x: Images (N, 3, H, W).
@@ -48,14 +48,14 @@ class Predictor(Networks):
         return self._predict(scores)
 
     def _predict(self, output: torch.Tensor) -> torch.Tensor:
-        """Predict labels from logits, those of training steps too."""
+        """Predict labels from logits, in training steps as well."""
         return threshold(output)
 
     def scores_and_predictions(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return :meth:`scores` and predictions of images, from one pass through the network.
+        """Return the scores and predictions of images from a single pass through the network.
 
-        A method that overrides :meth:`forward`, as one written for the published package does, is
-        asked for its predictions apart.
+        Methods written for the published package override :meth:`forward`. It is called for their
+        predictions, in a second pass.
         """
         scores = self.scores(x)
         overrides_forward = type(self).forward is not Predictor.forward

@@ -1,4 +1,4 @@
-"""A method's state, for checkpoints: what to save, and how a new method takes it over."""
+"""The state of a method, for checkpoints: saving and loading."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from iirc_data.errors import CheckpointError
 
 
 class Learner(Protocol):
-    """What of a method makes up its state: a module, its optimizer and its scheduler."""
+    """A method, as far as its state is concerned: a module, its optimizer and its scheduler."""
 
     method_variables: tuple[str, ...]
     opt: optim.Optimizer
@@ -20,23 +20,23 @@ class Learner(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """Device of the parameters."""
 
     def prepare_model_for_new_task(self) -> None:
-        """Begin the next task."""
+        """Start the next task."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return parameters and buffers."""
 
     def load_state_dict(self, state_dict: Mapping[str, Any], /) -> object:
-        """Take over parameters and buffers."""
+        """Load parameters and buffers."""
 
     def named_modules(self) -> Iterator[tuple[str, nn.Module]]:
         """Iterate over the module and all modules in it."""
 
 
 def method_state(method: Learner) -> dict[str, Any]:
-    """Return a method's state as plain values and tensors, which share the method's memory."""
+    """Return the state of a method as plain values and tensors, which are not copied."""
     return {
         "cur_task_id": method.cur_task_id,
         "modules": method.state_dict(),
@@ -47,21 +47,21 @@ def method_state(method: Learner) -> dict[str, Any]:
 
 
 def load_method_state(method: Learner, state: dict[str, Any]) -> None:
-    """Take over a state.
+    """Load a state.
 
-    Teacher, grown heads and frozen parameters come from beginning the same tasks anew; then
-    every value is overwritten.
+    Starting the same tasks again creates the teacher, the grown heads and the frozen parameters;
+    then every value is overwritten.
 
     Args:
-        method: A new method, made as the saved one was.
-        state: From :func:`method_state`.
+        method: A new method, created with the same arguments as the saved one.
+        state: A state from :func:`method_state`.
 
     Raises:
-        CheckpointError: The method has learned already, or the state is another method's.
+        CheckpointError: The method has already learned, or the state does not fit it.
     """
     if method.cur_task_id != -1:
         raise CheckpointError(
-            f"the method is at task {method.cur_task_id}: load a state into a new method"
+            f"the method is already at task {method.cur_task_id}: load a state into a new method"
         )
     try:
         for _ in range(state["cur_task_id"] + 1):
@@ -79,7 +79,7 @@ def load_method_state(method: Learner, state: dict[str, Any]) -> None:
 
 
 def _make_room(method: Learner, values: dict[str, torch.Tensor]) -> None:
-    """Give buffers that are None at times the shapes that a state has."""
+    """Give buffers that may be None the shapes that they have in a state."""
     for prefix, module in method.named_modules():
         for name in module._buffers.keys() - module._non_persistent_buffers_set:
             value = values.get(f"{prefix}.{name}" if prefix else name)
@@ -90,7 +90,7 @@ def _make_room(method: Learner, values: dict[str, torch.Tensor]) -> None:
 
 
 def _on(device: torch.device, value: Any) -> Any:
-    """Return a plain value with every tensor in it on a device."""
+    """Return a plain value with all tensors in it moved to a device."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     if isinstance(value, dict):
@@ -101,7 +101,7 @@ def _on(device: torch.device, value: Any) -> Any:
 
 
 def _plain(state: dict[str, Any]) -> dict[str, Any]:
-    """Return a scheduler's state without what is plain only by descent (a Counter of epochs)."""
+    """Return a scheduler's state with subclasses of dict (a Counter of epochs) as plain dicts."""
     return {
         name: dict(value) if isinstance(value, dict) else value for name, value in state.items()
     }

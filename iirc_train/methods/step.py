@@ -1,4 +1,4 @@
-"""What a method's loss is computed from."""
+"""A step: everything that a method computes its loss from."""
 
 from typing import NamedTuple
 
@@ -8,19 +8,19 @@ from iirc_train.runtime.distributed import total
 
 
 class Step(NamedTuple):
-    """A batch, and the network's output for it.
+    """A batch and the network's output for it.
 
-    With several processes it is this process's part of the batch. A loss that is a mean over
-    samples needs nothing of that. A loss with its own normalisation uses :meth:`average` and
-    :meth:`total`, and is then the same for any number of processes.
+    With several processes, this is the process's own part of the batch. A loss that is a mean over
+    samples can ignore this. A loss with a normalisation of its own uses :meth:`average` and
+    :meth:`total`; then it does not depend on the number of processes.
 
     Attributes:
         output: Logits (N, classes seen).
         latent: Latents (N, D).
         images: (N, 3, H, W).
         targets: Indicator targets, float32 (N, classes seen).
-        in_buffer: bool (N,), which samples were replayed.
-        share: This process's part, in (0, 1], of the batch that all processes share.
+        in_buffer: bool (N,), True for replayed samples.
+        share: This process's share of the whole batch, in (0, 1].
     """
 
     output: torch.Tensor
@@ -31,25 +31,25 @@ class Step(NamedTuple):
     share: float = 1.0
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a value over all processes, without a gradient.
+        """Return the sum of a tensor over all processes, without a gradient.
 
         Args:
-            value: Any shape, the same in every process: the number of samples of each class, for
-                example.
+            value: For example the number of samples of each class. The shape must be the same in
+                every process.
         """
         return total(value)
 
     def average(self, loss: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-        """Return the loss per counted thing, over the batch of all processes.
+        """Divide a sum of losses by the number of its terms in the whole batch.
 
         Args:
-            loss: Sum of the losses of this process's part, a scalar.
-            count: Number of things, or sum of weights, that it is over, a scalar: of pairs, for
-                example.
+            loss: Sum over this process's part of the batch, a scalar.
+            count: Number of terms in that sum, or the sum of their weights, a scalar.
 
         Returns:
-            What the method's loss is to add: its mean over the processes, weighted by their shares,
-            is the sum of ``loss`` divided by the sum of ``count``. 0 where there is nothing.
+            This process's contribution to ``_loss``, a scalar. The contributions of all processes,
+            weighted by their shares, add up to the total ``loss`` divided by the total ``count``;
+            to 0 if the total ``count`` is 0.
         """
         counted = total(count)
         return loss / (torch.where(counted > 0, counted, 1) * self.share)
