@@ -1,6 +1,8 @@
 """Iterators that live at the same time: each shows what it would show alone."""
 
+import copy
 import gc
+import pickle
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch.utils.data import DataLoader, IterableDataset
 
 from iirc_data.augment import RandomCropFlip, RandomResizedCropFlip, TransformPreset, Unchanged
 from iirc_data.errors import LoaderError
@@ -135,6 +138,46 @@ def test_an_iterator_shows_the_epoch_chosen_when_it_was_made(tiny_store, decoder
     made = iter(loader)
     loader.set_epoch(1, first_batch=2)
     assert all(same(*pair) for pair in zip(made, expected, strict=True))
+
+
+class Given(IterableDataset):
+    """What a user wraps a loader in, to iterate in another process."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def __iter__(self):
+        return iter(self.batches)
+
+
+def in_forked_process(batches):
+    workers = DataLoader(
+        Given(batches), batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=30
+    )
+    return list(workers)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems start new processes")
+@RESIDENT
+@decoders
+def test_a_forked_process_shows_the_same_batches(tiny_store, decoder, resident):
+    loader = make_loaders(tiny_store, decoder)[5 if resident else 0]
+    expected = list(loader)
+    live = iter(loader)
+    assert same(next(live), expected[0])
+    assert all(same(*pair) for pair in zip(in_forked_process(loader), expected, strict=True))
+    assert all(same(*pair) for pair in zip(in_forked_process(live), expected[1:], strict=True))
+    assert all(same(*pair) for pair in zip(live, expected[1:], strict=True))
+
+
+@RESIDENT
+@decoders
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_copies_of_a_loader_show_the_same_batches(tiny_store, decoder, resident, copied):
+    loader = make_loaders(tiny_store, decoder)[5 if resident else 2]
+    loader.set_epoch(1)
+    expected = list(loader)
+    assert all(same(*pair) for pair in zip(copied(loader), expected, strict=True))
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from iirc_data.loader.decoder import DecodeRequest, default_threads, sizes_diffe
 from iirc_data.loader.fallback import Refused, with_finished
 from iirc_data.loader.host_memory import empty
 from iirc_data.loader.idle import Idle
+from iirc_data.loader.per_process import PerProcess, keep_untouched
 from iirc_data.loader.resize import (
     decode_and_augment,
     far_larger,
@@ -48,8 +49,8 @@ class DaliDecoder:
     def __init__(self, device: torch.device, threads: int | None = None) -> None:
         self._device = device
         self._threads = threads or default_threads()
-        self._idle: Idle[DaliPipeline] = Idle(_MOST_IDLE)
-        self._pool = ThreadPoolExecutor(self._threads, "iirc-resize")
+        self._idle: PerProcess[Idle[DaliPipeline]] = PerProcess(partial(Idle, _MOST_IDLE))
+        self._pool = PerProcess(partial(ThreadPoolExecutor, self._threads, "iirc-resize"))
         self._refused = Refused()
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
@@ -70,6 +71,7 @@ class DaliDecoder:
                 while len(pipeline.under_way) >= BATCHES_AHEAD:
                     pipeline, images = self._collect(pipeline)
                     yield images
+                pipeline = self._own(pipeline)
                 pipeline.submit(request)
             while pipeline is not None and pipeline.under_way:
                 pipeline, images = self._collect(pipeline)
@@ -80,15 +82,15 @@ class DaliDecoder:
 
     def close(self) -> None:
         """Release the threads, and the pipelines that no iterator uses."""
-        self._idle.clear()
-        self._pool.shutdown()
+        self._idle.get().clear()
+        self._pool.get().shutdown()
 
     def _check_out(self, steps: Steps, batch_size: int) -> DaliPipeline:
         def smallest(idle: list[DaliPipeline]) -> DaliPipeline | None:
             fitting = [pipeline for pipeline in idle if pipeline.serves(steps, batch_size)]
             return min(fitting, key=lambda pipeline: pipeline.max_batch_size, default=None)
 
-        while (pipeline := self._idle.take(smallest)) is not None:
+        while (pipeline := self._idle.get().take(smallest)) is not None:
             with suppress(DaliError):
                 pipeline.discard()
                 return pipeline
@@ -100,8 +102,23 @@ class DaliDecoder:
         Not discarded here: the garbage collector may call this, and should not wait for DALI, nor
         call it while the interpreter shuts down.
         """
-        if pipeline.is_sound:
-            self._idle.put(pipeline)
+        if not pipeline.is_own:
+            keep_untouched(pipeline)
+        elif pipeline.is_sound:
+            self._idle.get().put(pipeline)
+
+    def _own(self, pipeline: DaliPipeline) -> DaliPipeline:
+        """Return a pipeline of this process: an iterator may have been forked half-way."""
+        if pipeline.is_own:
+            return pipeline
+        keep_untouched(pipeline)
+        own = self._check_out(pipeline.steps, pipeline.max_batch_size)
+        for request in pipeline.under_way:
+            own.submit(request)
+        return own
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_copying"}
 
     def _prepared(self, request: DecodeRequest) -> DecodeRequest:
         """Let Pillow finish the images that are not for DALI."""
@@ -116,12 +133,12 @@ class DaliDecoder:
         if not numbers:
             return request
         ordered = sorted(numbers)
-        images = self._pool.map(partial(decode_and_augment, request), ordered)
+        images = self._pool.get().map(partial(decode_and_augment, request), ordered)
         return with_finished(request, dict(zip(ordered, images, strict=True)))
 
     def _collect(self, pipeline: DaliPipeline) -> tuple[DaliPipeline, torch.Tensor]:
         """Return the images of the oldest batch, and the pipeline that holds those behind it."""
-        finished: frozenset[int] = frozenset()
+        pipeline, finished = self._own(pipeline), frozenset[int]()
         while True:
             request = pipeline.under_way[0]
             try:
@@ -157,7 +174,7 @@ class DaliDecoder:
         n = len(request.encoded)
         parts = [range(first, n, self._threads) for first in range(self._threads)]
         images: list[torch.Tensor] = [torch.empty(0)] * n
-        for part, resized in zip(parts, self._pool.map(resize, parts), strict=True):
+        for part, resized in zip(parts, self._pool.get().map(resize, parts), strict=True):
             images[part.start :: self._threads] = resized
         return stack(images, request)
 

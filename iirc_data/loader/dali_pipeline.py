@@ -1,5 +1,6 @@
 """A DALI pipeline that decodes and augments batches in the order in which it is given them."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class DaliPipeline:
         self.max_batch_size = max_batch_size
         self.under_way: deque[DecodeRequest] = deque()
         self.is_sound = True
+        self._process = os.getpid()
         try:
             self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
             # DALI reads the encoded images where they lie: they must live until it has stopped
@@ -93,6 +95,11 @@ class DaliPipeline:
             self._feed(blank)
         self._pipeline.schedule_run()
         self.discard()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process made it; in a forked one its threads are missing."""
+        return self._process == os.getpid()
 
     def serves(self, steps: Steps, batch_size: int) -> bool:
         """Tell whether it does these steps to batches of that size."""

@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Iterator
 from threading import Lock
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,6 +69,15 @@ class Loader:
         self._batches_at_once = max(1, RESIDENT_STROKE // batch_size) if is_resident else 1
         self._is_resident = is_resident
         self._resident: ResidentImages | None = None
+        self._decoding = Lock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: v for name, v in self.__dict__.items() if name != "_decoding"} | {
+            "_resident": None
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._decoding = Lock()
 
     def __len__(self) -> int:

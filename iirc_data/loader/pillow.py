@@ -1,12 +1,16 @@
 """The decoder that runs everywhere: Pillow decodes, torch resizes, on threads."""
 
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from iirc_data.loader.decoder import DecodeRequest, default_threads
+from iirc_data.loader.per_process import PerProcess
 from iirc_data.loader.resize import decode_and_augment, stack
 
 _BATCHES_AHEAD = 2
@@ -23,31 +27,43 @@ class PillowDecoder:
     name = "pillow"
 
     def __init__(self, threads: int | None = None) -> None:
-        self._pool = ThreadPoolExecutor(threads or default_threads(), "iirc-decode")
+        self._pool = PerProcess(
+            partial(ThreadPoolExecutor, threads or default_threads(), "iirc-decode")
+        )
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """See :class:`iirc_data.loader.decoder.Decoder`."""
-        pending: deque[tuple[DecodeRequest, list[Future[torch.Tensor]]]] = deque()
+        pending: deque[_Batch] = deque()
         try:
             for request in requests:
-                submitted = [
-                    self._pool.submit(decode_and_augment, request, number)
-                    for number in range(len(request.encoded))
-                ]
-                pending.append((request, submitted))
+                pending.append(self._begun(request))
                 if len(pending) > _BATCHES_AHEAD:
-                    yield _collect(*pending.popleft())
+                    yield self._collect(pending.popleft())
             while pending:
-                yield _collect(*pending.popleft())
+                yield self._collect(pending.popleft())
         finally:
-            for _, futures in pending:
-                for future in futures:
+            for batch in pending:
+                for future in batch.images:
                     future.cancel()
 
     def close(self) -> None:
         """Stop the threads."""
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.get().shutdown(cancel_futures=True)
+
+    def _begun(self, request: DecodeRequest) -> "_Batch":
+        numbers = range(len(request.encoded))
+        submit = partial(self._pool.get().submit, decode_and_augment, request)
+        return _Batch(request, [submit(number) for number in numbers], os.getpid())
+
+    def _collect(self, batch: "_Batch") -> torch.Tensor:
+        if batch.process != os.getpid():  # forked: those threads are not here
+            batch = self._begun(batch.request)
+        return stack([image.result() for image in batch.images], batch.request)
 
 
-def _collect(request: DecodeRequest, futures: list[Future[torch.Tensor]]) -> torch.Tensor:
-    return stack([future.result() for future in futures], request)
+class _Batch(NamedTuple):
+    """A batch under way."""
+
+    request: DecodeRequest
+    images: list[Future[torch.Tensor]]
+    process: int
