@@ -1,4 +1,4 @@
-"""Which labels are predicted for images of which label, from ``confusion/`` of a run."""
+"""Confusion counts of true and predicted labels, from the folder ``confusion/`` of a run."""
 
 import re
 import zipfile
@@ -20,12 +20,13 @@ _FILE_NAME = re.compile(r"after_task_(\d+)\.npz")
 class Confusion:
     """Counts on the test split over all seen classes.
 
-    An image has several labels, and several are predicted: a row sums up to anything.
+    An image has several true and several predicted labels, so a row may have any sum.
 
     Attributes:
-        class_names: The classes (n,).
-        counts: int64 (n, n): images that have true label i (row) and predicted label j (column).
-        n_samples: int64 (n,): images that have true label i.
+        class_names: The n classes.
+        counts: int64 (n, n): number of images with true label i (row) and predicted label j
+            (column).
+        n_samples: int64 (n,): number of images with true label i.
     """
 
     class_names: list[str]
@@ -34,20 +35,20 @@ class Confusion:
 
     @property
     def rates(self) -> NDArray[np.float64]:
-        """Share of the images with true label i that label j is predicted for, in [0, 1].
+        """Fraction of the images with true label i for which label j is predicted, in [0, 1].
 
-        NaN in the row of a label without images.
+        The row of a label without images is NaN.
         """
         n_samples = np.where(self.n_samples > 0, self.n_samples, np.nan)
         return self.counts / n_samples[:, None]
 
     @property
     def recall(self) -> dict[str, float]:
-        """Class name to the share of its images that it is predicted for."""
+        """For each class, the fraction of its images for which it is predicted."""
         return dict(zip(self.class_names, np.diag(self.rates).tolist(), strict=True))
 
     def selected(self, names: Sequence[str]) -> "Confusion":
-        """Return the counts of some classes in the given order."""
+        """Return the counts of the named classes, in the given order."""
         place = {name: n for n, name in enumerate(self.class_names)}
         kept = [place[name] for name in names]
         return Confusion(list(names), self.counts[np.ix_(kept, kept)], self.n_samples[kept])
@@ -57,7 +58,7 @@ def read_confusions(run: Path) -> dict[int, Confusion]:
     """Read a run's counts.
 
     Returns:
-        Task to the counts after it, in order; empty where the run wrote none.
+        The counts by task after which they were written, in order; empty if the run has none.
 
     Raises:
         ConfigurationError: A file is damaged.
@@ -86,7 +87,7 @@ def _read(path: Path) -> Confusion:
 
 
 def added(confusions: Sequence[Confusion]) -> Confusion:
-    """Add the counts of several runs up, whichever order they met the classes in."""
+    """Sum the counts of several runs, which may have the classes in different orders."""
     names = list(dict.fromkeys(name for one in confusions for name in one.class_names))
     place = {name: n for n, name in enumerate(names)}
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -99,7 +100,7 @@ def added(confusions: Sequence[Confusion]) -> Confusion:
 
 
 def by_superclass(confusion: Confusion, benchmark: Benchmark) -> Confusion:
-    """Return the counts with each superclass followed by its subclasses, lone classes last."""
+    """Return the counts with each superclass followed by its subclasses, other classes last."""
     taxonomy = [name for sup, subs in benchmark.superclasses.items() for name in (sup, *subs)]
     known = dict.fromkeys([*taxonomy, *benchmark.other_classes, *confusion.class_names])
     return confusion.selected([name for name in known if name in set(confusion.class_names)])
@@ -107,16 +108,17 @@ def by_superclass(confusion: Confusion, benchmark: Benchmark) -> Confusion:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Whether a subclass's superclass is still predicted beside it.
+    """How often the superclass of a subclass is predicted for the subclass's images.
 
     Attributes:
         superclass: Name of the superclass.
         subclass: Name of the subclass.
-        subclass_recall: Share of the subclass's images that the subclass is predicted for.
-        superclass_recall: Share of the same images that the superclass is predicted for.
-        least_together: At least this share of the images with the subclass predicted has the
-            superclass predicted too; NaN where the subclass is never predicted.
-        most_together: At most this share.
+        subclass_recall: Fraction of the subclass's images for which the subclass is predicted.
+        superclass_recall: Fraction of the same images for which the superclass is predicted.
+        least_together: Lower bound of the fraction, among the images for which the subclass is
+            predicted, for which the superclass is predicted too; NaN if the subclass is never
+            predicted.
+        most_together: Upper bound of the same fraction.
     """
 
     superclass: str
@@ -128,10 +130,10 @@ class Refinement:
 
 
 def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
-    """Return for each subclass whose superclass is known too, what both are predicted for.
+    """Return a refinement for each subclass that was seen together with its superclass.
 
-    Counts of single labels bound how often two are predicted together: of n images, a with one
-    label and b with the other, at least a + b - n and at most min(a, b) have both.
+    Counts of single labels bound how often two labels are predicted together: if a of n images
+    have one label and b have the other, at least a + b - n and at most min(a, b) have both.
     """
     place = {name: n for n, name in enumerate(confusion.class_names)}
     found = []
@@ -157,7 +159,7 @@ def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
 
 
 def mean_recalls(confusion: Confusion, benchmark: Benchmark) -> tuple[float, float]:
-    """Return the mean recall of superclasses and of all other classes; NaN where there is none."""
+    """Return the mean recall of superclasses and of other classes; NaN if there are none."""
     recall = {name: share for name, share in confusion.recall.items() if not np.isnan(share)}
     upper = [share for name, share in recall.items() if name in benchmark.superclasses]
     lower = [share for name, share in recall.items() if name not in benchmark.superclasses]
