@@ -1,4 +1,4 @@
-"""The loader benchmarks one after the other: ``python -m benchmarks``, or ``make bench``."""
+"""Runs all loader benchmarks: ``python -m benchmarks``, or ``make bench``."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Annotated
 
 def main() -> None:
     """Run the command line."""
-    # read when torch is imported: threads that spin while they wait take time from the decoders
+    # read when torch is imported; spinning threads would take time from the decoders
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
     import typer
@@ -24,19 +24,19 @@ def main() -> None:
         cifar: Annotated[
             Path | None,
             typer.Option(
-                "--small-images", help="Images of 32 x 32 pixels, likewise. [default: drawn]"
+                "--small-images", help="The same for images of 32 x 32 pixels. [default: drawn]"
             ),
         ] = None,
         runs: Runs = 5,
         results: Results = RESULTS_FOLDER,
     ) -> None:
-        """Measure the loaders on the processor and, where there is one, on the GPU."""
+        """Measure the loaders on the CPU and, if there is one, on the GPU."""
         has_gpu = torch.cuda.is_available()
         for device in ("cpu", "cuda") if has_gpu else ("cpu",):
             loader.main(photographs, runs=runs, device=device, results=results)
             small_images.main(cifar, runs=runs, device=device, results=results)
         if not has_gpu:
-            print("no CUDA device here: the GPU was not measured")
+            print("no CUDA device: the GPU was not measured")
 
     typer.run(run_all)
 

@@ -1,11 +1,11 @@
-"""What the replay buffer costs after each task, as classes add up.
+"""The cost of the replay buffer after each task, as the number of classes grows.
 
     python -m benchmarks.buffer_commits --classes 300
 
-After each task its classes' memories are written and committed, earlier generations are removed,
-and the next task's replay source is made. Beside it, in the same run and in turns, the same buffer
-with the whole folder synced after each commit, as before version 3. On a disk, please: where
-``--folder`` is in memory, syncing costs nothing.
+After each task, the buffer writes and commits the memories of the task's classes, removes earlier
+generations, and creates the replay source of the next task. The same run measures, in alternation,
+a buffer that syncs its whole folder after each commit. ``--folder`` must be on a disk: syncing a
+file system in memory costs nothing.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ from iirc_data.loader.decoder import encode_rgb_png
 from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.buffer.store import BufferStore, Memory
 
-_ENDS = 5  # commits at the start and at the end whose medians are compared
+_ENDS = 5  # number of first and of last commits whose medians are compared
 GOAL_SECONDS = 20.0
 GOAL_GROWTH = 2.0
 
@@ -33,7 +33,7 @@ class SyncingAll(BufferStore):
     """A store that syncs its whole folder after each commit."""
 
     def commit(self, counts: dict[str, int]) -> int:  # type: ignore[override]
-        """Write a generation, and sync whatever the folder holds."""
+        """Write a generation, and sync everything in the folder."""
         generation = super().commit(counts)
         assert self.path is not None
         sync_tree(self.path)
@@ -41,11 +41,11 @@ class SyncingAll(BufferStore):
 
 
 class Growing:
-    """A buffer that learns class after class, and how long each step took.
+    """A buffer that grows class by class, with the duration of each step.
 
     Args:
-        folder: Where it is kept.
-        memories: What it keeps of each class.
+        folder: Folder of the buffer.
+        memories: Memories of each class.
         syncs_all: Sync the whole folder after each commit.
     """
 
@@ -58,7 +58,7 @@ class Growing:
         self._memories = memories
 
     def learn(self, names: list[str]) -> None:
-        """Add a task's classes, then do what the trainer does until the next task begins."""
+        """Add the classes of a task, then do what the trainer does before the next task."""
         started = time.perf_counter()
         self.buffer.begin_adding_samples()
         for name in names:
@@ -80,13 +80,13 @@ class Growing:
 
     @property
     def growth(self) -> float:
-        """Median of the last commits, in multiples of that of the first."""
+        """Median duration of the last commits, divided by that of the first commits."""
         commits = self.seconds["commit"]
         return median(commits[-_ENDS:]) / median(commits[:_ENDS])
 
 
 def drawn_memories(n: int, width: int) -> list[Memory]:
-    """Return memories of noise: PNG makes them no smaller."""
+    """Return memories of noise, which PNG cannot compress."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (n, width, width, 3), dtype=np.uint8)
     labels = (NO_LABEL_PLACEHOLDER, NO_LABEL_PLACEHOLDER)
@@ -97,15 +97,15 @@ def drawn_memories(n: int, width: int) -> list[Memory]:
 
 
 def main(
-    classes: Annotated[int, typer.Option(min=1, help="Classes in the end.")] = 300,
-    classes_per_task: Annotated[int, typer.Option(min=1, help="Classes of each commit.")] = 5,
-    memories: Annotated[int, typer.Option(help="Memories of each class.")] = 20,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes at the end.")] = 300,
+    classes_per_task: Annotated[int, typer.Option(min=1, help="Classes per commit.")] = 5,
+    memories: Annotated[int, typer.Option(help="Memories per class.")] = 20,
     width: Annotated[int, typer.Option(help="Pixels per side of a memory.")] = 32,
     folder: Annotated[
         Path | None, typer.Option(help="Folder on the disk. [default: the temporary folder]")
     ] = None,
 ) -> None:
-    """Measure; print first, last and sum of each step's times."""
+    """Measure, and print the first, the last and the total duration of each step."""
     names = [f"class {number}" for number in range(classes)]
     kept = drawn_memories(memories, width)
     with tempfile.TemporaryDirectory(dir=folder) as temporary:

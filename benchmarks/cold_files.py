@@ -1,10 +1,10 @@
-"""Reading images that are not in memory, with and without announcing them to the system.
+"""Reads images that are not in the page cache, with and without announcing them to the kernel.
 
     python -m benchmarks.cold_files SHARDS
 
-Images are read in random order, batch by batch, two batches before two threads look at them, as
-loaders do; each batch is announced while the one before it is read, or not. Before each run the
-system is told to forget the shards.
+Like a loader, the program reads images in random order, batch by batch, two batches ahead of the
+threads that use them. Each batch is announced while the batch before it is read, or not at all.
+Before each run, the shards are dropped from the page cache.
 """
 
 import os
@@ -26,7 +26,7 @@ _THREADS = 2
 
 
 def forget(shards: ShardStore) -> None:
-    """Let the system drop the shards from its memory."""
+    """Drop the shards from the page cache."""
     os.sync()
     for shard in shards.manifest.shards:
         with (shards.root / shard.path).open("rb") as file:
@@ -34,12 +34,12 @@ def forget(shards: ShardStore) -> None:
 
 
 def look(image: NDArray[np.uint8]) -> int:
-    """Touch every page of an image."""
+    """Read a byte of every page of an image."""
     return int(image[::4096].sum()) + int(image[-1])
 
 
 def read_cold(shards: Path, n: int, batch_size: int, announced: bool) -> float:
-    """Return images per second."""
+    """Return the images read per second."""
     with_images = ShardStore.open(shards)
     forget(with_images)
     order = np.random.default_rng(0).permutation(len(with_images))[:n]
@@ -59,12 +59,12 @@ def read_cold(shards: Path, n: int, batch_size: int, announced: bool) -> float:
 
 
 def main(
-    shards: Annotated[Path, typer.Argument(help="Shard folder, on a disk.")],
-    images: Annotated[int, typer.Option(help="Images to read.")] = 4000,
+    shards: Annotated[Path, typer.Argument(help="Shard folder on a disk.")],
+    images: Annotated[int, typer.Option(help="Number of images to read.")] = 4000,
     batch_size: Annotated[int, typer.Option(help="Images per batch.")] = 128,
-    runs: Annotated[int, typer.Option(help="Runs of each.")] = 5,
+    runs: Annotated[int, typer.Option(help="Runs of each variant.")] = 5,
 ) -> None:
-    """Measure and print medians."""
+    """Measure, and print medians."""
     speeds: dict[bool, list[float]] = {False: [], True: []}
     for _ in range(runs):
         for announced, of_run in speeds.items():

@@ -1,4 +1,4 @@
-"""What the loader benchmarks share: their options, and one way from images to a table."""
+"""Shared by the loader benchmarks: options, and the steps from images to a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,14 +21,16 @@ Data: TypeAlias = Annotated[
         help="Shard folder, image folder split/class/*, or a tar of one. [default: drawn images]"
     ),
 ]
-Images: TypeAlias = Annotated[int, typer.Option(min=1, help="Images per epoch, at least.")]
+Images: TypeAlias = Annotated[int, typer.Option(min=1, help="Minimum number of images per epoch.")]
 BatchSize: TypeAlias = Annotated[int, typer.Option(min=1, help="Images per batch.")]
 Workers: TypeAlias = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes or threads of each. [default: all processors]"),
+    typer.Option(min=1, help="Processes or threads of each contender. [default: all processors]"),
 ]
-Runs: TypeAlias = Annotated[int, typer.Option(min=1, help="Epochs of each that are timed.")]
-Device: TypeAlias = Annotated[str, typer.Option(help="Where images are wanted: cpu or cuda.")]
+Runs: TypeAlias = Annotated[int, typer.Option(min=1, help="Timed epochs of each contender.")]
+Device: TypeAlias = Annotated[
+    str, typer.Option(help="Device that receives the images: cpu or cuda.")
+]
 Results: TypeAlias = Annotated[Path, typer.Option(help="Folder for the JSON file.")]
 
 _SHARDS_PER_WORKER = 4
@@ -48,28 +50,28 @@ def compare(
     device: str,
     results: Path,
 ) -> Result:
-    """Measure both kinds of output, print a table, and write a JSON file.
+    """Measure float32 and uint8 output, print a table, and write a JSON file.
 
     Args:
-        name: The benchmark's name.
-        contenders: Who takes part.
+        name: Name of the benchmark.
+        contenders: The contenders.
         preset: Name of the transforms.
-        data: Where the images are; see :func:`benchmarks.images.opened`.
-        drawn: Images for where ``data`` is None.
-        images: Images per epoch, at least.
+        data: The images; see :func:`benchmarks.images.opened`.
+        drawn: The images if ``data`` is None.
+        images: Minimum number of images per epoch.
         batch_size: Images per batch.
         workers: Processes or threads of each contender.
-        runs: Epochs of each contender that are timed.
+        runs: Timed epochs of each contender.
         device: ``"cpu"`` or ``"cuda"``.
         results: Folder for the JSON file.
 
     Returns:
-        What was found.
+        The result.
     """
     with errors_in_one_line():
         target = torch.device(device)
         if target.type == "cuda" and not torch.cuda.is_available():
-            raise LoaderError("no CUDA device here: run without --device cuda")
+            raise LoaderError("no CUDA device: run without --device cuda")
         speeds = []
         with opened(data, drawn, images, _SHARDS_PER_WORKER * workers) as store:
             for normalize in (True, False):

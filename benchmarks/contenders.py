@@ -1,4 +1,4 @@
-"""Contenders of the loader benchmarks: what each is given, how it is checked, how it is timed."""
+"""Contenders of the loader benchmarks: their workload, a check of their output, and timing."""
 
 import itertools
 from collections.abc import Callable, Iterable
@@ -21,28 +21,28 @@ from iirc_data.loader import DecoderName, make_decoder, make_loader
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 
-_TOLERANCE = 0.5  # of mean and deviation, in units of the deviation: crops are drawn at random
+_TOLERANCE = 0.5  # of mean and standard deviation, in standard deviations, because crops are random
 
 Epoch = Callable[[], Iterable[torch.Tensor]]
-"""Begins an epoch; gives its images batch after batch, (N, 3, H, W)."""
+"""Starts an epoch and yields its batches of images, (N, 3, H, W)."""
 
 
 class UnavailableError(Exception):
-    """A contender cannot run here; the message says why."""
+    """A contender cannot run on this machine; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What every contender is asked for: some images once per epoch, augmented for training.
+    """The task of every contender: to load some images once per epoch, augmented for training.
 
     Attributes:
-        store: The shards that hold the images.
-        shard_numbers: Which of them; the images are all of theirs.
+        store: The shards.
+        shard_numbers: Numbers of the shards whose images are loaded.
         preset: Name of the transforms: ``"imagenet"`` or ``"cifar"``.
-        normalize: Give float32 normalised, otherwise uint8.
+        normalize: Whether images are normalised float32 instead of uint8.
         batch_size: Images per batch.
-        workers: Processes or threads that decode.
-        device: Where the images are wanted.
+        workers: Number of processes or threads that decode.
+        device: Device that receives the images.
     """
 
     store: ShardStore
@@ -55,11 +55,11 @@ class Workload:
 
     @classmethod
     def of_size(cls, store: ShardStore, n_images: int, **settings: object) -> Self:
-        """Take as many of the training shards as hold some number of images.
+        """Use the first training shards that together contain enough images.
 
         Args:
             store: The shards.
-            n_images: Images that are enough; shards are taken whole.
+            n_images: Minimum number of images; shards are used whole.
             **settings: The other attributes.
         """
         splits = store.manifest.splits
@@ -74,7 +74,7 @@ class Workload:
 
     @property
     def output(self) -> str:
-        """Name of what is given."""
+        """Name of the output."""
         return "float32, normalised" if self.normalize else "uint8"
 
     @property
@@ -84,12 +84,12 @@ class Workload:
 
     @cached_property
     def sample_ids(self) -> NDArray[np.int64]:
-        """int64 (N,): the images' rows of the sample table."""
+        """int64 (N,): rows of the images in the sample table."""
         return np.flatnonzero(np.isin(self.store.table.shard, self.shard_numbers))
 
     @property
     def paths(self) -> list[Path]:
-        """The tars."""
+        """Paths of the tars."""
         shards = self.store.manifest.shards
         return [self.store.root / shards[number].path for number in self.shard_numbers]
 
@@ -101,21 +101,21 @@ class Workload:
 
 
 Build = Callable[[Workload, ExitStack], Epoch]
-"""Builds a contender; the stack takes what must be closed.
+"""Builds a contender, and registers cleanup on the stack.
 
 Raises:
-    UnavailableError: It cannot run here.
+    UnavailableError: The contender cannot run on this machine.
 """
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One way of loading images.
+    """A way to load images.
 
     Attributes:
-        name: What to call it.
-        role: See :class:`~benchmarks.results.Speed`; a limit gives no images.
-        build: Makes it.
+        name: Name in tables.
+        role: See :class:`~benchmarks.results.Speed`; a limit yields no images.
+        build: Builds the contender.
     """
 
     name: str
@@ -124,10 +124,10 @@ class Contender:
 
 
 def ours(name: DecoderName, resident: bool = False) -> Build:
-    """Return how this project's loader is built.
+    """Return a function that builds this project's loader.
 
     Args:
-        name: Its decoder.
+        name: Decoder of the loader.
         resident: Keep decoded images on the device.
     """
 
@@ -160,18 +160,19 @@ def ours(name: DecoderName, resident: bool = False) -> Build:
 
 
 def measure(workload: Workload, contenders: Iterable[Contender], runs: int) -> list[Speed]:
-    """Build contenders, check over one epoch that they give the same, and time further epochs.
+    """Build contenders, compare their output over one epoch, and time further epochs.
 
     Args:
-        workload: What they are asked for.
-        contenders: Who takes part; loaders are compared with the first that can run.
-        runs: Epochs of each that are timed.
+        workload: The workload.
+        contenders: The contenders. The output of each is compared with that of the first one that
+            can run.
+        runs: Timed epochs of each contender.
 
     Returns:
         A speed for each contender.
 
     Raises:
-        RuntimeError: A contender gives other images than the first.
+        RuntimeError: The output of a contender differs from that of the first.
     """
     speeds: list[Speed] = []
     epochs: dict[str, Callable[[], None]] = {}
@@ -218,8 +219,8 @@ class _Seen:
         differences = (self.mean - expected.mean, self.deviation - expected.deviation)
         if not same_form or not all(abs(difference) <= allowed for difference in differences):
             raise RuntimeError(
-                f"{name} gives other images than it should: it gives {self}, "
-                f"others {expected}; such contenders cannot be compared"
+                f"the images of {name} differ from those of the first contender, so their speeds "
+                f"cannot be compared: {self}, expected {expected}"
             )
 
 

@@ -1,4 +1,4 @@
-"""FFCV as a peer; importing this module needs FFCV."""
+"""FFCV as a peer; this module requires FFCV."""
 
 import tempfile
 from collections.abc import Sequence
@@ -17,7 +17,9 @@ from torchvision.transforms import v2
 from benchmarks.contenders import Epoch, Workload
 from iirc_data.decoding import decode
 
-_JPEG_QUALITY = 90  # as FFCV's own ImageNet scripts; FFCV cannot keep a photograph's own bytes
+_JPEG_QUALITY = (
+    90  # as in FFCV's ImageNet scripts; FFCV cannot keep the original bytes of a photograph
+)
 
 
 class _DecodedImages(Sequence[tuple[Image.Image, int]]):
@@ -33,7 +35,7 @@ class _DecodedImages(Sequence[tuple[Image.Image, int]]):
 
 
 def build(workload: Workload, stack: ExitStack) -> Epoch:
-    """Write the images to FFCV's format and make its loader."""
+    """Write the images in FFCV's format and create its loader."""
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="iirc-benchmark-"))
     path = str(Path(folder, "images.beton"))
     fields = {
@@ -47,7 +49,7 @@ def build(workload: Workload, stack: ExitStack) -> Epoch:
     if workload.device.type == "cuda":
         steps.append(ToDevice(workload.device, non_blocking=True))
     steps.append(ToTorchImage())
-    # FFCV's own normalisation of batches on a processor can wait for ever in its second epoch
+    # FFCV's own normalisation of batches on a CPU can hang in the second epoch
     normalize = v2.Compose(
         [v2.ToDtype(torch.float32, scale=True), v2.Normalize(preset.mean, preset.std)]
     )

@@ -1,9 +1,9 @@
-"""One whole run of IIRC-CIFAR100's shape, end to end, and how idle the GPU is meanwhile.
+"""A complete run of the size of IIRC-CIFAR100, and the fraction of time that the GPU is idle.
 
-``python -m benchmarks.gpu_run --epochs 140``. 22 tasks with the published settings of
-``icarl_cnn``, on images of noise: as many, and as large, as CIFAR-100's. Then a training epoch of
-the second task is run under the profiler. Works on the CPU as well, which shows that the program
-does; there it needs few epochs, and there is no GPU to be idle.
+``python -m benchmarks.gpu_run --epochs 140``. The run has 22 tasks, with the published
+settings of ``icarl_cnn``, on as many images of noise as CIFAR-100 has. Afterwards, the profiler
+records a training epoch of the second task. The program also runs on a CPU, as a check of the
+program itself; use few epochs there.
 """
 
 import tempfile
@@ -32,14 +32,14 @@ from iirc_train.training.launch import run_experiment
 from iirc_train.training.trainer import train_epoch
 
 PRESET = "cifar100-icarl_cnn-20"
-LEARNING_RATE = 0.01  # noise cannot be learnt, and the published rate would end in infinities
+LEARNING_RATE = 0.01  # with the published rate, the loss on noise becomes infinite
 
 
 def idle_share(config: ExperimentConfig) -> tuple[float, float]:
-    """Profile an epoch of the second task, after two that compile and decode.
+    """Profile an epoch of the second task, after two epochs that compile and decode.
 
     Returns:
-        The share of the time in which the GPU does nothing; images per second without profiler.
+        The fraction of time that the GPU is idle, and images per second without the profiler.
     """
     experiment = Experiment(config)
     method = experiment.method
@@ -74,16 +74,18 @@ def idle_share(config: ExperimentConfig) -> tuple[float, float]:
 
 
 def main(
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs per task, twice in the first.")] = 140,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="Epochs per task; the first task gets twice as many.")
+    ] = 140,
     device: Annotated[str, typer.Option(help="Training device: auto, cpu or cuda.")] = "auto",
     images: Annotated[
         int, typer.Option(min=50, help="Training images per class.")
     ] = CIFAR100_TRAIN,
-    layers: Annotated[int, typer.Option(help="Layers of the network.")] = 32,
+    layers: Annotated[int, typer.Option(help="Layers of the ResNet.")] = 32,
     compiled: Annotated[bool, typer.Option(help="Use torch.compile.")] = False,
     results: Results = RESULTS_FOLDER,
 ) -> None:
-    """Train, print times, and write a JSON file."""
+    """Train, print durations, and write a JSON file."""
     console = Console()
     with errors_in_one_line(), tempfile.TemporaryDirectory(prefix="iirc-benchmark-") as folder:
         classes = tuple(load_benchmark("iirc_cifar100").leaf_classes)

@@ -1,4 +1,4 @@
-"""Encoded images to measure on: a dataset's own, repeated until they are enough, or drawn ones."""
+"""Encoded images for the benchmarks: those of a dataset, repeated as needed, or drawn images."""
 
 import io
 import tempfile
@@ -16,18 +16,18 @@ from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.sources import Sample, Source, open_folder
 
-_DRAWN_DETAIL = (6, 24, 96, 250)  # cells along the width of each layer of noise
+_DRAWN_DETAIL = (6, 24, 96, 250)  # number of noise cells along the width, for each layer
 _DRAWN_QUALITY = 92
 
 
 @dataclass(frozen=True)
 class RepeatedImages:
-    """The images of a dataset, all of them again and again, dealt out to classes of equal size.
+    """The images of a dataset, repeated, and divided into classes of equal size.
 
     Attributes:
         source: The dataset.
-        n_images: How many images to give.
-        n_classes: How many classes to deal them out to.
+        n_images: Number of images.
+        n_classes: Number of classes.
     """
 
     source: Source
@@ -37,12 +37,12 @@ class RepeatedImages:
 
     @classmethod
     def of_bytes(cls, source: Source, size: int, n_classes: int) -> Self:
-        """Give as many images as have about some size.
+        """Return images with a given total size.
 
         Args:
             source: The dataset.
-            size: Bytes of encoded images.
-            n_classes: How many classes to deal them out to.
+            size: Approximate size of all encoded images in bytes.
+            n_classes: Number of classes.
         """
         originals = cls(source, 0, n_classes)._originals
         mean = sum(len(sample.data) for sample in originals) / len(originals)
@@ -54,19 +54,19 @@ class RepeatedImages:
         return self.source.name
 
     def classes(self) -> dict[str, list[str]]:
-        """Return one split, its classes numbered."""
+        """Return one split with numbered classes."""
         return {"train": [f"class{number:03d}" for number in range(self.n_classes)]}
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the number of a class's images."""
+        """Return the number of images of a class."""
         return len(range(self._number(class_name), self.n_images, self.n_classes))
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return what the images depend on."""
+        """Return a text that identifies the images."""
         return str(self)
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield a class's images, their keys numbered."""
+        """Yield the images of a class, with numbered keys."""
         for number in range(self._number(class_name), self.n_images, self.n_classes):
             original = self._originals[number % len(self._originals)]
             yield Sample(f"{number:07d}", original.extension, original.data, original.origin)
@@ -86,11 +86,11 @@ class RepeatedImages:
 
 @dataclass(frozen=True)
 class DrawnPhotographs:
-    """JPEGs with the size and the amount of detail of ImageNet's photographs, which show nothing.
+    """JPEGs of noise, with the size and the amount of detail of ImageNet's photographs.
 
     Attributes:
-        n_images: How many.
-        width: Width of the larger half of them in pixels; the others are a quarter smaller.
+        n_images: Number of images.
+        width: Width in pixels of every second image; the others are a quarter smaller.
     """
 
     n_images: int = 64
@@ -99,7 +99,7 @@ class DrawnPhotographs:
     encoded_here = True
 
     def classes(self) -> dict[str, list[str]]:
-        """Return one split of one class."""
+        """Return one split with one class."""
         return {"train": ["photograph"]}
 
     def weight(self, split: str, class_name: str) -> int:
@@ -107,11 +107,11 @@ class DrawnPhotographs:
         return self.n_images
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return what the images depend on."""
+        """Return a text that identifies the images."""
         return str(self)
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images; image n is always the same."""
+        """Yield the images, the same ones at each call."""
         for number in range(self.n_images):
             width = self.width if number % 2 == 0 else 3 * self.width // 4
             size = (width, 3 * width // 4)
@@ -129,7 +129,7 @@ class DrawnPhotographs:
 
 @dataclass(frozen=True)
 class NoiseImages:
-    """PNGs of noise, 32 x 32 pixels, with given classes: CIFAR's shape without CIFAR.
+    """PNGs of noise, 32 x 32 pixels, with given classes, as a substitute for CIFAR.
 
     Attributes:
         class_names: The classes.
@@ -144,19 +144,19 @@ class NoiseImages:
     encoded_here = False
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of its classes."""
+        """Return the sorted names of the classes of each split."""
         return {"test": sorted(self.class_names), "train": sorted(self.class_names)}
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the number of a class's images."""
+        """Return the number of images of a class."""
         return self.train if split == "train" else self.test
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return what the images depend on."""
+        """Return a text that identifies the images."""
         return str(self)
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield a class's images; image n is always the same."""
+        """Yield the images of a class, the same ones at each call."""
         n = self.weight(split, class_name)
         stream = [self.class_names.index(class_name), split == "train"]
         pixels = np.random.default_rng(stream).integers(0, 256, (n, 32, 32, 3), np.uint8)
@@ -168,13 +168,13 @@ class NoiseImages:
 
 @contextmanager
 def opened(data: Path | None, drawn: Source, n_images: int, n_classes: int) -> Iterator[ShardStore]:
-    """Open shards; those of images that are none yet are written to a temporary folder.
+    """Open shards; images that are not sharded yet are sharded into a temporary folder.
 
     Args:
-        data: Shard folder, image folder, or a tar of one.
-        drawn: What to take where ``data`` is None.
-        n_images: Where shards are written, how many images they have; repeated if need be.
-        n_classes: Where shards are written, how many they are.
+        data: Shard folder, image folder, or a tar of an image folder.
+        drawn: The images if ``data`` is None.
+        n_images: Number of images in new shards; images are repeated as needed.
+        n_classes: Number of classes, and of shards, if new shards are written.
 
     Yields:
         The opened shards.

@@ -1,4 +1,4 @@
-"""Decoding alone: what no loader that decodes whole images can be faster than."""
+"""Decoding alone: an upper bound on the speed of a loader that decodes whole images."""
 
 import io
 from collections.abc import Callable, Iterable, Iterator
@@ -13,7 +13,9 @@ from torchvision.io import ImageReadMode, decode_image, decode_jpeg
 from benchmarks.contenders import Epoch, UnavailableError, Workload
 
 _BATCHES_AHEAD = 2
-_IMAGES_AT_ONCE = 16  # per call of a thread: fewer calls, and no thread ends long before the others
+_IMAGES_AT_ONCE = (
+    16  # per task of a thread: few tasks, and all threads finish at about the same time
+)
 
 T = TypeVar("T")
 
@@ -39,7 +41,7 @@ def torchvision(workload: Workload, stack: ExitStack) -> Epoch:
 
 
 def turbojpeg(workload: Workload, stack: ExitStack) -> Epoch:
-    """PyTurboJPEG on threads, where it and its library are installed."""
+    """PyTurboJPEG on threads, if it and its library are installed."""
     try:
         from turbojpeg import TJPF_RGB, TurboJPEG
     except ImportError as error:
@@ -86,8 +88,8 @@ def dali(workload: Workload, stack: ExitStack) -> Epoch:
         options = {"device": "mixed" if on_gpu else "cpu", "output_type": types.RGB}
         pipeline.set_outputs(fn.decoders.image(images, adjust_orientation=False, **options))
     pipeline.build()
-    # batches are handed in one by one, for a pipeline that reads on its own would go on decoding
-    # in the others' turns; only the first run is run once per batch ahead
+    # batches are fed one by one: a pipeline that reads by itself would keep decoding while others
+    # are timed; the first run only fills the prefetch queue
     for _ in range(_BATCHES_AHEAD):
         pipeline.feed_input("encoded", batches[0])
     pipeline.schedule_run()

@@ -1,12 +1,13 @@
-"""Loading photographs for training, beside other loaders and beside decoding alone.
+"""Loads photographs for training, compared with other loaders and with decoding alone.
 
     python -m benchmarks.loader SHARDS_OR_IMAGES
 
-Every contender gives the same images, cropped to 224 x 224 at random and mirrored, in batches:
-float32 normalised, and uint8. All use every processor and are built once; the first epoch, in which
-files come into memory, workers start and images are checked, is not timed. Then epochs take turns;
-medians are compared. The limit is the fastest of several ways to decode whole images and do nothing
-else, on the GPU with ``--device cuda``. ``v1`` and ``v2`` are torchvision's kinds of transforms.
+Every contender yields batches of the same images, with a random crop to 224 x 224 and a flip: first
+normalised float32, then uint8. Contenders use all processors and are built once. The first epoch is
+not timed: it reads the files into memory, starts workers, and checks the images. The following
+epochs of the contenders alternate, and medians are compared. The limit is the fastest of several
+decoders that decode whole images and do nothing else; with ``--device cuda``, on the GPU. ``v1``
+and ``v2`` are the two APIs of torchvision's transforms.
 """
 
 import typer

@@ -1,9 +1,9 @@
-"""Every method on CIFAR-10: trains all of them in an hour or two, and writes the table.
+"""Trains every method on CIFAR-10 in one to two hours, and writes the table.
 
     python -m benchmarks.methods_on_cifar10 train SHARDS RUNS
     python -m benchmarks.methods_on_cifar10 table RUNS docs/results_cifar10.md
 
-Training that was broken off goes on where it stood. The table's text around the numbers is kept.
+Calling ``train`` again resumes interrupted runs. ``table`` keeps the other text of the document.
 """
 
 import os
@@ -63,9 +63,9 @@ def command(row: str, schedule: int, shards: str, output: str) -> str:
 def train(
     shards: Annotated[Path, typer.Argument(help="Shard folder of CIFAR-10.")],
     runs: Annotated[Path, typer.Argument(help="Folder for the runs.")],
-    processes: Annotated[int, typer.Option(min=1, help="Runs side by side.")] = 2,
+    processes: Annotated[int, typer.Option(min=1, help="Number of parallel runs.")] = 2,
 ) -> None:
-    """Train all methods on all schedules; runs that are finished stay as they are."""
+    """Train all methods on all schedules; finished runs are skipped."""
     console = Console(stderr=True)
 
     def run(row: str, schedule: int) -> None:
@@ -94,7 +94,7 @@ def table(
     runs: Annotated[Path, typer.Argument(help="Folder of the runs.")],
     document: Annotated[Path, typer.Argument(help="Markdown file whose tables are replaced.")],
 ) -> None:
-    """Write mean and standard deviation over the schedules into a document."""
+    """Write mean and standard deviation over schedules into a document."""
     before, _, rest = document.read_text().partition(_BEGIN)
     _, _, after = rest.partition(_END)
     text = f"{before}{_BEGIN}\n\n" + "\n".join(_tables(runs)) + f"\n{_END}{after}"
@@ -116,7 +116,7 @@ def _tables(runs: Path) -> Iterator[str]:
         yield "|---|" + "---|" * n_tasks
         for row, scores in rows.items():
             cells = [f"{of_task.mean():.3f} ± {of_task.std(ddof=1):.3f}" for of_task in scores.T]
-            cells = [""] * (n_tasks - len(cells)) + cells  # joint training ends where others end
+            cells = [""] * (n_tasks - len(cells)) + cells  # align joint training with the last task
             yield f"| {row} | " + " | ".join(cells) + " |"
         yield ""
 

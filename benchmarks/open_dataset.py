@@ -1,8 +1,8 @@
-"""Time opening a shard folder of ImageNet's size, and the memory that it takes.
+"""Measures the time and memory to open a shard folder of ImageNet's size.
 
-``python -m benchmarks.open_dataset`` (Linux). Manifest and sample table are real, with 1.28
-million training images; there are no images, for opening reads none. Each repeat is a fresh
-process; memory counts from after its imports.
+``python -m benchmarks.open_dataset`` (Linux). Manifest and sample table have the real format and
+1.28 million training images; there are no image files, because opening does not read images. Each
+repeat is a new process; memory is measured relative to its use after the imports.
 """
 
 import tempfile
@@ -24,7 +24,7 @@ GOAL_MEGABYTES = 200.0
 
 
 def resident_megabytes(field: str) -> float:
-    """Return this process's memory: ``"VmRSS"`` now, ``"VmHWM"`` at its highest."""
+    """Return this process's memory: ``"VmRSS"`` for the current value, ``"VmHWM"`` for the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     kibibytes = next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
     return kibibytes * 1024 / 1e6
@@ -34,7 +34,7 @@ def measure_opening(root: str) -> tuple[float, float, float]:
     """Open a shard folder.
 
     Returns:
-        Seconds; megabytes that stay; megabytes at the highest.
+        Seconds, megabytes in use afterwards, and peak megabytes.
     """
     before = resident_megabytes("VmRSS")
     started = perf_counter()
@@ -45,9 +45,11 @@ def measure_opening(root: str) -> tuple[float, float, float]:
 
 
 def main(
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats; medians are printed.")] = 5,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Number of repeats; the medians are printed.")
+    ] = 5,
 ) -> None:
-    """Time opening a shard folder of ImageNet's size, and the memory that it takes."""
+    """Measure the time and memory to open a shard folder of ImageNet's size."""
     classes = load_benchmark("incremental_imagenet_full").leaf_classes
     sizes = {"train": imagenet_class_sizes(classes), "val": dict.fromkeys(classes, IMAGENET_TEST)}
     manifest, table = synthetic_dataset(sizes)
@@ -60,7 +62,7 @@ def main(
     met = duration < GOAL_SECONDS and peak < GOAL_MEGABYTES
     print(
         f"opening {len(table):,} samples in {len(manifest.shards):,} shards: {duration:.2f} s, "
-        f"{stays:.0f} MB, at the highest {peak:.0f} MB; goal of {GOAL_SECONDS:.0f} s and "
+        f"{stays:.0f} MB, peak {peak:.0f} MB; goal of {GOAL_SECONDS:.0f} s and "
         f"{GOAL_MEGABYTES:.0f} MB: {'met' if met else 'missed'}"
     )
 

@@ -1,10 +1,10 @@
-"""Compare every task view of the six published benchmarks with ``iirc==1.0.1``.
+"""Compares every task view of the six published benchmarks with ``iirc==1.0.1``.
 
-``python -m benchmarks.parity``. Compares sample ids and labels, in all four splits. The published
-package takes tasks, taxonomy and settings from its own metadata, this project from its manifests;
-the samples are made up, as many per class as CIFAR-100 and ImageNet have. Prints a line per
-schedule and exits with 1 where anything differs. At full size it takes about a quarter of an hour,
-for the published package looks at every sample once per class.
+``python -m benchmarks.parity``. The comparison covers sample ids and labels in all four splits. The
+published package takes tasks, taxonomy and settings from its metadata, and this project from its
+manifests. The samples are synthetic, as many per class as in CIFAR-100 and ImageNet. The program
+prints a line for each schedule, and exits with status 1 if anything differs. At full size it takes
+about 15 minutes, because the published package scans all samples for each class.
 """
 
 import json
@@ -55,9 +55,9 @@ class Comparison:
 
     Attributes:
         schedule: Number of the schedule.
-        n_tasks: Tasks compared.
-        n_samples: Samples compared, over all tasks, per split.
-        differences: What differs; empty where all is equal.
+        n_tasks: Number of compared tasks.
+        n_samples: For each split, number of compared samples over all tasks.
+        differences: Descriptions of the differences; empty if there are none.
     """
 
     schedule: int
@@ -69,15 +69,15 @@ class Comparison:
 def compare(
     benchmark: Benchmark, fraction: float = 1.0, splits: Sequence[SplitName] = SPLITS
 ) -> Iterator[Comparison]:
-    """Compare all schedules of one benchmark.
+    """Compare all schedules of a benchmark.
 
     Args:
-        benchmark: As this project reads it; its name tells the published package which one.
-        fraction: Share of the real class sizes.
+        benchmark: The benchmark; the published package finds its own definition by the name.
+        fraction: Fraction of the real class sizes.
         splits: Splits to compare.
 
     Yields:
-        A comparison per schedule.
+        A comparison for each schedule.
     """
     manifest, table = made_up_dataset(benchmark, fraction)
     schedules = [published_tasks(benchmark.name, n) for n in range(len(benchmark.schedules))]
@@ -106,7 +106,7 @@ def _compare_split(
     comparison.n_samples[split] = 0
     reference.seen_classes = []
     last = len(ours) - 1
-    # the first task again, after the last: complete information then shows later labels too
+    # after the last task, the first one again: complete information then includes later labels
     for task, seen_up_to in [*((task, task) for task in range(len(ours))), (0, last)]:
         reference.choose_task(first_task + task)
         expected = published_samples(reference)
@@ -122,7 +122,7 @@ def _compare_split(
 
 
 def our_samples(view: TaskView) -> list[Sample]:
-    """Return sample ids with the visible labels, ascending."""
+    """Return sample ids, ascending, with their visible labels."""
     names = {NO_LABEL: NO_LABEL_PLACEHOLDER, **dict(enumerate(view.class_names))}
     pairs = list(map(tuple, view.labels.tolist()))
     labels = {
@@ -133,9 +133,9 @@ def our_samples(view: TaskView) -> list[Sample]:
 
 
 def published_samples(dataset: BaseDataset) -> list[Sample]:
-    """Return the same of the published dataset's current task; its "images" are sample ids."""
+    """Return the same for the published dataset's current task; its images are sample ids."""
     items = (dataset.get_item(index) for index in range(len(dataset)))
-    # as sets, for its order of two labels depends on the hash seed
+    # as sets, because its order of two labels depends on the hash seed
     labels_of = {item: frozenset((first, second)) for item, first, second in items}
     placeholder = frozenset([NO_LABEL_PLACEHOLDER])
     return [(item, labels_of[item] - placeholder) for item in sorted(labels_of)]
@@ -148,13 +148,13 @@ def published_dataset(
     split: SplitName,
     schedules: Iterable[list[list[str]]],
 ) -> BaseDataset:
-    """Return the published dataset over a split's samples, arranged as its loaders arrange them.
+    """Return the published dataset over a split's samples, in the order of its loaders.
 
-    Its tasks are those of all schedules, one after the other: so it divides the samples among
-    classes, which takes it long, only once.
+    Its tasks are those of all schedules, one schedule after the other, so that it divides the
+    samples among classes only once, which is slow.
     """
     configurations = _metadata("dataset_configurations.json")
-    # the published loader gives both families of ImageNet benchmarks this one entry
+    # the published loader uses this entry for both families of ImageNet benchmarks
     settings = configurations["iirc_imagenet" if "imagenet" in benchmark.name else benchmark.name]
     ids = split_sample_ids(benchmark, manifest, table, split)
     rows = rows_by_value(table.class_id[ids])
@@ -175,7 +175,7 @@ def published_dataset(
 
 
 def published_labels(name: str) -> list[tuple[str, ...]]:
-    """Return the published label combinations, in the order in which its loaders arrange them."""
+    """Return the published label combinations, in the order of the published loaders."""
     if name.startswith("incremental"):
         dataset = "cifar100" if "cifar100" in name else "imagenet"
         return [(leaf,) for leaf in _metadata(f"{dataset}_classes.json")["classes"]]
@@ -186,14 +186,14 @@ def published_labels(name: str) -> list[tuple[str, ...]]:
 
 
 def published_tasks(name: str, schedule: int) -> list[list[str]]:
-    """Return the tasks that the published loader gives."""
+    """Return the tasks of the published loader."""
     tasks: list[list[str]]
     tasks, _ = iirc.datasets_loader._get_tasks_configuration(name, schedule)
     return tasks
 
 
 def made_up_dataset(benchmark: Benchmark, fraction: float) -> tuple[Manifest, SampleTable]:
-    """Return a dataset with a share of the images per class that the real one has."""
+    """Return a synthetic dataset with a fraction of the real number of images per class."""
     classes = benchmark.leaf_classes
     if benchmark.dataset == "imagenet":
         train, test = imagenet_class_sizes(classes), dict.fromkeys(classes, IMAGENET_TEST)
@@ -216,15 +216,16 @@ def _metadata(file: str) -> dict[str, Any]:
 
 def main(
     benchmark: Annotated[
-        list[str] | None, typer.Option(help="Benchmarks to compare; all by default.")
+        list[str] | None, typer.Option(help="Benchmarks to compare. [default: all]")
     ] = None,
     fraction: Annotated[
         float,
         typer.Option(
             min=0.05,
             max=1.0,
-            help="Share of the real class sizes. Below about 0.2 the in-task validation split has "
-            "subclasses whose share rounds to 0, where the published package takes everything.",
+            help="Fraction of the real class sizes. Below about 0.2, the sample counts of some "
+            "subclasses in the in-task validation split round to 0, for which the published "
+            "package uses all samples.",
         ),
     ] = 1.0,
 ) -> None:

@@ -1,4 +1,4 @@
-"""Other people's loaders, set up as their documentation says."""
+"""Loaders of other libraries, configured as their documentation recommends."""
 
 import io
 from collections.abc import Iterable
@@ -19,9 +19,9 @@ _SHUFFLE_BUFFER = 1000
 
 
 class PillowImages(Dataset[torch.Tensor]):
-    """Pillow decodes, torchvision's first transforms augment.
+    """Images that Pillow decodes and torchvision's v1 transforms augment.
 
-    Bytes come from open shards, which costs less than opening a file for each image.
+    The bytes come from open shards, which is faster than opening a file for each image.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -39,7 +39,7 @@ class PillowImages(Dataset[torch.Tensor]):
 
 
 class DecodedPillowImages(Dataset[torch.Tensor]):
-    """Images decoded beforehand, as Pillow's objects in memory."""
+    """Images in memory, decoded in advance as Pillow images."""
 
     def __init__(self, workload: Workload) -> None:
         read = workload.store.read
@@ -58,7 +58,7 @@ class DecodedPillowImages(Dataset[torch.Tensor]):
 
 
 class TorchvisionImages(Dataset[torch.Tensor]):
-    """The decoder of torchvision.io (libjpeg-turbo); its second transforms augment tensors."""
+    """Images that torchvision.io decodes and torchvision's v2 transforms augment."""
 
     def __init__(self, workload: Workload) -> None:
         self.store = workload.store
@@ -83,7 +83,7 @@ class TorchvisionImages(Dataset[torch.Tensor]):
 
 
 def v1_transform(workload: Workload) -> v1.Compose:
-    """Return torchvision's first transforms for training."""
+    """Return torchvision's v1 transforms for training."""
     preset = workload.transforms
     crop = {
         "imagenet": v1.RandomResizedCrop(224),
@@ -100,22 +100,22 @@ def v1_transform(workload: Workload) -> v1.Compose:
 
 
 def pillow(workload: Workload, stack: ExitStack) -> Epoch:
-    """DataLoader, Pillow, torchvision's first transforms."""
+    """DataLoader, Pillow, torchvision's v1 transforms."""
     return _data_loader(PillowImages(workload), workload)
 
 
 def decoded_pillow(workload: Workload, stack: ExitStack) -> Epoch:
-    """DataLoader over images decoded beforehand, torchvision's first transforms."""
+    """DataLoader over images decoded in advance, torchvision's v1 transforms."""
     return _data_loader(DecodedPillowImages(workload), workload)
 
 
 def torchvision(workload: Workload, stack: ExitStack) -> Epoch:
-    """DataLoader, torchvision's decoder and its second transforms."""
+    """DataLoader, torchvision's decoder and its v2 transforms."""
     return _data_loader(TorchvisionImages(workload), workload)
 
 
 def webdataset(workload: Workload, stack: ExitStack) -> Epoch:
-    """Plain webdataset over the same tars, Pillow, torchvision's first transforms."""
+    """Plain webdataset over the same tars, Pillow, torchvision's v1 transforms."""
     tars = [str(path) for path in workload.paths]
     dataset = (
         wds.WebDataset(tars, shardshuffle=len(tars))
@@ -136,7 +136,7 @@ def webdataset(workload: Workload, stack: ExitStack) -> Epoch:
 
 
 def ffcv(workload: Workload, stack: ExitStack) -> Epoch:
-    """FFCV, where it is installed. It writes a file of its own, and encodes the images anew."""
+    """FFCV, if it is installed. It re-encodes the images into a file in its own format."""
     try:
         from benchmarks.ffcv_peer import build
     except ImportError as error:
@@ -145,7 +145,7 @@ def ffcv(workload: Workload, stack: ExitStack) -> Epoch:
 
 
 def torchvision_on_gpu(workload: Workload, stack: ExitStack) -> Epoch:
-    """The decoder of torchvision.io and its second transforms, both on the GPU."""
+    """The decoder of torchvision.io and torchvision's v2 transforms, both on the GPU."""
     augment = v2.Compose([v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()])
     preset = workload.transforms
     normalize = v2.Compose(

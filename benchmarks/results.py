@@ -1,4 +1,4 @@
-"""What a benchmark found and where: one JSON file per benchmark and machine, and its table.
+"""Results of a benchmark: one JSON file for each benchmark and machine, and a table.
 
 ``python -m benchmarks.results FILE ...`` prints the tables of JSON files in Markdown.
 """
@@ -25,8 +25,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS_FOLDER = ROOT / "benchmarks" / "results"
 
 _PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "webdataset", "pillow", "numpy", "ffcv")
-# of the second column: how often as fast the fastest of ours is; of the last: part of the fastest
-# limit that is reached
+# "ours ÷ this": speed of our fastest loader divided by that of the row; "of limit": speed of the
+# row divided by that of the fastest limit
 _HEADINGS = ("", "images/s", "ours ÷ this", "of limit")
 
 Setting = str | int | float | bool | None
@@ -34,15 +34,15 @@ Role = Literal["ours", "peer", "limit"]
 
 
 class Speed(BaseModel):
-    """How fast one contender gave images.
+    """The speed of a contender.
 
     Attributes:
-        contender: Its name.
+        contender: Name of the contender.
         role: ``"ours"``, ``"peer"``, or ``"limit"`` for decoding alone.
-        output: What it gave: contenders of one output are compared.
-        images_per_second: Of each run; empty where it could not run.
-        median: Median of the runs; None where it could not run.
-        note: Why it could not run.
+        output: Name of its output; only contenders with the same output are compared.
+        images_per_second: Images per second of each run; empty if it could not run.
+        median: Median over runs; None if it could not run.
+        note: The reason why it could not run.
     """
 
     contender: str
@@ -54,13 +54,13 @@ class Speed(BaseModel):
 
 
 class Machine(BaseModel):
-    """What a benchmark ran on.
+    """The machine that a benchmark ran on.
 
     Attributes:
         cpu: Name of the processor.
-        cores: Processors that this process may use.
+        cores: Number of processors available to the process.
         memory_gib: Memory in GiB.
-        gpu: Name of the GPU that was used, or None.
+        gpu: Name of the GPU that was used; None for no GPU.
     """
 
     cpu: str
@@ -73,7 +73,7 @@ class Machine(BaseModel):
         """Describe this machine.
 
         Args:
-            device: Where the benchmark put its images.
+            device: Device that received the images.
         """
         on_gpu = device.type == "cuda"
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -86,22 +86,22 @@ class Machine(BaseModel):
 
     @property
     def slug(self) -> str:
-        """Name for files: processors, how many, and GPU; never the host's."""
+        """Name for files: processor, number of processors and GPU, without the host name."""
         name = f"{self.cpu} {self.cores} cores {self.gpu or ''}"
         return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 class Result(BaseModel):
-    """A benchmark's outcome.
+    """The result of a benchmark.
 
     Attributes:
-        name: The benchmark.
-        date: Day and time, UTC.
-        machine: What it ran on.
-        versions: Of this package, of Python and of what was compared.
-        settings: What it was asked to do.
-        speeds: What it found.
-        figures: Further numbers, named with their units.
+        name: Name of the benchmark.
+        date: Date and time, UTC.
+        machine: The machine.
+        versions: Versions of this package, of Python and of the compared packages.
+        settings: Settings of the benchmark.
+        speeds: Speed of each contender.
+        figures: Other numbers, by name and unit.
     """
 
     name: str
@@ -121,7 +121,7 @@ class Result(BaseModel):
         speeds: list[Speed],
         figures: dict[str, float] | None = None,
     ) -> Self:
-        """Put together what was found just now, on this machine."""
+        """Create a result with the current time and machine."""
         return cls(
             name=name,
             date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -157,7 +157,7 @@ class Result(BaseModel):
         return table
 
     def markdown(self) -> str:
-        """Return the table for a document, with what it depends on."""
+        """Return the table in Markdown, with settings and versions."""
         rows = [_HEADINGS, ("---", "---:", "---:", "---:")]
         for output, of_output in self._rows().items():
             rows += [(f"**{output}**", "", "", ""), *of_output]
@@ -169,7 +169,7 @@ class Result(BaseModel):
         return "\n".join([f"{self.title}:", "", *(lines if self.speeds else figures), "", foot])
 
     def _rows(self) -> dict[str, list[tuple[str, str, str, str]]]:
-        """Return for each output the table's rows."""
+        """Return the rows of the table for each output."""
         rows: dict[str, list[tuple[str, str, str, str]]] = {}
         for speed in self.speeds:
             ratio = share = ""
@@ -190,7 +190,7 @@ class Result(BaseModel):
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, of Python, and of what is compared and installed."""
+    """Return the versions of this package, of Python, and of the compared packages if installed."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     found = {project["name"]: project["version"], "python": platform.python_version()}
     for package in _PACKAGES:
@@ -211,7 +211,7 @@ def _cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def main(files: Annotated[list[Path], typer.Argument(help="JSON files of benchmarks.")]) -> None:
+def main(files: Annotated[list[Path], typer.Argument(help="JSON files of results.")]) -> None:
     """Print tables in Markdown."""
     for file in files:
         print(Result.model_validate_json(file.read_bytes()).markdown(), end="\n\n")

@@ -1,13 +1,13 @@
-"""Sharding speed beside ``tar cf`` of the same files, in the same run.
+"""Sharding speed, compared with ``tar cf`` of the same files in the same run.
 
     python -m benchmarks.sharding ../shared/data/imagenet_sample_500.tar
 
-The photographs are copied until they make up a gigabyte, in classes as large as ImageNet's. The
-copies are kept for the next measurement: for minutes after thousands of files were made or deleted,
-ext4 makes every new file slowly, which is not what is measured here. Runs take turns, each after
-the disk has come to rest, and the first of each does not count; medians are compared. ``tar``
-leaves what it wrote in memory; shards are on the disk when they are done: so a second line gives
-``tar`` with ``sync``.
+The photographs are copied until they amount to a gigabyte, in classes as large as ImageNet's. The
+copies are kept for the next measurement, because ext4 creates files slowly for minutes after
+thousands of files were created or deleted. The runs of the contenders alternate, each after a
+``sync``; the first run of each is not counted, and medians are compared. ``tar`` leaves its output
+in the page cache, whereas finished shards are on disk. Therefore, a third line gives ``tar`` and
+``sync`` together.
 """
 
 import os
@@ -27,16 +27,16 @@ from iirc_data.sources import FolderSource, open_folder
 
 
 def replicate(images: Path, folder: Path, size: int, n_classes: int) -> int:
-    """Copy an image folder's photographs, each many times, into classes of equal size.
+    """Copy the photographs of an image folder, repeatedly, into classes of equal size.
 
     Args:
-        images: Image folder, or a tar of one.
-        folder: Where the copies go; one that is there already is taken as it is.
-        size: Bytes of images, about.
-        n_classes: Classes.
+        images: Image folder, or a tar of an image folder.
+        folder: Folder for the copies; if it exists, it is used unchanged.
+        size: Approximate total size in bytes.
+        n_classes: Number of classes.
 
     Returns:
-        Bytes of the copies.
+        Total size of the copies in bytes.
     """
     if folder.exists():
         return sum(path.stat().st_size for path in folder.rglob("*.JPEG"))
@@ -55,17 +55,17 @@ def replicate(images: Path, folder: Path, size: int, n_classes: int) -> int:
 
 
 def main(
-    images: Annotated[Path, typer.Argument(help="Image folder, or a tar of one.")],
+    images: Annotated[Path, typer.Argument(help="Image folder, or a tar of an image folder.")],
     folder: Annotated[
         Path | None,
-        typer.Option(help="Where to put files. [default: iirc-benchmark in the temporary folder]"),
+        typer.Option(help="Folder for files. [default: iirc-benchmark in the temporary folder]"),
     ] = None,
-    megabytes: Annotated[int, typer.Option(help="Images to shard.")] = 1_100,
-    classes: Annotated[int, typer.Option(help="Classes.")] = 8,
-    workers: Annotated[int, typer.Option(help="Worker processes.")] = 1,
-    runs: Annotated[int, typer.Option(help="Runs of each.")] = 7,
+    megabytes: Annotated[int, typer.Option(help="Megabytes of images to shard.")] = 1_100,
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 8,
+    workers: Annotated[int, typer.Option(help="Number of worker processes.")] = 1,
+    runs: Annotated[int, typer.Option(help="Runs of each contender.")] = 7,
 ) -> None:
-    """Measure and print medians."""
+    """Measure, and print medians."""
     folder = folder or Path(tempfile.gettempdir(), "iirc-benchmark")
     root = folder / f"images-{megabytes}-{classes}"
     size = replicate(images, root, megabytes * 10**6, classes)

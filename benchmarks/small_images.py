@@ -1,10 +1,11 @@
-"""Loading small images for training, resident and streamed, beside a DataLoader.
+"""Loads small images for training, resident and streamed, compared with a DataLoader.
 
     python -m benchmarks.small_images SHARDS_OR_IMAGES
 
-CIFAR's augmentation in small batches. The DataLoader has every image decoded in memory already and
-two workers. This project's streaming loader decodes in every epoch; the resident one only in the
-first, which is not timed. Epochs take turns; medians are compared.
+The images are augmented like CIFAR. The DataLoader has two workers and keeps decoded images in
+memory. This project's streaming loader decodes in every epoch; the resident loader decodes only in
+the first epoch, which is not timed. The epochs of the contenders alternate, and medians are
+compared.
 """
 
 import typer

@@ -1,4 +1,4 @@
-"""Sample tables of real shape and size, without images: what the other scripts measure on."""
+"""Sample tables with the format and size of real ones, but without images, for benchmarks."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,14 @@ CIFAR100_TEST = 100
 IMAGENET_TEST = 50
 
 _IMAGE_BYTES = 110_000
-_MEMBER_BYTES = 512 + 215 * 512  # tar header, and the image rounded up to whole blocks
+_MEMBER_BYTES = 512 + 215 * 512  # tar header, and the image padded to whole blocks
 
 
 def imagenet_class_sizes(classes: Sequence[str]) -> dict[str, int]:
-    """Return training images per class, shaped as in ImageNet.
+    """Return the number of training images per class, distributed as in ImageNet.
 
-    There, 895 of 1,000 classes have 1,300 images and the others 732 to 1,299; 1,281,167 in all.
+    In ImageNet, 895 of 1,000 classes have 1,300 images, and the others have 732 to 1,299 images;
+    there are 1,281,167 images in total.
     """
     small = np.linspace(0, 1, math.ceil(0.105 * len(classes))) ** 0.46
     sizes = dict.fromkeys(classes, 1300)
@@ -31,11 +32,11 @@ def imagenet_class_sizes(classes: Sequence[str]) -> dict[str, int]:
 def synthetic_dataset(
     sizes: Mapping[str, Mapping[str, int]], shard_samples: int = 1300
 ) -> tuple[Manifest, SampleTable]:
-    """Return manifest and sample table of a dataset that has no images.
+    """Return manifest and sample table of a dataset without image files.
 
     Args:
-        sizes: For each split the number of images of each class.
-        shard_samples: Images after which a class gets a further shard.
+        sizes: For each split, the number of images of each class.
+        shard_samples: Maximum number of images per shard.
     """
     classes = sorted({name for split in sizes.values() for name in split})
     class_index = {name: index for index, name in enumerate(classes)}

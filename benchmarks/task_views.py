@@ -1,8 +1,9 @@
-"""Time all task views of IIRC-ImageNet-full, beside ``iirc==1.0.1``.
+"""Measures the time to create all task views of IIRC-ImageNet-full.
 
-``python -m benchmarks.task_views``. A view is the sample ids of a task and their visible labels. At
-the size of ImageNet (1.28 million images) this project is timed alone, with a goal of 0.5 s; beside
-the published package at a twentieth of it, for that one looks at every sample once per class.
+``python -m benchmarks.task_views``. A view consists of the sample ids of a task and their visible
+labels. At the size of ImageNet (1.28 million images), only this project is timed, with a goal of
+0.5 s. The comparison with ``iirc==1.0.1`` uses a twentieth of the images, because the published
+package scans all samples for each class.
 """
 
 from math import nan
@@ -23,11 +24,11 @@ GOAL_SECONDS = 0.5
 
 
 def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int, float, float]:
-    """Time both packages at a share of ImageNet's size.
+    """Time both packages at a fraction of ImageNet's size.
 
     Returns:
-        Training images; seconds of this project; seconds of the published package, NaN where
-        ``published_repeats`` is 0.
+        Number of training images, seconds of this project, and seconds of the published package
+        (NaN if ``published_repeats`` is 0).
     """
     benchmark = load_benchmark(BENCHMARK)
     manifest, table = made_up_dataset(benchmark, fraction)
@@ -54,12 +55,14 @@ def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int,
 
 
 def main(
-    repeats: Annotated[int, typer.Option(min=1, help="Repeats; medians are printed.")] = 9,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Number of repeats; the medians are printed.")
+    ] = 9,
     fraction: Annotated[
-        float, typer.Option(min=0.05, max=1.0, help="Share of ImageNet to compare at.")
+        float, typer.Option(min=0.05, max=1.0, help="Fraction of ImageNet for the comparison.")
     ] = 0.05,
 ) -> None:
-    """Time all task views of IIRC-ImageNet-full, beside iirc==1.0.1."""
+    """Time all task views of IIRC-ImageNet-full, compared with iirc==1.0.1."""
     table = Table(title=f"All task views of {BENCHMARK}, schedule 0 (medians)")
     for heading in ("training images", "this project", "iirc==1.0.1", "ratio"):
         table.add_column(heading, justify="right")

@@ -1,4 +1,4 @@
-"""Timing contenders fairly: they take turns, and medians are compared."""
+"""Times contenders fairly: their runs alternate, and medians are compared."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 @dataclass
 class Timing(Generic[T]):
-    """How long a contender's runs took, and what they gave.
+    """Durations and results of a contender's runs.
 
     Attributes:
-        seconds: Duration of each run.
-        results: What each run returned.
+        seconds: Duration of each run in seconds.
+        results: Result of each run.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -32,15 +32,15 @@ def interleaved(
     runs: int,
     before_each: Callable[[], object] = lambda: None,
 ) -> dict[str, Timing[T]]:
-    """Time contenders in turns, so that what slows the machine for a while slows them all.
+    """Time contenders in alternation, so that a temporary slowdown affects all of them.
 
     Args:
-        contenders: For each name what to run.
-        runs: Runs of each.
-        before_each: Called before every run, untimed.
+        contenders: The functions to time, by name.
+        runs: Number of runs of each.
+        before_each: Called before every run; not timed.
 
     Returns:
-        A timing for each name.
+        The timings, by name.
     """
     timings: dict[str, Timing[T]] = {name: Timing() for name in contenders}
     for _ in range(runs):

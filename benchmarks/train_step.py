@@ -1,12 +1,12 @@
-"""Training speed on the CPU beside a loop written the published way, in the same run.
+"""Training speed on the CPU, compared with a loop in the published style in the same run.
 
     python -m benchmarks.train_step SHARDS
 
-SHARDS are CIFAR-10's. The published way: images as PIL objects, torchvision's transforms, a
-DataLoader with 2 workers, label names turned into vectors sample by sample, float32 in the
-contiguous layout, loss and metrics fetched at every step. Both train the same method on the second
-task, after its first task's memories were chosen (which is timed too). Runs take turns; medians
-are compared.
+SHARDS is a shard folder of CIFAR-10. The published style: PIL images, torchvision's transforms, a
+DataLoader with 2 workers, conversion of label names to vectors sample by sample, float32 in the
+contiguous layout, and loss and metrics fetched at every step. Both train the same method on the
+second task, after choosing the memories of the first task, which is timed too. Runs alternate, and
+medians are compared.
 """
 
 from pathlib import Path
@@ -63,12 +63,12 @@ class PILDataset(Dataset[tuple[torch.Tensor, str, str]]):
 
 
 def samples_of(data: TaskData) -> list[Sample]:
-    """Decode a task's samples beforehand."""
+    """Decode the samples of a task in advance."""
     return [data.get_item(index) for index in range(len(data))]
 
 
 class Ours:
-    """This project's way."""
+    """This project's loop."""
 
     def __init__(self, config: ExperimentConfig) -> None:
         self.experiment = Experiment(config)
@@ -76,10 +76,10 @@ class Ours:
         self.epoch = 0
         self.data = self.experiment.task_data
         self.begin_task(0)
-        self.train_epoch()  # memories are chosen by what was learned
+        self.train_epoch()  # so that memories are chosen with a trained network
 
     def choose_memories(self) -> list[np.ndarray]:
-        """Choose the first task's memories; return which."""
+        """Choose the memories of the first task, and return their indices."""
         experiment = self.experiment
         experiment.buffer.load_buffer_state_dict({"generation": 0, "counts": {}})
         data = self.data(0)
@@ -95,12 +95,12 @@ class Ours:
         return chosen
 
     def begin_task(self, task_id: int) -> None:
-        """Prepare the method."""
+        """Prepare the method for a task."""
         self.experiment.method.prepare_model_for_new_task(self.data(task_id))
         self.loader = self.experiment.training_loader(self.experiment.view(TRAIN, task_id))
 
     def train_epoch(self) -> int:
-        """Train an epoch; return its images."""
+        """Train one epoch, and return its number of images."""
         self.epoch += 1
         self.loader.set_epoch(self.epoch)
         train_epoch(self.experiment, self.loader, self.progress)
@@ -108,7 +108,7 @@ class Ours:
 
 
 class Published:
-    """The published way, with the same method and the same images."""
+    """A loop in the published style, with the same method and the same images."""
 
     def __init__(self, ours: Ours) -> None:
         experiment = ours.experiment
@@ -130,7 +130,7 @@ class Published:
 
     @torch.no_grad()
     def choose_memories(self) -> list[np.ndarray]:
-        """Choose the first task's memories by herding; return which."""
+        """Choose the memories of the first task by herding, and return their indices."""
         self.method.eval()
         self.memories = []
         chosen = []
@@ -156,11 +156,11 @@ class Published:
         return chosen
 
     def begin_task(self, task_id: int) -> None:
-        """Prepare the method, which knows the first task."""
+        """Prepare the method, which has learnt the first task."""
         self.method.prepare_model_for_new_task()
 
     def train_epoch(self) -> int:
-        """Train an epoch; return its images."""
+        """Train one epoch, and return its number of images."""
         self.method.train()
         data = TaskDataMergedWithBuffer(
             PILDataset(self.memories, augment=True), PILDataset(self.second, augment=True)
@@ -187,11 +187,11 @@ class Published:
 def main(
     shards: Annotated[Path, typer.Argument(help="Shard folder of CIFAR-10.")],
     images: Annotated[int, typer.Option(help="Training images per class.")] = 1000,
-    layers: Annotated[int, typer.Option(help="Layers of the network.")] = 32,
-    runs: Annotated[int, typer.Option(help="Runs of each.")] = 3,
+    layers: Annotated[int, typer.Option(help="Layers of the ResNet.")] = 32,
+    runs: Annotated[int, typer.Option(help="Runs of each variant.")] = 3,
     compiled: Annotated[bool, typer.Option(help="Time torch.compile too.")] = False,
 ) -> None:
-    """Measure and print medians."""
+    """Measure, and print medians."""
     variants: dict[str, dict[str, str | bool]] = {
         "fp32": {"precision": "fp32"},
         "bf16": {"precision": "bf16"},
@@ -243,7 +243,7 @@ def main(
             if name not in ("published", "fp32"):
                 contender.choose_memories()
             contender.begin_task(1)
-            contender.train_epoch()  # compiles, starts decoders
+            contender.train_epoch()  # not timed: compiles the network, starts decoders
         timings = interleaved(
             {name: contender.train_epoch for name, contender in contenders.items()}, runs
         )
@@ -251,7 +251,7 @@ def main(
         for name, images_per_second in speed.items():
             print(
                 f"{method}: {name:15} {images_per_second:6.0f} images/s, "
-                f"{images_per_second / speed['published']:.2f} times the published way",
+                f"{images_per_second / speed['published']:.2f} times the published style",
                 flush=True,
             )
 

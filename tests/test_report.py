@@ -283,7 +283,7 @@ def test_the_page_copes_with_a_benchmark_that_is_gone(tmp_path, run):
 @pytest.mark.parametrize(
     "spoil, message",
     [
-        (lambda run: (run / "config.yaml").unlink(), "holds no run"),
+        (lambda run: (run / "config.yaml").unlink(), "contains no run"),
         (lambda run: (run / "metrics.jsonl").unlink(), "not a readable run"),
         (lambda run: (run / "metrics.jsonl").write_text(""), "no evaluation yet"),
         (lambda run: (run / "metrics.jsonl").write_text('{"kind": "eva'), "not a readable run"),

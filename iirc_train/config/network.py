@@ -1,4 +1,4 @@
-"""Which network a configuration means."""
+"""Resolves the network that a configuration asks for."""
 
 import re
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_data.image_sizes import shown_sizes
 
 AUTO = "auto"
-"""The value of ``network`` that leaves the choice to the size of the images."""
+"""The value of ``network`` for which the image size chooses the network."""
 
 ALTERNATIVES = frozenset({"network", "n_layers"})
 """The settings that choose the network; a later one replaces the other."""
@@ -26,22 +26,21 @@ IMAGENET_DEPTHS = (18, 34, 50, 101, 152)
 """Depths of the ResNets for images of ImageNet's size."""
 
 RESNET_NAME = re.compile(r"resnet(?P<depth>[1-9]\d*)(?P<kind>|_a|_b|_cifar)")
-"""Names of ResNets; the registry in :mod:`iirc_train.models.networks` says which exist."""
+"""Names of ResNets. Which of them exist depends on :mod:`iirc_train.models.networks`."""
 
 _FORMER_NAME = re.compile(r"(?P<kind>\w+)-(?P<depth>\d+)")
 
 
 def resolve_network(network: str, n_layers: int | None, image_size: int) -> str:
-    """Return the name of the network that settings mean.
+    """Return the name of the network that the settings ask for.
 
     Args:
         network: A name, or :data:`AUTO`.
-        n_layers: Depth of the ResNet that fits the images, if ``network`` is :data:`AUTO`; None
-            for the default.
+        n_layers: Depth of the ResNet if ``network`` is :data:`AUTO`; None for the default.
         image_size: Height and width in pixels at which images are shown.
 
     Returns:
-        ``network`` itself, unless it is :data:`AUTO`. The registry may not have the network.
+        ``network``, unless it is :data:`AUTO`. The name is not checked against the registry.
     """
     if network != AUTO:
         return network
@@ -52,7 +51,7 @@ def resolve_network(network: str, n_layers: int | None, image_size: int) -> str:
 
 
 def network_of(network: str, n_layers: int | None, dataset: str) -> str:
-    """Return the name of the network that settings mean, for a benchmark or image preset.
+    """Return the name of the network that the settings ask for, given a benchmark or image preset.
 
     This is the one place where a published configuration chooses its network. Such a
     configuration has ``dataset`` and ``n_layers``, and the published code searches ``dataset``

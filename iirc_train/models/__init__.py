@@ -1,4 +1,4 @@
-"""Networks: each returns ``(output, latent)``, its last layer is ``model.output_layer``."""
+"""Networks, which return ``(output, latent)`` and end with the layer ``model.output_layer``."""
 
 from iirc_train.models.cosine_linear import CosineLinear, SplitCosineLinear
 from iirc_train.models.mlp import MLP

@@ -1,4 +1,4 @@
-"""Classification models of torchvision and timm, as networks that return output and latent."""
+"""Adapts classification models of torchvision and timm: they return output and latent."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ _ARGUMENTS = {"googlenet": _NO_AUXILIARY, "inception_v3": _NO_AUXILIARY}
 
 
 class Adapted(nn.Module):
-    """A classification model whose last linear layer becomes ``model.output_layer``.
+    """Adapts a classification model: its last linear layer becomes ``model.output_layer``.
 
     Args:
-        model: Takes images and ends with a linear layer; changed in place.
-        name: What to call it in errors.
+        model: Takes images and ends with a linear layer; modified in place.
+        name: Name of the model in error messages.
 
     Raises:
         ConfigurationError: The model does not end with a linear layer.
@@ -49,7 +49,7 @@ class Adapted(nn.Module):
 
 
 def torchvision_network(name: str, num_classes: int) -> Adapted:
-    """Return a classification model of torchvision with new weights.
+    """Create a classification model of torchvision with random weights.
 
     Args:
         name: One of ``torchvision.models.list_models(torchvision.models)``.
@@ -71,7 +71,7 @@ def torchvision_network(name: str, num_classes: int) -> Adapted:
 
 
 def timm_network(name: str, num_classes: int) -> Adapted:
-    """Return a model of timm with new weights.
+    """Create a model of timm with random weights.
 
     Args:
         name: One of ``timm.list_models()``.

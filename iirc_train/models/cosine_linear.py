@@ -1,4 +1,4 @@
-"""Output layers that compare directions.
+"""Output layers that compare the directions of latents and class weights.
 
 Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019), section 3.2.
 """
@@ -13,12 +13,13 @@ Sigma = bool | float | int
 
 
 class CosineLinear(nn.Module):
-    """Gives the cosine of the angle between input and each class's weight, times ``sigma``.
+    """Computes ``sigma`` times the cosine between the input and the weight of each class.
 
     Args:
-        in_features: Length of an input.
+        in_features: Size of the input.
         out_features: Number of classes.
-        sigma: True for a learned scale that begins at 1, a number for a fixed one, False for none.
+        sigma: True for a learned scale, which starts at 1; a number for a fixed scale; False for no
+            scale.
     """
 
     sigma: torch.Tensor | None
@@ -32,7 +33,7 @@ class CosineLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the weights anew; a learned scale begins at 1 again."""
+        """Draw new weights, and reset a learned scale to 1."""
         bound = 1.0 / math.sqrt(self.in_features)
         nn.init.uniform_(self.weight, -bound, bound)
         if isinstance(self.sigma, nn.Parameter):
@@ -45,13 +46,13 @@ class CosineLinear(nn.Module):
 
 
 class SplitCosineLinear(nn.Module):
-    """A cosine layer in two halves, ``fc1`` for earlier classes and ``fc2`` for new ones.
+    """A cosine layer with two parts: ``fc1`` for earlier classes, ``fc2`` for new classes.
 
     Args:
-        in_features: Length of an input.
+        in_features: Size of the input.
         out_features1: Number of earlier classes.
         out_features2: Number of new classes.
-        sigma: Scale of both halves; see :class:`CosineLinear`.
+        sigma: Scale of both parts; see :class:`CosineLinear`.
     """
 
     sigma: torch.Tensor | None
@@ -68,7 +69,7 @@ class SplitCosineLinear(nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weights of both halves, (out_features, in_features)."""
+        """The weights of both parts, (out_features, in_features)."""
         return torch.cat((self.fc1.weight, self.fc2.weight))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -78,11 +79,11 @@ class SplitCosineLinear(nn.Module):
 
 
 def with_cosine_layer(net: nn.Module, n_classes: int) -> nn.Module:
-    """Make ``net.model.output_layer`` a cosine layer, where it is none yet.
+    """Replace ``net.model.output_layer`` by a cosine layer, unless it is one already.
 
     Args:
-        net: A network; changed in place.
-        n_classes: Number of outputs.
+        net: The network; modified in place.
+        n_classes: Number of outputs of the new layer.
 
     Returns:
         The network.
@@ -95,10 +96,12 @@ def with_cosine_layer(net: nn.Module, n_classes: int) -> nn.Module:
 
 
 def grow_cosine_layer(net: nn.Module, n_classes: int) -> SplitCosineLinear:
-    """Add classes to a network's cosine layer: what it has becomes ``fc1``, ``fc2`` is new.
+    """Add classes to the cosine layer of a network.
+
+    The weights of the current layer become ``fc1``; ``fc2`` has new weights.
 
     Args:
-        net: A network whose ``net.model.output_layer`` is a cosine layer; changed in place.
+        net: A network whose ``net.model.output_layer`` is a cosine layer; modified in place.
         n_classes: Number of new classes.
 
     Returns:

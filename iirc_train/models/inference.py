@@ -1,4 +1,4 @@
-"""Inference on a processor in less time: what a network is turned into, how a batch is computed."""
+"""Faster inference on a CPU: batch norms folded into convolutions, batches computed in parts."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,21 +12,21 @@ from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
 Forward = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
-"""Output and latent for images."""
+"""Returns output and latent of images."""
 
-MAX_PARTS = 4  # of a batch; what calls the operators of more of them is Python, one at a time
+MAX_PARTS = 4  # of a batch; beyond that, the parts wait for the GIL between operators
 
 
 def without_batch_norms(net: nn.Module) -> nn.Module:
-    """Return a network that computes the same in evaluation mode, up to rounding, in less time.
+    """Return a faster network with the same results in evaluation mode, up to rounding.
 
     Args:
-        net: A network in evaluation mode; left as it is.
+        net: A network in evaluation mode; it is not modified.
 
     Returns:
-        A copy whose convolutions do what the batch normalisations after them did. The network
-        itself where that is not sure to be right, as in a network of one's own, or not worth its
-        while, as on a GPU.
+        A copy with each batch normalisation folded into the convolution before it. ``net`` itself
+        if it is not one of the ResNets of this package, whose structure is known, if it is on a
+        GPU, or if it is in training mode.
     """
     is_known = isinstance(net, (ResNet, ResNetCIFAR))
     if not is_known or net.training or next(net.parameters()).device.type != "cpu":
@@ -36,17 +36,17 @@ def without_batch_norms(net: nn.Module) -> nn.Module:
 
 @contextmanager
 def in_parts(forward: Forward) -> Iterator[Forward]:
-    """Lend a forward pass that computes the parts of a batch side by side.
+    """Provide a forward pass that computes the parts of a batch in parallel.
 
-    The threads that share an operator wait for each other at its end, and so at the end of every
-    operator; those that share a batch wait once.
+    Threads that share an operator wait for each other after each operator; threads that share a
+    batch wait only once.
 
     Args:
-        forward: Computes on a processor, without gradients, and is safe to call from several
-            threads.
+        forward: Computes on a CPU, without gradients; several threads call it at once.
 
     Yields:
-        The same for a whole batch, up to rounding, with as many threads as torch has.
+        A function with the same results as ``forward``, up to rounding. It uses as many threads
+        in all as torch does.
     """
     n_threads = torch.get_num_threads()
     n_parts = max(n for n in range(1, MAX_PARTS + 1) if n_threads % n == 0)
@@ -55,7 +55,7 @@ def in_parts(forward: Forward) -> Iterator[Forward]:
         return
 
     def forward_part(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.inference_mode():  # each thread has its own mode
+        with torch.inference_mode():  # inference mode is per thread
             return forward(images)
 
     def forward_all(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,4 +70,4 @@ def in_parts(forward: Forward) -> Iterator[Forward]:
         with pool:
             yield forward_all
     finally:
-        torch.set_num_threads(n_threads)  # what a thread sets is the default of those to come
+        torch.set_num_threads(n_threads)  # a thread's setting becomes the default of later threads

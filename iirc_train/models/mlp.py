@@ -14,15 +14,15 @@ class MLP(nn.Module):
     """A multi-layer perceptron with ReLUs.
 
     Args:
-        input_shape: Length or shape of an input, without the batch dimension.
+        input_shape: Size or shape of the input, without the batch dimension.
         num_tasks: Number of tasks.
-        classes_per_task: Number of classes of each task, or one number for all.
+        classes_per_task: Number of classes of each task, or one number for all tasks.
         num_hidden_layers: Number of hidden layers, at least 1.
-        hidden_sizes: Width of each hidden layer, or one number for all.
-        multi_head: Give one output per task instead of one for all classes.
+        hidden_sizes: Width of each hidden layer, or one number for all layers.
+        multi_head: Return one output per task instead of one output for all classes.
 
     Raises:
-        ConfigurationError: The sizes do not fit the number of tasks or layers.
+        ConfigurationError: The number of sizes differs from the number of tasks or layers.
     """
 
     def __init__(
@@ -64,6 +64,6 @@ def _one_each(sizes: int | Sequence[int], n: int, name: str) -> list[int]:
     each = [sizes] * n if isinstance(sizes, int) else list(sizes)
     if n < 1 or len(each) != n or min(each) < 1:
         raise ConfigurationError(
-            f"{name}: expected {n} positive numbers, at least one, got {sizes}"
+            f"{name}: expected {n} (at least 1) positive integers, got {sizes}"
         )
     return each

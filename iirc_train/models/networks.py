@@ -1,7 +1,7 @@
 """The networks, by name.
 
-A name out of :data:`NETWORKS` or of a family (``resnet8`` and every other depth of 6 n + 2),
-``torchvision:NAME``, ``timm:NAME``, or ``package.module:function`` for one of your own.
+A name is a key of :data:`NETWORKS`, a CIFAR ResNet of another depth 6 n + 2 such as ``resnet8``,
+``torchvision:NAME``, ``timm:NAME``, or ``package.module:function`` for your own network.
 """
 
 import importlib
@@ -26,11 +26,11 @@ from iirc_train.models.resnetcifar import ResNetCIFAR
 
 
 class Network(Protocol):
-    """What a method needs of a network: a ``torch.nn.Module`` with these two members.
+    """The interface that methods require of a network, which is a ``torch.nn.Module``.
 
     Attributes:
-        model: Has the last layer, from latent to output, as its attribute ``output_layer``: a
-            ``torch.nn.Linear``, which methods may replace by another layer or a wider one.
+        model: A module whose attribute ``output_layer`` is the last layer of the network, a
+            ``torch.nn.Linear``. A method may replace it by a wider or another kind of layer.
     """
 
     model: nn.Module
@@ -43,24 +43,24 @@ class Network(Protocol):
 
 
 class NetworkWithFeatureMaps(Network, Protocol):
-    """What a method needs of a network if it compares feature maps; the ResNets here have it."""
+    """The interface that methods require if they compare feature maps; the ResNets here have it."""
 
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the output of each stage, (N, C, H, W) each, from first to last.
 
-        This is a forward pass of its own.
+        It runs a separate forward pass.
         """
 
 
 Factory = Callable[..., nn.Module]
-"""Makes a network; called with ``num_classes``, and with ``image_size`` if it has such a parameter.
+"""Creates a network; takes ``num_classes`` and, optionally, ``image_size``.
 
 ``image_size`` is the height and width in pixels at which images are shown.
 """
 
 
 def small_mlp(num_classes: int, image_size: int) -> MLP:
-    """Return a perceptron with two hidden layers of 400 units, for RGB images.
+    """Return a multi-layer perceptron with two hidden layers of 400 units, for RGB images.
 
     These are the sizes of van de Ven & Tolias, "Three scenarios for continual learning" (2019).
     """
@@ -74,7 +74,7 @@ NETWORKS: dict[str, Factory] = {
     "resnet44": partial(ResNetCIFAR, num_layers=44),
     "resnet56": partial(ResNetCIFAR, num_layers=56),
     "resnet110": partial(ResNetCIFAR, num_layers=110),
-    # the same as in the ResNet paper and other libraries: option A, ReLU at the end
+    # as in the ResNet paper and in other libraries: option A, ReLU after the last block
     "resnet20_a": partial(ResNetCIFAR, num_layers=20, relu_last_hidden=True, shortcut="A"),
     "resnet32_a": partial(ResNetCIFAR, num_layers=32, relu_last_hidden=True, shortcut="A"),
     "resnet44_a": partial(ResNetCIFAR, num_layers=44, relu_last_hidden=True, shortcut="A"),
@@ -86,18 +86,18 @@ NETWORKS: dict[str, Factory] = {
     "resnet50": partial(ResNet, num_layers=50),
     "resnet101": partial(ResNet, num_layers=101),
     "resnet152": partial(ResNet, num_layers=152),
-    # ImageNet's for images of CIFAR's size
+    # an ImageNet ResNet for images of CIFAR's size
     "resnet18_cifar": partial(ResNet, num_layers=18, stem="cifar"),
     "mlp": small_mlp,
 }
-"""Name to what makes the network. A script may add to it, as to the registry of methods."""
+"""Factories by name. A script may add its own, as to the registry of methods."""
 
 
 def make_network(config: MethodConfig, num_classes: int) -> nn.Module:
-    """Return a new network.
+    """Create a network.
 
     Args:
-        config: Its ``network``, ``n_layers`` and ``dataset`` choose the network.
+        config: Its settings ``network``, ``n_layers`` and ``dataset`` choose the network.
         num_classes: Number of outputs.
 
     Returns:
@@ -122,10 +122,10 @@ def make_network(config: MethodConfig, num_classes: int) -> nn.Module:
 
 
 def get_network(name: str) -> Factory:
-    """Return what makes the network of a name.
+    """Return the factory of a network.
 
     Raises:
-        ConfigurationError: There is no such network, or what it needs cannot be imported.
+        ConfigurationError: There is no such network, or its module cannot be imported.
     """
     if name in NETWORKS:
         return NETWORKS[name]
@@ -155,13 +155,13 @@ def check_network(net: nn.Module, name: str, image_size: int) -> None:
     """Check that a network can process images and returns what methods expect.
 
     Args:
-        net: The network; does not change.
+        net: The network; it is not modified.
         name: Its name. Networks of this package are not checked.
         image_size: Height and width in pixels of the images.
 
     Raises:
-        ConfigurationError: The forward pass fails, or returns something else than output (N,
-            classes) and latent (N, D).
+        ConfigurationError: The forward pass fails, or does not return output (N, classes) and
+            latent (N, D).
     """
     if ":" not in name:
         return
@@ -190,10 +190,12 @@ def check_network(net: nn.Module, name: str, image_size: int) -> None:
 
 
 def _own(module_name: str, function_name: str) -> Factory:
-    """Return a function of a user's module, which may be in the current folder."""
+    """Import the factory of a user's network; the module may be in the current folder."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)  # as Python does for a script and for -m, but not for a command
+        sys.path.insert(
+            0, here
+        )  # Python does so for a script and for -m, but not for an installed command
     name = f"{module_name}:{function_name}"
     try:
         function = getattr(importlib.import_module(module_name), function_name, None)

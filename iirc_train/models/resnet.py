@@ -13,13 +13,13 @@ class ResNet(nn.Module):
     """A ResNet of He et al., "Deep residual learning for image recognition" (CVPR 2016).
 
     Args:
-        num_classes: Outputs.
-        num_layers: 18, 34, 50, 101 or 152.
-        stem: ``"imagenet"`` begins with a 7 x 7 convolution and pooling, which reduce height and
-            width to a quarter; ``"cifar"`` with a 3 x 3 convolution, which keeps them.
+        num_classes: Number of outputs.
+        num_layers: Number of layers: 18, 34, 50, 101 or 152.
+        stem: The first layers. ``"imagenet"``: a 7 x 7 convolution and max pooling, which together
+            divide height and width by 4. ``"cifar"``: a 3 x 3 convolution, which keeps them.
 
     Raises:
-        ConfigurationError: There is no such depth.
+        ConfigurationError: ``num_layers`` is not one of these numbers.
     """
 
     def __init__(
@@ -30,8 +30,10 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         if num_layers not in IMAGENET_DEPTHS:
-            raise ConfigurationError(f"ResNet has {IMAGENET_DEPTHS} layers, got {num_layers}")
-        # importing it takes as long as importing torch, and only this network needs it
+            raise ConfigurationError(
+                f"ResNet: num_layers must be one of {IMAGENET_DEPTHS}, got {num_layers}"
+            )
+        # imported here because the import is slow and only this network needs it
         from torchvision import models
 
         self.model = getattr(models, f"resnet{num_layers}")(weights=None)

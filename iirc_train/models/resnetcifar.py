@@ -22,13 +22,13 @@ class ResNetCIFAR(nn.Module):
     """A ResNet for images of CIFAR's size.
 
     Args:
-        num_classes: Outputs.
-        num_layers: 20, 32, 44, 56, 110, … : 6 n + 2.
-        relu_last_hidden: End with a ReLU, so that the latent is not negative, as in the paper; the
-            published IIRC code leaves it out.
-        shortcut: Where a stage begins, how the shortcut gets the new shape: ``"A"`` takes every
-            second pixel and appends channels of zeros, without parameters, as in the paper;
-            ``"B"`` is a 1 x 1 convolution with batch normalisation, as in the published IIRC code.
+        num_classes: Number of outputs.
+        num_layers: Number of layers, 6 n + 2: 20, 32, 44, 56, 110, …
+        relu_last_hidden: Apply a ReLU after the last block, as the paper does, so that the latent
+            is not negative. The published IIRC code omits it.
+        shortcut: The shortcut of a block that changes the shape. ``"A"``, as in the paper, takes
+            every second pixel and appends channels of zeros; it has no parameters. ``"B"``, as in
+            the published IIRC code, is a 1 x 1 convolution with batch normalisation.
 
     Raises:
         ConfigurationError: ``num_layers`` is not of the form 6 n + 2.
@@ -45,7 +45,7 @@ class ResNetCIFAR(nn.Module):
         blocks, rest = divmod(num_layers - 2, 6)
         if rest or blocks < 1:
             raise ConfigurationError(
-                f"ResNetCIFAR has 6 n + 2 layers (20, 32, 44, 56, 110, …), got {num_layers}"
+                f"ResNetCIFAR: num_layers must be 6 n + 2 (20, 32, 44, 56, …), got {num_layers}"
             )
         self.model = _Layers(blocks, num_classes, relu_last_hidden, shortcut)
 
@@ -103,7 +103,7 @@ class _Layers(nn.Module):
 
 
 class _Subsampled(nn.Module):
-    """Option A's shortcut."""
+    """The shortcut of option A."""
 
     def __init__(self, n_zero_channels: int, stride: int) -> None:
         super().__init__()

@@ -1,1 +1,1 @@
-"""From a run's folder to tables and figures."""
+"""Turns run folders into tables and figures."""

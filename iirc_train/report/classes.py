@@ -1,4 +1,4 @@
-"""What a group of runs predicts for superclasses and subclasses."""
+"""The predictions of a group of runs for superclasses and subclasses."""
 
 from dataclasses import dataclass
 
@@ -12,29 +12,29 @@ from iirc_train.report.runs import Group
 from iirc_train.run.confusion import Confusion, read_confusions
 
 CONFUSION_CAPTION = (
-    "Row: true label; column: predicted label; colour: share of the row's test images that the "
-    "column is predicted for, 0 to 1. Each superclass (capitals) stands before its subclasses. An "
-    "image has several labels, so rows do not sum to 1."
+    "Row: true label; column: predicted label; colour: fraction of the row's test images for which "
+    "the column's label is predicted, 0 to 1. Each superclass (capitals) precedes its subclasses. "
+    "An image has several labels, so rows do not sum to 1."
 )
 RECALLS_CAPTION = (
-    "Share of a class's test images that it is predicted for, 0 to 1: mean over the classes seen "
-    "so far, and over runs."
+    "Fraction of a class's test images for which it is predicted, 0 to 1: mean over the classes "
+    "seen so far and over runs."
 )
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class's numbers as text, in percent; empty where there is none.
+    """The results of a class as text; fractions in percent, empty if undefined.
 
     Attributes:
-        name: Name for people.
+        name: Readable name.
         is_superclass: Whether it is a superclass.
         is_subclass: Whether it has a superclass.
-        n_samples: Number of its test images, over the runs.
-        recall: Share of them that it is predicted for.
-        superclass_recall: Share of them that its superclass is predicted for.
-        together: Of the images it is predicted for, the share that its superclass is predicted
-            for too: the bounds that follow from the counts.
+        n_samples: Number of its test images, summed over runs.
+        recall: Fraction of these images for which the class is predicted.
+        superclass_recall: Fraction of these images for which its superclass is predicted.
+        together: Of the images for which the class is predicted, the fraction for which its
+            superclass is predicted too, as bounds that follow from the counts.
     """
 
     name: str
@@ -48,15 +48,15 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class ClassesOfGroup:
-    """What a group's runs predict.
+    """The predictions of a group's runs.
 
     Attributes:
         name: Name of the group.
-        n_runs: Number of runs that wrote counts.
-        after: The tasks after which they were last counted.
+        n_runs: Number of runs with counts.
+        after: The tasks after which the last counts were written, over runs.
         benchmark: The benchmark.
         history: For each run, the counts after each task.
-        last: The counts of all runs together, each as last counted.
+        last: The sum over runs of the last counts.
     """
 
     name: str
@@ -67,7 +67,7 @@ class ClassesOfGroup:
     last: Confusion
 
     def figures(self) -> list[tuple[str, str, Figure]]:
-        """Return title, caption and figure of each figure."""
+        """Return the figures, each with its title and caption."""
         confusion = confusion_figure(self.last, self.benchmark)
         figures = [("Confusion of labels.", CONFUSION_CAPTION, confusion)]
         if max(map(len, self.history)) > 1:
@@ -76,7 +76,7 @@ class ClassesOfGroup:
         return figures
 
     def rows(self) -> list[ClassRow]:
-        """Return a row per class, superclasses followed by their subclasses."""
+        """Return a row for each class; subclasses follow their superclass."""
         counts = by_superclass(self.last, self.benchmark)
         found = {row.subclass: row for row in refinements(counts, self.benchmark)}
         rows = []
@@ -98,10 +98,10 @@ class ClassesOfGroup:
 
 
 def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | None:
-    """Return what a group's finished runs predict (all its runs where none is finished).
+    """Return the predictions of a group's finished runs, or of all its runs if none is finished.
 
     Returns:
-        None where no run wrote counts, or the benchmark's superclasses are not at hand.
+        None if no run has counts, or if the benchmark's definition is not available.
 
     Raises:
         ConfigurationError: A file of counts is damaged.

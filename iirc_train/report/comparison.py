@@ -1,4 +1,4 @@
-"""Groups of runs side by side, and as files for spreadsheets and papers."""
+"""Compares groups of runs, and writes the comparison for spreadsheets and papers."""
 
 import csv
 import io
@@ -14,15 +14,15 @@ from iirc_train.report.summary import SUMMARIES, Spread, curve_of, spread
 
 @dataclass(frozen=True)
 class Row:
-    """A group's numbers.
+    """The results of a group.
 
     Attributes:
         name: Name of the group.
         n_runs: Number of its runs.
-        n_finished: Number of those that are finished.
+        n_finished: Number of its finished runs.
         by_task: pw-JS over all seen classes after each task, over all runs.
-        summary: The numbers of :data:`SUMMARIES`, over the finished runs; over all, up to where
-            they are, where none is finished.
+        summary: The numbers of :data:`SUMMARIES` over the finished runs. If none is finished, over
+            the tasks that each run has finished.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Row:
 
     @classmethod
     def of(cls, group: Group) -> "Row":
-        """Return a group's numbers."""
+        """Return the results of a group."""
         complete = [run.pwjs for run in group.complete_runs]
         return cls(
             group.name,
@@ -45,7 +45,7 @@ class Row:
 
     @property
     def runs_text(self) -> str:
-        """The number of runs; where some are not finished, ``"1 of 2 done"``."""
+        """The number of runs; ``"1 of 2 done"`` if some are not finished."""
         if self.n_finished == self.n_runs:
             return str(self.n_runs)
         return f"{self.n_finished} of {self.n_runs} done"
@@ -53,7 +53,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The groups of one benchmark side by side.
+    """A comparison of the groups of one benchmark.
 
     Attributes:
         benchmark: Name of the benchmark.
@@ -65,26 +65,26 @@ class Comparison:
 
     @property
     def headings(self) -> list[str]:
-        """Headings of a row's summary."""
+        """The headings of the columns of ``summary``."""
         return list(SUMMARIES)
 
     @property
     def n_tasks(self) -> int:
-        """Largest number of tasks that a run has done."""
+        """Largest number of finished tasks of any run."""
         return max(len(row.by_task) for row in self.rows)
 
 
 def compare(groups: Mapping[str, Sequence[Group]]) -> list[Comparison]:
-    """Return a comparison per benchmark.
+    """Return a comparison for each benchmark.
 
     Args:
-        groups: Benchmark's name to its groups, from :meth:`FoundRuns.by_benchmark`.
+        groups: The groups of each benchmark, by its name, from :meth:`FoundRuns.by_benchmark`.
     """
     return [Comparison(name, [Row.of(g) for g in members]) for name, members in groups.items()]
 
 
 def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write all numbers, one per line: benchmark, group, quantity, task, mean, sd, runs."""
+    """Write all results, one per line: benchmark, group, quantity, task, mean, sd, runs."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["benchmark", "group", "quantity", "after_task", "mean", "sd", "runs"])
@@ -104,9 +104,9 @@ def _number(value: float) -> str:
 
 
 def write_latex(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write a table per benchmark for LaTeX's package ``booktabs``: a row per group.
+    """Write a LaTeX table for each benchmark, with a row for each group.
 
-    The best mean of a column is bold.
+    The tables need the package ``booktabs``. The best mean of each column is bold.
     """
     _write_text(path, "\n".join(_latex_table(comparison) for comparison in comparisons))
 
@@ -161,7 +161,7 @@ _LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
 
 
 def escape_latex(text: str) -> str:
-    """Return text with LaTeX's special characters escaped."""
+    """Escape the special characters of LaTeX."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

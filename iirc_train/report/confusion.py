@@ -1,4 +1,4 @@
-"""What confusion counts of several runs, classes and superclasses show."""
+"""Confusion counts of several runs: sums, classes, superclasses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from iirc_train.run.confusion import Confusion
 
 
 def added(confusions: Sequence[Confusion]) -> Confusion:
-    """Add the counts of several runs up, whichever order they met the classes in."""
+    """Sum the counts of several runs, which may have the classes in different orders."""
     names = list(dict.fromkeys(name for one in confusions for name in one.class_names))
     place = {name: n for n, name in enumerate(names)}
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -23,7 +23,7 @@ def added(confusions: Sequence[Confusion]) -> Confusion:
 
 
 def by_superclass(confusion: Confusion, benchmark: Benchmark) -> Confusion:
-    """Return the counts with each superclass followed by its subclasses, lone classes last."""
+    """Return the counts with each superclass followed by its subclasses, other classes last."""
     taxonomy = [name for sup, subs in benchmark.superclasses.items() for name in (sup, *subs)]
     known = dict.fromkeys([*taxonomy, *benchmark.other_classes, *confusion.class_names])
     return confusion.selected([name for name in known if name in set(confusion.class_names)])
@@ -31,16 +31,17 @@ def by_superclass(confusion: Confusion, benchmark: Benchmark) -> Confusion:
 
 @dataclass(frozen=True)
 class Refinement:
-    """Whether a subclass's superclass is still predicted beside it.
+    """How often the superclass of a subclass is predicted for the subclass's images.
 
     Attributes:
         superclass: Name of the superclass.
         subclass: Name of the subclass.
-        subclass_recall: Share of the subclass's images that the subclass is predicted for.
-        superclass_recall: Share of the same images that the superclass is predicted for.
-        least_together: At least this share of the images with the subclass predicted has the
-            superclass predicted too; NaN where the subclass is never predicted.
-        most_together: At most this share.
+        subclass_recall: Fraction of the subclass's images for which the subclass is predicted.
+        superclass_recall: Fraction of the same images for which the superclass is predicted.
+        least_together: Lower bound of the fraction, among the images for which the subclass is
+            predicted, for which the superclass is predicted too; NaN if the subclass is never
+            predicted.
+        most_together: Upper bound of the same fraction.
     """
 
     superclass: str
@@ -52,10 +53,10 @@ class Refinement:
 
 
 def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
-    """Return for each subclass whose superclass is known too, what both are predicted for.
+    """Return a refinement for each subclass that was seen together with its superclass.
 
-    Counts of single labels bound how often two are predicted together: of n images, a with one
-    label and b with the other, at least a + b - n and at most min(a, b) have both.
+    Counts of single labels bound how often two labels are predicted together: if a of n images
+    have one label and b have the other, at least a + b - n and at most min(a, b) have both.
     """
     place = {name: n for n, name in enumerate(confusion.class_names)}
     found = []
@@ -81,7 +82,7 @@ def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
 
 
 def mean_recalls(confusion: Confusion, benchmark: Benchmark) -> tuple[float, float]:
-    """Return the mean recall of superclasses and of all other classes; NaN where there is none."""
+    """Return the mean recall of superclasses and of other classes; NaN if there are none."""
     recall = {name: share for name, share in confusion.recall.items() if not np.isnan(share)}
     upper = [share for name, share in recall.items() if name in benchmark.superclasses]
     lower = [share for name, share in recall.items() if name not in benchmark.superclasses]

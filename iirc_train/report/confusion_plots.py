@@ -1,4 +1,4 @@
-"""Figures of which labels are predicted, superclass by superclass."""
+"""Plots confusion counts and recalls, grouped by superclass."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,15 +12,15 @@ from iirc_train.report.plots import COLOURS, plain
 from iirc_train.run.confusion import Confusion
 
 MOST_NAMED_CLASSES = 40
-"""Above as many classes only superclasses are named at the axes."""
+"""With more classes, the axes name superclasses only."""
 
 
 def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
-    """Plot the share of each true label's images (row) that a label (column) is predicted for.
+    """Plot, for each true label (row), the fraction of images with each predicted label (column).
 
     Args:
         confusion: The counts.
-        benchmark: Gives the superclasses that classes are grouped by, and names for people.
+        benchmark: Provides the superclasses and readable names.
     """
     grouped = by_superclass(confusion, benchmark)
     names = grouped.class_names
@@ -36,7 +36,7 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     starts = [place for place in range(n) if place == 0 or group_of[place] != group_of[place - 1]]
     lone = [place for place in starts if names[place] in benchmark.other_classes]
     for place in starts[1:]:
-        if place not in lone[1:]:  # lone classes stand together
+        if place not in lone[1:]:  # no lines between classes without a superclass
             axes.axhline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
             axes.axvline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
     named = range(n) if all_named else [place for place in starts if place not in lone[1:]]
@@ -50,13 +50,13 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted label", ylabel="true label")
-    bar = figure.colorbar(mesh, ax=axes, shrink=0.7, label="share of the true label's images")
+    bar = figure.colorbar(mesh, ax=axes, shrink=0.7, label="fraction of the true label's images")
     bar.outline.set_visible(False)
     return figure
 
 
 def _label(name: str, benchmark: Benchmark) -> str:
-    """Return a class's name for people, cut where it is long; superclasses in capitals."""
+    """Return a class's readable name, shortened if long; superclasses in capitals."""
     readable = benchmark.readable_name(name)
     short = readable if len(readable) <= 22 else f"{readable[:21]}…"
     return plain(short.upper() if name in benchmark.superclasses else short)
@@ -66,8 +66,8 @@ def recalls_figure(confusions: Sequence[Mapping[int, Confusion]], benchmark: Ben
     """Plot the mean recall of superclasses and of other classes after each task.
 
     Args:
-        confusions: For each run the counts after each task.
-        benchmark: Tells which classes are superclasses.
+        confusions: For each run, the counts after each task.
+        benchmark: Provides the superclasses.
     """
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
@@ -78,7 +78,7 @@ def recalls_figure(confusions: Sequence[Mapping[int, Confusion]], benchmark: Ben
             for t in tasks
         ]
     )
-    labels = ("superclasses", "subclasses and lone classes")
+    labels = ("superclasses", "other classes")
     for place, (label, marker) in enumerate(zip(labels, "os", strict=True)):
         axes.plot(tasks, recalls[:, place], label=label, color=COLOURS[place], marker=marker)
     axes.set(xlabel="after task", ylabel="mean recall of seen classes", ylim=(0, 1))

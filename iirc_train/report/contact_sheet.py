@@ -1,4 +1,4 @@
-"""Contact sheets: images with their labels below them, replayed ones framed."""
+"""Contact sheets: images with their labels; replayed images have a frame."""
 
 import textwrap
 from collections.abc import Sequence
@@ -27,12 +27,12 @@ HEAD = 0.62
 
 @dataclass(frozen=True)
 class ShownImage:
-    """An image as a network sees it.
+    """An image as the network sees it.
 
     Attributes:
         pixels: uint8 (H, W, 3).
-        labels: Names of the labels that are visible with it.
-        is_replayed: Whether it came from the replay buffer.
+        labels: Names of its visible labels.
+        is_replayed: Whether it comes from the replay buffer.
     """
 
     pixels: NDArray[np.uint8]
@@ -41,12 +41,12 @@ class ShownImage:
 
 
 def contact_sheet(images: Sequence[ShownImage], title: str, subtitle: str) -> Figure:
-    """Draw images in rows, their labels below them, a frame around replayed ones.
+    """Draw images in rows, with labels below them and a frame around replayed images.
 
     Args:
-        images: At least one.
-        title: What is shown.
-        subtitle: More of it, in one line.
+        images: At least one image.
+        title: Title; shortened to one line.
+        subtitle: A second line.
     """
     captions = [_caption(image.labels) for image in images]
     n_columns = min(len(images), MAX_COLUMNS)
@@ -70,7 +70,7 @@ def contact_sheet(images: Sequence[ShownImage], title: str, subtitle: str) -> Fi
     if any(image.is_replayed for image in images):
         _frame(axes, width - 1.64, 0.13, 0.14)
         axes.text(width - GAP, 0.2, "from the replay buffer", fontsize=8.5, ha="right", va="center")
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # images changed them
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")  # imshow changed the limits
     return figure
 
 
@@ -80,5 +80,5 @@ def _frame(axes: Axes, left: float, top: float, size: float) -> None:
 
 
 def _caption(labels: Sequence[str]) -> str:
-    """Return a line per label, more where one is long."""
+    """Return the labels one below the other; long ones take several lines."""
     return "\n".join(plain(textwrap.fill(label, CHARACTERS_PER_LINE)) for label in labels)

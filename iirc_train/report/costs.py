@@ -1,4 +1,4 @@
-"""What runs took, and on what: ``timings.jsonl`` and ``record.json`` of a run."""
+"""Reads the cost and the surroundings of a run, from ``timings.jsonl`` and ``record.json``."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,12 +15,12 @@ from iirc_train.run.record import read_record
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took.
+    """The cost of a run.
 
     Attributes:
-        hours: Time spent in epochs of training.
-        images_per_second: Median over epochs of the images trained on per second.
-        peak_memory: Largest memory in bytes; None where it was not measured.
+        hours: Time spent in training epochs.
+        images_per_second: Training images per second, median over epochs.
+        peak_memory: Peak memory in bytes; None if it was not measured.
     """
 
     hours: float
@@ -29,10 +29,10 @@ class Cost:
 
 
 def read_cost(run: Path) -> Cost | None:
-    """Read what a run took; None where it wrote no times.
+    """Read the cost of a run; None if the run has no timings.
 
     Raises:
-        ConfigurationError: Its times are damaged.
+        ConfigurationError: The timings are damaged.
     """
     path = run / TIMINGS_NAME
     if not path.exists():
@@ -53,10 +53,10 @@ def read_cost(run: Path) -> Cost | None:
 
 
 def flat_record(run: Path) -> dict[str, str] | None:
-    """Read what a run recorded of data, versions and machine; None where it has no record.
+    """Read the record of a run's surroundings; None if the run has no record.
 
     Returns:
-        Name, preceded by those of the groups that contain it with dots between, to value.
+        Values by name; the name of a nested value is its path, joined by dots.
 
     Raises:
         ConfigurationError: The record is damaged.

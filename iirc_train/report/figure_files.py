@@ -1,4 +1,4 @@
-"""Figures as files for papers, and as SVG that takes a page's colours."""
+"""Writes figures to files, and converts them to inline SVG for a page."""
 
 import html
 import io
@@ -21,14 +21,14 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> str:
-    """Return a figure as an SVG element to stand in a page.
+    """Return a figure as an SVG element for an HTML page.
 
-    Its text is text, and what is black in the figure takes the colour of the page's text.
+    Text stays text, and black parts take the colour of the page's text.
 
     Args:
         figure: The figure.
-        name: Tells it from the page's other figures: their parts must not share an id.
-        description: What readers who cannot see it are told.
+        name: Unique name in the page; ids of SVG elements derive from it.
+        description: Text for screen readers.
     """
     file = io.BytesIO()
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):

@@ -1,4 +1,4 @@
-"""Runs as one HTML page that needs nothing beside it, and its figures as files."""
+"""Writes a self-contained HTML page on runs, and its figures as files."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ def write_report(found: FoundRuns, output: Path) -> Path:
 
     Args:
         found: The runs.
-        output: Folder to write into; files of an earlier report there are replaced.
+        output: Folder to write into; replaces the files of an earlier report.
 
     Returns:
-        The page.
+        Path of the page.
 
     Raises:
-        ConfigurationError: A run's times, record or confusion counts are damaged.
+        ConfigurationError: The timings, record or confusion counts of a run are damaged.
     """
     figures = FigureFolder(output / FIGURES_NAME)
     sections = [section_of(*item, figures) for item in found.by_benchmark().items()]

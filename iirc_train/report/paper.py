@@ -1,4 +1,4 @@
-"""The curves of the IIRC paper, to hold others against."""
+"""The curves of the IIRC paper, for comparison."""
 
 import json
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class PaperCurve:
 
     Attributes:
         name: The paper's name of the method.
-        scores: float (tasks,): score after each task; NaN where the figure hides it. Of one task
-            where the score does not depend on the task (joint training).
+        scores: float (tasks,): score after each task; NaN where the figure hides it. Joint training
+            has a single score.
     """
 
     name: str
@@ -35,16 +35,16 @@ def _published() -> dict[str, Any]:
 
 
 def paper_attribution() -> str:
-    """Return where the curves come from."""
+    """Return the source of the curves."""
     return str(_published()["attribution"])
 
 
 def paper_curves(benchmark: str, metric: str) -> list[PaperCurve]:
-    """Return the paper's curves of a benchmark; none where the paper shows none.
+    """Return the paper's curves for a benchmark; empty if the paper has none.
 
     Args:
         benchmark: Name of the benchmark.
-        metric: A name out of :data:`iirc_train.metrics.METRICS`.
+        metric: A key of :data:`iirc_train.metrics.METRICS`.
     """
     curves = _published()["curves"].get(benchmark, {}).get(metric, {})
     return [
@@ -54,7 +54,7 @@ def paper_curves(benchmark: str, metric: str) -> list[PaperCurve]:
 
 
 def paper_name(config: ExperimentConfig) -> str | None:
-    """Return what the paper calls the method of a configuration; None where it has no such one."""
+    """Return the paper's name for a configuration's method; None if the paper lacks the method."""
     if config.joint:
         return "joint"
     if config.incremental_joint:

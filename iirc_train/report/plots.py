@@ -1,4 +1,4 @@
-"""Figures of scores, as matplotlib objects; :mod:`iirc_train.report.figure_files` writes them."""
+"""Plots scores with matplotlib; :mod:`iirc_train.report.figure_files` writes the figures."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, Self
@@ -15,7 +15,7 @@ from iirc_train.report.runs import Group
 from iirc_train.report.summary import Spread, curve_of, mean_by_task
 from iirc_train.run.results import PWJS
 
-# Okabe and Ito's colours, told apart by colour-blind readers; then three of Tol's
+# the palette of Okabe and Ito, safe for colour-blind readers; then three colours of Tol
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
     *("#882255", "#999933", "#44AA99"),
@@ -24,21 +24,22 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 GREY = "#808080"
 
 MOST_NUMBERED_TASKS = 12
-"""Above as many tasks a heat map's cells are too small for numbers."""
+"""With more tasks, the cells of a heat map are too small for numbers."""
 
 _GROUPS_PER_LINE = 5
 _LABEL_DISTANCE = 0.035
-_SHORT_NAME = 34  # two such fit beside each other
+_SHORT_NAME = 34  # characters; two such names fit on one line
 
 
 class Look(NamedTuple):
-    """What a group's curve looks like; no two groups' curves share both marker and line.
+    """Style of a group's curve; no two groups have the same marker and line.
 
     Attributes:
-        colour: Repeats after ten groups; a print in gray shows only the rest.
+        colour: Repeats after ten groups. Marker and line suffice in a grey print.
         marker: Repeats after ten groups.
-        line: Dash pattern, lengths of strokes and gaps in line widths; empty for a solid line.
-            Another one after every five groups: a solid line shows through the gaps of a later one.
+        line: Dash pattern, the lengths of dashes and gaps in line widths; empty for a solid line.
+            Changes after every five groups, so that earlier curves show through the gaps of later
+            ones.
     """
 
     colour: str
@@ -47,32 +48,32 @@ class Look(NamedTuple):
 
     @classmethod
     def of(cls, place: int) -> Self:
-        """Return the look of a group by its place among the groups."""
+        """Return the style of the group at a position among the groups."""
         number = place % len(MARKERS)
         return cls(COLOURS[number], MARKERS[number], _dashes(place // _GROUPS_PER_LINE))
 
 
 def _dashes(turn: int) -> tuple[float, ...]:
-    """Return another dash pattern for each turn: solid, dashed, then with more and more dots."""
+    """Return the dash pattern of a turn: solid, dashed, then dashes with more and more dots."""
     return (4.0, 1.5, *(1.0, 1.5) * (turn - 1)) if turn else ()
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib shows as it is, though it may hold what begins a formula."""
+    """Escape text so that matplotlib shows it literally, not as a formula."""
     return text.replace("$", r"\$")
 
 
 def curves_figure(
     groups: Sequence[Group], metric: str = PWJS, benchmark: str | None = None
 ) -> Figure:
-    """Plot the score over all seen classes after each task: mean and band of ± SD per group.
+    """Plot the score over all seen classes after each task: for each group, mean ± SD.
 
-    Runs in one joint task are a horizontal line: they have no tasks to go through.
+    Joint training has a single task; it is drawn as a horizontal line.
 
     Args:
         groups: The groups of one benchmark.
-        metric: Name of the metric, which at least one run computed.
-        benchmark: The benchmark's name, to show the paper's curves of it; None for none.
+        metric: Name of a metric that at least one run computed.
+        benchmark: Name of the benchmark whose curves in the paper are added; None to add none.
     """
     curves = {
         place: curve_of(results)
@@ -104,7 +105,7 @@ def curves_figure(
 
 def _plot_curve(axes: Axes, name: str, place: int, curve: Sequence[Spread], n_tasks: int) -> None:
     look = Look.of(place)
-    if len(curve) == 1 and n_tasks > 1:  # one marker, so that it is no curve
+    if len(curve) == 1 and n_tasks > 1:  # joint training: a line with one marker
         tasks, mean = np.array([0, n_tasks - 1]), np.repeat(curve[0].mean, 2)
         marked = [1]
     else:
@@ -158,7 +159,7 @@ def _plot_paper(
 
 
 def tasks_figure(group: Group) -> Figure:
-    """Plot the mean pw-JS on every task (columns) after every task (rows)."""
+    """Plot the mean pw-JS on each task (column) after each task (row)."""
     scores = mean_by_task(group.results())
     n_tasks = len(scores)
     figure = Figure(figsize=(3.9, 3.4), layout="constrained")
@@ -183,7 +184,7 @@ def _number_cells(axes: Axes, scores: NDArray[np.float64]) -> None:
     size = min(9.0, 60 / len(scores))
     for (row, column), score in np.ndenumerate(scores):
         if not np.isnan(score):
-            # not quite black: ink on a coloured cell keeps its colour on a dark page
+            # not pure black, which the page replaces by its own text colour
             colour = "#111111" if score > 0.6 else "#ffffff"
             text = f"{score:.2f}"
             axes.text(

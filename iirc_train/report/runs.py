@@ -1,4 +1,4 @@
-"""Runs, found on the disk and grouped by what was tried."""
+"""Finds runs on disk and groups those that repeat one experiment."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ from iirc_train.run.record import is_finished
 from iirc_train.run.results import PWJS, RunResults, read_evaluations, read_results
 
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
-"""What differs between repetitions of one experiment."""
+"""Settings that differ between repetitions of one experiment."""
 
 MACHINE_SETTINGS = ExperimentConfig.free_settings() - {"benchmark"}
-"""Where and how a run is computed, which is no part of what is tried."""
+"""Settings for the machine and for paths, which do not define an experiment."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Run:
         """Read a run's folder.
 
         Raises:
-            ConfigurationError: It holds no run, a damaged one, or one without evaluation yet.
+            ConfigurationError: It contains no run, or the run is damaged or not evaluated yet.
         """
         _, config = RunDirectory.open(path)
         found = {PWJS, *(read_evaluations(path) or [{}])[0]}
@@ -56,7 +56,7 @@ class Run:
 
     @cached_property
     def benchmark(self) -> Benchmark | None:
-        """The benchmark; None where its definition is not at hand any more."""
+        """The benchmark; None if its definition is no longer available."""
         try:
             return load_benchmark(self.config.benchmark)
         except BenchmarkError:
@@ -64,7 +64,7 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings, the network by name; as configured where the benchmark is not at hand."""
+        """All settings, with the network by name if the benchmark is available."""
         values = self.config.values()
         if self.benchmark is None:
             return values
@@ -72,19 +72,19 @@ class Run:
 
     @property
     def benchmark_name(self) -> str:
-        """The benchmark's name; that of its file where the definition is not at hand any more."""
+        """The benchmark's name; if its definition is no longer available, the name of its file."""
         if self.benchmark is None:
             return Path(self.config.benchmark).stem
         return self.benchmark.name
 
     @property
     def n_tasks_done(self) -> int:
-        """Number of tasks after which the run was evaluated."""
+        """Number of finished tasks: those after which the run was evaluated."""
         return len(self.pwjs.all_seen)
 
     @property
     def n_tasks(self) -> int | None:
-        """Number of tasks of the run's schedule; None where the benchmark is not at hand."""
+        """Number of tasks of the run's schedule; None if the benchmark is not available."""
         if self.benchmark is None:
             return None
         return len(self.benchmark.tasks(self.config.schedule, joint=self.config.joint))
@@ -93,8 +93,8 @@ class Run:
     def finished(self) -> bool:
         """Whether the run was trained to its end.
 
-        Its record states so. Where only results were kept: whether all tasks of the schedule are
-        evaluated, or the schedule is not at hand.
+        Its record states it. A folder that holds results only counts as finished if all tasks of the
+        schedule are evaluated, or if the schedule is not available.
         """
         if (self.path / RECORD_NAME).exists():
             return is_finished(self.path)
@@ -106,7 +106,7 @@ class Group:
     """Runs that repeat one experiment.
 
     Attributes:
-        name: The method, and of the settings those that tell it from the other groups.
+        name: The method, followed by the settings that distinguish the group from others.
         runs: The runs.
     """
 
@@ -115,20 +115,20 @@ class Group:
 
     @property
     def complete_runs(self) -> list[Run]:
-        """The finished runs; all where none is finished."""
+        """The finished runs; all runs if none is finished."""
         return [run for run in self.runs if run.finished] or self.runs
 
     def results(self, metric: str = PWJS) -> list[RunResults]:
-        """Return what each run that computed the metric scored."""
+        """Return the scores of each run that computed a metric."""
         return [run.results[metric] for run in self.runs if metric in run.results]
 
 
 @dataclass(frozen=True)
 class FoundRuns:
-    """What folders hold.
+    """The runs in some folders.
 
     Attributes:
-        runs: The runs that were evaluated.
+        runs: The runs with at least one evaluation.
         waiting: Folders of runs that have not finished their first task.
     """
 
@@ -136,7 +136,7 @@ class FoundRuns:
     waiting: list[Path] = field(default_factory=list)
 
     def by_benchmark(self) -> dict[str, list[Group]]:
-        """Return benchmark's name to its groups of runs, in the order in which they were found."""
+        """Return the groups of each benchmark by its name, in the order of :attr:`runs`."""
         names = dict.fromkeys(run.benchmark_name for run in self.runs)
         return {
             name: group_runs([run for run in self.runs if run.benchmark_name == name])
@@ -145,17 +145,18 @@ class FoundRuns:
 
 
 def find_runs(paths: Iterable[Path]) -> FoundRuns:
-    """Read the runs that are, or lie below, the given folders; each once.
+    """Read the runs at or below the given folders, each run once.
 
     Raises:
-        ConfigurationError: A folder holds no run, a run is damaged, or none has been evaluated.
+        ConfigurationError: A folder contains no run, a run is damaged, or no run is evaluated yet.
     """
     folders = dict.fromkeys(run.resolve() for path in paths for run in _run_folders(path))
     evaluated = {folder: bool(read_evaluations(folder)) for folder in folders}
     waiting = [folder for folder, done in evaluated.items() if not done]
     if len(waiting) == len(folders):
         raise ConfigurationError(
-            f"{', '.join(map(str, waiting))}: no evaluation yet, the first task is not finished"
+            f"{', '.join(map(str, waiting))}: no evaluation yet, because the first task is not "
+            "finished"
         )
     return FoundRuns([Run.read(folder) for folder, done in evaluated.items() if done], waiting)
 
@@ -167,17 +168,19 @@ def _run_folders(path: Path) -> list[Path]:
     if found := [folder for folder in found if (folder / METRICS_NAME).exists()]:
         return found
     if not path.is_dir():
-        raise ConfigurationError(f"there is no folder {path}: give a run's folder, or one of runs")
+        raise ConfigurationError(
+            f"there is no folder {path}: give a run's folder, or a folder of runs"
+        )
     raise ConfigurationError(
-        f"{path} holds no run: no folder in it has both {CONFIG_NAME} and {METRICS_NAME}"
+        f"{path} contains no run: no folder in it has both {CONFIG_NAME} and {METRICS_NAME}"
     )
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Group runs of one benchmark that differ in nothing but schedule, seed and machine.
+    """Group runs of one benchmark that differ only in schedule, seed and machine.
 
-    A group is called by its method, or as joint training. Where that is ambiguous, by those
-    settings too that tell such groups apart: the fewest that do, switches before numbers.
+    A group is named after its method, or after joint training. If groups would share a name, the
+    fewest settings that distinguish them are added, preferably switches.
     """
     left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
@@ -204,7 +207,7 @@ def _kind(config: ExperimentConfig) -> str:
 
 
 def _distinguishing(settings: list[dict[str, Any]]) -> list[str]:
-    """Return what to add to a method's name for each of its groups, so that they differ."""
+    """Return for each group of a method the suffix that makes its name unique."""
 
     def is_ambiguous(names: list[str]) -> bool:
         return len({tuple(str(values[name]) for name in names) for values in settings}) < len(

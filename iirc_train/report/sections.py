@@ -1,4 +1,4 @@
-"""What the page says of each benchmark, as text and figures."""
+"""The sections of the page, one for each benchmark, as text and figures."""
 
 import re
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ from iirc_train.report.summary import spread
 from iirc_train.run.results import PWJS
 
 CURVES_CAPTION = (
-    "Mean over the runs of each group that have reached the task, band ± one standard deviation. "
-    "A horizontal line with one marker is training on all tasks at once."
+    "Mean over the runs of each group that have finished the task; the band is ± one standard "
+    "deviation. A horizontal line with one marker is joint training, on all tasks at once."
 )
 
 
@@ -32,9 +32,9 @@ class ShownFigure:
     """A figure of the page.
 
     Attributes:
-        svg: The figure itself.
-        title: What it is.
-        caption: What is seen.
+        svg: The figure as an SVG element.
+        title: Title.
+        caption: Explanation below the figure.
     """
 
     svg: Markup
@@ -44,7 +44,7 @@ class ShownFigure:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What a group's runs took, as text; empty where nothing was measured."""
+    """The cost of a group's runs as text; empty if it was not measured."""
 
     name: str
     images_per_second: str
@@ -62,21 +62,21 @@ class ClassesSection:
 
 @dataclass(frozen=True)
 class Section:
-    """All that the page says of one benchmark.
+    """The section of the page on one benchmark.
 
     Attributes:
         name: Name of the benchmark.
-        description: What it is, for people; empty where its definition is not at hand.
-        rows: What sums each group up.
+        description: Its description; empty if its definition is not available.
+        rows: The summary of each group.
         curves: Scores over tasks.
-        has_paper_curves: Whether the paper's curves are among them.
-        tasks: For each group every task after every task.
-        classes: For each group with counts of predicted labels, its classes.
+        has_paper_curves: Whether ``curves`` show the paper's curves.
+        tasks: For each group with several tasks, the scores on each task after each task.
+        classes: The classes of each group with counts of predicted labels.
         without_confusion: Names of the other groups.
-        costs: What each group took.
-        settings: The groups' settings.
-        unfinished: The runs that are on their way, and how far they are.
-        records: Folder of a run, and what it noted of its surroundings.
+        costs: The cost of each group.
+        settings: The settings of the groups.
+        unfinished: The unfinished runs, with their progress.
+        records: For each run, its folder and the record of its surroundings.
     """
 
     name: str
@@ -94,7 +94,7 @@ class Section:
 
 
 class FigureFolder:
-    """Where the page's figures are written, each under a name of its own.
+    """Writes the figures of the page to a folder, each under a unique name.
 
     Args:
         folder: The folder.
@@ -109,9 +109,9 @@ class FigureFolder:
 
         Args:
             figure: The figure.
-            title: What it is.
-            name: What its files are called, in any characters.
-            caption: What is seen.
+            title: Title.
+            name: Name of its files; characters other than letters and digits are replaced.
+            caption: Explanation below the figure.
         """
         stem = base = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "figure"
         number = 2
@@ -119,17 +119,17 @@ class FigureFolder:
             stem, number = f"{base}-{number}", number + 1
         self._names.add(stem)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for all its formats
+        figure.set_layout_engine("none")  # keeps one layout for all formats
         for suffix in ("png", "svg"):
             write_figure(figure, self.folder / f"{stem}.{suffix}")
         return ShownFigure(Markup(inline_svg(figure, stem, title)), title, caption)
 
 
 def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Section:
-    """Return what there is to say of a benchmark's groups, and write its figures.
+    """Return the section on a benchmark's groups, and write its figures.
 
     Raises:
-        ConfigurationError: A run's times, record or confusion counts are damaged.
+        ConfigurationError: The timings, record or confusion counts of a run are damaged.
     """
     benchmark = groups[0].runs[0].benchmark
     curves = [
@@ -172,7 +172,7 @@ def _progress(run: Run) -> str:
 def _classes(
     groups: Sequence[Group], benchmark: Benchmark | None, name: str, figures: FigureFolder
 ) -> tuple[list[ClassesSection], list[str]]:
-    """Return the sections on classes, and the names of the groups that have none."""
+    """Return the sections on classes, and the names of the groups without one."""
     found = {group.name: classes_of(group, benchmark) for group in groups}
     sections = [
         ClassesSection(

@@ -1,4 +1,4 @@
-"""The settings of groups of runs: what all share, and what tells them apart."""
+"""The settings of groups of runs: those that all runs share, and those that differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class SettingsTable:
     """Settings as text.
 
     Attributes:
-        common: Setting to value, where all runs share it.
-        names: The other settings.
-        rows: Group's name, and its values of these.
+        common: The settings that all runs share, by name.
+        names: Names of the other settings.
+        rows: For each group, its name and its values of the other settings.
     """
 
     common: dict[str, str]
@@ -23,7 +23,7 @@ class SettingsTable:
 
 
 def settings_table(groups: Sequence[Group]) -> SettingsTable:
-    """Return the settings of groups; where a group's runs differ, their values side by side."""
+    """Return the settings of groups; if the runs of a group differ, all their values."""
     values = [[run.settings for run in group.runs] for group in groups]
     common, differing = {}, []
     for name in values[0][0]:

@@ -1,4 +1,4 @@
-"""The numbers that continual learning sums a run up in, and their spread over runs."""
+"""Summary numbers of a run, as continual learning defines them, and their spread over runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ class Spread:
     """Mean and standard deviation over runs.
 
     Attributes:
-        mean: Mean over the runs that have the value; NaN where none has.
-        sd: Sample standard deviation (divided by n - 1); NaN for fewer than two runs.
+        mean: Mean over the runs that have the value; NaN if no run has it.
+        sd: Sample standard deviation (with divisor n - 1); NaN for fewer than two runs.
         n_runs: Number of runs that have the value.
     """
 
@@ -26,14 +26,14 @@ class Spread:
     n_runs: int
 
     def text(self, between: str = " ± ") -> str:
-        """Return ``"0.123 ± 0.045"``; the mean alone for one run, and nothing for none."""
+        """Return ``"0.123 ± 0.045"``; only the mean for one run, and ``""`` for no run."""
         if not self.n_runs:
             return ""
         return f"{self.mean:.3f}" + (f"{between}{self.sd:.3f}" if self.n_runs > 1 else "")
 
 
 def spread(values: Sequence[float] | Scores) -> Spread:
-    """Return mean and standard deviation; NaN stands for a value that a run does not have."""
+    """Return mean and standard deviation; NaN marks a value that a run does not have."""
     known = np.asarray(values, dtype=np.float64)
     known = known[~np.isnan(known)]
     return Spread(
@@ -46,7 +46,7 @@ def spread(values: Sequence[float] | Scores) -> Spread:
 def curve_of(runs: Sequence[RunResults]) -> list[Spread]:
     """Return the spread over runs of the score on all seen classes after each task.
 
-    A task that only some runs have reached is the spread over those.
+    The spread of a task is over the runs that have finished it.
     """
     n_tasks = max(len(run.all_seen) for run in runs)
     return [
@@ -56,10 +56,10 @@ def curve_of(runs: Sequence[RunResults]) -> list[Spread]:
 
 
 def mean_by_task(runs: Sequence[RunResults]) -> Scores:
-    """Return the mean over runs of the task by task scores.
+    """Return the mean over runs of the score on each task after each task.
 
     Returns:
-        float (tasks, tasks); NaN where no run has a score.
+        float (tasks, tasks), tasks evaluated in columns; NaN where no run has a score.
     """
     n_tasks = max(len(run.by_task) for run in runs)
     total, count = np.zeros((n_tasks, n_tasks)), np.zeros((n_tasks, n_tasks))
@@ -71,10 +71,10 @@ def mean_by_task(runs: Sequence[RunResults]) -> Scores:
 
 
 def average_incremental_score(results: RunResults) -> float:
-    """Return the mean over tasks of the score on all classes seen by then.
+    """Return the mean over tasks of the score on all classes seen so far.
 
-    Rebuffi et al., iCaRL: Incremental Classifier and Representation Learning, CVPR 2017, section 4,
-    there of the accuracy.
+    Defined for the accuracy in Rebuffi et al., iCaRL: Incremental Classifier and Representation
+    Learning, CVPR 2017, section 4.
     """
     return float(np.mean(results.all_seen))
 
@@ -85,10 +85,10 @@ def final_score(results: RunResults) -> float:
 
 
 def forgetting(results: RunResults) -> float:
-    """Return how much of the best score on each earlier task is lost at the end, on average.
+    """Return the mean loss between the best and the final score on each earlier task.
 
-    With T tasks and a[l, j] the score on task j after task l, the mean over j < T of
-    max over l < T of a[l, j], less a[T, j]. Chaudhry et al., Riemannian Walk for Incremental
+    With T tasks and a[l, j] the score on task j after task l, this is the mean over j < T of
+    (max over l < T of a[l, j]) - a[T, j]. Chaudhry et al., Riemannian Walk for Incremental
     Learning, ECCV 2018, section 3.
 
     Returns:
@@ -103,14 +103,14 @@ def forgetting(results: RunResults) -> float:
 
 
 def backward_transfer(results: RunResults) -> float:
-    """Return how later tasks change the score on a task from when it was learnt, on average.
+    """Return the mean change of the score on a task after it was learnt.
 
-    With T tasks and R[i, j] the score on task j after task i, the mean over i < T of
+    With T tasks and R[i, j] the score on task j after task i, this is the mean over i < T of
     R[T, i] - R[i, i]. Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning,
     NeurIPS 2017, equation 3.
 
     Returns:
-        In [-1, 1], below 0 where tasks are forgotten; NaN for a single task.
+        In [-1, 1], negative if tasks are forgotten; NaN for a single task.
     """
     scores = results.by_task
     if len(scores) < 2:
@@ -124,4 +124,4 @@ SUMMARIES = {
     "forgetting": forgetting,
     "backward transfer": backward_transfer,
 }
-"""Heading to number of a run."""
+"""Functions that summarise a run, by heading."""

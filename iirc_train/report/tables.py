@@ -9,11 +9,11 @@ from rich.text import Text
 from iirc_train.report.comparison import Comparison
 from iirc_train.run.results import RunResults
 
-_MOST_COLUMNS = 8  # as many fit in 80 characters beside the names
+_MOST_COLUMNS = 8  # fit beside the names in 80 characters
 
 
 def task_table(results: RunResults) -> Table:
-    """Return the pw-JS on every seen task after each task, and over all seen classes."""
+    """Return a table of the pw-JS on each seen task, and over all seen classes, after each task."""
     n_tasks = len(results.all_seen)
     title = Text(f"{results.name}: pw-JS on the test split", style="table.title")
     table = Table(title=title, title_justify="left")
@@ -28,9 +28,9 @@ def task_table(results: RunResults) -> Table:
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Return tables with a row per group: the pw-JS after each task, and what sums it up.
+    """Return tables with a row for each group: the pw-JS after each task, and a summary.
 
-    Where runs are several, they give mean ± standard deviation.
+    Values over several runs are mean ± standard deviation.
     """
     title = comparison.benchmark
     tables = []
@@ -55,7 +55,7 @@ def _table_of_groups(title: str) -> Table:
     table = Table(
         title=Text(title, style="table.title"),
         title_justify="left",
-        min_width=len(title),  # the title in one line
+        min_width=len(title),  # keeps the title on one line
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
