@@ -17,7 +17,7 @@ def cluster_executor(scheduler: str | None) -> Iterator[Executor | None]:
         scheduler: Address of its scheduler, such as ``tcp://host:8786``; None for no cluster.
 
     Yields:
-        What work is given to; None without a cluster.
+        The executor that runs the work; None without a cluster.
 
     Raises:
         ClusterError: dask.distributed is not installed, or no scheduler answers.
@@ -36,5 +36,5 @@ def cluster_executor(scheduler: str | None) -> Iterator[Executor | None]:
     except (OSError, ValueError) as error:
         raise ClusterError(f"no dask scheduler answers at {scheduler}: {error}") from error
     with client:
-        # impure: an earlier result of the same call says nothing of the files as they are now
+        # pure=False: dask must not reuse an earlier result, because files may have changed
         yield client.get_executor(pure=False)

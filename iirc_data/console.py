@@ -1,4 +1,4 @@
-"""What commands print: text as it is, on any terminal, and errors as one line that helps."""
+"""Output of commands: literal text on any terminal, and errors in one line."""
 
 import shlex
 import sys
@@ -16,30 +16,30 @@ from iirc_data.masking import masked
 
 
 def plain_console(*, stderr: bool = False) -> Console:
-    """Return a console that prints text as it is: brackets and colons in names mean nothing."""
+    """Return a console that prints text literally, without Rich markup and emoji codes."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 def one_line(text: str) -> str:
-    """Return a text in one line: control characters and undecodable bytes are escaped.
+    """Return a text in one line, with control characters and undecodable bytes escaped.
 
-    What signs or logs in to a web address is left out.
+    Signatures and logins in web addresses are masked.
     """
     return "".join(map(_visible, masked(" ".join(text.splitlines()))))
 
 
 def print_error(error: BaseException | str) -> None:
-    """Print an error on standard error, however long, as one line."""
+    """Print an error to standard error, in one line however long it is."""
     line = Text.assemble(("error:", "bold red"), " ", one_line(str(error)))
     plain_console(stderr=True).print(line, soft_wrap=True)
 
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Turn errors of this project and of the system into a line and exit status 1.
+    """Print errors of this project and of the operating system in one line; exit with status 1.
 
-    What the system says (no space, no permission, a name that is too long) needs no stack trace:
-    it names the file. Inside, output never fails for its encoding.
+    An error of the operating system (no space, no permission, name too long) names its file and
+    needs no stack trace. Inside the block, output never fails because of its encoding.
     """
     print_on_any_terminal()
     try:
@@ -50,14 +50,14 @@ def errors_in_one_line() -> Iterator[None]:
 
 
 def print_on_any_terminal() -> None:
-    """Escape what the encoding of standard output and error lacks, instead of failing on it."""
+    """Escape characters that standard output or error cannot encode, instead of failing."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def run_tool(function: Callable[..., None]) -> None:
-    """Run a function as a command of its own, help and errors included."""
+    """Run a function as a command-line program, with help and error messages."""
     with errors_in_one_line():
         typer.run(function)
 

@@ -1,4 +1,4 @@
-"""Names that every layer shares; the published ones keep their published values."""
+"""Constants and types that every layer shares; published names keep their published values."""
 
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -14,9 +14,9 @@ IIRC_SETUP: Final = "IIRC"
 """Incremental implicitly-refined classification: a sample may have a superclass and a subclass."""
 
 NO_LABEL_PLACEHOLDER = "None"
-"""Stands for the second label where a sample shows only one."""
+"""Placeholder for the second label of a sample that shows only one."""
 NO_LABEL = -1
-"""The same, where labels are class indices."""
+"""The same placeholder where labels are class indices."""
 
 TRAIN: Final = "train"
 INTASK_VALID: Final = "intask_valid"

@@ -1,4 +1,4 @@
-"""The errors that users see: each says what was wrong, the value seen, and what to do."""
+"""The errors that users see: each reports what was wrong, the value seen, and what to do."""
 
 
 class IIRCError(Exception):
@@ -10,7 +10,7 @@ class BenchmarkError(IIRCError, ValueError):
 
 
 class SourceError(IIRCError, ValueError):
-    """Raw input (a folder, a tar, an image file) is not what its format promises."""
+    """Raw input (a folder, a tar, an image file) is missing, damaged, or in the wrong format."""
 
 
 class ShardError(IIRCError, RuntimeError):
@@ -18,11 +18,11 @@ class ShardError(IIRCError, RuntimeError):
 
 
 class InUseError(IIRCError, RuntimeError):
-    """A folder that a command would write to is being written by another one."""
+    """Another process is writing to the folder or file that a command needs to write to."""
 
 
 class LoaderError(IIRCError, RuntimeError):
-    """An image could not be read or decoded, or a loader was asked for something impossible."""
+    """An image cannot be read or decoded, or a loader cannot work with its settings."""
 
 
 class ConfigurationError(IIRCError, ValueError):
@@ -30,7 +30,7 @@ class ConfigurationError(IIRCError, ValueError):
 
 
 class BufferStorageError(IIRCError, RuntimeError):
-    """A replay buffer on disk is missing, damaged, or used out of turn."""
+    """A replay buffer on disk is missing or damaged, or was used in the wrong order."""
 
 
 class CheckpointError(IIRCError, RuntimeError):
@@ -42,4 +42,4 @@ class ClusterError(IIRCError, RuntimeError):
 
 
 class TrainingError(IIRCError, RuntimeError):
-    """Training went wrong in a way that going on would hide."""
+    """Training failed in a way that continuing would hide."""

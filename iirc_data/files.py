@@ -1,4 +1,4 @@
-"""Writing files so that a final name only ever holds a complete file."""
+"""Writing files so that a final name always refers to a complete file."""
 
 import errno
 import hashlib
@@ -19,7 +19,7 @@ _CHUNK = 1 << 22
 _LONGEST_NAME = 255  # bytes, on every common file system
 _LONGEST_ENDING = 110
 _CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
-# what file systems answer that take a folder for something that is not open for writing
+# errors of file systems that treat a folder as a file that is not open for writing
 _CANNOT_SYNC_FOLDERS = _CANNOT_SYNC | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR}
 
 
@@ -27,11 +27,12 @@ _CANNOT_SYNC_FOLDERS = _CANNOT_SYNC | {errno.EBADF, errno.EACCES, errno.EPERM, e
 def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """Open a temporary neighbour of ``path``; on success fsync it and rename it into place.
 
-    On any exception the temporary file is removed and ``path`` is left as it was.
+    On any exception the temporary file is removed, and ``path`` is left unchanged.
 
     Args:
-        path: Final name; its folder is made if missing.
-        durable: Wait until file and name are on the disk, so that they outlive a power cut.
+        path: Final name; its folder is created if missing.
+        durable: Wait until the file and its name are on the disk, so that they survive a power
+            failure.
 
     Yields:
         The binary file to write to.
@@ -46,7 +47,7 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]
                 sync_file(file.fileno())
         temporary.replace(path)
     except BaseException:
-        with suppress(OSError):  # what went wrong before is what the user must know
+        with suppress(OSError):  # the user must see the first error
             temporary.unlink(missing_ok=True)
         raise
     if durable:
@@ -54,7 +55,7 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]
 
 
 def make_folder(folder: Path, *, durable: bool = True) -> None:
-    """Make a folder, and those that it is in, where they are missing.
+    """Create a folder and its parents, if missing.
 
     Args:
         folder: The folder.
@@ -68,28 +69,28 @@ def make_folder(folder: Path, *, durable: bool = True) -> None:
 
 
 def remove_partial_files(folder: Path) -> None:
-    """Remove what killed writers left in a folder and below; no writer may be at work there."""
+    """Remove the partial files of killed writers below a folder; no writer may be active there."""
     for path in folder.rglob(".*.partial"):
         path.unlink(missing_ok=True)
 
 
 def remove_partial_files_of(path: Path) -> None:
-    """Remove what killed writers of one file left; no writer of it may be at work."""
+    """Remove the partial files of killed writers of one file; no writer of it may be active."""
     stem = escape(hidden_neighbour(path, "").name)
     for partial in path.parent.glob(f"{stem}*.partial"):
         partial.unlink(missing_ok=True)
 
 
 def hidden_neighbour(path: Path, ending: str) -> Path:
-    """Return a name beside a file, for what belongs to it for a while.
+    """Return the path of a hidden file beside a file, for temporary data that belongs to it.
 
     Args:
         path: The file.
-        ending: What the name ends with, up to 110 bytes.
+        ending: End of the name, up to 110 bytes.
 
     Returns:
-        ``.NAME.ENDING``; where that could be longer than file systems allow, a digest of the name
-        stands for the name.
+        ``.NAME.ENDING``. If that could be longer than file systems allow, a digest replaces the
+        name.
     """
     name = path.name
     if len(os.fsencode(name)) + _LONGEST_ENDING + 2 > _LONGEST_NAME:
@@ -108,7 +109,10 @@ def file_sha256(path: Path, progress: Callable[[int], None] = lambda size: None)
 
     Args:
         path: The file.
-        progress: Told of the bytes that were read since it was last called.
+        progress: Called with the number of bytes read since the last call.
+
+    Raises:
+        OSError: The file cannot be read, or is not a regular file.
     """
     digest = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
@@ -120,9 +124,9 @@ def file_sha256(path: Path, progress: Callable[[int], None] = lambda size: None)
 
 
 def canonical_json(value: Any) -> bytes:
-    """Return the one JSON spelling of ``value`` that digests are taken of.
+    """Return the canonical JSON of a value, from which digests are computed.
 
-    Bytes of file names that are not UTF-8 stay as they are.
+    File names that are not valid UTF-8 keep their bytes.
     """
     text = json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
@@ -131,10 +135,10 @@ def canonical_json(value: Any) -> bytes:
 
 
 def sync_file(descriptor: int) -> None:
-    """Wait until an open file is on the disk, where its file system can say so.
+    """Wait until an open file is on the disk, if its file system supports that.
 
     Args:
-        descriptor: Descriptor of the file, open for writing: some systems sync no other.
+        descriptor: Descriptor of the file, open for writing; some systems require that.
 
     Raises:
         OSError: The disk is full or broken.
@@ -153,10 +157,10 @@ def sync_path(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder are on the disk, where its file system can say so.
+    """Wait until the names in a folder are on the disk, if its file system supports that.
 
-    Old CIFS, drvfs, and many FUSE file systems cannot sync folders: there, names reach the disk
-    when the file system decides.
+    Old CIFS, drvfs and many FUSE file systems cannot sync folders. There, the file system decides
+    when names reach the disk.
 
     Raises:
         OSError: The folder is missing, or the disk is full or broken.
@@ -175,7 +179,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until all files of a folder and below, and their names, are on the disk.
+    """Wait until all files below a folder, and their names, are on the disk.
 
     Raises:
         OSError: As for :func:`sync_file` and :func:`sync_folder`.
@@ -189,7 +193,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def _writer() -> str:
-    """Return what tells this writer from others of the same file: they may be on other hosts."""
+    """Return a name that no other writer of the same file has, on this host or another."""
     host = socket.gethostname()
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", host):
         host = hashlib.sha256(os.fsencode(host)).hexdigest()[:16]

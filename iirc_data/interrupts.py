@@ -1,4 +1,4 @@
-"""Ctrl-C, and the SIGTERM with which schedulers of clusters stop a job."""
+"""Ctrl-C, and SIGTERM, which cluster schedulers send to stop a job."""
 
 import signal
 import sys
@@ -11,11 +11,11 @@ from iirc_data.console import one_line, plain_console
 
 @contextmanager
 def interrupted_in_one_line(what_to_do: str | Callable[[], str]) -> Iterator[None]:
-    """End with one line and the usual exit status when interrupted; SIGTERM is as Ctrl-C.
+    """On Ctrl-C or SIGTERM, print one line and exit with the usual status.
 
     Args:
-        what_to_do: Said to the user, or what tells it when that is known; nothing is said where
-            it is empty, as where another process speaks.
+        what_to_do: Advice to print, or a function that returns the advice when it is needed. An
+            empty text prints nothing, for a process whose parent prints the advice.
     """
     earlier = signal.signal(signal.SIGTERM, _terminate)
     try:

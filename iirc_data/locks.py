@@ -31,22 +31,22 @@ def sole_user(folder: Path) -> Iterator[None]:
     The operating system releases the folder if the process dies. Where the file system has no
     flock, a file stands for the lock; the next command on the same host sees that its owner died.
 
-    The folder is made if missing, and removed again where it stays empty.
+    The folder is created if missing, and removed at the end if it is empty.
 
     Raises:
-        InUseError: Another process holds it.
-        OSError: It cannot be made.
+        InUseError: Another process holds the folder.
+        OSError: The folder cannot be created.
     """
     lock = _acquired(folder)
     path = folder / _LOCK
-    has_flock = not isinstance(lock, SoftFileLock)  # else the file is the lock, and filelock's own
+    has_flock = not isinstance(lock, SoftFileLock)  # otherwise filelock owns the lock file
     if has_flock:
-        with suppress(OSError):  # in filelock's form, only to say who holds the folder
+        with suppress(OSError):  # in filelock's format, only to report who holds the folder
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
     try:
         yield
     finally:
-        if has_flock:  # while it is held: a process that has the removed file open tries again
+        if has_flock:  # before the release: a process that has opened the removed file tries again
             path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
@@ -76,7 +76,7 @@ def sole_writer_of(path: Path) -> Iterator[None]:
         raise _in_use(path, lock_path, is_soft=not has_flock) from None
     try:
         yield
-        if has_flock:  # while it is held: a process that has the removed file open tries again
+        if has_flock:  # before the release: a process that has opened the removed file tries again
             lock_path.unlink(missing_ok=True)
     finally:
         lock.release()
@@ -91,17 +91,17 @@ def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     except (FileNotFoundError, FileExistsError):
         if attempts == 1:
             raise
-        return _acquired(folder, attempts - 1)  # its last user removed the folder just now
+        return _acquired(folder, attempts - 1)  # its last user has just removed the folder
     except Timeout:
         if attempts == 1 or (folder / _LOCK).exists():
             raise _in_use(folder, folder / _LOCK, is_soft=kind is SoftFileLock) from None
-        return _acquired(folder, attempts - 1)  # its last user released it just now
+        return _acquired(folder, attempts - 1)  # its last user has just released it
     return lock
 
 
 def _has_flock(folder: Path) -> bool:
-    # on a file of its own: filelock tries flock on the lock, and 3.32 removes the lock of another
-    # process when that fails
+    # on a temporary file: filelock would try flock on the lock file itself, and version 3.32
+    # removes the lock of another process if that fails
     if sys.platform == "win32":
         return True
     try:
@@ -127,6 +127,6 @@ def _holder(path: Path) -> str:
         text = path.read_text(errors="replace").strip()
     if match := re.match(r"(\d+)\n([^\n]+)", text):
         process, host = match.groups()
-        # filelock notes the namespace of the process numbers, where it is a container's
+        # in a container, filelock adds the namespace of the process id
         return f"process {process} on {host.partition('?pidns-')[0]}"
     return text if re.fullmatch(r"process \d+ on [^\n]+", text) else "another process"

@@ -1,4 +1,4 @@
-"""Addresses in messages: what signs a request or logs in is not shown."""
+"""Masking the signatures and logins of web addresses in messages."""
 
 import re
 

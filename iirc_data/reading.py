@@ -1,4 +1,4 @@
-"""Reading files that users name: regular files only, and text in any Unicode encoding."""
+"""Reading files that users name: only regular files, and text in any Unicode encoding."""
 
 import codecs
 import errno
@@ -9,7 +9,7 @@ import stat
 from iirc_data.definitions import PathLike
 
 LARGEST_TEXT = 1 << 26
-"""Bytes that a benchmark, a taxonomy, a list of classes or a file of settings may have."""
+"""Largest size in bytes of a benchmark, a taxonomy, a list of classes or a file of settings."""
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -18,7 +18,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# UTF-32 first: its little-endian mark begins with that of UTF-16
+# UTF-32 first: its little-endian mark starts with the mark of UTF-16
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -29,16 +29,16 @@ _BYTE_ORDER_MARKS = {
 
 
 def kind_of(mode: int) -> str | None:
-    """Return what an ``st_mode`` is instead of a regular file, such as ``"a named pipe"``."""
+    """Return what an ``st_mode`` denotes, such as ``"a named pipe"``; None for a regular file."""
     if stat.S_ISREG(mode):
         return None
-    return _KINDS.get(stat.S_IFMT(mode), "no plain file")
+    return _KINDS.get(stat.S_IFMT(mode), "a special file")
 
 
 def open_regular(path: PathLike) -> io.FileIO:
     """Open a regular file for reading, unbuffered.
 
-    A pipe would wait for a writer and a device may never end, so neither is opened.
+    Opening a pipe waits for a writer and reading a device may never end, so neither is opened.
 
     Args:
         path: The file; links are followed.
@@ -65,7 +65,7 @@ def read_text(path: PathLike) -> str:
     """Read a text file.
 
     Args:
-        path: UTF-8, or UTF-16 or UTF-32 with a byte order mark. No mark is returned.
+        path: UTF-8, or UTF-16 or UTF-32 with a byte order mark. The result has no mark.
 
     Raises:
         OSError: The file cannot be read, is not a regular file, or is larger than
@@ -79,13 +79,12 @@ def read_text(path: PathLike) -> str:
     marks = (mark for mark in _BYTE_ORDER_MARKS if data.startswith(mark))
     encoding = _BYTE_ORDER_MARKS.get(next(marks, b""), "utf-8")
     if encoding == "utf-8" and b"\0" in data:
-        raise UnicodeError("it is no text, or UTF-16 without a byte order mark: save it as UTF-8")
+        raise UnicodeError("not text, or UTF-16 without a byte order mark: save it as UTF-8")
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
         raise UnicodeError(
-            f"it is not {encoding.removesuffix('-sig').upper()} at byte {error.start:,}: save it "
-            "as UTF-8"
+            f"not {encoding.removesuffix('-sig').upper()} at byte {error.start:,}: save it as UTF-8"
         ) from None
 
 

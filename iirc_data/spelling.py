@@ -1,4 +1,4 @@
-"""Names that people take for one: they differ in case, in how accents are stored, or in blanks."""
+"""Names that look the same: they differ only in case, in stored accents, or in blanks."""
 
 import re
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _SEPARATORS = re.compile(r"[\s_-]+")
 
 
 def folded(name: str) -> str:
-    """Return what names share that a case-insensitive file system may take for one."""
+    """Return a key that is equal for names that a case-insensitive file system may confuse."""
     return normalize("NFC", normalize("NFC", name).casefold()).strip()
 
 
@@ -24,20 +24,20 @@ def spelt_twice(names: Iterable[str]) -> list[tuple[str, str]]:
 
 
 def in_quotes(name: str, other: str) -> str:
-    """Return a name in quotes; in ASCII where it would look like the other one."""
+    """Return a name in quotes, escaped to ASCII if it would look the same as the other name."""
     looks_alike = normalize("NFC", name) == normalize("NFC", other)
     return ascii(name) if looks_alike else repr(name)
 
 
 def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 5) -> str:
-    """List names that are missing, each with its nearest spelling among those that are known.
+    """List missing names, each with its other spelling among the known names, if there is one.
 
-    Spaces, hyphens and underscores count as equal here.
+    Spaces, hyphens and underscores count as equal.
 
     Args:
         names: The missing names.
-        known: Names to look for other spellings in.
-        most: Number of names that are listed.
+        known: The names to search for other spellings.
+        most: Largest number of names to list.
 
     Returns:
         For example ``"oak (there is 'Oak'), rose, …"``.

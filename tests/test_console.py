@@ -55,7 +55,7 @@ def test_every_command_prints_names_as_they_are(odd, tmp_path):
     assert output.count(ODD) >= 6
     assert "[dim]b" in output
     assert f"dataset {ODD}" in printed(data.app, "info", out)
-    assert f"{out}: 4 shards are as" in printed(data.app, "verify", out)
+    assert f"{out}: 4 shards match the manifest" in printed(data.app, "verify", out)
     copy = tmp_path / "[b]copy"
     assert f"{copy}: 4 shards" in printed(data.app, "publish", out, copy)
     assert f"{copy}: 4 shards" in printed(data.app, "pull", out, copy)

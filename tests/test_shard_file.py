@@ -77,7 +77,7 @@ def test_a_shard_that_is_lost_while_it_is_read_is_an_error_that_names_it(
         fail(monkeypatch)
     else:
         cut(shards, 0 if fault == "emptied" else 30_000)
-    problem = "cut while in use" if fault != "input/output error" else "Input/output error"
+    problem = "truncated while in use" if fault != "input/output error" else "Input/output error"
     with pytest.raises(ShardError, match=rf"cat-000000\.tar.*{problem}.*copy the shard again"):
         list(batches)
 
@@ -91,7 +91,7 @@ def test_verifying_a_shard_that_is_cut_meanwhile_reports_it(shards, monkeypatch)
 
     monkeypatch.setattr(module, "member_problems", members_then_cut)
     (problem,) = verify(shards).problems
-    assert "cut while in use" in problem
+    assert "truncated while in use" in problem
 
 
 @pytest.fixture(scope="module")

@@ -173,7 +173,8 @@ def test_shards_are_not_written_into_what_they_are_made_of(tmp_path, out, relati
     result = run(shard_folder, root, tmp_path / out, "--taxonomy", tmp_path / "t.json")
     assert result.exit_code == 1
     assert f" {relation} " in " ".join(result.stderr.split())
-    assert "which the dataset is read from: give a folder apart" in " ".join(result.stderr.split())
+    message = " ".join(result.stderr.split())
+    assert "which the dataset is read from: give a separate folder" in message
     with pytest.raises(ShardError, match="which the dataset is read from"):
         write_shards(ReencodedSource(open_folder(root)), tmp_path / out)
     (tmp_path / "t.json").unlink()
@@ -497,7 +498,7 @@ write_shards(source, Path(argv[2]), workers=2)
     [
         (["-c", NOTEBOOK], "mine", "is defined in a notebook or an interactive session"),
         (["-c", NOTEBOOK], "imported", ""),
-        (["-"], "imported", "cannot start from <stdin>, which is no file"),
+        (["-"], "imported", "cannot start from <stdin>, which is not a file"),
         (["program.py"], "imported", "call write_shards under if __name__ == '__main__'"),
     ],
 )

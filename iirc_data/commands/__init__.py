@@ -1,1 +1,1 @@
-"""The commands of the data half, mounted by the command ``iirc``."""
+"""The commands of the data half, which the command ``iirc`` mounts."""

@@ -1,4 +1,4 @@
-"""``iirc data``: look at, check, copy and compare sharded datasets."""
+"""``iirc data``: inspect, verify, copy and compare sharded datasets."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -33,19 +33,21 @@ from iirc_data.shards.verify import verify
 from iirc_data.splits import TEST_FOLDERS
 from iirc_data.task_view import TaskSequence
 
-app = typer.Typer(help="Look at, check, copy and compare sharded datasets.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make, inspect, verify, copy and compare sharded datasets.", no_args_is_help=True
+)
 
 SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 
-Address = Annotated[str, typer.Argument(help="Shard folder, or URL of one (https://, s3://, …).")]
+Address = Annotated[str, typer.Argument(help="Shard folder, or its URL (https://, s3://, …).")]
 Root = Annotated[Path, typer.Argument(help="Local shard folder.")]
-Workers = Annotated[int, typer.Option(min=1, help="Files that are worked on side by side.")]
+Workers = Annotated[int, typer.Option(min=1, help="Number of files to copy at the same time.")]
 Schedule = Annotated[int, typer.Option(min=0, help="Number of the benchmark's schedule.")]
 
 
 @app.command("info")
 def show_info(address: Address) -> None:
-    """Show what a dataset holds."""
+    """Show the splits, classes, sizes and digest of a dataset."""
     with errors_in_one_line():
         manifest = RemoteDataset.open(address).manifest
         table = Table("split", "classes", "samples", "shards", "size", box=None)
@@ -68,10 +70,11 @@ def show_info(address: Address) -> None:
 def verify_folder(
     root: Root,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads; by default a few more than processors.")
+        int | None,
+        typer.Option(min=1, help="Number of threads; by default a few more than processors."),
     ] = None,
 ) -> None:
-    """Check every digest and every row of the sample table of a local dataset."""
+    """Verify every digest and every row of the sample table of a local dataset."""
     with errors_in_one_line():
         with _progress_bar("verify") as progress:
             found = verify(root, workers=workers, progress=progress)
@@ -80,7 +83,7 @@ def verify_folder(
         if found.problems:
             raise ShardError(f"{root} has {len(found.problems)} problems: copy those files again")
         n_checked = len(found.manifest.shards) - len(found.absent)
-        typer.echo(one_line(f"{root}: {n_checked} shards are as the manifest says"))
+        typer.echo(one_line(f"{root}: {n_checked} shards match the manifest"))
         typer.echo(f"digest {found.manifest.digest}")
         _echo_absent(root, found.manifest)
 
@@ -91,7 +94,7 @@ def publish_dataset(
     address: Annotated[str, typer.Argument(help="Folder or URL to copy to (s3://, …).")],
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
-    """Copy a dataset to an address from which others can pull it; run again to go on."""
+    """Copy a dataset to an address from which others can pull it; run again to resume."""
     with errors_in_one_line():
         with _progress_bar("publish") as progress:
             manifest = publish(root, address, workers=workers, progress=progress)
@@ -105,15 +108,15 @@ def pull_dataset(
     address: Address,
     out: Annotated[Path, typer.Argument(help="Local folder to copy to.")],
     benchmark: Annotated[
-        str | None, typer.Option(help="Bring only the classes of this benchmark (name or file).")
+        str | None, typer.Option(help="Copy only the classes of this benchmark (name or file).")
     ] = None,
     schedule: Schedule = 0,
     tasks: Annotated[
-        str | None, typer.Option(help="Bring only what these tasks need, for example 0-3,5.")
+        str | None, typer.Option(help="Copy only what these tasks need, for example 0-3,5.")
     ] = None,
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
-    """Copy a dataset, or what some tasks need of it; run again to go on, or to add tasks."""
+    """Copy a dataset, or the part that some tasks need; run again to resume or to add tasks."""
     with errors_in_one_line():
         classes = _classes_to_pull(benchmark, schedule, tasks)
         with _progress_bar("pull") as progress:
@@ -130,11 +133,11 @@ def show_digests(
     benchmark: Annotated[str, typer.Option(help="Name or file of a benchmark.")],
     schedule: Schedule = 0,
 ) -> None:
-    """Print the digests by which two labs can tell that they train on the same samples.
+    """Print the digests that show whether two labs train on the same samples.
 
-    One for the dataset, and one for the samples and labels of each task of each split, with
-    incomplete information in training and in-task validation, complete information in
-    post-task validation and test.
+    One digest identifies the dataset; one per task and split identifies the samples and their
+    labels, with incomplete information for training and in-task validation, and complete
+    information for post-task validation and test.
     """
     with errors_in_one_line():
         store = ShardStore.open(address)
@@ -154,11 +157,11 @@ def parse_task_ids(text: str) -> list[int]:
     """Parse task numbers such as ``0-3,5``.
 
     Raises:
-        BenchmarkError: The text is something else.
+        BenchmarkError: The text is not a list of task numbers and ranges.
     """
     task_ids: list[int] = []
     for part in text.split(","):
-        # of few digits: what is a number of tasks, and not more memory than there is
+        # at most five digits, so that a mistyped range cannot exhaust memory
         match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if first > last:
@@ -170,7 +173,7 @@ def parse_task_ids(text: str) -> list[int]:
 def _classes_to_pull(benchmark: str | None, schedule: int, tasks: str | None) -> set[str] | None:
     if benchmark is None:
         if tasks is not None:
-            raise BenchmarkError("--tasks needs --benchmark, which says what the tasks are")
+            raise BenchmarkError("--tasks needs --benchmark, which defines the tasks")
         return None
     definition = load_benchmark(benchmark)
     scheduled = definition.tasks(schedule)
@@ -189,7 +192,7 @@ def _echo_absent(root: Path, manifest: Manifest) -> None:
     absent = [shard for shard in manifest.shards if not has_size(root / shard.path, shard.bytes)]
     if absent:
         typer.echo(
-            f"a part of the dataset: {len(absent)} of {len(manifest.shards)} shards "
+            f"partial copy: {len(absent)} of {len(manifest.shards)} shards "
             f"({_size(absent)}) are not here"
         )
 

@@ -1,4 +1,4 @@
-"""Addresses: where they lead, and reading the files there."""
+"""Addresses of datasets, local and remote, and reading the files there."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -21,22 +21,22 @@ WEB_PROTOCOLS = ("http", "https")
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
-_REFUSALS = frozenset(range(400, 500)) - {408, 429}  # those two ask for patience
+_REFUSALS = frozenset(range(400, 500)) - {408, 429}  # these two ask the client to try again
 
 T = TypeVar("T")
 
 
 class BrokenTransferError(ShardError):
-    """A transfer broke off; trying again may help."""
+    """A transfer was interrupted; trying again may help."""
 
 
 def is_remote(address: PathLike) -> bool:
-    """Tell whether an address is a URL that does not name a local path."""
+    """Return whether an address is a URL that does not denote a local path."""
     return local_path(address) is None
 
 
 def local_path(address: PathLike) -> Path | None:
-    """Return the local path that an address names, or None where it is remote."""
+    """Return the local path that an address denotes, or None if it is remote."""
     if isinstance(address, Path) or ("://" not in address and "::" not in address):
         return Path(address)
     if get_protocol(address) in LocalFileSystem.protocol:
@@ -48,17 +48,17 @@ def filesystem_at(address: str) -> tuple[Any, str]:
     """Return the fsspec filesystem of an address and the path in it.
 
     Raises:
-        ShardError: No filesystem is known or installed for this kind of address.
+        ShardError: fsspec does not know the protocol, or its package is not installed.
     """
     options: dict[str, Any] = {}
     try:
         if get_protocol(address) in WEB_PROTOCOLS:
             from aiohttp import ClientTimeout
 
-            # the default timeout, five minutes in all, would forbid large shards
+            # the default timeout, five minutes in total, is too short for large shards
             timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
-            options["encoded"] = "?" in address  # a signature holds for the very characters
+            options["encoded"] = "?" in address  # a signature covers the exact characters
         filesystem, path = url_to_fs(address, **options)
     except ImportError as error:
         raise ShardError(
@@ -67,7 +67,7 @@ def filesystem_at(address: str) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise ShardError(
-            f"{masked(address)} is no address that fsspec knows: {masked(str(error))}"
+            f"{masked(address)} is not an address that fsspec supports: {masked(str(error))}"
         ) from error
     return filesystem, path if _is_web(path) else path.rstrip("/")
 
@@ -75,7 +75,7 @@ def filesystem_at(address: str) -> tuple[Any, str]:
 def below(address: str, path: str) -> str:
     """Return the address of a file in the folder at an address.
 
-    The query of a web address, with which a request is signed, stays at the end.
+    The query of a web address, which may sign the request, stays at the end.
     """
     if not _is_web(address):
         return f"{address.rstrip('/')}/{path}"
@@ -88,12 +88,12 @@ def _is_web(address: str) -> bool:
 
 
 def _cause(error: Exception, address: str) -> Exception | None:
-    """Return the cause to chain, or None where its text shows what signs the address."""
+    """Return the cause to chain, or None if its text could reveal a signature or a login."""
     return error if masked(address) == address else None
 
 
 def read_whole(address: str, path: str, limit: int) -> bytes:
-    """Read a file of at most ``limit`` bytes; see :func:`stream`."""
+    """Return the content of a file of at most ``limit`` bytes; see :func:`stream`."""
     return with_attempts(address, lambda: b"".join(stream(address, path, limit)))
 
 
@@ -102,12 +102,12 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
 
     Args:
         address: URL or path of a folder.
-        path: The file's path in it.
-        limit: Bytes that the file may have.
+        path: The file's path in the folder.
+        limit: Largest size of the file in bytes.
 
     Raises:
-        BrokenTransferError: Reading broke off, or the server asks for patience.
-        ShardError: There is no such file, it may not be read, or it is longer.
+        BrokenTransferError: Reading was interrupted, or the server asks to try again later.
+        ShardError: The file does not exist, may not be read, or is larger than ``limit``.
     """
     where = masked(below(address, path))
     filesystem, root = filesystem_at(address)
@@ -144,7 +144,7 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
 
 
 def with_attempts(address: str, transfer: Callable[[], T]) -> T:
-    """Carry out a transfer from an address; where it breaks off from afar, try again twice."""
+    """Run a transfer; if it is interrupted and the address is remote, try again twice."""
     for attempt in range(1, _ATTEMPTS if is_remote(address) else 1):
         try:
             return transfer()

@@ -28,8 +28,8 @@ class WriteSettings:
     """How classes are written.
 
     Attributes:
-        max_shard_size: Size in bytes of image data after which a class goes on in a further tar.
-        check_decode: Decode every image fully, so that damaged ones are found.
+        max_shard_size: Bytes of image data after which a class continues in another tar.
+        check_decode: Decode every image fully, to find damaged images.
     """
 
     max_shard_size: int = DEFAULT_MAX_SHARD_SIZE
@@ -38,13 +38,13 @@ class WriteSettings:
 
 @dataclass(frozen=True)
 class ShardedClass:
-    """What writing one class gave: its shards, and its rows of the sample table.
+    """The result of writing one class: its shards and its rows of the sample table.
 
     Attributes:
         shards: The tars, in order.
         rows: int64 (N, 6): shard number within the class, offset, size, height, width, mode.
-        image_formats: Extensions that occur.
-        is_kept: Whether an earlier, interrupted run had written it.
+        image_formats: Extensions of the images.
+        is_kept: Whether an earlier, interrupted run wrote the class.
     """
 
     shards: list[Shard]
@@ -54,7 +54,7 @@ class ShardedClass:
 
     @property
     def bytes(self) -> int:
-        """Size of the tars."""
+        """Total size of the tars."""
         return sum(shard.bytes for shard in self.shards)
 
 
@@ -68,14 +68,15 @@ def write_class(
         out: Shard folder.
         split: Name of the split.
         class_name: Name of the leaf class.
-        settings: How.
+        settings: How to write.
 
     Returns:
         The shards and the class's rows of the sample table.
 
     Raises:
-        SourceError: The class has no image, an input file is no image, or two share a key.
-        ShardError: A tar cannot be written, for want of space for example.
+        SourceError: The class has no images, an input file is not an image, or two input files
+            share a key.
+        ShardError: A tar cannot be written, for example because the disk is full.
     """
     shards: list[Shard] = []
     rows: list[tuple[int, int, int, int, int, int]] = []
@@ -127,18 +128,18 @@ def write_class(
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn what the operating system says of writing a file into a :class:`ShardError`."""
+    """Turn an error of the operating system while a file is written into a ShardError."""
     try:
         yield
     except OSError as error:
         raise ShardError(
-            f"cannot write {path}: {error.strerror or error}; once that is mended, run the same "
+            f"cannot write {path}: {error.strerror or error}; fix that, then run the same "
             "command again: finished classes are kept"
         ) from error
 
 
 def escape_key(key: str) -> str:
-    """Escape dots in a key, for WebDataset splits a member's name at the first one."""
+    """Escape dots in a key, because WebDataset splits a member's name at the first dot."""
     return key.replace("%", "%25").replace(".", "%2E")
 
 

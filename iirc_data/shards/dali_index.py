@@ -1,4 +1,4 @@
-"""Index files for DALI's own ``fn.readers.webdataset``, which reads plain tars by them."""
+"""Index files, with which DALI's own ``fn.readers.webdataset`` reads plain tars."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ _VERSION = "v1.2"
 
 
 def write_dali_index(root: Path, manifest: Manifest) -> list[Path]:
-    """Write beside each shard ``x.tar`` the index ``x.idx``, as DALI's ``wds2idx`` would.
+    """Write an index ``x.idx`` beside each shard ``x.tar``, as DALI's ``wds2idx`` does.
 
     Args:
         root: Shard folder.
-        manifest: What it holds.
+        manifest: The folder's manifest.
 
     Returns:
         The index files, in the order of the manifest's shards.
@@ -34,7 +34,7 @@ def write_dali_index(root: Path, manifest: Manifest) -> list[Path]:
                 file.writelines(_line(member) for member in members)
         except OSError as error:
             raise ShardError(
-                f"cannot write {path}: {error.strerror or error}; once that is mended, run "
+                f"cannot write {path}: {error.strerror or error}; fix that, then run "
                 f"iirc data index {root}: the shards are finished"
             ) from error
         paths.append(path)
@@ -43,5 +43,5 @@ def write_dali_index(root: Path, manifest: Manifest) -> list[Path]:
 
 def _line(member: TarMember) -> bytes:
     extension = member.name.rpartition(".")[2]
-    name = "_".join(member.name.split())  # DALI splits at blanks; it needs the name for errors only
+    name = "_".join(member.name.split())  # DALI splits at blanks, and uses the name only in errors
     return f"{extension} {member.offset} {member.size} {name}\n".encode(errors="surrogateescape")

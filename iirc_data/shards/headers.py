@@ -1,4 +1,4 @@
-"""Comparing the sample table with what the images' own headers say."""
+"""Comparing the sample table with the headers of the images."""
 
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarInfo
@@ -10,12 +10,15 @@ from iirc_data.sources.images import ImageHeader, read_header
 
 
 def header_problems(path: Path, table: SampleTable, rows: slice) -> list[str]:
-    """Return where a shard's rows tell another height, width or mode than its images.
+    """Return the images whose height, width or mode differs from their rows.
 
     Args:
-        path: The tar; its members are known to be the rows.
+        path: The tar; its members must already match the rows in number, offset and size.
         table: The sample table.
         rows: The shard's rows.
+
+    Returns:
+        The first problem and the number of problems, in one text; empty if there is none.
 
     Raises:
         ShardError: The shard cannot be read.
@@ -25,18 +28,18 @@ def header_problems(path: Path, table: SampleTable, rows: slice) -> list[str]:
     values = zip(*(column[rows].tolist() for column in columns), strict=True)
     problems = []
     for row, (offset, size, height, width, mode) in enumerate(values, rows.start):
-        told = ImageHeader(height, width, IMAGE_MODES[mode])
+        recorded = ImageHeader(height, width, IMAGE_MODES[mode])
         try:
             found = read_header(shard.read(offset, size).data, f"member at {offset}")
         except SourceError as error:
-            problems.append(f"holds what is no image: {error}")
+            problems.append(f"contains a non-image member: {error}")
             continue
-        if found != told:
+        if found != recorded:
             block = shard.read(offset - BLOCKSIZE, BLOCKSIZE).tobytes()
             member = TarInfo.frombuf(block, "utf-8", "surrogateescape")
             problems.append(
-                f"holds {member.name!r} with {_text(found)}, but row {row} of the sample table "
-                f"says {_text(told)}"
+                f"contains {member.name!r} with {_text(found)}, but row {row} of the sample table "
+                f"says {_text(recorded)}"
             )
     more = f" ({len(problems)} such images)" if len(problems) > 1 else ""
     return [problem + more for problem in problems[:1]]

@@ -1,4 +1,4 @@
-"""The manifest: what a shard folder holds, with digests that name the data."""
+"""The manifest: the content of a shard folder, with digests that identify the data."""
 
 import hashlib
 from functools import cached_property
@@ -22,17 +22,17 @@ MANIFEST_NAME = "manifest.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 48)]
-"""A number that int64 still holds when those of a few thousand shards are added up."""
+"""A count; the sum over some thousands of shards still fits int64."""
 
 
 def _printable(name: str) -> str:
     if not name.isprintable():
-        raise ValueError(f"{name!r} holds control characters")
+        raise ValueError(f"{name!r} contains control characters")
     return name
 
 
 Name = Annotated[str, AfterValidator(_printable)]
-"""A name that does nothing but stand there when it is printed."""
+"""A name that is safe to print, because it has no control characters."""
 
 
 class Shard(BaseModel):
@@ -44,8 +44,8 @@ class Shard(BaseModel):
         samples: Number of images.
         bytes: Size of the tar.
         sha256: Digest of the tar.
-        pixels_sha256: Digest of the decoded images where they were encoded by this program, see
-            :mod:`iirc_data.shards.pixel_digest`; None where bytes were copied.
+        pixels_sha256: Digest of the decoded images if this program encoded them, see
+            :mod:`iirc_data.shards.pixel_digest`; None if their bytes were copied.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -62,9 +62,9 @@ class Shard(BaseModel):
     def _stays_inside(cls, path: str) -> str:
         is_plain = str(PurePosixPath(path)) == path  # no "//", no "./"
         if not is_plain or path.startswith(("/", ".")) or "/." in path or set(path) & set("\\:"):
-            raise ValueError(f"{path!r} leaves the shard folder, or is hidden in it")
+            raise ValueError(f"{path!r} leads out of the shard folder, or is hidden in it")
         if not path.endswith(".tar"):
-            raise ValueError(f"{path!r} is not named like a tar")
+            raise ValueError(f"{path!r} does not end in .tar")
         return path
 
 
@@ -74,13 +74,13 @@ class Manifest(BaseModel):
     Attributes:
         schema_version: Version of this format; 1.
         dataset: Name of the dataset; not part of the digest.
-        image_formats: Member extensions that occur, sorted.
+        image_formats: Extensions of the images, sorted.
         classes: Leaf classes, sorted; a sample table's ``class_id`` indexes this list.
         splits: For each split its shards, in the order of the sample table.
         table_sha256: Digest of the sample table's columns.
-        digest: Digest of all the above but the name. Two labs with the same digest have the
-            same data. Of images that were encoded by this program it holds the pixels, not the
-            bytes, for codecs differ between versions.
+        digest: Digest of all fields above except the name. Two labs with the same digest have
+            the same data. If this program encoded the images, the digest covers their pixels
+            instead of their bytes, because codecs differ between versions.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -102,7 +102,7 @@ class Manifest(BaseModel):
         """Return the sample ids of one split.
 
         Raises:
-            ShardError: There is no such split.
+            ShardError: The dataset has no such split.
         """
         first = 0
         for name, shards in self.splits.items():
@@ -115,7 +115,7 @@ class Manifest(BaseModel):
         )
 
     def compute_digest(self) -> str:
-        """Return the digest that names this data."""
+        """Return the digest that identifies this data."""
         content = self.model_dump(by_alias=True, exclude={"dataset", "digest"}, exclude_none=True)
         encoded = [
             shard
@@ -125,7 +125,7 @@ class Manifest(BaseModel):
         ]
         for shard in encoded:
             del shard["bytes"], shard["sha256"]
-        if encoded:  # the table tells sizes and offsets
+        if encoded:  # the table contains sizes and offsets
             del content["table_sha256"]
         return hashlib.sha256(canonical_json(content)).hexdigest()
 
@@ -139,13 +139,13 @@ def load_manifest(text: bytes | str, where: str) -> Manifest:
 
     Args:
         text: Content of a ``manifest.json``.
-        where: What to call it in an error.
+        where: Name of the file in error messages.
 
     Returns:
         The manifest.
 
     Raises:
-        ShardError: The text is no manifest, is of a newer schema, or its digest does not fit.
+        ShardError: The text is not a manifest, has a newer schema, or does not match its digest.
     """
     try:
         manifest = Manifest.model_validate_json(text)
@@ -159,5 +159,5 @@ def load_manifest(text: bytes | str, where: str) -> Manifest:
             ) from error
         raise ShardError(f"{where} is not a valid manifest: {field}: {first['msg']}") from error
     if manifest.digest != manifest.compute_digest():
-        raise ShardError(f"{where} was altered: its content does not fit its digest")
+        raise ShardError(f"{where} was altered: its content does not match its digest")
     return manifest

@@ -1,4 +1,4 @@
-"""Working on many files at once, with one count of bytes and a prompt end when one fails."""
+"""Working on many files in parallel, with one byte count and a prompt stop when one fails."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -9,9 +9,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BytesDone = Callable[[int], None]
-"""Called with the number of bytes that were handled since the last call."""
+"""Called with the number of bytes done since the last call."""
 TotalProgress = Callable[[int, int], None]
-"""Called with the bytes done so far and the bytes that there are to do."""
+"""Called with the number of bytes done so far and the total number of bytes."""
 
 
 def no_progress(done: int, total: int) -> None:
@@ -26,16 +26,16 @@ def for_each(
     total: int,
     progress: TotalProgress,
 ) -> list[Result]:
-    """Run a function on every item, on threads.
+    """Run a function on every item, in threads.
 
-    Where one raises, the others are stopped when they next report bytes.
+    If one call raises, the others stop when they next report bytes.
 
     Args:
-        work: Takes an item and a function to report bytes to.
-        items: What to work on.
+        work: Function of an item and of a function that reports bytes.
+        items: The items.
         workers: Number of threads; None for the executor's default.
-        total: Bytes of all items.
-        progress: Told of the bytes done, by one thread at a time.
+        total: Total number of bytes of all items.
+        progress: Called with the bytes done, by one thread at a time.
 
     Returns:
         The results, in the order of the items.

@@ -1,4 +1,4 @@
-"""The digest of decoded pixels: it names images whose encoding may differ between codecs."""
+"""The digest of decoded pixels; it identifies images whose encoding may differ by codec."""
 
 import hashlib
 from pathlib import Path
@@ -23,7 +23,7 @@ class PixelDigest:
 
         Args:
             member_name: Its name in the tar.
-            image: RGB.
+            image: The decoded image, RGB.
         """
         self._digest.update(canonical_json([member_name, image.width, image.height]))
         self._digest.update(image.tobytes())
@@ -37,7 +37,7 @@ def shard_pixels_sha256(path: Path) -> str:
     """Decode all images of a shard and return the digest of their pixels.
 
     Raises:
-        SourceError: The shard is damaged.
+        SourceError: The shard or an image is damaged.
     """
     digest = PixelDigest()
     members = list_members(path)
@@ -47,26 +47,26 @@ def shard_pixels_sha256(path: Path) -> str:
 
 
 def check_pixels(path: Path, shard: Shard) -> None:
-    """Check that a shard shows the images that its dataset's digest names.
+    """Check that a shard has the pixels that its dataset's digest covers.
 
-    Where images were encoded by this program, the digest that names a dataset holds their pixels,
-    not the bytes; so the bytes' digest alone would not tell that a manifest was exchanged too.
+    If this program encoded the images, the digest of the dataset covers their pixels, not their
+    bytes. The digest of the bytes alone would not reveal that the manifest was replaced too.
 
     Args:
-        path: Where the shard, or a copy of it, is.
-        shard: What the manifest says of it.
+        path: Path of the shard, or of a copy.
+        shard: The shard's entry in the manifest.
 
     Raises:
-        ShardError: The pixels are others, or cannot be decoded.
+        ShardError: The pixels differ, or an image cannot be decoded.
     """
     if shard.pixels_sha256 is None:
         return
     try:
         found = shard_pixels_sha256(path)
     except SourceError as error:
-        raise ShardError(f"holds what is no image: {error}") from error
+        raise ShardError(f"contains a non-image member: {error}") from error
     if found != shard.pixels_sha256:
         raise ShardError(
-            "does not show the pixels that the manifest gives a digest of: it was altered, or "
-            "this machine's decoder is not the usual one"
+            "does not match the pixel digest in the manifest: it was altered, or this machine's "
+            "decoder gives other pixels"
         )

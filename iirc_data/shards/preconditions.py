@@ -1,4 +1,4 @@
-"""What must hold of a source before anything of it is written."""
+"""Checks of a source before anything is written."""
 
 import os
 from pathlib import Path
@@ -9,10 +9,10 @@ from iirc_data.spelling import in_quotes, spelt_twice
 
 
 def check_before_writing(source: Source, out: Path) -> None:
-    """Check what does not take reading an image.
+    """Check everything that requires reading no image.
 
     Raises:
-        SourceError: See :func:`check_names`; or the source is not laid out as it should be.
+        SourceError: See :func:`check_names`; or the layout of the source is wrong.
         ShardError: See :func:`check_apart`.
     """
     check_apart(source, out)
@@ -20,15 +20,15 @@ def check_before_writing(source: Source, out: Path) -> None:
 
 
 def check_names(dataset: str, classes: dict[str, list[str]]) -> None:
-    """Check the names that a dataset, its splits and its classes have.
+    """Check the names of a dataset, its splits and its classes.
 
     Args:
         dataset: Name of the dataset.
-        classes: For each split the names of its classes.
+        classes: The class names of each split.
 
     Raises:
-        SourceError: A name cannot be part of a shard's path or stand in the manifest; or two
-            names, in one split or in two, differ only in case, form of accents or outer blanks.
+        SourceError: A name cannot be part of a shard's path or of the manifest; or two names, in
+            one split or in two, differ only in case, in stored accents or in outer blanks.
     """
     _check_printable(dataset, "the dataset")
     splits_of: dict[str, list[str]] = {}
@@ -51,7 +51,7 @@ def _check_spellings(dataset: str, kind: str, places: dict[str, list[str]]) -> N
     raise SourceError(
         f"{dataset}: the {kind} {in_quotes(first, second)}{_in(places[first])} and "
         f"{in_quotes(second, first)}{_in(places[second])} differ only in case, accents or "
-        f"blanks{more}: rename one, alike in every split if they are the same"
+        f"blanks{more}: rename one; spell a class alike in every split"
     )
 
 
@@ -74,13 +74,13 @@ def _in(splits: list[str]) -> str:
 
 
 def check_apart(source: Source, out: Path) -> None:
-    """Check that a shard folder and what a source reads from are not inside each other.
+    """Check that neither the shard folder nor an input of the source contains the other.
 
-    Shards would be taken for images, and files beside them for half-written shards. Links are
-    followed.
+    Otherwise shards would be read as images, and files beside them would look like half-written
+    shards. Links are followed.
 
     Raises:
-        ShardError: They are.
+        ShardError: One contains the other.
     """
     out_and_above = _with_folders_above(out)
     for path in inputs_of(source):
@@ -95,12 +95,12 @@ def check_apart(source: Source, out: Path) -> None:
             continue
         raise ShardError(
             f"the shard folder {out} {relation} {path}, which the dataset is read from: give a "
-            "folder apart from it"
+            "separate folder"
         )
 
 
 def _with_folders_above(path: Path) -> list[tuple[int, int] | Path]:
-    """Return a path and each folder that it lies in: device and inode, or what is not there yet."""
+    """Return device and inode of a path and its parents; for what does not exist, the path."""
     real = Path(os.path.realpath(path))
     found: list[tuple[int, int] | Path] = []
     for folder in (real, *real.parents):

@@ -1,4 +1,4 @@
-"""Datasets at an address: a file that is fetched gets its name once it is what was promised."""
+"""Datasets at an address; a fetched file gets its final name after its digest was checked."""
 
 import hashlib
 import io
@@ -33,12 +33,12 @@ _LARGEST_MANIFEST = 1 << 28
 
 @dataclass(frozen=True)
 class RemoteDataset:
-    """A finished dataset at any address that fsspec reads; local folders serve too.
+    """A finished dataset at any address that fsspec reads, or in a local folder.
 
     Attributes:
         address: URL or path of the shard folder.
-        manifest: What the dataset holds.
-        manifest_text: ``manifest.json``, byte for byte.
+        manifest: The dataset's manifest.
+        manifest_text: Content of ``manifest.json``, byte for byte.
     """
 
     address: str
@@ -50,7 +50,7 @@ class RemoteDataset:
         """Read the manifest at an address.
 
         Raises:
-            ShardError: The address cannot be read, or holds no finished dataset.
+            ShardError: The address cannot be read, or there is no finished dataset.
         """
         address = str(address)
         text = read_whole(address, MANIFEST_NAME, _LARGEST_MANIFEST)
@@ -60,7 +60,7 @@ class RemoteDataset:
         """Read the sample table; return it and its file's bytes.
 
         Raises:
-            ShardError: The table cannot be read or does not fit the manifest.
+            ShardError: The table cannot be read or does not match the manifest.
         """
         text = read_whole(self.address, TABLE_NAME, largest_table_file(self.manifest))
         return load_table(
@@ -75,19 +75,19 @@ class RemoteDataset:
         *,
         recheck: bool = False,
     ) -> None:
-        """Bring a shard into a folder, unless it is there.
+        """Copy a shard into a folder, unless it is already there.
 
-        Threads and processes may ask for the same shard: one fetches it, the others wait.
+        Threads and processes may request the same shard: one fetches it, the others wait.
 
         Args:
             shard: One of the manifest's shards.
-            folder: Shard folder to put it into.
-            progress: Told of the bytes that were fetched or checked.
-            recheck: Compare the digest of a file that is there; otherwise its size will do, for
-                files get their name after their digest was checked.
+            folder: Shard folder to copy to.
+            progress: Called with the number of bytes fetched or checked since the last call.
+            recheck: Compare the digest of a file that is already there. Otherwise its size
+                suffices, because files get their names after their digests were checked.
 
         Raises:
-            ShardError: The shard cannot be read or written, or is not what the manifest promises.
+            ShardError: The shard cannot be read or written, or does not match the manifest.
         """
         target = folder / shard.path
         if not recheck and has_size(target, shard.bytes):
@@ -110,10 +110,10 @@ class RemoteDataset:
                 file.write(text)
 
     def cached_table(self, folder: Path) -> SampleTable:
-        """Load the sample table from the folder that caches this dataset, fetched if need be.
+        """Load the sample table from the folder that caches this dataset; fetch it if missing.
 
         Raises:
-            ShardError: The table is not there and cannot be fetched or written.
+            ShardError: The table is missing and cannot be fetched or written.
         """
         try:
             return load_table(folder / TABLE_NAME, self.manifest, str(folder / TABLE_NAME))
@@ -123,8 +123,8 @@ class RemoteDataset:
                 self.save_description(folder, text)
             except ShardError as error:
                 raise ShardError(
-                    f"{error}; remote datasets are kept there: set {CACHE_VARIABLE} to a folder "
-                    "that can be written"
+                    f"{error}; remote datasets are cached there: set {CACHE_VARIABLE} to a "
+                    "writable folder"
                 ) from error
             return table
 
@@ -160,27 +160,27 @@ class RemoteDataset:
 
 
 def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
-    """Return the folder that a remote dataset's files are kept in.
+    """Return the folder that caches the files of a remote dataset.
 
     Args:
-        manifest_text: The dataset's ``manifest.json``; its digest names the folder.
-        cache: Folder of all such folders; by default the environment variable ``IIRC_CACHE``,
-            or ``~/.cache/iirc``.
+        manifest_text: The dataset's ``manifest.json``; its digest is the name of the folder.
+        cache: Parent of these folders; by default the value of the environment variable
+            ``IIRC_CACHE``, or ``~/.cache/iirc``.
 
     Raises:
-        ShardError: No cache is named, and there is no home folder.
+        ShardError: No cache is given, and there is no home folder.
     """
     try:
         base = cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc"
     except RuntimeError as error:
         raise ShardError(
-            f"there is no home folder to keep remote datasets in: set {CACHE_VARIABLE} to a folder"
+            f"there is no home folder to cache remote datasets in: set {CACHE_VARIABLE} to a folder"
         ) from error
     return Path(base) / hashlib.sha256(manifest_text).hexdigest()
 
 
 def has_size(path: Path, size: int) -> bool:
-    """Tell whether a path is a file of this size."""
+    """Return whether a path is a file of this size."""
     try:
         return path.is_file() and path.stat().st_size == size
     except OSError:
@@ -189,7 +189,7 @@ def has_size(path: Path, size: int) -> bool:
 
 @contextmanager
 def _writing_alone(target: Path) -> Iterator[None]:
-    """Hold a file, see :func:`sole_writer_of`, and remove what killed writers left of it.
+    """Hold a file, see :func:`sole_writer_of`, and remove partial files of killed writers.
 
     Raises:
         ShardError: The file cannot be held or written.

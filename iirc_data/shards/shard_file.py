@@ -1,7 +1,7 @@
 """Reading parts of a shard.
 
-Shards are not mapped into memory: if a mapped file is cut, or its disk fails, the operating system
-kills the process that looks at it.
+Shards are not mapped into memory: if a mapped file is truncated or its disk fails, the operating
+system kills the process that reads it.
 """
 
 import errno
@@ -18,17 +18,17 @@ from iirc_data.reading import open_regular
 
 
 class ShardFile:
-    """A shard that is open for reading, by any number of threads.
+    """An open shard, which any number of threads may read.
 
-    The file closes when nothing refers to this object: a thread may go on reading from a shard that
-    a cache has dropped, and never reads from another file that was given the same descriptor.
+    The file closes when this object is no longer referenced. So a thread may still read from a
+    shard that a cache has dropped, and never reads another file that got the same descriptor.
 
     Args:
         path: The shard.
-        size: Its bytes, as the manifest gives them; None where they were checked before.
+        size: Expected size in bytes, from the manifest; None if it was checked before.
 
     Raises:
-        ShardError: It cannot be opened or has another size.
+        ShardError: The shard cannot be opened, is not a regular file, or has another size.
         TooManyFilesError: The process cannot open another file.
     """
 
@@ -54,17 +54,17 @@ class ShardFile:
         """Return bytes of the shard, uint8 (size,), read-only.
 
         Raises:
-            ShardError: The shard ends before them, or cannot be read.
+            ShardError: The shard ends before these bytes, or cannot be read.
         """
         content = np.empty(size, np.uint8)
         done = 0
         try:
-            while done < size:  # once, for ordinary files
+            while done < size:  # one pass, for ordinary files
                 left = content[done:] if done else content
                 if not (n := self._read_into(left, offset + done)):
                     raise ShardError(
-                        f"shard {self._path} was cut while in use: byte {offset + done} is not "
-                        "there any more; copy the shard again"
+                        f"shard {self._path} was truncated while in use: byte {offset + done} is "
+                        "missing; copy the shard again"
                     )
                 done += n
         except OSError as error:
@@ -76,9 +76,9 @@ class ShardFile:
         return content
 
     def will_read(self, offset: int, size: int) -> None:
-        """Ask the operating system to bring bytes into memory, and do not wait for them."""
+        """Ask the operating system to read bytes ahead, without waiting for them."""
         if hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # a file system may know no such advice
+            with suppress(OSError):  # not every file system supports this
                 os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
 
     def _read_into(self, content: NDArray[np.uint8], offset: int) -> int:

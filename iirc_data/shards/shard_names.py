@@ -2,8 +2,8 @@
 
 import re
 
-# WebDataset expands braces, and takes the others for parts of an address or of a Windows path;
-# "=" only where it would read like an escape.
+# WebDataset expands braces, and reads the others as parts of an address or of a Windows path.
+# "=" is escaped only where it would look like an escape.
 _UNSAFE = re.compile(r"[{}?#;:\\]|^\.|=(?=[0-9A-F]{2})")
 
 
@@ -13,13 +13,13 @@ def shard_path(split: str, class_name: str, number: int) -> str:
     Args:
         split: Name of the split.
         class_name: Name of the leaf class.
-        number: Number of the shard among the class's.
+        number: Number of the shard within the class, from 0.
     """
     return f"{escaped(split)}/{escaped(class_name)}-{number:06d}.tar"
 
 
 def escaped(name: str) -> str:
-    """Escape what cannot stand in a shard's path: ``{`` becomes ``=7B``, for example.
+    """Escape the characters that a shard's path cannot contain: ``{`` becomes ``=7B``.
 
     Different names stay different. An escape needs no quoting in addresses and shells.
     """

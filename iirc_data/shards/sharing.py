@@ -1,4 +1,4 @@
-"""Copying datasets between addresses: shards first, table and manifest last."""
+"""Copying datasets between addresses: shards first, sample table and manifest last."""
 
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -24,7 +24,7 @@ from iirc_data.spelling import with_known_spelling
 DEFAULT_WORKERS = 8
 
 MARKER_NAME = "manifest.unfinished.json"
-"""At an address that is being published to: the manifest of the dataset that will be there."""
+"""Present during an upload: the manifest of the dataset that is being published."""
 
 
 def pull(
@@ -37,25 +37,25 @@ def pull(
 ) -> Manifest:
     """Copy a dataset, or some classes of it, into a local folder.
 
-    A copy of some classes has the whole manifest and sample table, so that its digest and the
-    sample ids are the dataset's; only shards are absent, and a later pull adds them. A pull that
-    was interrupted goes on where it was when it is called again: shards that are in place stay,
-    after their digest is checked.
+    A copy of some classes has the whole manifest and sample table, and therefore the digest and
+    the sample ids of the dataset; only shards are missing, and a later pull adds them. Calling
+    this function again resumes an interrupted pull: shards that are already there stay, after
+    their digests are checked.
 
     Args:
         address: URL or path of a shard folder.
-        out: Folder to copy to; may hold the same dataset, whole or in part.
-        classes: Leaf classes to bring; by default all.
-        workers: Number of files that are copied side by side.
-        progress: Told of the bytes that were copied or checked.
+        out: Folder to copy to; may contain the same dataset, whole or in part.
+        classes: Leaf classes to copy; by default all.
+        workers: Number of files to copy at the same time.
+        progress: Called with the bytes copied or checked so far, and their total number.
 
     Returns:
         The dataset's manifest.
 
     Raises:
-        ShardError: The address holds no finished dataset, or one that lacks some of the classes;
-            a file there is not what the manifest promises; ``out`` holds another dataset or
-            cannot be written.
+        ShardError: There is no finished dataset at the address, or it lacks some of the classes;
+            a file there does not match the manifest; ``out`` contains another dataset or cannot
+            be written.
     """
     out = Path(out)
     dataset = RemoteDataset.open(address)
@@ -90,23 +90,23 @@ def publish(
 ) -> Manifest:
     """Copy a dataset to an address from which others can pull it.
 
-    The manifest is written last, so a dataset that was published in part is none. Called again,
-    it goes on where it was: at a local address, files are kept once their digest is checked; at a
-    remote one, files of the right size are kept where a marker tells that a publication of the
-    same manifest put them there.
+    The manifest is written last, so a partial upload is not readable as a dataset. Calling this
+    function again resumes an interrupted upload. At a local address, files stay after their
+    digests are checked. At a remote address, files of the right size stay if a marker file records
+    that an upload of the same manifest put them there.
 
     Args:
-        root: A local shard folder, whole.
-        address: URL or path to copy to; anything that fsspec writes.
-        workers: Number of files that are copied side by side.
-        progress: Told of the bytes that were copied or found in place.
+        root: A complete local shard folder.
+        address: URL or path to copy to; any address that fsspec can write.
+        workers: Number of files to copy at the same time.
+        progress: Called with the bytes copied or found in place so far, and their total number.
 
     Returns:
         The dataset's manifest.
 
     Raises:
-        ShardError: ``root`` is no whole dataset or is damaged; the address cannot be written,
-            or holds another dataset, whole or in part.
+        ShardError: ``root`` is incomplete or damaged; the address cannot be written, or contains
+            another dataset, whole or in part.
     """
     folder = local_path(address)
     if folder is not None:
@@ -115,12 +115,12 @@ def publish(
 
 
 class _Publication:
-    """A dataset on its way to a remote address."""
+    """The upload of a dataset to a remote address."""
 
     def __init__(self, root: Path, address: str) -> None:
         if get_protocol(address) in WEB_PROTOCOLS:
             raise ShardError(
-                "a web server cannot be published to: publish to the folder that serves "
+                "cannot publish to a web server: publish to the folder that serves "
                 f"{masked(address)}"
             )
         self._root = root
@@ -129,9 +129,9 @@ class _Publication:
         self._filesystem, self._folder = filesystem_at(self._address)
 
     def run(self, workers: int, progress: TotalProgress) -> Manifest:
-        """Copy what is not there yet."""
+        """Copy the files that are not there yet."""
         manifest = self._source.manifest
-        _, table_text = self._source.read_table()  # raises where it is damaged
+        _, table_text = self._source.read_table()  # raises if the table is damaged
         sizes = self._sizes_in_place()
 
         def bring(shard: Shard, advance: BytesDone) -> None:
@@ -150,7 +150,7 @@ class _Publication:
         return manifest
 
     def _sizes_in_place(self) -> dict[str, int]:
-        """Return the sizes of the files that a publication of this manifest left there."""
+        """Return path and size of the files that an upload of this manifest has put there."""
         self._filesystem.invalidate_cache()
         for name in (MANIFEST_NAME, MARKER_NAME):
             text = self._read(name)
@@ -166,7 +166,7 @@ class _Publication:
         return {}
 
     def _is_half_written(self, text: bytes) -> bool:
-        """Tell whether this is what a killed publication of the same manifest leaves of it."""
+        """Return whether a text is the start of this manifest, from an interrupted upload."""
         whole = self._source.manifest_text
         return len(text) < len(whole) and whole.startswith(text)
 
@@ -182,10 +182,10 @@ class _Publication:
         target = f"{self._folder}/{name}"
         with self._explained(name):
             try:
-                # unlike piping bytes, this makes the folders that it needs, and no bucket
+                # unlike pipe_file, this creates missing folders, and no bucket
                 self._filesystem.put_file(str(self._root / path), target, callback=callback)
             except BaseException:
-                with suppress(Exception):  # object stores have nothing to remove
+                with suppress(Exception):  # in an object store there is nothing to remove
                     self._filesystem.rm_file(target)
                 raise
 
@@ -209,7 +209,7 @@ class _Publication:
 
 
 class _Advance(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Passes on the bytes that fsspec reports."""
+    """Forwards the byte counts that fsspec reports."""
 
     def __init__(self, advance: BytesDone) -> None:
         super().__init__()

@@ -24,7 +24,7 @@ except ImportError:  # Windows
     _MAX_OPEN_SHARDS = 128
 else:
     _limit = getrlimit(RLIMIT_NOFILE)[0]
-    # half of what the process may open, within reason
+    # half of the files that the process may open, at most 4096
     _MAX_OPEN_SHARDS = 4096 if _limit == RLIM_INFINITY else max(1, min(4096, _limit // 2))
 
 
@@ -32,11 +32,12 @@ class ShardStore:
     """A sharded dataset, opened for reading by any number of threads.
 
     Attributes:
-        root: The shard folder; of a remote dataset, the folder that caches it.
-        manifest: What it holds.
-        table: One row per sample.
-        looks: int8 (N,), what readers found out about each image: 1 where every decoder shows it
-            alike, -1 where they may differ, -2 where it is malformed too, 0 before anyone looked.
+        root: The shard folder; for a remote dataset, the folder that caches it.
+        manifest: The manifest.
+        table: The sample table, one row per sample.
+        looks: int8 (N,), the result of inspecting each image: 1 if all decoders give the same
+            pixels, -1 if they may differ, -2 if the image is also malformed, 0 if it has not been
+            inspected.
     """
 
     def __init__(
@@ -55,17 +56,17 @@ class ShardStore:
 
     @classmethod
     def open(cls, address: PathLike, *, cache: PathLike | None = None) -> Self:
-        """Open a dataset; reads the manifest and the sample table, no shard.
+        """Open a dataset. This reads the manifest and the sample table, but no shard.
 
         Args:
             address: A shard folder that ``iirc data shard`` or ``iirc data pull`` wrote, or the
-                URL of one (``https://…``, ``s3://…``, whatever fsspec reads). Of a URL the
-                shards are fetched when they are first read, and kept.
-            cache: Folder that remote datasets are kept in; by default the environment variable
-                ``IIRC_CACHE``, or ``~/.cache/iirc``.
+                URL of one (``https://…``, ``s3://…``, any URL that fsspec reads). Shards at a
+                URL are fetched when they are first read, and cached.
+            cache: Folder that caches remote datasets; by default the value of the environment
+                variable ``IIRC_CACHE``, or ``~/.cache/iirc``.
 
         Raises:
-            ShardError: There is no finished dataset, or manifest and table do not fit.
+            ShardError: There is no finished dataset, or the table does not match the manifest.
         """
         root = local_path(address)
         if root is None:
@@ -80,7 +81,7 @@ class ShardStore:
 
     @property
     def digest(self) -> str:
-        """Digest that names the data."""
+        """Digest that identifies the data."""
         return self.manifest.digest
 
     def read(self, sample_id: int) -> NDArray[np.uint8]:
@@ -93,17 +94,17 @@ class ShardStore:
             uint8 (bytes,), read-only.
 
         Raises:
-            ShardError: The shard is missing, not of the size that the manifest gives, cut since it
-                was opened, or on a disk that fails.
+            ShardError: The shard is missing, does not have the size in the manifest, was
+                truncated after it was opened, or is on a failing disk.
         """
         shard = self._open_shard(int(self.table.shard[sample_id]))
         return shard.read(int(self.table.offset[sample_id]), int(self.table.size[sample_id]))
 
     def will_read(self, sample_ids: NDArray[np.int64]) -> None:
-        """Ask the operating system to bring images into memory, and do not wait for them.
+        """Ask the operating system to read images ahead, without waiting for them.
 
-        Images that are announced before the first one is read come from the disk side by side.
-        Shards that cannot be opened are left to :meth:`read`.
+        The disk serves images that are announced before the first read in parallel. Shards that
+        cannot be opened are skipped; :meth:`read` raises the error.
 
         Args:
             sample_ids: int64 (N,), rows of the sample table.
@@ -115,11 +116,11 @@ class ShardStore:
                 self._open_shard(number).will_read(offset, size)
 
     def is_plain_rgb_or_gray(self, sample_id: int) -> bool:
-        """Tell whether an image is stored as RGB or gray of 8 bits."""
+        """Return whether an image is stored as 8-bit RGB or grayscale."""
         return IMAGE_MODES[self.table.mode[sample_id]] in ("RGB", "L")
 
     def name(self, sample_id: int) -> str:
-        """Return shard path and member name of a sample, for errors."""
+        """Return the shard path and member name of a sample, for error messages."""
         number = int(self.table.shard[sample_id])
         start = int(self.table.offset[sample_id])
         try:
@@ -130,7 +131,7 @@ class ShardStore:
         return f"{self.root / self.manifest.shards[number].path}:{member}"
 
     def close(self) -> None:
-        """Close the shards; reading opens them again."""
+        """Close all shards; reading opens them again."""
         self._shard.cache_clear()
 
     def __getstate__(self) -> dict[str, object]:
@@ -146,7 +147,7 @@ class ShardStore:
             try:
                 shard: ShardFile = shards(number)
                 return shard
-            except TooManyFilesError:  # the rest of the program needs more than we left
+            except TooManyFilesError:  # the rest of the program has too many files open
                 most_open = shards.cache_parameters()["maxsize"]
                 if most_open == 0:
                     raise
@@ -156,7 +157,7 @@ class ShardStore:
 def _cached(
     root: Path, manifest: Manifest, remote: RemoteDataset | None, most_open: int | None = None
 ) -> Any:
-    """Return a function that opens a shard by its number, and keeps those used last open."""
+    """Return a function that opens a shard by number and keeps the last used shards open."""
     most_open = _MAX_OPEN_SHARDS if most_open is None else most_open
     return lru_cache(most_open)(partial(_open_shard, root, manifest, remote))
 
@@ -173,8 +174,8 @@ def _open_shard(
     except ShardError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise ShardError(
-                f"shard {path} is not here: if {root} is a copy of part of a dataset, "
-                f"bring the shard with: iirc data pull ADDRESS {root}"
+                f"shard {path} is missing: if {root} is a partial copy of a dataset, fetch the "
+                f"shard with: iirc data pull ADDRESS {root}"
             ) from error
         raise
 
@@ -183,7 +184,7 @@ def read_manifest(root: Path) -> Manifest:
     """Read the manifest of a shard folder.
 
     Raises:
-        ShardError: The folder is no finished dataset.
+        ShardError: The folder is not a finished dataset.
     """
     try:
         text = read_regular(root / MANIFEST_NAME)

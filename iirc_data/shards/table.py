@@ -31,9 +31,9 @@ IMAGE_MODES = (
     *("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "I", "I;16", "I;16B", "F", "PA"),
     "RGB;16B",
 )
-"""Pillow's names of the stored images' pixel formats; the table's ``mode`` indexes this tuple.
+"""Pillow's names for the pixel formats of stored images; the table's ``mode`` is an index here.
 
-``RGB;16B`` and ``I;16B`` are RGB and gray of 16 bits a channel: see
+``RGB;16B`` and ``I;16B`` are RGB and grayscale with 16 bits per channel, see
 :mod:`iirc_data.sources.images`.
 """
 
@@ -67,10 +67,10 @@ class SampleTable:
 
     @classmethod
     def from_columns(cls, columns: dict[str, Any]) -> Self:
-        """Make a table of columns, cast to the table's dtypes.
+        """Make a table from columns, which are cast to the dtypes of the table.
 
         Raises:
-            ShardError: Columns are missing, of unequal length, not one-dimensional, or do not
+            ShardError: Columns are missing, differ in length, are not one-dimensional, or do not
                 fit the dtypes.
         """
         arrays: dict[str, NDArray[Any]] = {}
@@ -110,7 +110,7 @@ class SampleTable:
 
         Args:
             file: Path or binary file of the ``.npz``.
-            where: What to call it in an error.
+            where: Name of the file in error messages.
 
         Raises:
             ShardError: The file is missing, damaged, or not a sample table.
@@ -132,27 +132,27 @@ class SampleTable:
 
 
 def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
-    """Read a dataset's sample table and check that it is the one that the manifest names.
+    """Read a dataset's sample table and check that it matches the manifest.
 
     Args:
         file: Path or binary file of the ``.npz``.
         manifest: The dataset's manifest.
-        where: What to call the table in an error.
+        where: Name of the table in error messages.
 
     Raises:
-        ShardError: The table is missing, damaged, of another dataset, or points outside the
-            shards.
+        ShardError: The table is missing, damaged, from another dataset, or refers to bytes
+            outside the shards.
     """
     table = SampleTable.load(file, where)
     if table.digest() != manifest.table_sha256:
-        raise ShardError(f"{where} does not fit its manifest: copy it again")
+        raise ShardError(f"{where} does not match its manifest: copy it again")
     if problems := table_problems(table, manifest):
         raise ShardError(f"{where} contradicts its manifest: {problems[0]}")
     return table
 
 
 def _check_uncompressed(archive: ZipFile) -> None:
-    """Refuse what a few bytes could blow up; tables are written uncompressed.
+    """Refuse compressed columns, which could expand without limit; tables are written uncompressed.
 
     Raises:
         ValueError: A column is compressed.
@@ -163,26 +163,26 @@ def _check_uncompressed(archive: ZipFile) -> None:
 
 
 def largest_table_file(manifest: Manifest) -> int:
-    """Return a bound on the bytes of a dataset's ``index.npz``."""
+    """Return an upper bound on the size in bytes of a dataset's ``index.npz``."""
     row = sum(np.dtype(dtype).itemsize for dtype in COLUMN_DTYPES.values())
     return row * sum(shard.samples for shard in manifest.shards) + (1 << 16)
 
 
 def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
-    """Return what in a table contradicts its manifest.
+    """Return the contradictions between a table and its manifest.
 
-    Where nothing does, every row is a stretch of its shard, of its shard's class, and the rows
-    of a shard follow each other.
+    If there are none, every row lies within its shard and has the class of its shard, and the
+    rows of a shard are consecutive.
     """
     shards = manifest.shards
     n_samples = sum(shard.samples for shard in shards)
     if len(table) != n_samples:
-        return [f"it has {len(table)} rows, the manifest promises {n_samples} samples"]
+        return [f"it has {len(table)} rows, the manifest has {n_samples} samples"]
     samples = np.array([shard.samples for shard in shards], np.int64)
     expected = np.repeat(np.arange(len(shards)), samples)
     if not np.array_equal(table.shard, expected):
         row = int(np.flatnonzero(table.shard != expected)[0])
-        return [f"row {row} is of shard {table.shard[row]}, the manifest promises {expected[row]}"]
+        return [f"row {row} is in shard {table.shard[row]}, by the manifest in {expected[row]}"]
     class_ids = {name: class_id for class_id, name in enumerate(manifest.classes)}
     shard_class = np.array([class_ids.get(shard.class_name, -1) for shard in shards], np.int64)
     shard_bytes = np.array([shard.bytes for shard in shards], np.int64)

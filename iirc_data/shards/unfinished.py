@@ -1,4 +1,4 @@
-"""The state of an unfinished shard folder: who writes it, and which classes are done."""
+"""The state of an unfinished shard folder: its writer, and the classes that are done."""
 
 import shutil
 from collections.abc import Collection, Iterator
@@ -20,7 +20,7 @@ _RECEIPTS = ".receipts"
 
 
 class _Receipt(BaseModel):
-    """A finished class, until the manifest says so."""
+    """Records that a class is finished, until there is a manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -32,10 +32,10 @@ class _Receipt(BaseModel):
 
 @contextmanager
 def sole_writer(out: Path) -> Iterator[None]:
-    """Hold a shard folder for this process alone; the system lets go of it where one is killed.
+    """Hold a shard folder for this process alone, see :func:`~iirc_data.locks.sole_user`.
 
     Raises:
-        ShardError: Another process holds it, or it cannot be made.
+        ShardError: Another process holds the folder, or it cannot be created.
     """
     with ExitStack() as stack:
         try:
@@ -47,18 +47,18 @@ def sole_writer(out: Path) -> Iterator[None]:
 
 
 def begin(out: Path) -> None:
-    """Mark a folder as being written, or clear what a killed run left half-written in it.
+    """Mark a folder as unfinished, or remove the partial files of an earlier, killed run.
 
     Raises:
-        ShardError: The folder holds tars that no unfinished run left.
+        ShardError: The folder contains tars that are not from an unfinished run.
     """
     if (out / _RECEIPTS).is_dir():
         remove_partial_files(out)
         return
     if strange := next(out.rglob("*.tar"), None):
         raise ShardError(
-            f"{out} holds {strange.relative_to(out)}, which no unfinished run of this command "
-            "left: give an empty folder"
+            f"{out} contains {strange.relative_to(out)}, which is not from an unfinished run of "
+            "this command: give an empty folder"
         )
     with writing(out / _RECEIPTS):
         (out / _RECEIPTS).mkdir()
@@ -66,7 +66,7 @@ def begin(out: Path) -> None:
 
 @contextmanager
 def clearing_partial_files(out: Path) -> Iterator[None]:
-    """Clear what killed writers left half-written, whatever ends the block."""
+    """Remove the partial files of killed writers at the end of the block, however it ends."""
     try:
         yield
     finally:
@@ -74,7 +74,7 @@ def clearing_partial_files(out: Path) -> Iterator[None]:
 
 
 def remove_strays(out: Path, shards: Collection[Shard]) -> None:
-    """Remove the tars of earlier tries that are not among the dataset's shards."""
+    """Remove the tars of earlier runs that are not shards of the dataset."""
     paths = {out / shard.path for shard in shards}
     for path in out.glob("*/*.tar"):
         if path not in paths:
@@ -89,7 +89,7 @@ def forget(out: Path) -> None:
 def save_receipt(
     out: Path, split: str, class_name: str, fingerprint: str, result: ShardedClass
 ) -> None:
-    """Note that a class is finished.
+    """Record that a class is finished.
 
     Raises:
         ShardError: The receipt cannot be written.
@@ -109,8 +109,8 @@ def load_receipt(out: Path, split: str, class_name: str, fingerprint: str) -> Sh
     """Return a class that an earlier run finished.
 
     Returns:
-        The class, or None where it was not finished, is not what would be written now, or its
-        tars are not as they were.
+        The class, or None if it was not finished, if its input or settings have changed, or if
+        its tars are not intact.
     """
     try:
         text = read_regular(_receipt_path(out, split, class_name))

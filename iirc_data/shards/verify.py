@@ -36,8 +36,8 @@ class Verification:
 
     Attributes:
         manifest: The folder's manifest.
-        absent: Paths of shards that are not there, as in a copy of part of a dataset.
-        problems: What is wrong, each with the file's name.
+        absent: Paths of missing shards, as in a partial copy of a dataset.
+        problems: The problems, each with the name of the file.
     """
 
     manifest: Manifest
@@ -53,18 +53,18 @@ def verify(
 ) -> Verification:
     """Check a shard folder.
 
-    Of each shard the size, the SHA-256, that of its pixels where the manifest gives one, and that
-    its members are exactly the samples of the table: regular files, of the size, at the place and
-    in the order of their rows, named like images, each key once; images of the height, width and
-    mode that their rows say.
+    For each shard this checks its size, its SHA-256 and, if the manifest has one, the digest of
+    its pixels. It also checks that the members of the shard are exactly the samples in the table:
+    regular files with the offset, size and order of their rows, image names, unique keys, and
+    images with the height, width and mode of their rows.
 
     Args:
         root: The shard folder.
         workers: Number of threads; by default a few more than processors.
-        progress: Told of the bytes that were read.
+        progress: Called with the bytes read so far, and their total number.
 
     Returns:
-        All problems found.
+        The manifest, the missing shards, and all problems found.
 
     Raises:
         ShardError: The folder has no valid manifest.
@@ -114,7 +114,7 @@ def _shard_problems(
             advance(shard.bytes)
             return [f"has {size} bytes, the manifest says {shard.bytes}"]
         if file_sha256(path, advance) != shard.sha256:
-            return ["does not have the digest that the manifest gives: damaged or exchanged"]
+            return ["does not match its digest in the manifest: damaged or replaced"]
         check_pixels(path, shard)
         if table is None:
             return []
@@ -132,13 +132,13 @@ def member_problems(
     size: NDArray[np.int64],
     image_formats: Sequence[str],
 ) -> list[str]:
-    """Return how a tar's members differ from its rows of the sample table.
+    """Return the differences between a tar's members and its rows of the sample table.
 
     Args:
         path: The tar.
-        offset: int64 (N,), where the rows' images start; inside the tar, multiples of 512.
-        size: int64 (N,), bytes of the images; inside the tar.
-        image_formats: Extensions that members may have.
+        offset: int64 (N,), offsets of the images in bytes; within the tar, multiples of 512.
+        size: int64 (N,), sizes of the images in bytes; within the tar.
+        image_formats: The extensions that members may have.
     """
     names = _names_of_back_to_back_members(path, offset, size)
     if names is None:
@@ -151,17 +151,17 @@ def member_problems(
     is_plain = (np.strings.count(names, b".") == 1) & (np.strings.count(names, b"/") == 0)
     keys, counts = np.unique(np.strings.partition(names, b".")[0], return_counts=True)
     return [
-        f"holds member {_text(name)!r}, expected <key>.<{'|'.join(image_formats)}>"
+        f"contains member {_text(name)!r}, expected <key>.<{'|'.join(image_formats)}>"
         for name in names[~(is_image & is_plain)][:1]
-    ] + [f"holds the key {_text(key)!r} more than once" for key in keys[counts > 1][:1]]
+    ] + [f"contains the key {_text(key)!r} more than once" for key in keys[counts > 1][:1]]
 
 
 def _names_of_back_to_back_members(
     path: Path, offset: NDArray[np.int64], size: NDArray[np.int64]
 ) -> Names | None:
-    """Return the members' names where the tar is header, image, header, image, …, zeros.
+    """Return the members' names if the tar is a plain sequence of header, image, …, zeros.
 
-    None where it is anything else, such as a tar with extended headers for long names.
+    Return None for any other tar, such as one with extended headers for long names.
     """
     shard = ShardFile(path)
     if shard.size % tarfile.BLOCKSIZE:
@@ -181,24 +181,26 @@ def _names_of_back_to_back_members(
         (headers.sum(axis=1) == checksum)
         & (_octal(headers[:, 124:135]) == size)
         & (headers[:, 156] == ord(tarfile.REGTYPE))
-        & (headers[:, 345] == 0)  # the name has no first part in the prefix field
-        & ~((names[:, :-1] == 0) & (names[:, 1:] != 0)).any(axis=1)  # nothing behind its end
+        & (headers[:, 345] == 0)  # the prefix field for long names is empty
+        & ~((names[:, :-1] == 0) & (names[:, 1:] != 0)).any(
+            axis=1
+        )  # nothing after the end of the name
     )
     return names.view("S100").ravel() if well_formed.all() else None
 
 
 def _octal(digits: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Read octal numbers, uint8 (N, digits); -1 where one is not plain digits."""
+    """Parse octal numbers, uint8 (N, digits); -1 for anything but plain digits."""
     values = digits.astype(np.int64) - ord("0")
     powers = 8 ** np.arange(digits.shape[1] - 1, -1, -1, dtype=np.int64)
     return np.where(((values >= 0) & (values < 8)).all(axis=1), values @ powers, -1)
 
 
 def _names_by_walking(path: Path, offset: NDArray[np.int64], size: NDArray[np.int64]) -> Names:
-    """Return the members' names, read one by one.
+    """Return the members' names by reading the headers one by one.
 
     Raises:
-        ValueError: The members are not the rows.
+        ValueError: The members do not match the rows.
         tarfile.TarError: The tar is damaged.
     """
     names = []
@@ -206,9 +208,9 @@ def _names_by_walking(path: Path, offset: NDArray[np.int64], size: NDArray[np.in
     with tarfile.open(path, "r:") as archive:
         for row, member in zip_longest(rows, archive):
             if member is None:
-                raise ValueError(f"no member lies at {row[0]}, where a row says so")
+                raise ValueError(f"there is no member at byte {row[0]}, where a row has one")
             if not member.isreg() or row != (member.offset_data, member.size):
-                raise ValueError(f"member {member.name!r} is not what the row for it says")
+                raise ValueError(f"member {member.name!r} does not match its row")
             names.append(member.name.encode(errors="surrogateescape"))
         end = archive.offset
     if _has_data_after(ShardFile(path), end):
@@ -217,7 +219,7 @@ def _names_by_walking(path: Path, offset: NDArray[np.int64], size: NDArray[np.in
 
 
 def _has_data_after(shard: ShardFile, end: int) -> bool:
-    """Tell whether anything but zeros follows."""
+    """Return whether any byte after a position is not zero."""
     starts = range(end, shard.size, _READ_AT_ONCE)
     return any(shard.read(start, min(_READ_AT_ONCE, shard.size - start)).any() for start in starts)
 

@@ -1,4 +1,4 @@
-"""Worker processes that never outlive the one that started them."""
+"""Worker processes, which never outlive the process that started them."""
 
 import pickle
 import signal
@@ -24,7 +24,7 @@ _REMEDY = "define it in a module of its own and import it from there, or use wor
 
 @contextmanager
 def process_pool(workers: int) -> Iterator[Executor]:
-    """Start worker processes; they end at once where the block is left by an exception.
+    """Start worker processes; if the block raises, they end at once.
 
     Args:
         workers: Number of processes.
@@ -32,8 +32,8 @@ def process_pool(workers: int) -> Iterator[Executor]:
     Raises:
         ShardError: A worker was killed from outside, or none could start.
     """
-    context = get_context("spawn")  # a forked child may inherit another thread's held lock
-    # what the lifeline's end says, it says to workers of a killed parent too
+    context = get_context("spawn")  # a forked child could inherit a lock that another thread holds
+    # if the parent is killed, the lifeline closes too and its workers end
     lifeline, held = context.Pipe(duplex=False)
     started = context.Event()
     executor = ProcessPoolExecutor(workers, context, _begin_work, (lifeline, started))
@@ -42,11 +42,12 @@ def process_pool(workers: int) -> Iterator[Executor]:
     except BrokenProcessPool as error:
         if not started.is_set():
             raise ShardError(
-                "worker processes ended while they started, and printed why; in a script, call "
-                "write_shards under if __name__ == '__main__':, for each worker imports the script"
+                "worker processes ended during their start and printed the reason; in a script, "
+                "call write_shards under if __name__ == '__main__':, because each worker imports "
+                "the script"
             ) from error
         raise ShardError(
-            "a worker process was killed, perhaps for want of memory: run the same command again "
+            "a worker process was killed, perhaps for lack of memory: run the same command again "
             "with fewer workers; finished classes are kept"
         ) from error
     except BaseException:
@@ -59,14 +60,14 @@ def process_pool(workers: int) -> Iterator[Executor]:
 
 
 def for_worker_processes(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
-    """Return a function that worker processes can carry out, or say why there is none.
+    """Return a version of a function that can be sent to worker processes.
 
     Args:
-        work: A function and what it needs, a source for example.
+        work: The function, with the objects that it needs, such as a source.
 
     Raises:
-        ShardError: It cannot be pickled, or other processes cannot import what it is made of:
-            the classes of a notebook, for example. In a worker: it cannot be unpickled.
+        ShardError: The function cannot be pickled, or other processes cannot import its classes,
+            for example those of a notebook. In a worker: it cannot be unpickled.
     """
     try:
         data = pickle.dumps(work)
@@ -83,8 +84,8 @@ def for_worker_processes(work: Callable[[Item], Result]) -> Callable[[Item], Res
         )
     if file and not Path(file).exists():  # "<stdin>"
         raise ShardError(
-            f"worker processes cannot start from {file}, which is no file: save the program as a "
-            "file, or use workers=1"
+            f"worker processes cannot start from {file}, which is not a file: save the program "
+            "as a file, or use workers=1"
         )
     return partial(_call_pickled, data)
 
@@ -93,7 +94,7 @@ def _call_pickled(data: bytes, item: Any) -> Any:
     return _unpickle(data)(item)
 
 
-@lru_cache(maxsize=1)  # every job of a worker has the same
+@lru_cache(maxsize=1)  # all jobs of a worker have the same
 def _unpickle(data: bytes) -> Callable[[Any], Any]:
     try:
         work: Callable[[Any], Any] = pickle.loads(data)
@@ -107,5 +108,5 @@ def _unpickle(data: bytes) -> Callable[[Any], Any]:
 
 def _begin_work(lifeline: Connection, started: Any) -> None:
     started.set()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process: the first decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     exit_after(lifeline.recv)

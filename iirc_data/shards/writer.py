@@ -1,4 +1,4 @@
-"""Writing shards: one class per tar, reproducible, finished files only under final names."""
+"""Writing shards: reproducible tars of one class; only finished files have final names."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, as_completed
@@ -41,7 +41,7 @@ class Job(NamedTuple):
 
 
 Progress = Callable[[Job, ShardedClass], None]
-"""Called with each class once it is finished."""
+"""Called with each finished class."""
 
 
 def write_shards(
@@ -56,30 +56,31 @@ def write_shards(
 ) -> Manifest:
     """Write a dataset as per-class tar shards with sample table and manifest.
 
-    The manifest is written last: a folder without one is no dataset. A run that was interrupted
-    or killed is gone on with by the same call; classes that it finished are kept where the
-    digests of their tars fit. The same input gives the same files, whatever ``workers`` and
+    The manifest is written last: a folder without a manifest is not a dataset. Calling this
+    function again resumes an interrupted or killed run; classes that it finished are kept if the
+    digests of their tars match. The same input gives the same files for any ``workers`` and
     ``executor``.
 
     Args:
         source: The raw dataset.
-        out: Shard folder; must not hold a finished dataset yet.
-        workers: Number of processes that write classes side by side.
-        executor: Where to run the classes' jobs instead, a ``dask.distributed`` cluster for
-            example; it must see the same files. It is left running.
-        max_shard_size: Size in bytes of image data after which a class goes on in a further tar.
-        check_decode: Decode every image fully, so that damaged ones are found.
-        progress: Told of every finished class.
+        out: Shard folder; must not contain a finished dataset.
+        workers: Number of processes; each writes one class at a time.
+        executor: Executor that writes the classes instead, for example of a ``dask.distributed``
+            cluster; it must see the same files. It is not shut down.
+        max_shard_size: Bytes of image data after which a class continues in another tar.
+        check_decode: Decode every image fully, to find damaged images.
+        progress: Called with every finished class.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        SourceError: An input file is no image, or two share a key; the file is named. Or two
-            classes' names differ only in case, accents or outer blanks.
-        ShardError: ``out`` holds a dataset already, is being written by another process, cannot
-            be written, or overlaps with what the source reads; or worker processes cannot import
-            the source's class.
+        SourceError: An input file is not an image, or two input files share a key; the message
+            names the files. Or the names of two classes differ only in case, accents or outer
+            blanks.
+        ShardError: ``out`` contains a dataset, is being written by another process, cannot be
+            written, or overlaps with the source's inputs; or worker processes cannot import the
+            source's class.
     """
     if workers < 1:
         raise ShardError(f"workers must be at least 1, got {workers}")
@@ -122,11 +123,11 @@ def write_shards(
 
 
 def shard_class(source: Source, out: Path, settings: WriteSettings, job: Job) -> ShardedClass:
-    """Write one class, unless an earlier run did.
+    """Write one class, unless an earlier run has finished it.
 
     Raises:
         SourceError: See :func:`~iirc_data.shards.class_writer.write_class`.
-        ShardError: Likewise.
+        ShardError: See :func:`~iirc_data.shards.class_writer.write_class`.
     """
     fingerprint = f"{source.fingerprint(*job)} {settings}"
     kept = load_receipt(out, *job, fingerprint)

@@ -93,7 +93,7 @@ class Run:
     def finished(self) -> bool:
         """Whether the run was trained to its end.
 
-        Its record states it. A folder that holds results only counts as finished if all tasks of the
+        Its record states it. A folder with results only counts as finished if all tasks of the
         schedule are evaluated, or if the schedule is not available.
         """
         if (self.path / RECORD_NAME).exists():
