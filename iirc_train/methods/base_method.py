@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,11 @@ class BaseMethod(nn.Module, ABC):
             type of its parameters. Losses are computed in float32.
     """
 
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    """Class of the method's settings; a method with settings of its own names a subclass."""
+
+    config: MethodConfig
+
     replay_in_batches: bool = True
     """Whether replayed samples are mixed into the method's training batches."""
 
@@ -70,7 +75,7 @@ class BaseMethod(nn.Module, ABC):
         super().__init__()
         self.n_cla_per_tsk = [int(n) for n in n_cla_per_tsk]
         self.class_names_to_idx = dict(class_names_to_idx)
-        self.config = MethodConfig.from_any(config)
+        self.config = type(self).Config.from_any(config)
         self.net = self._with_first_head(self._make_network() if net is None else net)
         self.old_net: nn.Module | None
         self.register_module("old_net", None)

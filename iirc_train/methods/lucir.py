@@ -1,12 +1,14 @@
 """LUCIR: a unified classifier of cosines, kept in balance between old and new classes."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 
 from iirc_train.buffer.buffer import HerdingBuffer, class_latents
+from iirc_train.config.experiment import MethodConfig
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
@@ -28,6 +30,21 @@ class Model(BaseMethod):
     Attributes:
         lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
     """
+
+    class Config(MethodConfig):
+        """Settings of LUCIR; the names are those of the published configuration."""
+
+        lucir_lambda: Annotated[
+            float, Field(ge=0, description="Weight of the distillation of latents")
+        ] = 5.0
+        lucir_margin_1: Annotated[
+            float, Field(ge=0, description="Margin to the most similar new class")
+        ] = 0.5
+        lucir_margin_2: Annotated[
+            float, Field(ge=0, description="Margin to the second most similar new class")
+        ] = 0.5
+
+    config: Config
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -27,7 +27,7 @@ CHECKPOINTS_NAME = "checkpoints"
 CONFUSION_NAME = "confusion"
 RECORD_NAME = "record.json"
 
-_DEPTH_OF_SWEEPS = 3  # method/schedule/seed
+_DEPTH_OF_SWEEPS = 6  # method/schedule/seed, and a folder for each varied setting
 
 
 class RunDirectory:

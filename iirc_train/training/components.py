@@ -20,7 +20,9 @@ from iirc_data.loader import Batch, Loader, make_engine
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.own_settings import without_settings_of_others
 from iirc_train.methods import get_method
+from iirc_train.methods.settings import checked_settings, method_configs
 from iirc_train.run.checkpoint import random_state, seed_random_generators, set_random_state
 from iirc_train.run.resolved import resolved_precision
 from iirc_train.runtime.distributed import choose_device, share_of, world_size
@@ -80,7 +82,7 @@ class Experiment:
         seed_random_generators(config.seed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.config = config
+        self.config = config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
@@ -229,7 +231,7 @@ class Experiment:
         for name, ours in self._identity.items():
             theirs = state.get(name, ours) if name == "transforms" else state[name]
             if name == "configuration":
-                ours, theirs = _defining(ours), _defining(theirs)
+                ours, theirs = (_defining(s, self.config.method) for s in (ours, theirs))
             if theirs != ours:
                 raise CheckpointError(
                     f"the run was begun with another {name} ({_shown(theirs, ours)}, now "
@@ -318,12 +320,14 @@ def _share_of_batch(batch_size: int) -> int:
     return batch_size // world_size()
 
 
-def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that define a run; those of later releases are as if left out."""
+def _defining(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Return the settings that define a run of a method; those of later releases by default."""
     free = ExperimentConfig.free_settings()
-    fields = ExperimentConfig.model_fields
-    defaults = {name: fields[name].default for name in ExperimentConfig.setting_names()}
-    return {name: value for name, value in {**defaults, **settings}.items() if name not in free}
+    settings = without_settings_of_others(method, settings, method_configs())
+    for group in (get_method(method).config, ExperimentConfig):
+        fields = group.model_fields
+        settings = {name: fields[name].default for name in group.setting_names()} | settings
+    return {name: value for name, value in settings.items() if name not in free}
 
 
 def _shown(value: Any, other: Any) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.methods.settings import settings_of_run
 from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
 from iirc_train.runtime.distributed import choose_device, process_group, rank
@@ -63,7 +64,8 @@ def run_experiment(
             check_same_data(reference, describe_data(experiment.store, experiment.splits))
             if rank() == 0:
                 tell_of_versions(reference, console)
-        Training(experiment, RunDirectory.create(output, config)).run(console, tracking)
+        run = RunDirectory.create(output, experiment.config)
+        Training(experiment, run).run(console, tracking)
     return output
 
 
@@ -94,6 +96,7 @@ def resume_experiment(
         IIRCError: Benchmark or data are wrong.
     """
     run, begun = RunDirectory.open(output)
+    begun = settings_of_run(begun)
     config, precision = _changed(begun, changes or {})
     if is_finished(output) and config.missing_places():
         return output  # it needs its data no more
@@ -134,7 +137,7 @@ def repeat_experiment(
         ConfigurationError: The folder holds no run, or the data is another now.
         IIRCError: Benchmark or data are wrong.
     """
-    _, begun = RunDirectory.open(run)
+    begun = settings_of_run(RunDirectory.open(run)[1])
     config, precision = _changed(begun, changes or {})
     _check_places(config, changes or {})
     if precision is not None:
@@ -194,7 +197,7 @@ def _changed(
     one that it began with.
     """
     check_changeable("a run that was begun", changes)
-    changed = ExperimentConfig.parse({**begun.values(), **changes})
+    changed = ExperimentConfig.parse({**begun.values(), **changes}, own=begun.values())
     config = changed.model_copy(update={"precision": begun.precision}).with_absolute_places()
     return config, changed.precision if "precision" in changes else None
 

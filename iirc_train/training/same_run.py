@@ -8,6 +8,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_data.shards import ShardStore
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import is_same_benchmark, is_same_data
+from iirc_train.methods.settings import checked_settings, settings_of_run
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
 from iirc_train.training.components import task_sequences
 from iirc_train.training.provenance import check_same_data, describe_data, read_record
@@ -27,12 +28,13 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         ConfigurationError: The run has other settings, or saw other data than the settings name.
         IIRCError: There is no such data or benchmark.
     """
-    begun = RunDirectory.open(folder)[1]
+    begun = settings_of_run(RunDirectory.open(folder)[1])
+    config = checked_settings(config)
     before, now = begun.values(), config.values()
-    different = [name for name in now if before[name] != now[name]]
+    different = [name for name in now if name not in before or before[name] != now[name]]
     free = ExperimentConfig.free_settings()
     if changed := [name for name in different if name not in free]:
-        said = "; ".join(f"{name} was {before[name]}, is {now[name]} now" for name in changed)
+        said = "; ".join(f"{name} was {before.get(name)}, is {now[name]} now" for name in changed)
         raise ConfigurationError(
             f"{folder} holds a run with other settings: {said}; give another --output, or remove "
             "the folder"
