@@ -1,5 +1,6 @@
 """Many runs, planned before the first begins; each is a process, and what was begun is kept."""
 
+import re
 import shlex
 import signal
 import subprocess
@@ -14,10 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from iirc_data.benchmarks import load_benchmark
-from iirc_train.config.compose import compose
+from iirc_data.errors import ConfigurationError
+from iirc_train.config.compose import compose, method_of
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import AUTO
-from iirc_train.methods import get_method
+from iirc_train.methods.settings import method_configs
 from iirc_train.models.networks import get_network
 from iirc_train.run.directory import CONFIG_NAME, check_writable
 from iirc_train.run.record import is_finished
@@ -68,6 +70,7 @@ def plan(
     methods: Sequence[str] = (),
     schedules: Sequence[int] = (),
     seeds: Sequence[int] = (),
+    vary: Mapping[str, Sequence[Any]] | None = None,
     file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
@@ -80,37 +83,70 @@ def plan(
             and ``seeds``.
         schedules: Numbers of schedules.
         seeds: Seeds.
+        vary: Values of further settings, by name. Only methods that have a setting vary in it.
         file: YAML file of settings of all runs; they win over the presets'.
         overrides: Settings of all runs, which win over both.
 
     Returns:
-        A run for each combination, once, in folders such as ``icarl_cnn/schedule_0/seed_0``.
+        A run for each combination, once, in folders such as ``icarl_cnn/schedule_0/seed_0``, or
+        ``icarl_cnn/lr_0.1/schedule_0/seed_0`` where ``lr`` varies.
 
     Raises:
         ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
         BenchmarkError: There is no such benchmark or schedule.
     """
     check_writable(output)
-    runs = []
+    varied = _under_our_names(vary or {}, overrides or {})
     dimensions: list[Sequence[Any]] = [presets, methods, schedules, seeds]
-    combinations = product(*(dict.fromkeys(values) or [None] for values in dimensions))
-    for preset, method, schedule, seed in combinations:
-        swept = {"method": method, "schedule": schedule, "seed": seed}
-        chosen = {name: value for name, value in swept.items() if value is not None}
-        config = compose(preset, file, {**(overrides or {}), **chosen}).with_absolute_places()
-        get_method(config.method)
+    swept = [tuple(dict.fromkeys(values)) or (None,) for values in dimensions]
+    swept_methods = {
+        str(method_of(preset, file, dict(overrides or {}) | _given(method=method)))
+        for preset, method in product(*swept[:2])
+    }
+    runs: dict[str, PlannedRun] = {}
+    for preset, method, schedule, seed, *values in product(*swept, *varied.values()):
+        settings = dict(overrides or {}) | _given(method=method, schedule=schedule, seed=seed)
+        settings |= dict(zip(varied, values, strict=True))
+        config = compose(preset, file, settings, methods=method_configs(), also_for=swept_methods)
         if config.network != AUTO:
             get_network(config.network)
         load_benchmark(config.benchmark).tasks(config.schedule)
         parts = [preset] if preset else []
         if method or not preset:
             parts.append(config.method)
+        found = config.values()
+        parts += [_folder_name(name, found[name]) for name in varied if name in found]
         parts += [f"schedule_{config.schedule}", f"seed_{config.seed}"]
         folder = output.absolute().joinpath(*parts)  # a cluster's workers are elsewhere
-        if (folder / CONFIG_NAME).exists():
-            changes_to(folder, config)
-        runs.append(PlannedRun("/".join(parts), folder, config))
-    return runs
+        run = PlannedRun("/".join(parts), folder, config.with_absolute_places())
+        if runs.setdefault(run.name, run) != run:
+            raise ConfigurationError(f"two of the varied values need the same folder, {run.name}")
+    for run in runs.values():
+        if (run.folder / CONFIG_NAME).exists():
+            changes_to(run.folder, run.config)
+    return list(runs.values())
+
+
+def _given(**settings: Any) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def _under_our_names(
+    vary: Mapping[str, Sequence[Any]], overrides: Mapping[str, Any]
+) -> dict[str, Sequence[Any]]:
+    names = {ExperimentConfig.published_names.get(name, name): name for name in vary}
+    for name in names:
+        if name in ("method", "schedule", "seed"):
+            raise ConfigurationError(f"a sweep has an option for {name}: give --{name}, not --vary")
+        if name in overrides:
+            raise ConfigurationError(f"{name} is varied, and given once for all: leave one out")
+    return {name: vary[given] for name, given in names.items()}
+
+
+def _folder_name(setting: str, value: Any) -> str:
+    """Return the name of the folder of runs that share a setting's value."""
+    text = "_".join(map(str, value if isinstance(value, list) else [value]))
+    return f"{setting}_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text)}"
 
 
 class Processes:

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -14,15 +15,18 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.cli import app as cli
 from iirc_train.cli.train import train
 from iirc_train.config import BufferConfig, ExperimentConfig
-from iirc_train.config.compose import compose, preset_file, preset_names
+from iirc_train.config import compose as composing
+from iirc_train.config.compose import preset_file, preset_names
 from iirc_train.config.network import image_size, with_named_network
 from iirc_train.methods import METHODS, get_method
+from iirc_train.methods.settings import experiment_config, method_configs
 
 PUBLISHED = {
     "cifar100": "configurations_cifar.json",
     "imagenet_full": "configurations_imagenet_full.json",
     "imagenet_lite": "configurations_imagenet_lite.json",
 }
+compose = partial(composing.compose, methods=method_configs())
 REQUIRED = {"benchmark": "iirc_cifar10", "data": "shards", "method": "finetune"}
 RENAMED = {"agem_20_lr05": "agem_20_lr0.5"}
 
@@ -60,7 +64,7 @@ def test_presets_are_the_published_configurations(shared_file, prefix, file):
         assert settings["reduce_lr_on_plateau"]  # the schedule is ignored then
         for name in ("group", "tasks_configuration_id", "lr_schedule"):
             settings.pop(name, None)
-        expected[f"{prefix}_{RENAMED.get(key, key)}"] = named(ExperimentConfig.parse(settings))
+        expected[f"{prefix}_{RENAMED.get(key, key)}"] = named(experiment_config(**settings))
     found = {
         name.replace("-", "_"): named(compose(name, overrides={"data": "shards"}))
         for name in preset_names()
@@ -336,7 +340,7 @@ def test_hostile_yaml_is_refused(write, text, problem):
 )
 def test_values_in_yaml_are_what_a_person_means(write, line, name, value):
     settings = {k: v for k, v in REQUIRED.items() if k != name}
-    config = compose(None, write(line), settings)
+    config = composing.compose(None, write(line), settings)
     found = getattr(config, name)
     assert (found, type(found)) == (value, type(value))
     config.save(write("").with_name("config.yaml"))

@@ -215,7 +215,9 @@ def test_checkpoints_and_records_of_earlier_releases_are_read(begun, unbroken):
     path = begun / "checkpoints" / "last.pt"
     state = load_checkpoint(path)
     del state["experiment"]["resolved"], state["experiment"]["transforms"]
-    del state["experiment"]["configuration"]["lucir_lambda"]  # as of one that had no such setting
+    configuration = state["experiment"]["configuration"]
+    del configuration["use_best_model"]  # as of one that had no such setting
+    configuration["lucir_lambda"] = 5.0  # and one that wrote the settings of all methods
     save_checkpoint(path, state)
     record = read_record(begun)
     for session in record["sessions"]:

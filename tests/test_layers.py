@@ -25,8 +25,8 @@ TRAIN_ROOMS = """
 config metrics
 models runtime
 buffer run
-methods report saved_model
-training utils
+methods saved_model
+report training utils
 demo sweep
 cli
 __main__

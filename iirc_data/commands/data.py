@@ -1,6 +1,5 @@
 """``iirc data``: inspect, verify, copy and compare sharded datasets."""
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.commands.number_list import parse_numbers
 from iirc_data.console import errors_in_one_line, one_line, plain_console
 from iirc_data.dataset_checks import needed_classes
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
@@ -159,15 +159,12 @@ def parse_task_ids(text: str) -> list[int]:
     Raises:
         BenchmarkError: The text is not a list of task numbers and ranges.
     """
-    task_ids: list[int] = []
-    for part in text.split(","):
-        # at most five digits, so that a mistyped range cannot exhaust memory
-        match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if first > last:
-            raise BenchmarkError(f"{text!r} does not name tasks: expected numbers such as 0-3,5")
-        task_ids.extend(range(first, last + 1))
-    return task_ids
+    try:
+        return parse_numbers(text)
+    except ValueError as error:
+        raise BenchmarkError(
+            f"{text!r} does not name tasks: expected numbers such as 0-3,5"
+        ) from error
 
 
 def _classes_to_pull(benchmark: str | None, schedule: int, tasks: str | None) -> set[str] | None:

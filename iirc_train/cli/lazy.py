@@ -29,6 +29,7 @@ class LazyGroup(TyperGroup):
         found = getattr(import_module(module), attribute)
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False)
+            getattr(function, "renew_options", lambda: None)()  # a script may have added methods
             found.command(cmd_name)(function)
         command = get_command(found)
         command.name = cmd_name

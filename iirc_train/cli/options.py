@@ -1,22 +1,29 @@
 """An option for every setting of a run, so that each is documented once."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import typer
+from pydantic.fields import FieldInfo
 
+from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import BufferConfig, ExperimentConfig, MethodConfig
+from iirc_train.config.own_settings import check_names, own_names
 from iirc_train.config.places import at_home
 from iirc_train.config.settings import Settings
 from iirc_train.methods import METHODS
+from iirc_train.methods.settings import method_configs
 
 _GROUPS: dict[str, type[Settings]] = {"Replay buffer": BufferConfig, "Method": MethodConfig}
 
 
 def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command options of its own, followed by one for each setting that they leave.
+
+    A function so decorated has an attribute ``renew_options``, which gives it the options of the
+    methods that are registered by then; see :class:`~iirc_train.cli.lazy.LazyGroup`.
 
     Args:
         own: Annotated type of each of the command's own options, and of its context where it asks
@@ -25,18 +32,44 @@ def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Cal
     Returns:
         A decorator for the command's function, which takes all of them by name.
     """
-    options = [_option(name, annotation) for name, annotation in own.items()]
-    names = [name for name in ExperimentConfig.setting_names() if name not in own]
-    options += [_setting(name) for name in sorted(names, key=lambda name: _panel(name) in _GROUPS)]
-    hidden = Annotated[str | None, typer.Option(hidden=True)]
-    options += [_option(former, hidden) for former in ExperimentConfig.former_names]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-        command.__annotations__ = {option.name: option.annotation for option in options}
+        def renew() -> None:
+            options = _options(own)
+            command.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+            command.__annotations__ = {option.name: option.annotation for option in options}
+
+        command.renew_options = renew  # type: ignore[attr-defined]
+        renew()
         return command
 
     return decorate
+
+
+def _options(own: Mapping[str, Any]) -> list[inspect.Parameter]:
+    options = [_option(name, annotation) for name, annotation in own.items()]
+    names = [name for name in ExperimentConfig.setting_names() if name not in own]
+    names.sort(key=lambda name: _panel(name) in _GROUPS)
+    fields = ExperimentConfig.model_fields
+    options += [_setting(name, [fields[name]], _panel(name)) for name in names]
+    return [*options, *_options_of_methods(own)]
+
+
+def _options_of_methods(taken: Container[str]) -> Iterator[inspect.Parameter]:
+    """Yield an option for each setting that only some methods have."""
+    methods = method_configs()
+    for method, config in methods.items():
+        check_names(method, config)
+    names = dict.fromkeys(name for config in methods.values() for name in own_names(config))
+    for name in names:
+        owners = [method for method, config in methods.items() if name in own_names(config)]
+        if name in taken:
+            raise ConfigurationError(
+                f"method {owners[0]!r} has a setting {name!r}, which is an option of the command: "
+                "rename the setting in the method's class Config"
+            )
+        fields = [methods[method].model_fields[name] for method in owners]
+        yield _setting(name, fields, f"Settings of {', '.join(owners)}")
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,14 +88,18 @@ def at_home_if_given(path: Path | None) -> Path | None:
     return None if path is None else at_home(path)
 
 
-def _setting(name: str) -> inspect.Parameter:
-    field = ExperimentConfig.model_fields[name]
+def _setting(name: str, fields: Sequence[FieldInfo], panel: str) -> inspect.Parameter:
+    """Return the option for a setting; several methods may each have a field for it."""
+    field = fields[0]
     choices = list(METHODS) if name == "method" else _choices(field.annotation)
-    text = f"{field.description} ({', '.join(choices)})." if choices else f"{field.description}."
-    if not field.is_required() and field.default is not None:
-        text += default_in_help(field.default)
-    kind = _parsed_as(field.annotation) | None
-    return _option(name, Annotated[kind, typer.Option(help=text, rich_help_panel=_panel(name))])
+    text = field.description or name
+    text = f"{text} ({', '.join(choices)})." if choices else f"{text}."
+    default = field.get_default(call_default_factory=True)
+    if all(not f.is_required() and f.get_default() == field.default for f in fields):
+        text += "" if default is None else default_in_help(default)
+    kinds = {_parsed_as(f.annotation) for f in fields}
+    kind = (kinds.pop() if len(kinds) == 1 else str) | None
+    return _option(name, Annotated[kind, typer.Option(help=text, rich_help_panel=panel)])
 
 
 def default_in_help(value: object) -> str:

@@ -17,6 +17,7 @@ from iirc_train.buffer.store import BufferStore
 from iirc_train.cli.options import at_home_if_given, given
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import at_home
+from iirc_train.methods.settings import settings_of_run
 from iirc_train.report.contact_sheet import ShownImage, contact_sheet
 from iirc_train.report.figure_files import write_figure
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory
@@ -64,7 +65,7 @@ def show(
                 raise ConfigurationError(
                     f"--run brings its own {', '.join(settings)}: give one or the other"
                 )
-            _, config = RunDirectory.open(run)
+            config = settings_of_run(RunDirectory.open(run)[1])
             elsewhere = {"data": data} if data is not None else {}
             config = config.model_copy(update=HERE | elsewhere)
         else:

@@ -1,6 +1,5 @@
 """``iirc sweep``."""
 
-import re
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from iirc_data.cluster import cluster_executor
+from iirc_data.commands.number_list import parse_numbers
 from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
@@ -33,6 +33,14 @@ from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
             list[str] | None, typer.Option(help="Numbers of schedules, such as 0, 0-4 or 0,2.")
         ],
         "seed": Annotated[list[str] | None, typer.Option(help="Seeds, likewise.")],
+        "vary": Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="SETTING=VALUE,...",
+                help="Values of any other setting, such as lr=0.1,0.3; give it several times for "
+                "every combination. Methods without the setting are trained once.",
+            ),
+        ],
         "preset": Annotated[
             list[str] | None,
             typer.Option(help="Published configuration; give it several times for several."),
@@ -61,13 +69,14 @@ def sweep(
     method: list[str] | None,
     schedule: list[str] | None,
     seed: list[str] | None,
+    vary: list[str] | None,
     preset: list[str] | None,
     config: Path | None,
     jobs: int | None,
     scheduler: str | None,
     **settings: Any,
 ) -> None:
-    """Train every combination of methods, schedules and seeds, each in a folder of its own.
+    """Train every combination of methods, settings, schedules and seeds, each in its own folder.
 
     The same command again goes on: finished runs are kept, begun ones go on from their last
     checkpoint. A run that fails does not stop the others.
@@ -85,6 +94,7 @@ def sweep(
         methods=method or [],
         schedules=_numbers("schedule", schedule),
         seeds=_numbers("seed", seed),
+        vary=_varied(vary),
         file=config,
         overrides=given(settings),
     )
@@ -124,16 +134,26 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor]:
 
 def _numbers(name: str, texts: list[str] | None) -> list[int]:
     """Read numbers such as ``0``, ``0-4`` and ``0,2``."""
-    numbers: list[int] = []
-    for part in ",".join(texts or []).split(",") if texts else []:
-        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if not first <= last < first + 10_000:
+    try:
+        return parse_numbers(",".join(texts)) if texts else []
+    except ValueError as error:
+        raise ConfigurationError(
+            f"--{name} {str(error)!r} is no number: give numbers such as 0, 0-4 or 0,2"
+        ) from error
+
+
+def _varied(texts: list[str] | None) -> dict[str, list[str]]:
+    """Read settings and their values such as ``lr=0.1,0.3``."""
+    varied: dict[str, list[str]] = {}
+    for text in texts or []:
+        name, _, values = text.partition("=")
+        found = [value.strip() for value in values.split(",")]
+        if not name or not all(found):
             raise ConfigurationError(
-                f"--{name} {part!r} is no number: give numbers such as 0, 0-4 or 0,2"
+                f"--vary {text!r} names no setting and values: give both, such as lr=0.1,0.3"
             )
-        numbers += [number for number in range(first, last + 1) if number not in numbers]
-    return numbers
+        varied.setdefault(name.strip().removeprefix("--").replace("-", "_"), []).extend(found)
+    return varied
 
 
 def _table(outcomes: list[Outcome]) -> Table:

@@ -11,6 +11,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, default_in_help, given, with_settings
 from iirc_train.config.compose import compose
+from iirc_train.methods.settings import method_configs
 from iirc_train.report.tables import task_table
 from iirc_train.run.results import read_results
 from iirc_train.run.trackers import Tracking
@@ -98,7 +99,7 @@ def train(
         elif repeat is not None:
             repeat_experiment(repeat, run, console, tracking=tracking, changes=overrides)
         else:
-            configuration = compose(preset, config, overrides)
+            configuration = compose(preset, config, overrides, methods=method_configs())
             run_experiment(configuration, run, console, tracking=tracking)
     if is_first_process():
         console.print(task_table(read_results(run)))

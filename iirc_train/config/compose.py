@@ -1,6 +1,6 @@
 """A configuration is composed: a preset, then a YAML file, then single settings; later wins."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,13 @@ from typing import Any
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES
+from iirc_train.config.own_settings import (
+    MethodConfigs,
+    check_method,
+    complete,
+    methods_with,
+    own_names,
+)
 from iirc_train.config.plain_yaml import read_settings
 from iirc_train.config.settings import nearest_name
 
@@ -18,28 +25,63 @@ def compose(
     preset: str | None = None,
     file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
+    *,
+    methods: MethodConfigs | None = None,
+    also_for: Collection[str] = (),
 ) -> ExperimentConfig:
     """Compose a configuration.
+
+    A preset or file may be made for another method than the one that a later source names: its
+    settings of that method's own are left out. So are those that a file gives at their defaults,
+    because earlier releases wrote the settings of all methods into every ``config.yaml``.
 
     Args:
         preset: Name of a preset.
         file: YAML file; its settings win over the preset's.
         overrides: Settings that win over both.
+        methods: The class of each method's settings; None composes common settings only.
+        also_for: Methods that the same settings are meant for. Settings that only they have are
+            left out.
 
     Raises:
-        ConfigurationError: There is no such preset, the file is not readable, a setting's name or
-            value is wrong (the message names the preset or file that it is from), or a required
-            setting is given nowhere.
+        ConfigurationError: There is no such preset or method, the file is not readable, a
+            setting's name or value is wrong (the message names the preset or file that it is
+            from), or a required setting is given nowhere.
     """
+    layers = list(_layers(preset, file, overrides or {}))
+    classes = methods or {}
+    method = _last(layers, "method")
+    if methods is not None and isinstance(method, str):
+        check_method(method, methods)
+    own = {name for config in classes.values() for name in own_names(config)}
     settings: dict[str, Any] = {}
     sources: dict[str, str] = {}
-    for source, values in _layers(preset, file, overrides or {}):
-        named = ExperimentConfig.checked_names(values, source)
+    for source, values in layers:
+        kept = dict(values)
+        for name in own.intersection(values):
+            others = methods_with(name, classes)
+            if method not in others and (
+                not others.isdisjoint(also_for)
+                or (source and values.get("method") in others)
+                or (source and _is_default(values[name], name, classes))
+            ):
+                del kept[name]
+        named = ExperimentConfig.checked_names(kept, source, own)
         if not named.keys().isdisjoint(ALTERNATIVES):
             settings = {name: v for name, v in settings.items() if name not in ALTERNATIVES}
         settings |= named
         sources |= dict.fromkeys(named, source)
-    return ExperimentConfig.parse(settings, sources)
+    config = ExperimentConfig.parse(settings, sources, own)
+    return config if methods is None else complete(config, methods, sources)
+
+
+def method_of(preset: str | None, file: Path | None, overrides: Mapping[str, Any]) -> object:
+    """Return the method that the same sources of :func:`compose` name; None where none does.
+
+    Raises:
+        ConfigurationError: There is no such preset, or the file is not readable.
+    """
+    return _last(_layers(preset, file, overrides), "method")
 
 
 def preset_names() -> list[str]:
@@ -51,7 +93,7 @@ def preset_file(name: str) -> Path:
     """Return the YAML file of a preset.
 
     Raises:
-        ConfigurationError: There is no such preset; the message tells the nearest name.
+        ConfigurationError: There is no such preset; the message names the nearest one.
     """
     names = preset_names()
     if name not in names:
@@ -69,3 +111,12 @@ def _layers(
     if file is not None:
         yield str(file), read_settings(file)
     yield "", overrides
+
+
+def _last(layers: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> object:
+    found = [values[name] for _, values in layers if name in values]
+    return found[-1] if found else None
+
+
+def _is_default(value: Any, name: str, methods: MethodConfigs) -> bool:
+    return any(methods[m].model_fields[name].default == value for m in methods_with(name, methods))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainValidator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.files import write_atomically
@@ -30,7 +30,11 @@ def _split_epochs(value: Any) -> Any:
 
 
 class MethodConfig(Settings):
-    """What a method needs to know; the names are those of the published configuration."""
+    """Settings that every method has; the names are those of the published configuration.
+
+    A method with settings of its own names a subclass, which adds them; see
+    :class:`~iirc_train.methods.base_method.BaseMethod`.
+    """
 
     dataset: Annotated[
         str,
@@ -66,15 +70,6 @@ class MethodConfig(Settings):
     memory_strength: Annotated[
         float, Field(ge=0, description="Weight of replayed samples in the loss")
     ] = 1.0
-    lucir_lambda: Annotated[
-        float, Field(ge=0, description="LUCIR: weight of the distillation of latents")
-    ] = 5.0
-    lucir_margin_1: Annotated[
-        float, Field(ge=0, description="LUCIR: margin to the most similar new class")
-    ] = 0.5
-    lucir_margin_2: Annotated[
-        float, Field(ge=0, description="LUCIR: margin to the second most similar new class")
-    ] = 0.5
 
     @model_validator(mode="after")
     def _network_has_its_layers(self) -> Self:
@@ -121,7 +116,14 @@ class BufferConfig(Settings):
 
 
 class ExperimentConfig(MethodConfig, BufferConfig):
-    """Everything that determines a run."""
+    """Everything that determines a run.
+
+    The settings here are common to all methods. Those of the method's own are kept beside them,
+    unchecked until :func:`~iirc_train.methods.settings.checked_settings` looks them up in the
+    method's class: a report reads runs of methods that it does not know.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     former_names: ClassVar[Mapping[str, str]] = {"engine": "decoder"}
     published_names: ClassVar[Mapping[str, str]] = {
@@ -228,6 +230,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         first = epochs * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
         return range(first, first + (epochs if task_id else epochs * FIRST_TASK_EPOCHS))
 
+    def values(self) -> dict[str, Any]:
+        """Return the settings as plain values, those of the method's own after the common ones."""
+        return {**super().values(), **(self.model_extra or {})}
+
     @classmethod
     def free_settings(cls) -> frozenset[str]:
         """Return the names of the settings that may change while a run is broken off."""
@@ -248,13 +254,14 @@ class ExperimentConfig(MethodConfig, BufferConfig):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a configuration from YAML.
+        """Read a configuration that :meth:`save` wrote; settings that are not common are kept.
 
         Raises:
-            ConfigurationError: The file is not readable, or a setting in it is wrong.
+            ConfigurationError: The file is not readable, or a common setting in it is wrong.
         """
-        settings = cls.checked_names(read_settings(path), str(path))
-        return cls.parse(settings, dict.fromkeys(settings, str(path)))
+        found = read_settings(path)
+        settings = cls.checked_names(found, str(path), own=found)
+        return cls.parse(settings, dict.fromkeys(settings, str(path)), own=settings)
 
     def save(self, path: Path) -> None:
         """Write the configuration as YAML."""

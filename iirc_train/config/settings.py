@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any, ClassVar, Self
 
@@ -67,12 +67,15 @@ class Settings(BaseModel):
         return cls.parse({name: value for name, value in config.items() if name in known})
 
     @classmethod
-    def checked_names(cls, values: Mapping[str, Any], source: str = "") -> dict[str, Any]:
+    def checked_names(
+        cls, values: Mapping[str, Any], source: str = "", own: Collection[str] = ()
+    ) -> dict[str, Any]:
         """Return settings under our names.
 
         Args:
             values: Settings, under our names or the published ones.
             source: Where they are from, for errors.
+            own: Names of further settings that are accepted: those of a method's own.
 
         Raises:
             ConfigurationError: A name is unknown; the message tells the nearest right one. Or a
@@ -82,8 +85,8 @@ class Settings(BaseModel):
         named: dict[str, Any] = {}
         for given, value in values.items():
             name = cls.published_names.get(given, given)
-            if name not in cls.model_fields:
-                known = [*cls.setting_names(), *cls.published_names]
+            if name not in cls.model_fields and name not in own:
+                known = [*cls.setting_names(), *cls.published_names, *own]
                 raise ConfigurationError(
                     f"{where}there is no setting {given!r}{nearest_name(str(given), known)}"
                 )
@@ -93,18 +96,24 @@ class Settings(BaseModel):
         return named
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], sources: Mapping[str, str] | None = None) -> Self:
+    def parse(
+        cls,
+        values: Mapping[str, Any],
+        sources: Mapping[str, str] | None = None,
+        own: Collection[str] = (),
+    ) -> Self:
         """Check settings.
 
         Args:
             values: Settings, under our names or the published ones.
             sources: Where each is from, for errors.
+            own: See :meth:`checked_names`.
 
         Raises:
             ConfigurationError: A name or value is wrong, or a setting is missing; the message
                 names the setting, and the nearest right name.
         """
-        named = cls.checked_names(values)
+        named = cls.checked_names(values, own=own)
         missing = [n for n, field in cls.model_fields.items() if field.is_required()]
         if missing := [name for name in missing if name not in named]:
             raise ConfigurationError(

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from iirc_data.errors import ConfigurationError
 from iirc_train.buffer import BufferBase
-from iirc_train.config.settings import nearest_name
+from iirc_train.config.experiment import MethodConfig
+from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
     finetune,
@@ -22,6 +22,11 @@ class MethodParts(NamedTuple):
 
     model: type[BaseMethod]
     buffer: type[BufferBase]
+
+    @property
+    def config(self) -> type[MethodConfig]:
+        """The class of the method's settings."""
+        return self.model.Config
 
 
 METHODS = {
@@ -41,8 +46,5 @@ def get_method(name: str) -> MethodParts:
     Raises:
         ConfigurationError: No method has this name.
     """
-    if name not in METHODS:
-        raise ConfigurationError(
-            f"there is no method {name!r}: choose {', '.join(METHODS)}{nearest_name(name, METHODS)}"
-        )
+    check_method(name, METHODS)
     return METHODS[name]

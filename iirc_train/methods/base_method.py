@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,11 @@ class BaseMethod(Predictor, Optimized, ABC):
             the type of its parameters. Losses are computed in float32.
     """
 
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    """Class of the method's settings; a method with settings of its own names a subclass."""
+
+    config: MethodConfig
+
     replay_in_batches: bool = True
     """Whether replayed samples are mixed into the method's training batches."""
 
@@ -68,7 +73,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         super().__init__()
         self.n_cla_per_tsk = [int(n) for n in n_cla_per_tsk]
         self.class_names_to_idx = dict(class_names_to_idx)
-        self.config = MethodConfig.from_any(config)
+        self.config = type(self).Config.from_any(config)
         self.net = self._with_first_head(self._make_network() if net is None else net)
         self.seen_classes: list[str] = []
         self.cur_task_id = -1

@@ -1,16 +1,18 @@
 """LUCIR: a cosine classifier that balances old and new classes."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import nn
 
 from iirc_data.loader import Batch
 from iirc_train.buffer import HerdingBuffer
 from iirc_train.buffer.latents import BATCH_SIZE, class_latents
 from iirc_train.buffer.samples import Memories, TaskSamples
+from iirc_train.config.experiment import MethodConfig
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.networks import copy_freeze
 from iirc_train.methods.step import Step
@@ -32,6 +34,21 @@ class Model(BaseMethod):
     Attributes:
         lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
     """
+
+    class Config(MethodConfig):
+        """Settings of LUCIR; the names are those of the published configuration."""
+
+        lucir_lambda: Annotated[
+            float, Field(ge=0, description="Weight of the distillation of latents")
+        ] = 5.0
+        lucir_margin_1: Annotated[
+            float, Field(ge=0, description="Margin to the most similar new class")
+        ] = 0.5
+        lucir_margin_2: Annotated[
+            float, Field(ge=0, description="Margin to the second most similar new class")
+        ] = 0.5
+
+    config: Config
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -10,6 +10,7 @@ from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import image_size, with_named_network
+from iirc_train.methods.settings import settings_of_run
 from iirc_train.metrics import shown_labels
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import is_finished
@@ -45,6 +46,7 @@ class Run:
             ConfigurationError: It contains no run, or the run is damaged or not evaluated yet.
         """
         _, config = RunDirectory.open(path)
+        config = settings_of_run(config)
         found = {PWJS, *(read_evaluations(path) or [{}])[0]}
         metrics = [name for name in shown_labels() if name in found]
         return cls(path, config, {name: read_results(path, metric=name) for name in metrics})
@@ -210,16 +212,23 @@ def _distinguishing(settings: list[dict[str, Any]]) -> list[str]:
     """Return for each group of a method the suffix that makes its name unique."""
 
     def is_ambiguous(names: list[str]) -> bool:
-        return len({tuple(str(values[name]) for name in names) for values in settings}) < len(
+        return len({tuple(str(values.get(name)) for name in names) for values in settings}) < len(
             settings
         )
 
-    kept = [name for name in settings[0] if len({str(values[name]) for values in settings}) > 1]
-    for name in sorted(kept, key=lambda name: isinstance(settings[0][name], bool)):
+    def priority(name: str) -> tuple[bool, bool]:
+        """Return what is larger for settings that are the better part of a name."""
+        return all(name in values for values in settings), isinstance(settings[0].get(name), bool)
+
+    kept = list(dict.fromkeys(name for values in settings for name in values))
+    kept = [name for name in kept if len({str(values.get(name)) for values in settings}) > 1]
+    for name in sorted(kept, key=priority):
         without = [other for other in kept if other != name]
         if not is_ambiguous(without):
             kept = without
-    return ["".join(_said(name, values[name]) for name in kept) for values in settings]
+    return [
+        "".join(_said(name, values[name]) for name in kept if name in values) for values in settings
+    ]
 
 
 def _said(name: str, value: Any) -> str:

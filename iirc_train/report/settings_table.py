@@ -26,14 +26,18 @@ def settings_table(groups: Sequence[Group]) -> SettingsTable:
     """Return the settings of groups; if the runs of a group differ, all their values."""
     values = [[run.settings for run in group.runs] for group in groups]
     common, differing = {}, []
-    for name in values[0][0]:
-        found = _distinct([run[name] for runs in values for run in runs])
+    names = dict.fromkeys(name for runs in values for run in runs for name in run)
+    for name in names:
+        found = _distinct([run.get(name, "") for runs in values for run in runs])
         if len(found) == 1:
             common[name] = found[0]
         else:
             differing.append(name)
     rows = [
-        (group.name, [", ".join(_distinct([run[name] for run in runs])) for name in differing])
+        (
+            group.name,
+            [", ".join(_distinct([run.get(name, "") for run in runs])) for name in differing],
+        )
         for group, runs in zip(groups, values, strict=True)
     ]
     return SettingsTable(common, differing, rows)

@@ -24,7 +24,7 @@ BUFFER_NAME = "buffer.zarr"
 CHECKPOINTS_NAME = "checkpoints"
 RECORD_NAME = "record.json"
 
-_DEPTH_OF_SWEEPS = 3  # method/schedule/seed
+_DEPTH_OF_SWEEPS = 6  # method/schedule/seed, and a folder for each varied setting
 
 
 class RunDirectory:

@@ -27,7 +27,9 @@ from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import current_name, image_size, resolve_network
+from iirc_train.config.own_settings import without_settings_of_others
 from iirc_train.methods import get_method
+from iirc_train.methods.settings import checked_settings, method_configs
 from iirc_train.models.networks import check_network
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
@@ -94,7 +96,7 @@ class Experiment:
         seed_random_generators(config.seed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.config = config
+        self.config = config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
@@ -266,7 +268,7 @@ class Experiment:
         for name, ours in self._identity.items():
             theirs = state.get(name, ours) if name == "transforms" else state[name]
             if name == "configuration":
-                ours, theirs = _defining(ours), _defining(theirs)
+                ours, theirs = (_defining(s, self.config.method) for s in (ours, theirs))
             if theirs != ours:
                 raise CheckpointError(
                     f"the run started with another {name} ({_shown(theirs, ours)}, now "
@@ -362,13 +364,15 @@ def _share_of_batch(batch_size: int) -> int:
     return batch_size // world_size()
 
 
-def _defining(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _defining(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Return the settings that define a run, with defaults for those it was saved without."""
     free = ExperimentConfig.free_settings()
-    fields = ExperimentConfig.model_fields
-    defaults = {name: fields[name].default for name in ExperimentConfig.setting_names()}
     named = {ExperimentConfig.published_names.get(k, k): value for k, value in settings.items()}
-    return {name: value for name, value in {**defaults, **named}.items() if name not in free}
+    named = without_settings_of_others(method, named, method_configs())
+    for group in (get_method(method).config, ExperimentConfig):
+        fields = group.model_fields
+        named = {name: fields[name].default for name in group.setting_names()} | named
+    return {name: value for name, value in named.items() if name not in free}
 
 
 def _shown(value: Any, other: Any) -> str:

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.methods.settings import settings_of_run
 from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import (
     check_same_data,
@@ -66,7 +67,7 @@ def run_experiment(
             check_same_data(reference, experiment.seen_data)
             if rank() == 0:
                 note_versions(reference)
-        training = Training(experiment, RunDirectory.create(output, config))
+        training = Training(experiment, RunDirectory.create(output, experiment.config))
         training.restore()
         training.run(console, tracking)
     return output
@@ -98,6 +99,7 @@ def resume_experiment(
         IIRCError: Benchmark or data are wrong.
     """
     run, saved = RunDirectory.open(output)
+    saved = settings_of_run(saved)
     config, precision = _changed(saved, changes or {})
     if is_finished(output) and config.missing_places():
         return output  # a finished run no longer needs its data
@@ -142,7 +144,7 @@ def repeat_experiment(
         ConfigurationError: The folder contains no run, or its data has changed.
         IIRCError: Benchmark or data are wrong.
     """
-    _, saved = RunDirectory.open(run)
+    saved = settings_of_run(RunDirectory.open(run)[1])
     config, precision = _changed(saved, changes or {})
     _check_places(config, changes or {})
     if precision is not None:
@@ -210,7 +212,7 @@ def _changed(
     that it started with.
     """
     check_changeable("a run that was started", changes)
-    changed = ExperimentConfig.parse({**saved.values(), **changes})
+    changed = ExperimentConfig.parse({**saved.values(), **changes}, own=saved.values())
     config = changed.model_copy(update={"precision": saved.precision}).with_absolute_places()
     return config, changed.precision if "precision" in changes else None
 

@@ -9,6 +9,7 @@ from iirc_data.shards import ShardStore
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES, image_size, with_named_network
 from iirc_train.config.places import is_same_benchmark, is_same_data
+from iirc_train.methods.settings import checked_settings, settings_of_run
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
 from iirc_train.run.record import SeenData, check_same_data, read_record
 from iirc_train.training.components import task_sequences
@@ -28,15 +29,16 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         ConfigurationError: The run has other settings, or was trained on other data.
         IIRCError: The data or the benchmark does not exist.
     """
-    saved = RunDirectory.open(folder)[1]
+    saved = settings_of_run(RunDirectory.open(folder)[1])
+    config = checked_settings(config)
     before, now = saved.values(), config.values()
     if any(before[name] != now[name] for name in ALTERNATIVES):
         size = image_size(load_benchmark(config.benchmark))
         before, now = with_named_network(before, size), with_named_network(now, size)
-    different = [name for name in now if before[name] != now[name]]
+    different = [name for name in now if name not in before or before[name] != now[name]]
     free = ExperimentConfig.free_settings()
     if changed := [name for name in different if name not in free]:
-        said = "; ".join(f"{name} was {before[name]}, is {now[name]} now" for name in changed)
+        said = "; ".join(f"{name} was {before.get(name)}, is {now[name]} now" for name in changed)
         raise ConfigurationError(
             f"{folder} holds a run with other settings: {said}; give another --output, or remove "
             "the folder"
