@@ -117,7 +117,8 @@ def sweep(
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         log = outcome.run.folder / LOG_NAME
-        print_line(console, f"{outcome.run.name} failed{f', see {log}' if log.exists() else ''}")
+        reason = f", see {log}" if log.exists() else f": {outcome.error}"
+        print_line(console, f"error: {outcome.run.name} failed{reason}")
     if failed:
         raise SystemExit(1)
 
