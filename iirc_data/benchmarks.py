@@ -1,6 +1,7 @@
-"""A benchmark: which classes exist, which task introduces them, how samples are split and sampled.
+"""Benchmark definitions: taxonomy, schedules of tasks, splits, sampling and image preset.
 
-One JSON file in ``manifests/`` is one benchmark; a user's own file serves wherever a name does.
+Each JSON file in ``manifests/`` defines one benchmark. The path of a user's own file can be given
+wherever a name is expected.
 """
 
 import difflib
@@ -37,7 +38,7 @@ from iirc_data.reading import read_text
 SCHEMA_VERSION = 1
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # as of a folder
+ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # names a folder
 Tasks = list[list[str]]
 
 
@@ -48,7 +49,7 @@ def _known_preset(name: str) -> str:
     return name
 
 
-_NAME, _OBJECT = "a name", "an object"  # how pydantic marks the two in the place of an error
+_NAME, _OBJECT = "a name", "an object"  # tags that pydantic adds to the location of an error
 PresetOrName = Annotated[
     Annotated[str, AfterValidator(_known_preset), Tag(_NAME)]
     | Annotated[ImagePreset, Tag(_OBJECT)],
@@ -61,11 +62,11 @@ class _Frozen(BaseModel):
 
 
 class SplitSettings(_Frozen):
-    """How the training images of a class are divided, in the dataset's own order.
+    """Division of each class's training images, in the order of the dataset.
 
     Attributes:
-        intask_valid_ratio: Share that goes first, to in-task validation.
-        posttask_valid_ratio: Share that goes next, to post-task validation.
+        intask_valid_ratio: Fraction for in-task validation, taken first.
+        posttask_valid_ratio: Fraction for post-task validation, taken next.
     """
 
     intask_valid_ratio: Fraction = 0.1
@@ -75,22 +76,23 @@ class SplitSettings(_Frozen):
     def _leaves_training_samples(self) -> Self:
         if self.intask_valid_ratio + self.posttask_valid_ratio >= 1.0:
             raise ValueError(
-                "intask_valid_ratio + posttask_valid_ratio must leave samples to train on"
+                "intask_valid_ratio + posttask_valid_ratio must be below 1, "
+                "to leave samples to train on"
             )
         return self
 
 
 class SamplingSettings(_Frozen):
-    """How many samples of a leaf class its superclass and it itself show in training.
+    """Numbers of training samples that superclasses and subclasses show.
 
-    The defaults are those of the published ``Dataset`` constructor; the published benchmarks
-    use 0.4, 0.8 and 8.
+    The defaults are those of the published ``Dataset`` constructor. The published benchmarks use
+    0.4, 0.8 and 8.
 
     Attributes:
-        superclass_data_pct: Share of each subclass's samples shown under the superclass.
-        subclass_data_pct: Share of a subclass's samples shown under the subclass.
-        superclass_sampling_size_cap: Number of subclasses after which a superclass shows no
-            more samples: beyond it, ``superclass_data_pct`` is scaled by cap / subclasses.
+        superclass_data_pct: Fraction of each subclass's samples shown under the superclass.
+        subclass_data_pct: Fraction of a subclass's samples shown under the subclass.
+        superclass_sampling_size_cap: For a superclass with more subclasses than this,
+            ``superclass_data_pct`` is scaled by cap / subclasses.
     """
 
     superclass_data_pct: Fraction = 0.6
@@ -99,27 +101,28 @@ class SamplingSettings(_Frozen):
 
 
 class Benchmark(_Frozen):
-    """A benchmark definition, as read from ``manifests/<name>.json``.
+    """A benchmark definition, the content of ``manifests/<name>.json``.
 
     Attributes:
-        schema_version: Version of this format; 1.
+        schema_version: Version of this format, 1.
         name: Name of the benchmark.
-        dataset: Name of the dataset whose shards it is made for; informative.
+        dataset: Name of the dataset that the benchmark is defined on; informative.
         setup: ``"IIRC"`` or ``"CIL"``.
-        description: One or two sentences for people.
-        attribution: Where the definition comes from, if not from here.
-        transforms: How images are augmented and normalised: the name of an image preset,
+        description: One or two sentences for readers.
+        attribution: Source of the definition, if it was taken from elsewhere.
+        transforms: Augmentation and normalisation of images: the name of an image preset,
             ``"cifar"`` or ``"imagenet"``, or an
             :class:`~iirc_data.augment.image_presets.ImagePreset` as an object.
-        superclasses: Superclass name to the names of its subclasses.
-        other_classes: Leaf classes without superclass.
-        readable_names: Class name to a name for people, where the two differ.
-        image_order: Order of a class's images that splits and sampling go by: ``"dataset"``, the
-            dataset's own, or ``"published_imagenet"`` (see
+        superclasses: Maps each superclass to the names of its subclasses.
+        other_classes: Leaf classes without a superclass.
+        readable_names: Maps class names to readable names, where the two differ.
+        image_order: Order of each class's images for splits and sampling: ``"dataset"``, the order
+            of the dataset, or ``"published_imagenet"`` (see
             :func:`iirc_data.splits.published_imagenet_order`).
         splits: See :class:`SplitSettings`.
         sampling: See :class:`SamplingSettings`.
-        schedules: For each schedule its tasks, for each task the classes that it introduces.
+        schedules: The schedules; each is a list of tasks, each task a list of the classes that it
+            introduces.
     """
 
     schema_version: Literal[1] = 1
@@ -178,23 +181,23 @@ class Benchmark(_Frozen):
                 listed_in[name] = where
         if NO_LABEL_PLACEHOLDER in {*listed_in, *self.superclasses}:
             raise ValueError(
-                f"a class may not be called {NO_LABEL_PLACEHOLDER!r}: it stands for no label"
+                f"a class may not be called {NO_LABEL_PLACEHOLDER!r}: that name stands for no label"
             )
 
     @property
     def leaf_classes(self) -> list[str]:
-        """Leaf classes in the benchmark's order: subclasses by superclass, then the others."""
+        """Leaf classes in the order of the benchmark: subclasses by superclass, then the others."""
         subclasses = [name for names in self.superclasses.values() for name in names]
         return subclasses + self.other_classes
 
     @cached_property
     def superclass_of(self) -> dict[str, str]:
-        """Subclass name to the name of its superclass."""
+        """Maps each subclass to its superclass."""
         return {sub: sup for sup, subs in self.superclasses.items() for sub in subs}
 
     @property
     def image_preset(self) -> ImagePreset:
-        """How images are augmented and normalised."""
+        """Augmentation and normalisation of images."""
         named = self.transforms
         return IMAGE_PRESETS[named] if isinstance(named, str) else named
 
@@ -203,13 +206,13 @@ class Benchmark(_Frozen):
 
         Args:
             schedule: Number of the schedule (published as ``tasks_configuration_id``).
-            joint: Give all classes of the schedule in a single task.
+            joint: Put all classes of the schedule into one task.
 
         Returns:
-            For each task, the names of the classes that it introduces.
+            The names of the classes that each task introduces.
 
         Raises:
-            BenchmarkError: There is no such schedule.
+            BenchmarkError: The schedule does not exist.
         """
         if not 0 <= schedule < len(self.schedules):
             raise BenchmarkError(
@@ -222,7 +225,7 @@ class Benchmark(_Frozen):
         return [list(task) for task in tasks]
 
     def readable_name(self, class_name: str) -> str:
-        """Return a class's name for people; where classes share one, the class name follows it."""
+        """Return the readable name of a class, followed by the class name if it is ambiguous."""
         name = self.readable_names.get(class_name, class_name)
         return f"{name} ({class_name})" if name in self._shared_readable_names else name
 
@@ -233,11 +236,11 @@ class Benchmark(_Frozen):
         return {name for name, count in counts.items() if count > 1}
 
     def class_names_to_idx(self, schedule: int = 0) -> dict[str, int]:
-        """Return each scheduled class's index: its position in order of appearance."""
+        """Return the index of each scheduled class, its position in order of appearance."""
         return class_order(self.tasks(schedule))
 
     def labels_of(self, leaf_class: str) -> tuple[str, ...]:
-        """Return a leaf class's label combination: ``(superclass, leaf)`` or ``(leaf,)``."""
+        """Return the label combination of a leaf class, ``(superclass, leaf)`` or ``(leaf,)``."""
         superclass = self.superclass_of.get(leaf_class)
         return (leaf_class,) if superclass is None else (superclass, leaf_class)
 
@@ -249,19 +252,19 @@ def _unknown_class(name: str, known: set[str]) -> str:
 
 
 def class_order(tasks: Tasks) -> dict[str, int]:
-    """Return class name to class index, in order of appearance over ``tasks``."""
+    """Map class names to class indices, in order of appearance in ``tasks``."""
     names = dict.fromkeys(name for task in tasks for name in task)
     return {name: index for index, name in enumerate(names)}
 
 
 def manifests_folder() -> Path:
-    """Return the folder of the benchmark definitions that come with the package."""
+    """Return the folder of the benchmark definitions that ship with the package."""
     inside_wheel = Path(__file__).parent / "manifests"
     return inside_wheel if inside_wheel.is_dir() else Path(__file__).parents[1] / "manifests"
 
 
 def benchmark_names() -> list[str]:
-    """Return the names of the benchmarks that come with the package, sorted."""
+    """Return the sorted names of the benchmarks that ship with the package."""
     return sorted(path.stem for path in manifests_folder().glob("*.json"))
 
 
@@ -269,14 +272,14 @@ def load_benchmark(name_or_path: str | Path) -> Benchmark:
     """Load a benchmark by name, or from a user's own JSON file.
 
     Args:
-        name_or_path: A name out of :func:`benchmark_names`, or the path of a ``.json`` file.
+        name_or_path: A name from :func:`benchmark_names`, or the path of a ``.json`` file.
 
     Returns:
         The validated benchmark.
 
     Raises:
-        BenchmarkError: No such benchmark or file, or its content is wrong; the message names
-            the field.
+        BenchmarkError: The benchmark or file does not exist, or its content is invalid; the message
+            names the field.
     """
     path = Path(name_or_path)
     if path.suffix != ".json":
@@ -294,7 +297,7 @@ def load_benchmark(name_or_path: str | Path) -> Benchmark:
         text = read_text(path)
     except UnicodeError as error:
         raise BenchmarkError(f"{path} is not valid JSON: {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+    except (OSError, ValueError) as error:  # ValueError: NUL character in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise BenchmarkError(f"cannot read benchmark file {path}: {reason}") from error
     return parse_benchmark(text, str(path))
@@ -305,13 +308,13 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
 
     Args:
         text: JSON.
-        where: What to call the text in an error.
+        where: Name of the text for error messages.
 
     Returns:
         The validated benchmark.
 
     Raises:
-        BenchmarkError: The text is no JSON or not a valid benchmark.
+        BenchmarkError: The text is not JSON, or not a valid benchmark.
     """
     try:
         if isinstance(text, str):
@@ -342,13 +345,13 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     counts = Counter(key for key, _ in pairs)
     if repeated := [key for key, count in counts.items() if count > 1]:
-        raise ValueError(f"{repeated[0]!r} stands {counts[repeated[0]]} times in one object")
+        raise ValueError(f"{repeated[0]!r} occurs {counts[repeated[0]]} times in one object")
     return dict(pairs)
 
 
 def _describe(problem: ErrorDetails) -> str:
     field = ".".join(str(part) for part in problem["loc"] if part not in (_NAME, _OBJECT))
-    if problem["type"] == "value_error":  # raised in this module: the message names what it is of
+    if problem["type"] == "value_error":  # raised by our own validators: the message names the rest
         message = str(problem["ctx"]["error"])
         return f"{field}: {message}" if field else message
     seen = problem["input"]

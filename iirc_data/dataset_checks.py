@@ -1,4 +1,4 @@
-"""Checks of a benchmark against a dataset: are its classes there, and do they have images?"""
+"""Checks of a benchmark against a dataset: its classes exist and have images."""
 
 import warnings
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from iirc_data.splits import split_folder
 
 
 class NamedClasses(Protocol):
-    """A dataset's name, and the names of its leaf classes: a manifest, for example."""
+    """The name of a dataset and those of its leaf classes, for example a manifest."""
 
     @property
     def dataset(self) -> str:
@@ -21,13 +21,13 @@ class NamedClasses(Protocol):
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names of its leaf classes."""
+        """Names of the leaf classes."""
 
 
 def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[str]:
-    """Return the leaf classes that tasks show images of.
+    """Return the leaf classes whose images tasks use.
 
-    A superclass shows images of all its subclasses, scheduled or not.
+    A superclass uses images of all its subclasses, scheduled or not.
     """
     named = {name for task in tasks for name in task}
     return {
@@ -38,10 +38,9 @@ def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[
 def check_classes(
     benchmark: Benchmark, dataset: NamedClasses, tasks: Sequence[Sequence[str]]
 ) -> None:
-    """Check that a dataset has what a schedule needs.
+    """Check that a dataset has the classes of a schedule.
 
-    A superclass's sampling counts all of its subclasses, so those must be there too, scheduled
-    or not.
+    Sampling of a superclass counts all of its subclasses, so unscheduled subclasses must exist too.
 
     Raises:
         BenchmarkError: Classes are missing; the message names them.
@@ -71,10 +70,10 @@ def check_classes(
 def classes_without_images(
     benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequence[str]], split: SplitName
 ) -> list[str]:
-    """Return the leaf classes that tasks need and that have no image in a split's folder, sorted.
+    """Return, sorted, the leaf classes of tasks that have no image in a split's folder.
 
-    Dividing the images of a class leaves at least one to train on, so of a class with images in
-    the training folder none is left out.
+    A class with images in the training folder always has images to train on, because the division
+    into training and validation leaves at least one.
 
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
@@ -85,14 +84,14 @@ def classes_without_images(
 
 
 def check_images(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Sequence[str]]) -> None:
-    """Check that every class has images to train on and to test on.
+    """Check that every class has training images and every task has test images.
 
-    Classes without a test image are a warning, unless they are all that a task tests.
+    A class without a test image causes a warning.
 
     Args:
         benchmark: The benchmark.
         manifest: The dataset's manifest.
-        tasks: For each task the names of its classes.
+        tasks: The names of each task's classes.
 
     Raises:
         BenchmarkError: A class has no training image, or a task no test image.

@@ -1,4 +1,4 @@
-"""Decoding one image with Pillow."""
+"""Decoding with Pillow."""
 
 import io
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from iirc_data.errors import LoaderError
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB as Pillow does, so that it can be saved."""
+    """Convert an image to RGB as Pillow does, in a form that can be saved."""
     rgb = image.convert("RGB")
-    if isinstance(rgb.info.get("transparency"), int):  # a level of gray, which RGB does not have
+    if isinstance(rgb.info.get("transparency"), int):  # a gray level, which is not valid in RGB
         del rgb.info["transparency"]
     return rgb
 
 
 def decode(encoded: NDArray[Any], name: Callable[[], str]) -> Image.Image:
-    """Decode one image to RGB, without turning it by its EXIF orientation.
+    """Decode one image to RGB; its EXIF orientation is ignored.
 
     Args:
         encoded: uint8 (bytes,), JPEG or PNG.
-        name: Gives what to call the image in an error.
+        name: Returns the image's name for error messages.
 
     Raises:
         LoaderError: The image is damaged.
@@ -33,15 +33,15 @@ def decode(encoded: NDArray[Any], name: Callable[[], str]) -> Image.Image:
         return as_rgb(Image.open(io.BytesIO(encoded.data)))
     except Exception as error:  # Pillow raises many types on broken data
         raise LoaderError(
-            f"cannot decode {name()}: {error}; the image is damaged, make the shards anew"
+            f"cannot decode {name()}: {error}; the image is damaged: make the shards again"
         ) from error
 
 
 def read_image(path: PathLike) -> Image.Image:
-    """Read an image file as RGB, without turning it by its EXIF orientation.
+    """Read an image file as RGB; its EXIF orientation is ignored.
 
     Raises:
-        LoaderError: The file is missing, damaged, or no image.
+        LoaderError: The file is missing, damaged, or not an image.
     """
     try:
         with Image.open(path) as image:

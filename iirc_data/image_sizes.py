@@ -1,4 +1,4 @@
-"""Checking, before anything is trained, that a preset shows all images in one size."""
+"""The check, before training starts, that an image preset gives all images one size."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,19 +17,19 @@ def check_image_sizes(
     sizes: Mapping[str, Sizes],
     name: Callable[[str, int], str] = lambda split, number: f"image {number} of {split}",
 ) -> None:
-    """Check that a preset shows all images of a dataset in one size, training and evaluating.
+    """Check that a preset gives all images of a dataset one size, in training and evaluation.
 
-    Every split's images are evaluated, those of ``"train"`` too: herding and class means show them
-    without augmentation.
+    The evaluation transform is checked on the images of every split, ``"train"`` included: herding
+    and class means use training images without augmentation.
 
     Args:
-        transforms: How images are shown.
-        sizes: For each split the height and width in pixels of its images, int32 (N, 2).
-        name: Given a split and the number of one of its images, returns what to call the image.
+        transforms: The transforms of the preset.
+        sizes: Height and width in pixels of each split's images, int32 (N, 2).
+        name: Returns the name of an image for error messages, given its split and its number.
 
     Raises:
-        BenchmarkError: Images would come in several sizes, or training would show another size
-            than evaluation.
+        BenchmarkError: Images would have different sizes, or training images another size than
+            evaluated ones.
     """
     splits = {split: of_split for split, of_split in sizes.items() if len(of_split)}
     if not splits:
@@ -46,8 +46,8 @@ def check_image_sizes(
     usual, odd = _usual_and_odd(evaluated)
     if odd is not None:
         raise BenchmarkError(
-            f"{image(odd)} differs in size from other images, such as {image(usual)}, and these "
-            f"transforms do not resize images: {_remedy(transforms, everything)}"
+            f"{image(odd)} differs in size from other images, such as {image(usual)}, and the "
+            f"image preset does not resize: {_remedy(transforms, everything)}"
         )
     if TRAIN not in splits:
         return
@@ -63,10 +63,10 @@ def check_image_sizes(
 
 
 def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
-    """Return the sizes in which a transform shows images.
+    """Return the sizes of transformed images.
 
     Args:
-        transform: The transform; the size of what it shows must not depend on random numbers.
+        transform: The transform; the sizes of its results must not depend on random numbers.
         sizes: int32 (N, 2), height and width in pixels.
 
     Returns:
@@ -79,7 +79,7 @@ def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
 
 
 def _usual_and_odd(sizes: Sizes) -> tuple[int, int | None]:
-    """Return the first row of the most frequent size, and that of the rarest other one."""
+    """Return the first row of the most frequent size and that of the rarest other size, if any."""
     _, first, counts = np.unique(sizes, axis=0, return_index=True, return_counts=True)
     usual = int(np.argmax(counts))
     counts[usual] = len(sizes) + 1
@@ -88,7 +88,7 @@ def _usual_and_odd(sizes: Sizes) -> tuple[int, int | None]:
 
 
 def _remedy(transforms: TransformPreset, sizes: Sizes) -> str:
-    remedy = 'write "transforms": "imagenet" in the benchmark file'
+    remedy = 'write "transforms": "imagenet" or an image preset of your own in the benchmark file'
     trained = shown_sizes(transforms.train, sizes[:1])
     side = int(trained.max())
     becomes_square = (sizes[:, 0] == sizes[:, 1]).all() and sizes.min() >= side == trained.min()

@@ -1,4 +1,4 @@
-"""The order in which an epoch shows its samples: a pure function of seed, epoch and rank."""
+"""The order of an epoch's samples, a pure function of seed, epoch and rank."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.i
         shuffle: Draw a permutation; otherwise the order is 0 to n - 1.
 
     Returns:
-        int64 (n,): at each place of the epoch, the number of a sample; each occurs once.
+        int64 (n,): the number of the sample at each position; each sample occurs once.
     """
     if not shuffle:
         return np.arange(n, dtype=np.int64)
@@ -27,17 +27,17 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.i
 
 
 def endless_order(n: int, *, seed: int, start: int, stop: int) -> NDArray[np.int64]:
-    """Return part of an endless stream that shows everything pass after pass.
+    """Return a section of an endless stream of permutations of all samples.
 
     Args:
         n: Number of samples, at least 1.
         seed: Seed of the run.
-        start: First place of the stream that is wanted.
-        stop: Place after the last.
+        start: First position of the section.
+        stop: Position after the last.
 
     Returns:
-        int64 (stop - start,): at each place the number of a sample. Of the places k n to
-        (k + 1) n - 1 each has another sample.
+        int64 (stop - start,): the number of the sample at each position. The positions k n to
+        (k + 1) n - 1 hold each sample once.
     """
     first, last = start // n, -(-stop // n)
     passes = [epoch_order(n, seed=seed, epoch=k, shuffle=True) for k in range(first, last)]
@@ -45,14 +45,14 @@ def endless_order(n: int, *, seed: int, start: int, stop: int) -> NDArray[np.int
 
 
 def memories_of_epoch(n: int, multiplier: float, seed: int, epoch: int) -> NDArray[np.int64]:
-    """Choose which memories an epoch shows.
+    """Choose the memories of an epoch.
 
-    Each memory is shown ⌊multiplier⌋ times; what the fraction adds is drawn without replacement,
-    anew each epoch.
+    Each memory occurs ⌊multiplier⌋ times. For the fractional part, memories are drawn without
+    replacement in each epoch.
 
     Args:
         n: Number of memories.
-        multiplier: Memories shown per epoch, in multiples of n.
+        multiplier: Memories per epoch, in multiples of n.
         seed: Seed of the draw.
         epoch: Number of the epoch.
 
@@ -67,22 +67,22 @@ def memories_of_epoch(n: int, multiplier: float, seed: int, epoch: int) -> NDArr
 def batch_bounds(
     n: int, batch_size: int, rank: int = 0, world_size: int = 1
 ) -> list[tuple[int, int]]:
-    """Return the places of the epoch order that make up each batch of one rank.
+    """Return the positions in the epoch of each batch of one rank.
 
-    Every rank has the same number of batches. Batch by batch, the ranks' parts together are
-    one of :func:`global_batch_bounds`, shared as evenly as can be.
+    Every rank has the same number of batches. The parts of all ranks together are the batches of
+    :func:`global_batch_bounds`, divided as evenly as possible.
 
     Args:
-        n: Number of places in the epoch.
+        n: Number of positions in the epoch.
         batch_size: Samples per batch and rank.
-        rank: This process's number.
+        rank: Rank of this process.
         world_size: Number of processes.
 
     Returns:
-        (start, stop) for each batch.
+        (start, stop) of each batch.
 
     Raises:
-        ValueError: ``batch_size`` or ``world_size`` is below 1, or there is no such rank.
+        ValueError: ``batch_size`` or ``world_size`` is below 1, or ``rank`` is out of range.
     """
     if batch_size < 1 or not 0 <= rank < world_size:
         raise ValueError(
@@ -98,18 +98,19 @@ def batch_bounds(
 
 
 def global_batch_bounds(n: int, batch_size: int, world_size: int = 1) -> list[tuple[int, int]]:
-    """Return the places of the epoch order that make up each batch of all ranks together.
+    """Return the positions in the epoch of each batch of all ranks together.
 
-    A batch is ``batch_size * world_size`` consecutive places; the last one is what remains.
-    Fewer places than ranks would leave a rank without a batch: they are added to the batch before.
+    A batch is ``batch_size * world_size`` consecutive positions, and the last batch is the
+    remainder. A remainder smaller than ``world_size`` would leave a rank without samples, so it is
+    merged into the batch before it.
 
     Args:
-        n: Number of places in the epoch.
+        n: Number of positions in the epoch.
         batch_size: Samples per batch and rank.
         world_size: Number of processes.
 
     Returns:
-        (start, stop) for each batch; none where there are no places.
+        (start, stop) of each batch; empty if ``n`` is 0.
     """
     starts = list(range(0, n, batch_size * world_size))
     if len(starts) > 1 and n - starts[-1] < world_size:

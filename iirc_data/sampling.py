@@ -1,4 +1,4 @@
-"""Superclass and subclass sampling: which samples each class shows when its task comes."""
+"""Superclass and subclass sampling: the samples that each class shows in its task."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ def rows_by_value(values: NDArray[Any]) -> dict[int, NDArray[np.int64]]:
         values: Integers (N,).
 
     Returns:
-        Each value that occurs, ascending, with its rows, int64 ascending.
+        Maps each value, in ascending order, to its rows, int64 ascending.
     """
     if not len(values):
         return {}
@@ -36,7 +36,7 @@ def rows_by_combination(labels: NDArray[np.int32]) -> dict[tuple[int, int], NDAr
         labels: int32 (N, 2), see :func:`sample_rows_by_class`.
 
     Returns:
-        Each pair of labels that occurs, with its rows, int64 ascending.
+        Maps each pair of labels that occurs to its rows, int64 ascending.
     """
     n_labels = int(labels.max(initial=0)) + 2
     codes = labels[:, 0].astype(np.int64) * n_labels + (labels[:, 1] + 1)
@@ -48,24 +48,24 @@ def rows_by_combination(labels: NDArray[np.int32]) -> dict[tuple[int, int], NDAr
 def sample_rows_by_class(
     labels: NDArray[np.int32], settings: SamplingSettings | None
 ) -> dict[int, list[NDArray[np.int64]]]:
-    """Return which samples each class shows.
+    """Return the samples that each class shows.
 
     Samples are grouped by label combination, as published. Of the n samples of a combination
-    (superclass, subclass), in dataset order, the superclass shows the first ``int(p * n)``,
-    where p is ``superclass_data_pct``, times cap / subclasses where the superclass has more
-    subclasses than ``superclass_sampling_size_cap``; the subclass shows the last
-    ``int(subclass_data_pct * n)``. A sample with one label is always shown.
+    (superclass, subclass), in dataset order, the superclass shows the first ``int(p * n)`` and the
+    subclass the last ``int(subclass_data_pct * n)``. Here p is ``superclass_data_pct``, scaled by
+    cap / subclasses if the superclass has more subclasses than ``superclass_sampling_size_cap``.
+    Samples with one label are always shown.
 
-    Where a subclass's share rounds to 0, the published code takes every sample (its slice
-    ``[-0:]``); here it takes none (see :func:`classes_with_empty_share`).
+    If the fraction of a subclass rounds to 0 samples, the published code takes all samples (its
+    slice is ``[-0:]``); here it takes none (see :func:`classes_with_empty_share`).
 
     Args:
         labels: int32 (N, 2): superclass and subclass, or the only label and ``NO_LABEL``.
-        settings: Shares and cap, or None to show every sample under all its labels (test mode,
+        settings: Fractions and cap, or None to show every sample under all its labels (test mode,
             class-incremental setup).
 
     Returns:
-        For each class its samples' positions: one int64 ascending array per combination.
+        Maps each class to the positions of its samples: per combination one ascending int64 array.
     """
     combinations = rows_by_combination(labels)
     shown: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
@@ -87,14 +87,15 @@ def sample_rows_by_class(
 def classes_with_empty_share(
     labels: NDArray[np.int32], rows_by_class: Mapping[int, Sequence[NDArray[np.int64]]]
 ) -> list[int]:
-    """Return the classes whose share of too few samples rounded to 0.
+    """Return the classes for which a fraction of few samples rounded to 0.
 
     Args:
-        labels: As given to :func:`sample_rows_by_class`.
-        rows_by_class: What it returned.
+        labels: The labels given to :func:`sample_rows_by_class`.
+        rows_by_class: Its result.
 
     Returns:
-        Ascending: classes that show no sample, and subclasses that show none of a combination.
+        The classes that show no sample and the subclasses that show none of a combination,
+        ascending.
     """
 
     def is_subclass(index: int) -> bool:
@@ -110,6 +111,6 @@ def classes_with_empty_share(
 def _superclass_share(n_subclasses: int, settings: SamplingSettings) -> float:
     cap = settings.superclass_sampling_size_cap
     if n_subclasses > cap:
-        # in the published order of operations, for int(p * n) depends on the last bit
+        # the published order of operations, because int(p * n) depends on the last bit
         return cap / n_subclasses * settings.superclass_data_pct
     return settings.superclass_data_pct

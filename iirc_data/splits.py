@@ -1,4 +1,4 @@
-"""Which images of a dataset belong to train, in-task and post-task validation, and test."""
+"""Split selection: the samples of training, in-task and post-task validation, and test."""
 
 import warnings
 from collections.abc import Sequence
@@ -24,9 +24,18 @@ def split_sample_ids(
     split: SplitName,
     samples_per_class: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return the ids, int64, of the samples of the benchmark's classes in a split.
+    """Return the ids, int64, of a split's samples that belong to the benchmark's classes.
 
-    They stand in the order that sampling goes by (:attr:`Benchmark.image_order`).
+    Args:
+        benchmark: The benchmark.
+        manifest: Manifest of the dataset.
+        table: Sample table of the dataset.
+        split: See :meth:`TaskSequence.from_table`.
+        samples_per_class: See :meth:`TaskSequence.from_table`.
+
+    Returns:
+        int64 (n,), rows of the sample table in the order that sampling uses
+        (:attr:`Benchmark.image_order`).
 
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
@@ -38,10 +47,10 @@ def split_sample_ids(
 
 
 def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
-    """Return which of a dataset's folders a split is taken from.
+    """Return the folder of a dataset that holds the images of a split.
 
     Raises:
-        BenchmarkError: It is not there.
+        BenchmarkError: The dataset has no such folder.
     """
     candidates = TEST_FOLDERS if split == TEST else (TRAINING_FOLDER,)
     for name in candidates:
@@ -60,18 +69,18 @@ def split_positions(
     split: SplitName,
     samples_per_class: int | None = None,
 ) -> NDArray[np.int64]:
-    """Return which images of the folder that a split is taken from belong to it.
+    """Return the positions of a split's images among those of its folder.
 
     Args:
         benchmark: The benchmark.
         classes: Names of the classes, sorted.
-        class_ids: int32 (N,), each image's index into ``classes``, in the dataset's own order.
+        class_ids: int32 (N,), index into ``classes`` of each image of the folder (see
+            :func:`split_folder`), in the order of the dataset.
         split: See :meth:`TaskSequence.from_table`.
         samples_per_class: See :meth:`TaskSequence.from_table`.
 
     Returns:
-        int64 (n,), positions of the images of the benchmark's classes, in the order that sampling
-        goes by.
+        int64 (n,), positions of images of the benchmark's classes, in the order that sampling uses.
     """
     if benchmark.image_order == "published_imagenet":
         index = {name: number for number, name in enumerate(classes)}
@@ -79,8 +88,8 @@ def split_positions(
         if split != TEST and (missing := [name for name in listed if name not in index]):
             warnings.warn(
                 f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "
-                f"benchmark {benchmark.name!r}, by whose sizes the published loader orders "
-                "images: training and validation images are not divided exactly as published",
+                f"benchmark {benchmark.name!r}, whose numbers of images determine the published "
+                "order: training and validation images are not divided exactly as published",
                 stacklevel=3,
             )
         order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
@@ -96,18 +105,18 @@ def split_positions(
 def split_training_samples(
     class_ids: NDArray[np.int32], settings: SplitSettings
 ) -> dict[SplitName, NDArray[np.int64]]:
-    """Divide training samples class by class, in dataset order.
+    """Divide training samples, class by class and in dataset order.
 
-    Of a class's n samples the first ``int(intask_valid_ratio * n)`` are in-task validation, the
-    next ``int(posttask_valid_ratio * n)`` post-task validation, the rest training: the rule of
-    the published loaders.
+    Of the n samples of a class, the first ``int(intask_valid_ratio * n)`` go to in-task validation,
+    the next ``int(posttask_valid_ratio * n)`` to post-task validation and the rest to training, as
+    in the published loaders.
 
     Args:
         class_ids: int32 (N,), leaf class of each sample, in dataset order.
         settings: The two ratios.
 
     Returns:
-        For each of the three splits the positions of its samples, int64, ascending.
+        The positions of the samples of each of the three splits, int64, ascending.
     """
     parts: dict[SplitName, list[NDArray[np.int64]]] = {
         INTASK_VALID: [],
@@ -121,7 +130,7 @@ def split_training_samples(
         parts[POSTTASK_VALID].append(rows[n_intask:n_valid])
         parts[TRAIN].append(rows[n_valid:])
     empty = [np.empty(0, np.int64)]
-    # a stable sort is fast where the rows are in order already, as in a table of per-class shards
+    # a stable sort is fast on sorted rows, which a table of per-class shards has
     return {
         name: np.sort(np.concatenate(rows or empty), kind="stable") for name, rows in parts.items()
     }
@@ -130,17 +139,17 @@ def split_training_samples(
 def published_imagenet_order(
     class_ids: NDArray[np.int32], listed_classes: Sequence[int]
 ) -> NDArray[np.int64]:
-    """Return images in the order in which the published ImageNet loader lists them.
+    """Return the order of images in the published ImageNet loader.
 
-    It lists the classes' folders, each with its file names sorted, and then means to sort all
-    paths, but applies the sorting permutation the wrong way round. Where all classes have equally
-    many images that changes nothing within a class. In ImageNet they have not, and most classes'
-    images come out cut in two or three, the parts in another order. Which images are for training
-    and which for validation, and which of them a superclass shows, goes by this order.
+    The published loader lists the folders of the classes, each with its file names sorted. It then
+    intends to sort all paths, but applies the inverse of the sorting permutation. If all classes
+    had the same number of images, the order within a class would not change. ImageNet's classes
+    differ in size, so the images of most classes are cut into two or three parts in another order.
+    This order determines the division into training and validation and the samples of superclasses.
 
     Args:
         class_ids: int32 (N,), class of each image, in the order of the sorted paths.
-        listed_classes: Class ids in the order in which the loader lists the folders.
+        listed_classes: Class ids in the order of the published loader's folders.
 
     Returns:
         int64 (n,), positions of the images of the listed classes.
@@ -156,13 +165,13 @@ def published_imagenet_order(
 def in_published_order(
     benchmark: Benchmark, classes: Sequence[str], class_ids: NDArray[np.int32]
 ) -> NDArray[np.int64]:
-    """Return the order in which the published loaders list a split's samples.
+    """Return the order of a split's samples in the published loaders.
 
     Args:
-        benchmark: The benchmark; leaf classes come in its order.
+        benchmark: The benchmark, whose order of leaf classes is used.
         classes: Names of the classes.
-        class_ids: int32 (N,), each sample's index into ``classes``, in the order that sampling goes
-            by, which is kept within a class.
+        class_ids: int32 (N,), index of each sample into ``classes``, in the order that sampling
+            uses; within a class this order is kept.
 
     Returns:
         int64 (N,), positions in ``class_ids``.

@@ -1,4 +1,4 @@
-"""Task views: which samples, under which labels, a task shows."""
+"""Task views: the samples of a task and the labels that they show."""
 
 import hashlib
 import warnings
@@ -30,11 +30,11 @@ from iirc_data.splits import in_published_order, split_sample_ids
 
 @dataclass(frozen=True, eq=False)
 class TaskView:
-    """The samples and labels that one task, or several together, show.
+    """The samples and visible labels of one task, or of several together.
 
     Attributes:
-        class_names: All scheduled classes in order of appearance; an index into it is a class
-            index.
+        class_names: All scheduled classes in order of appearance; class indices are positions in
+            this tuple.
         task_ids: The tasks whose samples are shown.
         seen_up_to: Latest task whose classes count as seen.
         n_seen_classes: Number of classes of the tasks 0 to ``seen_up_to``.
@@ -42,9 +42,9 @@ class TaskView:
         sample_ids: int64 (N,), ascending, without repetition.
         labels: int32 (N, 2), class indices of the visible labels, superclass before subclass;
             -1 for none. The first is always a class.
-        places: int64 (N,), ascending with each sample's place in the published dataset, by which
-            the first samples of a class are chosen; None where that is the order of ``sample_ids``.
-            It follows from benchmark and samples, and is not part of the digest.
+        places: int64 (N,), a key that increases in the order of the published dataset, used to
+            choose the first samples of a class; None if that is the order of ``sample_ids``. It
+            follows from benchmark and samples and is not part of the digest.
     """
 
     class_names: tuple[str, ...]
@@ -74,11 +74,12 @@ class TaskView:
         return self.class_names[: self.n_seen_classes]
 
     def positions_of_class(self, class_index: int, first: int | None = None) -> NDArray[np.int64]:
-        """Return the positions in this view, ascending, of the samples that show a class.
+        """Return the positions in this view of the samples that show a class, ascending.
 
         Args:
             class_index: The class.
-            first: Only the first so many in the order of the published dataset; None for all.
+            first: Number of samples to return, the first in the order of the published dataset;
+                None for all.
         """
         positions = np.flatnonzero((self.labels == class_index).any(axis=1))
         if first is None or self.places is None:
@@ -87,10 +88,10 @@ class TaskView:
         return np.sort(in_order[:first])
 
     def subset(self, positions: Sequence[int] | NDArray[np.int64]) -> Self:
-        """Return the view of some of this view's samples.
+        """Return a view of some of this view's samples.
 
         Args:
-            positions: Positions in this view, in the order wanted.
+            positions: Positions in this view, in the order of the result.
         """
         chosen = np.asarray(positions, np.int64)
         return replace(
@@ -101,7 +102,7 @@ class TaskView:
         )
 
     def digest(self) -> str:
-        """Return a SHA-256 that is equal exactly where samples and labels are equal."""
+        """Return the SHA-256 of tasks, samples and labels."""
         head = [self.class_names, self.task_ids, self.seen_up_to, self.n_seen_classes]
         digest = hashlib.sha256(canonical_json(head))
         digest.update(np.ascontiguousarray(self.sample_ids, "<i8").data)
@@ -110,19 +111,18 @@ class TaskView:
 
 
 class TaskSequence:
-    """The tasks of one split: gives the view of any of them.
+    """The tasks of one split, from which views are made.
 
     Args:
-        sample_ids: int64 (N,), ids of the split's samples, in the order that sampling goes by.
+        sample_ids: int64 (N,), ids of the split's samples, in the order that sampling uses.
         labels: int32 (N, 2), class indices of each sample's full label combination: superclass
-            and subclass, or the only label and -1. Indices from ``len(class_names)`` on stand
-            for classes that no task names.
-        tasks: For each task the names of its classes: those that it introduces, and any that
-            come again.
-        setup: ``"IIRC"`` or ``"CIL"``. The latter never samples: a sample with two labels belongs
-            to the task of each of them that is scheduled, as published.
-        sampling: Shares of superclasses and subclasses; None shows every sample (test mode).
-        complete_information: Show all labels seen so far, not only the current task's.
+            and subclass, or the only label and -1. Indices from ``len(class_names)`` on are those
+            of classes that are not scheduled.
+        tasks: The names of each task's classes, those that it introduces and those that reappear.
+        setup: ``"IIRC"`` or ``"CIL"``. The latter does not sample: a sample with two labels belongs
+            to the tasks of both labels, as published.
+        sampling: Fractions for superclasses and subclasses; None shows every sample (test mode).
+        complete_information: Show all labels seen so far, not only those of the current task.
     """
 
     def __init__(
@@ -162,19 +162,19 @@ class TaskSequence:
 
         Args:
             benchmark: The benchmark.
-            manifest: The dataset's manifest.
-            table: The dataset's sample table.
-            split: ``"train"``, ``"intask_valid"``, ``"posttask_valid"`` or ``"test"``. Test and
-                post-task validation show every sample.
+            manifest: Manifest of the dataset.
+            table: Sample table of the dataset.
+            split: ``"train"``, ``"intask_valid"``, ``"posttask_valid"`` or ``"test"``. Post-task
+                validation and test show every sample.
             schedule: Number of the benchmark's schedule.
             joint: Put all classes into one task.
-            complete_information: Show all labels seen so far; by default only where every sample
-                is shown.
-            samples_per_class: Use only the first so many images of each leaf class of the split
-                (for quick experiments).
+            complete_information: Show all labels seen so far; by default True for the splits that
+                show every sample.
+            samples_per_class: Use only the first ``samples_per_class`` images of each leaf class in
+                the split (for quick experiments).
 
         Raises:
-            BenchmarkError: The dataset lacks classes of the benchmark, or a split.
+            BenchmarkError: The dataset lacks classes or a split of the benchmark.
         """
         test_mode = split in (TEST, POSTTASK_VALID)
         tasks = benchmark.tasks(schedule, joint=joint)
@@ -200,17 +200,17 @@ class TaskSequence:
         return len(self.tasks)
 
     def view(self, task_ids: int | Iterable[int], seen_up_to: int | None = None) -> TaskView:
-        """Return what one task shows, or several together.
+        """Return the view of one task, or of several together.
 
-        With incomplete information a sample shows its labels among the given tasks' classes;
-        with complete information, those among the classes of tasks 0 to ``seen_up_to``.
+        With incomplete information a sample shows those of its labels that belong to the given
+        tasks; with complete information, those that belong to the tasks 0 to ``seen_up_to``.
 
         Args:
             task_ids: The task, or several.
             seen_up_to: Latest task seen so far; by default the latest of ``task_ids``.
 
         Raises:
-            BenchmarkError: There is no such task, or ``seen_up_to`` is before a given task.
+            BenchmarkError: A task does not exist, or ``seen_up_to`` is before a given task.
         """
         chosen = (task_ids,) if isinstance(task_ids, int) else tuple(task_ids)
         latest = max(chosen, default=-1)
@@ -218,9 +218,9 @@ class TaskSequence:
         if not chosen or min(chosen) < 0 or not latest <= seen_up_to < len(self.tasks):
             raise BenchmarkError(
                 f"tasks {chosen} seen up to {seen_up_to}: expected tasks among 0 to "
-                f"{len(self.tasks) - 1}, none after the latest seen"
+                f"{len(self.tasks) - 1}, none of them after the latest seen task"
             )
-        visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last stands for "no label"
+        visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last entry is for "no label"
         seen = range(seen_up_to + 1)
         visible[self._classes_of(seen if self.complete_information else chosen)] = True
         rows = self.rows(chosen)
@@ -241,7 +241,7 @@ class TaskSequence:
         empty = classes_with_empty_share(self._labels, self._rows_by_class)
         if scheduled := [names[index] for index in empty if index < len(names)]:
             warnings.warn(
-                "classes show no sample of a combination of labels, for their share of its few "
+                "classes show no sample of a label combination because their fraction of its few "
                 f"images rounds to 0: {', '.join(scheduled[:5])}"
                 f"{f', … ({len(scheduled)} in all)' if len(scheduled) > 5 else ''}; "
                 "raise superclass_data_pct or subclass_data_pct, or use more images",
@@ -249,7 +249,7 @@ class TaskSequence:
             )
 
     def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:
-        """Return the rows (positions among the split's samples) that tasks show, ascending."""
+        """Return the positions among the split's samples of those that tasks show, ascending."""
         shown = np.zeros(len(self._sample_ids), dtype=bool)
         for index in self._classes_of(task_ids):
             for rows in self._rows_by_class.get(index, []):
@@ -261,12 +261,12 @@ class TaskSequence:
 
 
 def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Hide labels, moving what stays to the front.
+    """Hide labels, and move the remaining ones to the front.
 
     Args:
         labels: int32 (N, 2), class indices, -1 for none.
-        visible: bool (classes + 1,), whether a class's label shows; the last entry, for -1, is
-            False.
+        visible: bool (classes + 1,), whether the label of each class is visible; the last entry,
+            for -1, is False.
 
     Returns:
         int32 (N, 2).

@@ -178,7 +178,7 @@ def test_a_users_file_works_where_a_name_does(write_own):
         ({"other_classes": [1]}, "other_classes.0: .*string, got 1"),
         ({"other_classes": ["bus", "bus"]}, "other_classes: class 'bus' is already in"),
         ({"other_classes": ["dog"]}, "other_classes: class 'dog' .* superclasses.animal"),
-        ({"other_classes": ["None"]}, "'None': it stands for no label"),
+        ({"other_classes": ["None"]}, "'None': that name stands for no label"),
         ({"readable_names": {"dgo": "a dog"}}, "readable_names: .*did you mean 'dog'"),
         ({"splits": {"intask_valid_ratio": 1.5}}, "splits.intask_valid_ratio: .*got 1.5"),
         ({"splits": {"intask_valid_ratio": float("nan")}}, "splits.intask_valid_ratio: .*got nan"),
@@ -233,7 +233,7 @@ def test_a_missing_field_is_named(write_own, tmp_path, field):
         (b"[]", r"expected a JSON object, got \[\]"),
         (b'"' + b"a" * 100_000 + b'"', "expected a JSON object, got 'aaa"),
         (b'{"superclasses": ' + b"[" * 500 + b"]" * 500 + b"}", "superclasses: "),
-        (b'{"superclasses": {"a": ["b"], "a": ["c"]}}', "'a' stands 2 times in one object"),
+        (b'{"superclasses": {"a": ["b"], "a": ["c"]}}', "'a' occurs 2 times in one object"),
     ],
 )
 def test_a_file_that_is_no_benchmark_at_all_gets_a_short_error(tmp_path, content, message):

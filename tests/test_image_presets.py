@@ -71,7 +71,10 @@ def test_a_name_and_the_same_preset_as_an_object_are_equal():
         ({"train": {"resize": 9}}, r"transforms.train: resize needs"),
         ({"size": 9, "train": {"crop": "random", "resize": 8}}, r"train.resize 8 is less than"),
         ({"size": 9, "evaluate": {"crop": "random"}}, r"transforms: evaluate.crop"),
-        ({"evaluate": {"flip": True}}, r"transforms: evaluate.flip is for train only"),
+        (
+            {"evaluate": {"flip": True}},
+            r"transforms: evaluate.flip is random: use it in train only",
+        ),
         ({"evaluate": {"auto_augment": "cifar10"}}, r"transforms: evaluate.auto_augment is"),
         ({"train": {"auto_augment": "cifar"}}, r"transforms.train.auto_augment: .* got 'cifar'"),
         ({"train": {"color_jitter": {"hue": 0.6}}}, r"transforms.train.color_jitter.hue: .* 0.6"),

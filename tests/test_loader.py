@@ -1,4 +1,4 @@
-"""Loaders: order, augmentation, both decoders, replay, and what goes wrong."""
+"""Loaders: order, augmentation, both decoders, replay and errors."""
 
 import gc
 import io
@@ -309,7 +309,7 @@ def resources() -> dict[str, int]:
     }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="counts what /proc tells")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @RESIDENT
 @pytest.mark.parametrize("decoder", DECODERS)
 def test_fifty_epochs_and_twenty_tasks_leak_nothing(view, tiny_store, decoder, resident):
@@ -371,7 +371,7 @@ def test_epochs_differ_and_repeat_by_seed(view, tiny_store, resident):
 @pytest.mark.parametrize("normalize", [False, True], ids=["uint8", "float"])
 @pytest.mark.parametrize("padding", [0, 4])
 def test_resident_images_are_shown_as_streamed_ones(view, tiny_store, normalize, padding):
-    """Across several strokes, with memories drawn anew each epoch, from any batch on."""
+    """Across several chunks, with memories drawn again each epoch, starting at any batch."""
     crop = RandomCropFlip(size=32 if padding else 20, padding=padding)
     memories = Memories([noise_image(i) for i in range(7)], [[0, 1]] * 7)
     make = partial(
@@ -390,7 +390,7 @@ def test_resident_images_are_shown_as_streamed_ones(view, tiny_store, normalize,
     resident, streaming = make(resident=True), make(resident=False)
     assert resident.n_samples == streaming.n_samples == len(view) + 10
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("iirc_data.loader.loader.RESIDENT_STROKE", 15)
+        patch.setattr("iirc_data.loader.loader.RESIDENT_CHUNK", 15)
         short = make(resident=True)
     for epoch, first_batch in ((0, 0), (1, 2)):
         for loader in (resident, streaming, short):

@@ -265,7 +265,7 @@ def half_refused(tmp_path) -> ShardStore:
 @needs_dali
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_dali_goes_on_after_images_that_it_refuses(half_refused, transform):
-    """At the begin and end of batches, in neighbouring ones, beside another iterator."""
+    """At the start and end of batches, in adjacent batches, and next to another iterator."""
     decoder = make_decoder("dali", threads=2)
 
     def loader(decoder, view=everything(half_refused), batch_size=4):  # noqa: B008
@@ -300,7 +300,7 @@ def test_dali_goes_on_after_images_that_it_refuses(half_refused, transform):
 
 @needs_dali
 def test_where_neither_decodes_the_culprit_is_named(tmp_path):
-    """Also where DALI refused another image of the batch."""
+    """Even if DALI refused another image of the same batch."""
     whole = refused_by_dali(2)
     head, image, end = split_png(whole)
     lost = bytearray(image)
@@ -373,7 +373,7 @@ def test_checking_refuses_what_decoders_show_differently(tmp_path, monkeypatch):
         checked(tmp_path, {"it": encode(noise_image(1, 31, 33))})
 
 
-# --- encoding anew ----------------------------------------------------------------------------
+# --- re-encoding -------------------------------------------------------------------------------
 
 
 def test_odd_images_can_be_encoded_anew(store):

@@ -115,7 +115,7 @@ def test_a_line_of_pixels_is_evaluated_at_the_cost_of_what_is_shown(decoder, is_
     asked = evaluated(*(np.array([side], np.int32) for side in shape))
     assert asked.resize.tolist() == [[256 * side for side in shape]]
     data = encode_rgb_png(Image.fromarray(image))
-    odd = frozenset([0] if length > 1_000_000 else [])  # what a look at it tells
+    odd = frozenset([0] if length > 1_000_000 else [])  # as a look at the image reports
     request = DecodeRequest([data], asked, str, odd)
     (shown,) = next(iter(make_decoder(decoder, threads=1).images([request])))
     start, stop = length // 2 - 5, length // 2 + 5

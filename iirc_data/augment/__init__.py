@@ -1,7 +1,7 @@
-"""Augmentation: pure functions of image sizes, seed, epoch and place in the epoch.
+"""Augmentation parameters as pure functions of image sizes, seed, epoch and position.
 
-A transform turns image sizes and random numbers into plain arrays; the loader only carries them
-out. So every decoder shows the same images, and a run resumes anywhere.
+A transform maps image sizes and random numbers to plain arrays, and the loader carries these out.
+Every decoder therefore produces the same images, and a run can resume at any batch.
 """
 
 from iirc_data.augment.auto_augment import AutoAugment

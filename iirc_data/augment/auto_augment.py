@@ -1,4 +1,4 @@
-"""AutoAugment (Cubuk et al., 2019): pairs of operations, drawn from a policy found by search."""
+"""AutoAugment (Cubuk et al., 2019): operations drawn from a policy that was found by search."""
 
 import math
 from collections.abc import Callable
@@ -72,14 +72,15 @@ POLICIES: dict[Policy, list[tuple[Step, Step]]] = {
         (("equalize", 0.8, 0), ("equalize", 0.6, 0)),
     ],
 }
-"""Of each policy the 25 pairs, as published (Cubuk et al., 2019, appendix)."""
+"""The 25 sub-policies of each policy, as published (Cubuk et al., 2019, appendix)."""
 
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """Draws operations from a policy (torchvision's ``AutoAugment``).
+    """Draws operations from a policy, as torchvision's ``AutoAugment``.
 
-    For each image one pair of operations is drawn; each of the two is applied with its probability.
+    One sub-policy, a pair of operations, is drawn for each image. Each of the two operations is
+    applied with its own probability.
 
     Attributes:
         policy: ``"cifar10"`` or ``"imagenet"``.
@@ -112,7 +113,7 @@ def _operation(name: str, level: int, size: list[int], is_negative: bool) -> Ope
 
 
 def _between(start: float, end: float, level: int) -> float:
-    """Return one of evenly spaced values, rounded to float32 as those of ``torch.linspace`` are."""
+    """Return one of ten evenly spaced values, rounded to float32 as in ``torch.linspace``."""
     first, last = np.float32(start), np.float32(end)
     step = float((last - first) / np.float32(_LEVELS - 1))
     if level < _LEVELS // 2:
@@ -131,7 +132,7 @@ _SIGNED: dict[str, Callable[[int, int, int], float]] = {
     "contrast": lambda level, height, width: _between(0.0, 0.9, level),
     "sharpness": lambda level, height, width: _between(0.0, 0.9, level),
 }
-"""Magnitudes by level, height and width of the image; the sign is drawn."""
+"""Magnitude as a function of level and image height and width; the sign is drawn."""
 
 _ARGUMENTS: dict[str, Callable[[float], float]] = {
     "shear_x": lambda magnitude: math.degrees(math.atan(magnitude)),
@@ -144,10 +145,10 @@ _ARGUMENTS: dict[str, Callable[[float], float]] = {
     "contrast": lambda magnitude: 1.0 + magnitude,
     "sharpness": lambda magnitude: 1.0 + magnitude,
 }
-"""What an operation takes, by its signed magnitude."""
+"""Argument of an operation as a function of its signed magnitude."""
 
 _UNSIGNED: dict[str, Callable[[int], float]] = {
     "posterize": lambda level: float(round(8 - level / ((_LEVELS - 1) / 4))),
     "solarize": lambda level: 255.0 * _between(1.0, 0.0, level),
 }
-"""What an operation without a sign takes, by its level."""
+"""Argument of an operation without a sign as a function of its level."""

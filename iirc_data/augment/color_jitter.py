@@ -1,4 +1,4 @@
-"""Colour jitter: brightness, contrast, saturation and hue drawn at random, in random order."""
+"""Colour jitter: random changes of brightness, contrast, saturation and hue, in random order."""
 
 from typing import Annotated
 
@@ -12,16 +12,16 @@ Strength = Annotated[float, Field(ge=0, le=100)]
 
 
 class ColorJitter(BaseModel):
-    """Draws colour changes (torchvision's ``ColorJitter``).
+    """Draws colour changes, as torchvision's ``ColorJitter``.
 
-    Factors are uniform in [max(0, 1 - strength), 1 + strength]; a strength of 0 leaves its change
-    out.
+    Each factor is uniform in [max(0, 1 - strength), 1 + strength]. A strength of 0 omits
+    the change.
 
     Attributes:
         brightness: Strength of the change of brightness.
         contrast: Strength of the change of contrast.
         saturation: Strength of the change of saturation.
-        hue: The hue is shifted by up to this share of the colour circle, in either direction; at
+        hue: Largest shift of the hue in either direction, as a fraction of the colour circle, at
             most 0.5.
     """
 
@@ -34,7 +34,7 @@ class ColorJitter(BaseModel):
 
     @property
     def n_random(self) -> int:
-        """Random numbers used per image: four values, and four that give their order."""
+        """Number of random numbers used per image: four values, and four for their order."""
         return 8
 
     def operations(self, sizes: Integers, random: NDArray[np.float64]) -> list[list[Operation]]:

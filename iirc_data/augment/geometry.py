@@ -1,4 +1,4 @@
-"""Transforms that crop, resize and mirror: pure functions of image sizes and random numbers."""
+"""Transforms that crop, resize and mirror images."""
 
 from dataclasses import dataclass, replace
 
@@ -12,7 +12,7 @@ _RESIZED_CROP_TRIES = 10
 
 @dataclass(frozen=True)
 class Unchanged:
-    """Shows images as they are."""
+    """Leaves images unchanged."""
 
     n_random: int = 0
 
@@ -25,12 +25,13 @@ class Unchanged:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """Pads with black, then crops at random (torchvision's ``RandomCrop``).
+    """Pads images with black and crops them at a random position, as torchvision's ``RandomCrop``.
 
     Attributes:
         size: Height and width of the result in pixels.
         padding: Pixels added on every side.
-        resize: Length that the shorter side is resized to first, in pixels; None keeps it.
+        resize: Length in pixels to which the shorter side is resized before padding; None for no
+            resizing.
     """
 
     size: int = 32
@@ -52,15 +53,15 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """Crops a window of random area and shape and resizes it (torchvision's ``RandomResizedCrop``).
+    """Crops a random window and resizes it, as torchvision's ``RandomResizedCrop``.
 
-    Of ten windows the first that fits is taken; where none fits, the largest central window of an
-    allowed shape.
+    The window is the first of ten random ones that fits into the image. If none fits, it is the
+    largest central window with an allowed aspect ratio.
 
     Attributes:
         size: Height and width of the result in pixels.
-        scale: Least and greatest share of the image's area.
-        ratio: Least and greatest width / height.
+        scale: Minimum and maximum of the window's area as a fraction of the image's.
+        ratio: Minimum and maximum of the window's width / height.
     """
 
     size: int = 224
@@ -99,17 +100,17 @@ class RandomResizedCrop:
         self, height: NDArray[np.float64], width: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         aspect = np.clip(width / height, *self.ratio)
-        # of an image one pixel wide, a narrower window is still one pixel wide
+        # at least one pixel, even in an image one pixel wide
         window = np.rint(width / aspect), np.rint(height * aspect)
         return np.clip(window[0], 1, height), np.clip(window[1], 1, width)
 
 
 @dataclass(frozen=True)
 class ResizeCenterCrop:
-    """Resizes the shorter side, then crops the centre: the published evaluation of ImageNet.
+    """Resizes the shorter side and crops the centre; the default is the usual ImageNet evaluation.
 
     Attributes:
-        resize: Length that the shorter side is resized to, in pixels; None keeps it.
+        resize: Length of the shorter side after resizing, in pixels; None for no resizing.
         size: Height and width of the result in pixels.
     """
 
@@ -130,17 +131,18 @@ class ResizeCenterCrop:
 
 @dataclass(frozen=True)
 class Flipped:
-    """Mirrors every second image that another transform shows.
+    """Applies another transform, then mirrors images with probability 1/2.
 
     Attributes:
-        shown: The other transform. Its random numbers come first, then the one for the mirroring.
+        shown: The other transform. It uses all random numbers but the last, which decides whether
+            to mirror.
     """
 
     shown: Transform
 
     @property
     def n_random(self) -> int:
-        """Random numbers used per image."""
+        """Number of random numbers used per image."""
         return self.shown.n_random + 1
 
     def parameters(
@@ -152,14 +154,14 @@ class Flipped:
 
 
 class RandomCropFlip(Flipped):
-    """The published augmentation of CIFAR: a random crop, mirrored every second time."""
+    """The published augmentation of CIFAR: a random crop of the padded image, and mirroring."""
 
     def __init__(self, size: int = 32, padding: int = 4) -> None:
         super().__init__(RandomCrop(size, padding))
 
 
 class RandomResizedCropFlip(Flipped):
-    """The published augmentation of ImageNet: a resized crop, mirrored every second time."""
+    """The published augmentation of ImageNet: a random resized crop, and mirroring."""
 
     def __init__(
         self,

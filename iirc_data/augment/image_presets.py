@@ -1,4 +1,4 @@
-"""Image presets: what is done to a dataset's images, as data that a benchmark's file can hold."""
+"""Image presets: augmentation and normalisation as data, for the ``transforms`` of a benchmark."""
 
 from collections.abc import Mapping
 from functools import cached_property
@@ -38,17 +38,17 @@ class _Data(BaseModel):
 
 
 class ImageSteps(_Data):
-    """What is done to images, in the order of the attributes.
+    """The steps applied to images, in the order of the attributes.
 
     Attributes:
-        resize: Length that the shorter side is resized to, in pixels; None keeps it.
-        crop: ``"random"``, ``"random_resized"`` (a window of random area and shape, resized),
-            ``"center"``, or None to keep the whole image. The result is a square of the preset's
-            ``size``.
+        resize: Length of the shorter side after resizing, in pixels; None for no resizing.
+        crop: ``"random"``, ``"random_resized"`` (a window of random area and aspect ratio, then
+            resized), ``"center"``, or None for no crop. Height and width of the result are the
+            preset's ``size``.
         padding: Black pixels added on every side before a random crop.
-        scale: Least and greatest share of the image's area that a random resized crop takes.
-        ratio: Least and greatest width / height of a random resized crop.
-        flip: Mirror every second image left to right.
+        scale: Minimum and maximum area of a random resized crop, as a fraction of the image's.
+        ratio: Minimum and maximum width / height of a random resized crop.
+        flip: Mirror images left to right with probability 1/2.
         color_jitter: See :class:`~iirc_data.augment.color_jitter.ColorJitter`.
         auto_augment: Policy of AutoAugment, ``"cifar10"`` or ``"imagenet"``.
     """
@@ -65,20 +65,20 @@ class ImageSteps(_Data):
     @model_validator(mode="after")
     def _make_sense_together(self) -> Self:
         if self.padding and self.crop != "random":
-            raise ValueError('padding is for "crop": "random"')
+            raise ValueError('padding has no effect without "crop": "random"')
         for name in ("scale", "ratio"):
             low, high = getattr(self, name)
             if low > high:
                 raise ValueError(f"{name} [{low}, {high}] is not ascending")
             is_set = (low, high) != type(self).model_fields[name].default
             if is_set and self.crop != "random_resized":
-                raise ValueError(f'{name} is for "crop": "random_resized"')
+                raise ValueError(f'{name} has no effect without "crop": "random_resized"')
         if self.resize is not None and self.crop not in ("random", "center"):
-            raise ValueError('resize needs "crop": "random" or "center", which makes a square')
+            raise ValueError('resize needs "crop": "random" or "center" to give images one size')
         return self
 
     def transform(self, size: int | None) -> Transform:
-        """Return the transform that does this.
+        """Return the transform that carries out the steps.
 
         Args:
             size: Height and width of a crop in pixels.
@@ -104,14 +104,14 @@ class ImageSteps(_Data):
 
 
 class ImagePreset(_Data):
-    """How a dataset's images are shown.
+    """Augmentation and normalisation of a dataset's images.
 
     Attributes:
-        size: Height and width in pixels of what crops give; None where nothing is cropped.
-        train: What is done to images while training.
-        evaluate: What is done to images otherwise: ``resize`` and a central ``crop`` only.
-        mean: Mean of each colour channel, of values in [0, 1].
-        std: Standard deviation of each colour channel, of values in [0, 1].
+        size: Height and width of a crop in pixels; None if neither training nor evaluation crops.
+        train: Steps applied to training images.
+        evaluate: Steps applied to all other images: only ``resize`` and a center ``crop``.
+        mean: Mean of each colour channel, for values in [0, 1].
+        std: Standard deviation of each colour channel, for values in [0, 1].
     """
 
     size: Pixels | None = None
@@ -126,7 +126,7 @@ class ImagePreset(_Data):
             raise ValueError(f'evaluate.crop is "{self.evaluate.crop}", expected "center" or none')
         for name in ("flip", "color_jitter", "auto_augment"):
             if getattr(self.evaluate, name):
-                raise ValueError(f"evaluate.{name} is for train only: it draws at random")
+                raise ValueError(f"evaluate.{name} is random: use it in train only")
         for name, steps in (("train", self.train), ("evaluate", self.evaluate)):
             if steps.crop is not None and self.size is None:
                 raise ValueError(f"size is missing: {name}.crop needs it")
@@ -138,7 +138,7 @@ class ImagePreset(_Data):
 
     @cached_property
     def transforms(self) -> TransformPreset:
-        """The transforms and the normalisation."""
+        """The preset as transforms, for a loader."""
         return TransformPreset(
             train=self.train.transform(self.size),
             evaluate=self.evaluate.transform(self.size),
@@ -162,9 +162,9 @@ IMAGE_PRESETS = {
         std=(0.229, 0.224, 0.225),
     ),
 }
-"""The presets that a benchmark names; one row is one preset."""
+"""The presets that a benchmark can name."""
 
 TRANSFORM_PRESETS: Mapping[str, TransformPreset] = {
     name: preset.transforms for name, preset in IMAGE_PRESETS.items()
 }
-"""The same, as transforms."""
+"""The same presets as transforms."""

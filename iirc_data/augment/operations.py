@@ -1,4 +1,4 @@
-"""Transforms whose images are changed by operations: colours, AutoAugment."""
+"""Transforms that add operations on pixels: colour jitter, AutoAugment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from iirc_data.augment.parameters import Augmentation, Integers, Operation, Tran
 
 
 class Change(Protocol):
-    """Draws operations."""
+    """Draws operations on pixels for each image."""
 
     @property
     def n_random(self) -> int:
-        """Random numbers used per image."""
+        """Number of random numbers used per image."""
 
     def operations(
         self, sizes: Integers, random: NDArray[np.float64]
     ) -> Sequence[Sequence[Operation]]:
-        """Return each image's operations, in order.
+        """Return the operations of each image, in order.
 
         Args:
             sizes: int32 (N, 2), height and width of the images in pixels.
@@ -31,10 +31,10 @@ class Change(Protocol):
 
 @dataclass(frozen=True)
 class Changed:
-    """Changes what another transform shows.
+    """Applies another transform, then draws operations for its result.
 
     Attributes:
-        shown: The other transform. Its random numbers come first, then those of the changes.
+        shown: The other transform. It uses the first random numbers, the changes use the rest.
         changes: The changes, in order.
     """
 
@@ -43,7 +43,7 @@ class Changed:
 
     @property
     def n_random(self) -> int:
-        """Random numbers used per image."""
+        """Number of random numbers used per image."""
         return self.shown.n_random + sum(change.n_random for change in self.changes)
 
     def parameters(

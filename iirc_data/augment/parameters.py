@@ -1,4 +1,4 @@
-"""Augmentation as data: what a transform draws for each image of a batch, and the draw itself."""
+"""Augmentation parameters as plain arrays, and the random numbers that they are drawn from."""
 
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias
@@ -14,11 +14,11 @@ Places: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
 
 
 class Operation(NamedTuple):
-    """One change of an image's pixels.
+    """One operation on an image's pixels.
 
     Attributes:
-        name: Name of the operation, one of those in :mod:`iirc_data.loader.operations`.
-        value: Its argument (a factor, degrees, pixels, …); 0 where it takes none.
+        name: Name of the operation, a key of the table in :mod:`iirc_data.loader.operations`.
+        value: Its argument (a factor, degrees, pixels, …); 0 if it takes none.
     """
 
     name: str
@@ -27,18 +27,18 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is done to each image of a batch, in this order; None where a step is left out.
+    """The augmentation of each image of a batch, in the order of its steps; None skips a step.
 
     Attributes:
-        window: int32 (N, 4): top, left, height, width of the part of the image that is used.
-        resize: int32 or int64 (N, 2): height and width that the window is resized to, bilinear
-            with antialiasing.
-        crop: int32 or int64 (N, 2): top and left of the final crop, which may reach outside; what
-            is outside is black.
-        output_size: Height and width of the final crop, or None to keep the size.
-        flip: bool (N,): mirror the result left to right.
-        operations: For each image the operations that change the result, in order; None where
-            no image has any.
+        window: int32 (N, 4): top, left, height and width of the part of the image to use.
+        resize: int32 or int64 (N, 2): height and width to resize the window to (bilinear, with
+            antialiasing).
+        crop: int32 or int64 (N, 2): top and left of the final crop. Pixels of the crop that lie
+            outside the image are black.
+        output_size: Height and width of the final crop, or None for no crop.
+        flip: bool (N,): whether to mirror the result left to right.
+        operations: The operations to apply to each mirrored image, in order; None if no image has
+            any.
     """
 
     window: Integers | None
@@ -49,11 +49,11 @@ class Augmentation:
     operations: tuple[tuple[Operation, ...], ...] | None = None
 
     def shown_sizes(self, heights: Integers, widths: Integers) -> Integers:
-        """Return the sizes that images have once they are augmented.
+        """Return the sizes of the augmented images.
 
         Args:
-            heights: int32 (N,), of the original images in pixels.
-            widths: int32 (N,), likewise.
+            heights: int32 (N,), heights of the original images in pixels.
+            widths: int32 (N,), widths of the original images in pixels.
 
         Returns:
             int32 (N, 2), height and width in pixels.
@@ -72,24 +72,24 @@ class Transform(Protocol):
 
     @property
     def n_random(self) -> int:
-        """Random numbers used per image."""
+        """Number of random numbers used per image."""
 
     def parameters(
         self, heights: Integers, widths: Integers, random: NDArray[np.float64]
     ) -> Augmentation:
-        """Return the parameters.
+        """Return the augmentation parameters of images.
 
         Args:
-            heights: int32 (N,), pixels.
-            widths: int32 (N,), pixels.
+            heights: int32 (N,), heights in pixels.
+            widths: int32 (N,), widths in pixels.
             random: float64 (N, n_random), uniform in [0, 1).
         """
 
 
 def uniform(seed: int, epoch: int, start: int, stop: int, columns: int) -> NDArray[np.float64]:
-    """Return the random numbers of the places start to stop of an epoch.
+    """Return the random numbers of the positions ``start`` to ``stop - 1`` of an epoch.
 
-    A place's numbers do not depend on how places are batched or shared among ranks.
+    The numbers of a position do not depend on how positions are batched or divided among ranks.
 
     Returns:
         float64 (stop - start, columns), uniform in [0, 1).

@@ -1,4 +1,4 @@
-"""A pair of transforms, for training and evaluation, with the normalisation that follows them."""
+"""The transforms of training and evaluation, with their normalisation."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,13 +11,13 @@ from iirc_data.errors import LoaderError
 
 @dataclass(frozen=True)
 class TransformPreset:
-    """How a dataset's images are shown.
+    """The transforms and the normalisation of a dataset's images.
 
     Attributes:
-        train: Augmentation while training.
-        evaluate: What is done to images otherwise.
-        mean: Mean of each colour channel, of values in [0, 1].
-        std: Standard deviation of each colour channel.
+        train: Transform of training images.
+        evaluate: Transform of all other images.
+        mean: Mean of each colour channel, for values in [0, 1].
+        std: Standard deviation of each colour channel, for values in [0, 1].
     """
 
     train: Transform
@@ -26,10 +26,10 @@ class TransformPreset:
     std: tuple[float, float, float]
 
     def __post_init__(self) -> None:
-        """Turn mean and std, given as any numbers, into floats.
+        """Check ``mean`` and ``std``, and convert them to floats.
 
         Raises:
-            LoaderError: They are not three numbers each, or are out of range.
+            LoaderError: One of them is not three numbers, or is out of range.
         """
         mean, std = _of_channels("mean", self.mean), _of_channels("std", self.std)
         if not all(0 <= value <= 1 for value in mean):
@@ -43,7 +43,7 @@ class TransformPreset:
 def _of_channels(name: str, values: Any) -> tuple[float, float, float]:
     try:
         array = np.asarray(values)
-    except (TypeError, ValueError):  # ragged lists, tensors of a GPU
+    except (TypeError, ValueError):  # ragged lists, tensors on a GPU
         array = np.empty(0)
     if array.shape != (3,) or array.dtype.kind not in "uif" or not np.isfinite(array).all():
         raise LoaderError(

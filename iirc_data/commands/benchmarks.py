@@ -1,4 +1,4 @@
-"""``iirc benchmarks``: which benchmarks there are, and what one of them holds."""
+"""``iirc benchmarks``: list the benchmarks, or show one."""
 
 import json
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ app = typer.Typer(help="List the benchmarks, or show one.")
 
 @app.callback(invoke_without_command=True)
 def list_benchmarks(context: typer.Context) -> None:
-    """List the benchmarks that come with the package, or show one."""
+    """List the benchmarks that ship with the package, or show one."""
     if context.invoked_subcommand is not None:
         return
-    # narrow enough for 80 columns
+    # must fit into 80 columns
     table = Table(
         caption="classes, tasks: of one schedule; super, leaves: of the whole taxonomy",
         box=box.SIMPLE_HEAD,
@@ -53,11 +53,11 @@ def list_benchmarks(context: typer.Context) -> None:
 @app.command()
 def show(
     benchmark: Annotated[
-        str, typer.Argument(help="A benchmark's name, or the path of a JSON file of your own.")
+        str, typer.Argument(help="Name of a benchmark, or path of your own JSON file.")
     ],
     schedule: Annotated[int, typer.Option(help="Number of the schedule.")] = 0,
 ) -> None:
-    """Print a benchmark's taxonomy and one of its schedules."""
+    """Print a benchmark's settings, its taxonomy and one of its schedules."""
     with errors_in_one_line():
         loaded = load_benchmark(benchmark)
         tasks = loaded.tasks(schedule)
@@ -68,7 +68,7 @@ def show(
 
 
 def task_sizes(tasks: Tasks) -> str:
-    """Return how many classes the tasks introduce, shortened: ``"10+21x5"``."""
+    """Return the numbers of classes that tasks introduce in short form, e.g. ``"10+21x5"``."""
     runs = [(size, len(list(run))) for size, run in groupby(map(len, tasks))]
     return "+".join(str(size) if n == 1 else f"{n}x{size}" for size, n in runs)
 
@@ -79,14 +79,14 @@ def _print_settings(console: Console, benchmark: Benchmark) -> None:
         console.print(benchmark.description)
     splits, sampling = benchmark.splits, benchmark.sampling
     console.print(
-        f"of each class's training images {_percent(splits.intask_valid_ratio)} are in-task "
-        f"validation, {_percent(splits.posttask_valid_ratio)} post-task validation"
+        f"in-task validation takes {_percent(splits.intask_valid_ratio)} of each class's training "
+        f"images, post-task validation {_percent(splits.posttask_valid_ratio)}"
     )
     if benchmark.setup == IIRC_SETUP:
         console.print(
             f"a superclass shows {_percent(sampling.superclass_data_pct)} of each subclass's "
-            f"images, less where it has more than {sampling.superclass_sampling_size_cap} "
-            f"subclasses; a subclass {_percent(sampling.subclass_data_pct)} of its own"
+            f"images (less if it has more than {sampling.superclass_sampling_size_cap} "
+            f"subclasses), a subclass {_percent(sampling.subclass_data_pct)} of its own"
         )
     preset = json.dumps(benchmark.image_preset.model_dump(mode="json", exclude_defaults=True))
     name = f" {benchmark.transforms}" if isinstance(benchmark.transforms, str) else ""

@@ -1,4 +1,4 @@
-"""Loaders: task views and replayed memories to batches, through DALI or Pillow."""
+"""Loaders turn task views and replayed memories into batches, decoded by DALI or Pillow."""
 
 from iirc_data.definitions import DecoderName
 from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets

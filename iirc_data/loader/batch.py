@@ -1,4 +1,4 @@
-"""What a loader gives, and what it asks of a replay buffer."""
+"""The batch that a loader yields, and the interface that it needs of a replay buffer."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,13 +15,13 @@ class Batch:
     """Images with their visible labels.
 
     Attributes:
-        images: (N, 3, H, W) in channels-last memory format, on the training device: float32
-            normalised, or uint8 where asked for.
+        images: (N, 3, H, W) in channels-last memory format, on the training device: normalised
+            float32, or uint8 with ``normalize=False``.
         targets: float32 (N, classes seen so far), 1 where a label is visible.
-        in_buffer: bool (N,), whether a sample was replayed.
+        in_buffer: bool (N,), True for samples replayed from the buffer.
         sample_ids: int64 (N,), on the CPU: row of the sample table, or ``-1 - slot`` for a
             replayed sample.
-        share: This process's part, in [0, 1], of the batch that all processes share.
+        share: Fraction, in [0, 1], of the batch of all processes that this process holds.
     """
 
     images: torch.Tensor
@@ -35,14 +35,14 @@ class Batch:
 
 
 class ReplaySource(Protocol):
-    """What a loader needs of a replay buffer: memories, numbered by slot."""
+    """The memories of a replay buffer, numbered by slot, as a loader reads them."""
 
     def __len__(self) -> int:
         """Return the number of memories."""
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """int32 (memories, 2): class indices of a memory's labels, -1 for none."""
+        """int32 (memories, 2): class indices of each memory's labels, -1 for none."""
 
     @property
     def heights(self) -> NDArray[np.int32]:
@@ -56,7 +56,7 @@ class ReplaySource(Protocol):
         """Return one memory's encoded image, an RGB or grayscale JPEG or PNG, uint8 (bytes,)."""
 
     def name(self, slot: int) -> str:
-        """Return what to call a memory in an error."""
+        """Return the name of a memory for error messages."""
 
 
 def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor:
@@ -64,7 +64,7 @@ def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor
 
     Args:
         labels: int32 (N, 2), class indices, -1 for none.
-        n_classes: Number of classes; greater indices are left out.
+        n_classes: Number of classes; labels with an index of ``n_classes`` or above are dropped.
 
     Returns:
         float32 (N, n_classes).
@@ -76,7 +76,7 @@ def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor
 
 
 def on_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Copy a tensor to a device, without waiting for the copy."""
+    """Copy a tensor to a device without waiting for the copy to finish."""
     if device.type == "cuda" and not tensor.is_cuda:
-        tensor = tensor.pin_memory()  # only so does the copy not wait
+        tensor = tensor.pin_memory()  # copies from pageable memory are synchronous
     return tensor.to(device, non_blocking=device.type == "cuda")

@@ -1,4 +1,4 @@
-"""A source whose images are decoded as training will decode them, to find those that would fail."""
+"""A source that decodes each image as training will, so that bad images fail when sharding."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,30 +20,30 @@ from iirc_data.sources.images import decode_rgb, look_at, read_header
 if TYPE_CHECKING:
     from iirc_data.loader.dali import SingleDecoder
 
-_LARGEST_MEAN_DIFFERENCE = 2.0  # levels of 255; decoders of JPEG may round differently
+_LARGEST_MEAN_DIFFERENCE = 2.0  # of 255 levels; JPEG decoders may round differently
 
 
 @dataclass(frozen=True)
 class CheckedSource(DerivedSource):
-    """A source that yields only images that Pillow decodes, and DALI, where it is installed, alike.
+    """Yields only images that Pillow decodes and that DALI, if it is installed, decodes alike.
 
-    DALI may refuse an image, because Pillow then decodes it in training too: a warning names it.
+    DALI may refuse an image: a warning names it, and Pillow decodes it, here and in training.
 
     Attributes:
         source: The original.
     """
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return the original's fingerprint, and what the images are decoded with."""
+        """Return the original's fingerprint, followed by the decoders that check the images."""
         checked_by = "Pillow" if _dali_decoder() is None else "Pillow and DALI"
         return f"{self.source.fingerprint(split, class_name)} checked by {checked_by}"
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images, each after it was decoded.
+        """Yield the images, each one after decoding it.
 
         Raises:
-            SourceError: As the original; or an image is damaged, or decoders differ in what they
-                show of it.
+            SourceError: The original raises it, an image is damaged, or the decoders return
+                different pixels for it.
         """
         for sample in self.source.samples(split, class_name):
             _check(sample)
@@ -64,7 +64,7 @@ def _dali_decoder() -> "SingleDecoder | None":
 
 
 def _check(sample: Sample) -> None:
-    read_header(sample.data, sample.origin)  # its size, before anything decodes it
+    read_header(sample.data, sample.origin)  # refuses huge images before they are decoded
     pixels = decode_rgb(sample)
     encoded = np.frombuffer(sample.data, np.uint8)
     decoder, look = _dali_decoder(), look_at(encoded, sample.origin)
@@ -78,8 +78,8 @@ def _check(sample: Sample) -> None:
         warn_of_refusal(sample.origin)
     elif _differ(pixels, shown.numpy()):
         raise SourceError(
-            f"{sample.origin} looks different decoded by DALI and by Pillow, it is damaged or of "
-            "a rare kind: encode it again, for example with --quality 95"
+            f"{sample.origin} looks different decoded by DALI and by Pillow: it is damaged or has "
+            "a rare format; encode it again, for example with --quality 95"
         )
 
 

@@ -24,23 +24,23 @@ from iirc_data.loader.resize import (
     stack,
 )
 
-_MOST_IDLE = 4  # training, evaluation, memories, and one more
+_MOST_IDLE = 4  # for training, evaluation and memories, and a spare
 
 
 class DaliDecoder:
     """Decodes and augments with NVIDIA DALI.
 
-    Each iterator has a pipeline to itself for as long as it runs, so any number of iterators may
-    take turns or run in different threads. A few pipelines are kept when their iterators end:
-    training and evaluation alternate without building any. Batches are handed over one by one, so
-    an epoch may end anywhere.
+    Each running iterator has its own pipeline, so any number of iterators may take turns or run in
+    different threads. When an iterator ends, its pipeline is kept for the next one, up to a few
+    pipelines: alternating between training and evaluation builds no new ones. Batches are submitted
+    one by one, so an iterator may stop after any batch.
 
-    Pillow decodes the images that DALI refuses or may show differently, so that they come with the
-    same pixels as from the other decoder.
+    Pillow decodes the images that DALI refuses or may decode differently, so that both decoders
+    return the same pixels.
 
     Args:
-        device: Where images are wanted; on ``cuda`` the GPU decodes and augments.
-        threads: Number of CPU threads; by default see
+        device: Device of the returned images; on ``cuda`` the GPU decodes and augments.
+        threads: Number of CPU threads; by default that of
             :func:`~iirc_data.loader.decoder.default_threads`.
     """
 
@@ -97,10 +97,10 @@ class DaliDecoder:
         return DaliPipeline(steps, batch_size, self._threads, self._device)
 
     def _give_back(self, pipeline: DaliPipeline) -> None:
-        """Keep a pipeline for the next iterator, which discards what this one left under way.
+        """Keep a pipeline for the next iterator, which discards its in-flight batches.
 
-        Not discarded here: the garbage collector may call this, and should not wait for DALI, nor
-        call it while the interpreter shuts down.
+        They are not discarded here because the garbage collector may call this method. It should
+        not wait for DALI, nor call DALI while the interpreter shuts down.
         """
         if not pipeline.is_own:
             keep_untouched(pipeline)
@@ -121,9 +121,9 @@ class DaliDecoder:
         return {name: value for name, value in self.__dict__.items() if name != "_copying"}
 
     def _prepared(self, request: DecodeRequest) -> DecodeRequest:
-        """Let Pillow finish the images that are not for DALI."""
+        """Let Pillow finish the images that DALI should not decode."""
         numbers = request.odd | self._refused.among(request)
-        if self._device.type == "cuda":  # DALI would resize all of them
+        if self._device.type == "cuda":  # DALI would resize the whole image
             numbers |= far_larger(request.augmentation)
         prepared = self._finished(request, numbers)
         self._refused.add(request, request.irregular)
@@ -137,7 +137,7 @@ class DaliDecoder:
         return with_finished(request, dict(zip(ordered, images, strict=True)))
 
     def _collect(self, pipeline: DaliPipeline) -> tuple[DaliPipeline, torch.Tensor]:
-        """Return the images of the oldest batch, and the pipeline that holds those behind it."""
+        """Return the images of the oldest batch and the pipeline that holds the later batches."""
         pipeline, finished = self._own(pipeline), frozenset[int]()
         while True:
             request = pipeline.under_way[0]
@@ -159,7 +159,7 @@ class DaliDecoder:
                     pipeline.submit(self._prepared(waiting))
 
     def _culprits(self, steps: Steps, request: DecodeRequest) -> frozenset[int]:
-        """Return the numbers of the images that DALI does not decode."""
+        """Return the numbers of the images that DALI fails to decode."""
         decoder = SingleDecoder(self._device, has_window=steps.has_window)
         numbers = range(len(request.encoded))
         return frozenset(n for n in numbers if decoder.decode(_part(request, n)) is None)
@@ -179,14 +179,14 @@ class DaliDecoder:
         return stack(images, request)
 
     def _copied(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
-        """Copy images out of DALI's memory, which DALI uses again."""
+        """Copy images out of DALI's memory, which DALI will overwrite."""
         if not decoded.is_dense_tensor():
             raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
         if self._device.type != "cuda":
             images: torch.Tensor = from_dlpack(decoded.as_tensor())
             return empty(images.shape, images.dtype, images.device).copy_(images)
-        # the stream that trains may be steps behind: when it came to the copy, DALI would long have
-        # written other images there
+        # not on the training stream: it may be steps behind, and by the time that it ran the copy
+        # DALI would have overwritten the images
         with torch.cuda.stream(self._copying):
             copy: torch.Tensor = from_dlpack(decoded.as_tensor()).clone()
         self._copying.synchronize()
@@ -199,11 +199,11 @@ class DaliDecoder:
 
 
 class SingleDecoder:
-    """Decodes images one by one, to find out which of them DALI refuses.
+    """Decodes images one by one, to find those that DALI refuses.
 
     Args:
-        device: What decodes.
-        has_window: Decode a window of each.
+        device: Device that decodes.
+        has_window: Decode only the window of each image.
     """
 
     def __init__(self, device: torch.device, has_window: bool = False) -> None:
@@ -212,9 +212,9 @@ class SingleDecoder:
         self._pipeline: DaliPipeline | None = None
 
     def decode(self, request: DecodeRequest) -> torch.Tensor | None:
-        """Return the only image of a batch, uint8 (H, W, 3), or None where DALI refuses it."""
+        """Return the image of a batch of one, uint8 (H, W, 3), or None if DALI refuses it."""
         pipeline = self._pipeline or DaliPipeline(self._steps, 1, 1, self._device)
-        self._pipeline = None  # until it has served well
+        self._pipeline = None  # a pipeline that fails is not used again
         with suppress(DaliError):
             pipeline.submit(request)
             with pipeline.outputs() as decoded:
@@ -225,7 +225,7 @@ class SingleDecoder:
 
 
 def _part(request: DecodeRequest, number: int) -> DecodeRequest:
-    """Return a request for one image of a batch, without what follows its decoding."""
+    """Return a request that only decodes one image of a batch."""
     window, part = request.augmentation.window, slice(number, number + 1)
     augmentation = Augmentation(
         None if window is None else window[part],
@@ -241,6 +241,6 @@ def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError)
     if not culprits:
         return LoaderError(f"DALI failed on a batch from {request.names(0)}: {error}")
     return LoaderError(
-        f"DALI cannot decode {request.names(min(culprits))}, even as an RGB PNG that Pillow "
-        "wrote: make it smaller, or choose decoder pillow"
+        f"DALI cannot decode {request.names(min(culprits))}, not even as an RGB PNG written by "
+        "Pillow: make the image smaller, or use the decoder pillow"
     )

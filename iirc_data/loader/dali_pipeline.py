@@ -1,4 +1,4 @@
-"""A DALI pipeline that decodes and augments batches in the order in which it is given them."""
+"""A DALI pipeline that decodes and augments batches in the order of their submission."""
 
 import os
 from collections import deque
@@ -19,18 +19,18 @@ BATCHES_AHEAD = 2
 
 
 class DaliError(Exception):
-    """DALI failed on a batch; the pipeline that was given it is of no use any more."""
+    """DALI failed on a batch; its pipeline can no longer be used."""
 
 
 class Steps(NamedTuple):
-    """What a pipeline does to images.
+    """The steps of a pipeline.
 
     Attributes:
-        has_window: It decodes a window.
-        has_resize: It resizes.
-        output_size: What it crops to.
-        leaves_size: It ends with the decoded window; whoever collects it resizes, crops and
-            mirrors. DALI's resizing on the CPU takes longer than its decoding.
+        has_window: Decode only a window of each image.
+        has_resize: Resize.
+        output_size: Height and width of the final crop; None for no crop.
+        leaves_size: Return the decoded windows; the caller resizes, crops and mirrors them. On the
+            CPU, DALI takes longer to resize than to decode.
     """
 
     has_window: bool
@@ -52,11 +52,11 @@ class DaliPipeline:
     """A running pipeline, used by one iterator at a time.
 
     Attributes:
-        steps: What it does.
-        max_batch_size: The most images that a batch may have.
-        under_way: The batches that were submitted and not collected, the oldest first.
-        is_sound: Whether batches come out as they went in. False after a failure, and after an
-            interruption that may have left part of a batch behind.
+        steps: The steps that it carries out.
+        max_batch_size: Largest number of images in a batch.
+        under_way: The in-flight batches (submitted and not yet collected), the oldest first.
+        is_sound: Whether outputs still match the submitted batches. False after a failure, and
+            after an interruption that may have left part of a batch in the pipeline.
     """
 
     def __init__(
@@ -69,17 +69,17 @@ class DaliPipeline:
         self._process = os.getpid()
         try:
             self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
-            # DALI reads the encoded images where they lie: they must live until it has stopped
+            # DALI reads the encoded images in place: keep them alive as long as the pipeline
             self._pipeline.under_way = self.under_way
             self._run_for_the_first_time()
         except (RuntimeError, DaliError) as error:  # an old driver, a GPU without memory, ...
             raise LoaderError(
                 f"DALI cannot start on {device}: {' '.join(str(error).split())}; choose another "
-                "device, or decoder pillow"
+                "device or the decoder pillow"
             ) from error
 
     def _run_for_the_first_time(self) -> None:
-        """Spend the first run, which DALI runs once per batch ahead, on an image of one pixel."""
+        """Run on an image of one pixel: DALI's first run fills its whole prefetch queue."""
         blank = DecodeRequest(
             encoded=[encode_rgb_png(Image.new("RGB", (1, 1)))],
             augmentation=Augmentation(
@@ -102,12 +102,12 @@ class DaliPipeline:
         return self._process == os.getpid()
 
     def serves(self, steps: Steps, batch_size: int) -> bool:
-        """Tell whether it does these steps to batches of that size."""
+        """Return whether the pipeline carries out these steps on batches of that size."""
         return self.is_sound and self.steps == steps and batch_size <= self.max_batch_size
 
     def submit(self, request: DecodeRequest) -> None:
-        """Begin a batch."""
-        self.is_sound = False  # until all of it is handed over
+        """Start to decode a batch."""
+        self.is_sound = False  # until all inputs are fed
         self._feed(request)
         self._pipeline.schedule_run()
         self.is_sound = True
@@ -128,10 +128,10 @@ class DaliPipeline:
 
     @contextmanager
     def outputs(self) -> Iterator[Any]:
-        """Lend the images of the oldest batch under way, DALI's list of uint8 (H, W, 3).
+        """Lend the images of the oldest in-flight batch, DALI's list of uint8 (H, W, 3).
 
         Raises:
-            DaliError: DALI failed on the batch, which stays the oldest under way.
+            DaliError: DALI failed on the batch, which remains the oldest in-flight one.
         """
         self.is_sound = False  # until DALI has its memory back
         try:
@@ -146,10 +146,10 @@ class DaliPipeline:
             self.is_sound = True
 
     def discard(self) -> None:
-        """Wait for the batches under way, and drop them.
+        """Wait for the in-flight batches and discard them.
 
         Raises:
-            DaliError: DALI failed on one.
+            DaliError: DALI failed on one of them.
         """
         while self.under_way:
             with self.outputs():
@@ -173,7 +173,7 @@ def _build_pipeline(
             "device": "mixed" if on_gpu else "cpu",
             "output_type": types.RGB,
             "adjust_orientation": False,
-            "jpeg_fancy_upsampling": True,  # on the GPU too, as on the CPU and in Pillow
+            "jpeg_fancy_upsampling": True,  # makes the GPU upsample as the CPU and Pillow do
         }
         if has_window:
             start = fn.external_source(name="window_start", dtype=types.INT32, ndim=1)

@@ -1,4 +1,4 @@
-"""What a decoder does: turn encoded images and augmentation parameters into pixels."""
+"""The interface of a decoder: encoded images and augmentation parameters in, pixels out."""
 
 import io
 import os
@@ -24,12 +24,12 @@ class DecodeRequest:
 
     Attributes:
         encoded: For each image its bytes, uint8 (bytes,): JPEG or PNG.
-        augmentation: What to do to the images.
-        names: What to call the images in an error.
-        odd: Numbers of the images that decoders may show differently: every decoder decodes them
-            with Pillow.
-        irregular: Those of them that are not put together as their format asks for: DALI, which may
-            refuse them, warns of them.
+        augmentation: Augmentation parameters. The loader applies their ``operations`` itself.
+        names: Returns the name of an image for error messages, given its number in the batch.
+        odd: Numbers of the images that decoders may decode differently: every decoder uses Pillow
+            for them.
+        irregular: Numbers of the odd images that violate their format. DALI may refuse them, so its
+            decoder warns about them.
     """
 
     encoded: list[NDArray[np.uint8]]
@@ -40,14 +40,14 @@ class DecodeRequest:
 
 
 class Decoder(Protocol):
-    """Decodes and augments; keeps what it can ready ahead of the caller."""
+    """Decodes and augments images, a few batches ahead of the caller."""
 
     @property
     def name(self) -> str:
         """``"dali"`` or ``"pillow"``; a run records it."""
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
-        """Yield for each request its images, uint8 (N, H, W, 3).
+        """Yield the images of each request, uint8 (N, H, W, 3).
 
         Raises:
             LoaderError: An image cannot be decoded, or the images of a batch differ in size.
@@ -58,9 +58,9 @@ class Decoder(Protocol):
 
 
 def default_threads() -> int:
-    """Return the processors that this process may use, divided among this machine's processes.
+    """Return this process's share of the processors: those it may use, divided by the processes.
 
-    ``torchrun`` gives the number of processes in ``LOCAL_WORLD_SIZE``.
+    ``torchrun`` sets ``LOCAL_WORLD_SIZE``, the number of processes on this machine.
     """
     if hasattr(os, "sched_getaffinity"):
         processors = len(os.sched_getaffinity(0))
@@ -71,9 +71,9 @@ def default_threads() -> int:
 
 
 def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
-    """Read an encoded image that every decoder turns into the same RGB pixels.
+    """Read an encoded image in a form that every decoder decodes to the same RGB pixels.
 
-    An image that decoders may show differently is returned as an RGB PNG of Pillow's pixels.
+    An image that decoders may decode differently is returned as an RGB PNG of Pillow's pixels.
 
     Args:
         store: The shards.
@@ -83,7 +83,7 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
         uint8 (bytes,).
 
     Raises:
-        LoaderError: The image is damaged, or its size is not the one in the sample table.
+        LoaderError: The image is damaged, or its size differs from the sample table's.
     """
     encoded = store.read(sample_id)
     size = int(store.table.height[sample_id]), int(store.table.width[sample_id])
@@ -95,35 +95,35 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
 def checked_look(
     encoded: NDArray[np.uint8], expected: tuple[int, int], name: Callable[[], str]
 ) -> Look:
-    """Look at an image and check its size, before a decoder reserves memory for it.
+    """Inspect an image and check its size before a decoder allocates memory for it.
 
-    Decoders differ in how they convert rare pixel formats (CMYK, palette, 16 bit, …), and in the
-    damage that they notice: the look tells whether they would show this image alike.
+    Decoders differ in how they convert rare pixel formats (CMYK, palette, 16 bit, …) and in the
+    damage that they detect. The result says whether they decode this image alike.
 
     Args:
         encoded: uint8 (bytes,), JPEG or PNG.
         expected: Height and width.
-        name: Gives what to call the image in an error.
+        name: Returns the image's name for error messages.
 
     Raises:
-        LoaderError: The image is of another size, or none.
+        LoaderError: The data is not an image, or the image has another size.
     """
     try:
         found = look_at(encoded, "it")
     except SourceError as error:
-        raise LoaderError(f"cannot decode {name()}: {error}; make the shards anew") from error
+        raise LoaderError(f"cannot decode {name()}: {error}; make the shards again") from error
     if (found.height, found.width) != expected:
         raise LoaderError(
-            f"{name()} is an image of {found.height} x {found.width} pixels, the dataset tells "
-            f"{expected[0]} x {expected[1]}: do not trust it"
+            f"{name()} is an image of {found.height} x {found.width} pixels, the table records "
+            f"{expected[0]} x {expected[1]}; the shard may be corrupt: run iirc data verify"
         )
     return found
 
 
 def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:
-    """Encode an image's pixels, and nothing else, as an RGB PNG, uint8 (bytes,)."""
+    """Encode an image's pixels, without metadata, as an RGB PNG, uint8 (bytes,)."""
     pixels = image.convert("RGB")
-    pixels.info.clear()  # colour profiles and the like, and a transparent colour of another format
+    pixels.info.clear()  # colour profiles, and a transparent colour that RGB cannot hold
     file = io.BytesIO()
     pixels.save(file, format="PNG", compress_level=1)
     return np.frombuffer(file.getvalue(), np.uint8)
@@ -132,6 +132,6 @@ def encode_rgb_png(image: Image.Image) -> NDArray[np.uint8]:
 def sizes_differ(requested: DecodeRequest, sizes: set[tuple[int, int]]) -> LoaderError:
     """Return the error for a batch of images that cannot be stacked."""
     return LoaderError(
-        f"images of one batch differ in size ({sorted(sizes)[:3]} pixels, first image "
-        f"{requested.names(0)}): choose a transform that crops or resizes to one size"
+        f"the images of a batch differ in size ({sorted(sizes)[:3]} pixels, first image "
+        f"{requested.names(0)}): use an image preset that crops or resizes to one size"
     )

@@ -1,4 +1,4 @@
-"""What an epoch shows: a view's samples, then memories, by their place in it."""
+"""The samples of an epoch: those of a task view, followed by memories, numbered from 0."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from iirc_data.task_view import TaskView
 
 @dataclass(frozen=True)
 class EpochSamples:
-    """A view's samples followed by memories, each with its number.
+    """The samples of a view followed by memories; their position is their number.
 
     Attributes:
-        view: The samples, numbers 0 to ``len(view) - 1``.
+        view: The view; its samples have the numbers 0 to ``len(view) - 1``.
         store: The shards that hold them.
-        replay: The memories; number ``len(view) + slot``.
+        replay: The memories; the one in a slot has the number ``len(view) + slot``.
     """
 
     view: TaskView
@@ -53,18 +53,18 @@ class EpochSamples:
         return np.concatenate([self.view.sample_ids, -1 - slots])
 
     def is_replayed(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Tell of each number whether it is a memory's."""
+        """Return for each number, bool (N,), whether it is that of a memory."""
         return numbers >= len(self.view)
 
     def requests(
         self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
     ) -> Iterator[DecodeRequest]:
-        """Yield what a decoder needs to show batches of samples.
+        """Yield the decode request of each batch.
 
-        While one batch is read, the operating system fetches the next one.
+        While one batch is read, the operating system prefetches the next one.
 
         Args:
-            work: For each batch the numbers, int64 (N,), and the augmentation.
+            work: For each batch the numbers of its samples, int64 (N,), and their augmentation.
         """
         announced: tuple[NDArray[np.int64], Augmentation] | None = None
         for batch in work:
@@ -94,13 +94,16 @@ class EpochSamples:
 
     @cached_property
     def _looks_of_memories(self) -> NDArray[np.int8]:
-        """int8 (N,), of memories what :attr:`ShardStore.looks` is of samples."""
+        """int8 (memories,), as :attr:`ShardStore.looks` for samples."""
         return np.zeros(len(self) - len(self.view), np.int8)
 
     def _looks(
         self, numbers: NDArray[np.int64], encoded: list[NDArray[np.uint8]]
     ) -> NDArray[np.int8]:
-        """Look at those images that nobody looked at; see :attr:`ShardStore.looks`."""
+        """Return the looks of images; inspect those that were not inspected before.
+
+        See :attr:`ShardStore.looks`.
+        """
         found = np.zeros(len(numbers), np.int8)
         replayed = self.is_replayed(numbers)
         for known, places in [

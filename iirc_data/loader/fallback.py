@@ -1,4 +1,4 @@
-"""Images that Pillow decodes for a decoder that refuses them or may show them differently."""
+"""Fallback to Pillow for images that DALI refuses or may decode differently."""
 
 import warnings
 import zlib
@@ -14,14 +14,14 @@ from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
 
 
 class Refused:
-    """The images that a decoder refused so far or may refuse, known by their bytes."""
+    """The images that a decoder refused or may refuse, recognised by their bytes."""
 
     def __init__(self) -> None:
         self._images: set[tuple[int, int]] = set()
         self._sizes: set[int] = set()
 
     def among(self, request: DecodeRequest) -> frozenset[int]:
-        """Return the numbers of those images of a batch."""
+        """Return the numbers of the images of a batch that are among them."""
         if not self._sizes:
             return frozenset()
         return frozenset(
@@ -31,7 +31,7 @@ class Refused:
         )
 
     def add(self, request: DecodeRequest, numbers: Iterable[int]) -> None:
-        """Remember images, and warn of each once."""
+        """Remember images and warn about each of them once."""
         for number in sorted(numbers):
             identity = _identity(request.encoded[number])
             if identity not in self._images:
@@ -41,19 +41,19 @@ class Refused:
 
 
 def warn_of_refusal(name: str) -> None:
-    """Warn that DALI does not decode an image, or may not do so."""
+    """Warn that DALI refuses an image or may refuse it."""
     warnings.warn(
-        f"{name} is not a sound image, which DALI refuses or may refuse: Pillow decodes it",
+        f"{name} is not a sound image and DALI refuses it or may refuse it: Pillow decodes it",
         stacklevel=3,
     )
 
 
 def with_finished(request: DecodeRequest, finished: Mapping[int, torch.Tensor]) -> DecodeRequest:
-    """Return a request for the same batch in which some images need mirroring only.
+    """Return a request for the same batch in which some images only need to be mirrored.
 
     Args:
-        request: What was asked for.
-        finished: Number of an image to what is shown of it before mirroring, uint8 (H, W, 3).
+        request: The original request.
+        finished: Number of an image to its pixels before mirroring, uint8 (H, W, 3).
     """
     encoded, augmentation = list(request.encoded), request.augmentation
     window = None if augmentation.window is None else augmentation.window.copy()

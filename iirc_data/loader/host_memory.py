@@ -1,4 +1,4 @@
-"""Memory for batches."""
+"""Reuse of the host memory of batches."""
 
 import threading
 import weakref
@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-_SMALL = 1 << 20  # bytes that malloc has at hand
+_SMALL = 1 << 20  # bytes; below this malloc reuses memory itself
 _MOST_BLOCKS = 8
 
 
 def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Return a tensor that is not initialised.
+    """Return an uninitialised tensor.
 
-    On the CPU its memory is that of an earlier batch which nobody holds any more, where there is
-    one: the system clears every page that it hands out, which for a batch of photographs takes as
-    long as half of their decoding.
+    On the CPU it reuses the memory of an earlier batch that is no longer referenced, if there is
+    one. The operating system clears every new page, which for a batch of photographs takes half as
+    long as decoding them.
     """
     size = int(np.prod(shape)) * dtype.itemsize
     if device.type != "cpu" or size < _SMALL:
@@ -25,14 +25,14 @@ def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> t
 
 
 class _Blocks:
-    """Blocks of memory that are lent again once the array in which one was lent is gone."""
+    """Blocks of memory; a block is lent again once the array made of it is garbage-collected."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._lent: list[tuple[NDArray[np.uint8], weakref.ref[NDArray[np.uint8]]]] = []
 
     def lend(self, size: int) -> NDArray[np.uint8]:
-        """Return so many bytes."""
+        """Return an array of ``size`` bytes, not initialised."""
         with self._lock:
             free = [n for n, (_, array) in enumerate(self._lent) if array() is None]
             fitting = [n for n in free if size <= self._lent[n][0].size <= 2 * size]

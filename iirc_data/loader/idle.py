@@ -1,4 +1,4 @@
-"""Keeping what is expensive to build for the next that needs it."""
+"""A pool of idle objects that are expensive to build."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -8,14 +8,14 @@ T = TypeVar("T")
 
 
 class Idle(Generic[T]):
-    """A few things that nobody uses at the moment, each lent to one user at a time.
+    """A pool of idle objects, each lent to one user at a time.
 
-    Holds no lock: a garbage-collected iterator gives back what it used, at any moment and in any
-    thread, possibly in the middle of a call to this object. Every step is one operation of a list,
-    which no other thread divides.
+    It holds no lock, because a garbage-collected iterator returns its object at any moment and in
+    any thread, possibly during another call to this pool. Each step is one list operation, which is
+    atomic.
 
     Args:
-        most: How many things to keep; the one that was idle for longest goes first.
+        most: Number of objects to keep; beyond it the one that was idle for longest is dropped.
     """
 
     def __init__(self, most: int) -> None:
@@ -26,10 +26,10 @@ class Idle(Generic[T]):
         return len(self._things)
 
     def take(self, choose: Callable[[list[T]], T | None]) -> T | None:
-        """Remove and return one thing.
+        """Remove and return an object.
 
         Args:
-            choose: Given the idle things, the longest idle first, returns the one to take, or None.
+            choose: Given the idle objects, the longest idle first, returns the one to take or None.
         """
         while (chosen := choose(list(self._things))) is not None:
             try:
@@ -40,13 +40,13 @@ class Idle(Generic[T]):
         return None
 
     def put(self, thing: T) -> None:
-        """Keep a thing for the next user."""
+        """Keep an object for the next user."""
         self._things.append(thing)
         if len(self._things) > self._most:
-            with suppress(IndexError):  # others took all of them
+            with suppress(IndexError):  # other threads took all of them
                 self._things.pop(0)
 
     def clear(self) -> None:
-        """Forget the things, and keep none from now on."""
+        """Drop all objects, and keep none from now on."""
         self._most = 0
         self._things.clear()

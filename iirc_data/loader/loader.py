@@ -1,4 +1,4 @@
-"""The loader: one view's samples, mixed with replayed ones, as batches in a fixed order."""
+"""The loader: batches of a view's samples and replayed memories, in a reproducible order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,11 +24,11 @@ from iirc_data.order import (
     memories_of_epoch,
 )
 
-RESIDENT_STROKE = 2048  # images augmented at once
+RESIDENT_CHUNK = 2048  # images augmented at a time
 
 
 class Loader:
-    """Iterates over batches; see :func:`make_loader`."""
+    """Iterates over batches; made by :func:`~iirc_data.loader.make.make_loader`."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Loader:
             _Part(*bounds, share=(bounds[1] - bounds[0]) / (stop - start))
             for bounds, (start, stop) in zip(own, shared, strict=True)
         ]
-        self._batches_at_once = max(1, RESIDENT_STROKE // batch_size) if is_resident else 1
+        self._batches_at_once = max(1, RESIDENT_CHUNK // batch_size) if is_resident else 1
         self._is_resident = is_resident
         self._resident: ResidentImages | None = None
         self._decoding = Lock()
@@ -86,48 +86,48 @@ class Loader:
 
     @property
     def n_samples(self) -> int:
-        """Number of samples of an epoch, replayed ones included, over all ranks."""
+        """Number of samples in an epoch over all ranks, including replayed ones."""
         return self._n
 
     @property
     def is_resident(self) -> bool:
-        """Whether images are decoded once and kept on the device."""
+        """Whether the decoded images are kept on the device."""
         return self._is_resident
 
     def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
-        """Choose the epoch that further iterations show, and with which of its batches they begin.
+        """Set the epoch, and the first batch of it, of the iterators created from now on.
 
         Args:
             epoch: Number of the epoch.
-            first_batch: Number of the first batch; those before it are not read.
+            first_batch: Number of the first batch; earlier batches are not read.
         """
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the chosen epoch; what is chosen later concerns later iterators."""
+        """Iterate over the current epoch; later calls of :meth:`set_epoch` do not change it."""
         return self._batches_of(self._epoch, self._first_batch)
 
     def _batches_of(self, epoch: int, first_batch: int) -> Iterator[Batch]:
         shown = self._shown(epoch)
         left = self._batches[first_batch:]
-        strokes = [
+        chunks = [
             left[first : first + self._batches_at_once]
             for first in range(0, len(left), self._batches_at_once)
         ]
-        chosen = [np.concatenate([shown[part.places] for part in stroke]) for stroke in strokes]
+        chosen = [np.concatenate([shown[part.places] for part in chunk]) for chunk in chunks]
         drawn: deque[Augmentation] = deque()
 
         def work() -> Iterator[tuple[NDArray[np.int64], Augmentation]]:
-            for numbers, stroke in zip(chosen, strokes, strict=True):
-                drawn.append(self._augmentation(numbers, stroke, epoch))
+            for numbers, chunk in zip(chosen, chunks, strict=True):
+                drawn.append(self._augmentation(numbers, chunk, epoch))
                 yield numbers, drawn[-1]
 
-        for stroke, numbers, pixels in zip(strokes, chosen, self._pixels(work()), strict=True):
+        for chunk, numbers, pixels in zip(chunks, chosen, self._pixels(work()), strict=True):
             images = changed(on_device(pixels, self._device), drawn.popleft().operations)
-            yield from self._split(stroke, numbers, images)
+            yield from self._split(chunk, numbers, images)
 
     def _shown(self, epoch: int) -> NDArray[np.int64]:
-        """Return the numbers of the samples that an epoch shows, in order."""
+        """Return the numbers of an epoch's samples in the order of the epoch."""
         numbers = self._numbers(epoch)
         if self._endless:
             start = epoch * self._n
@@ -137,17 +137,17 @@ class Loader:
         return numbers[order]
 
     def _numbers(self, epoch: int) -> NDArray[np.int64]:
-        """Return the numbers of the samples that an epoch shows, before they are shuffled."""
+        """Return the numbers of an epoch's samples before shuffling."""
         n_view = len(self._samples.view)
         n_memories = len(self._samples) - n_view
         memories = memories_of_epoch(n_memories, self._multiplier, self._seed, epoch)
         return np.concatenate([np.arange(n_view), n_view + memories])
 
     def _augmentation(
-        self, numbers: NDArray[np.int64], stroke: list["_Part"], epoch: int
+        self, numbers: NDArray[np.int64], chunk: list["_Part"], epoch: int
     ) -> Augmentation:
         n = self._transform.n_random
-        random = [uniform(self._seed, epoch, part.start, part.stop, n) for part in stroke]
+        random = [uniform(self._seed, epoch, part.start, part.stop, n) for part in chunk]
         sizes = self._samples.sizes[numbers]
         return self._transform.parameters(sizes[:, 0], sizes[:, 1], np.concatenate(random))
 
@@ -157,14 +157,14 @@ class Loader:
         if not self._is_resident:
             yield from self._decoder.images(self._samples.requests(work))
             return
-        with self._decoding:  # once, also where iterators run in several threads
+        with self._decoding:  # only once, even with iterators in several threads
             if self._resident is None:
                 self._resident = ResidentImages(self._samples, self._decoder, self._device)
         for part in work:
             yield self._resident.augmented(*part)
 
     def _split(
-        self, stroke: list["_Part"], numbers: NDArray[np.int64], pixels: torch.Tensor
+        self, chunk: list["_Part"], numbers: NDArray[np.int64], pixels: torch.Tensor
     ) -> Iterator[Batch]:
         images = pixels.permute(0, 3, 1, 2)
         if self._normalization is not None:
@@ -176,7 +176,7 @@ class Loader:
         in_buffer = on_device(is_replayed, self._device)
         sample_ids = torch.from_numpy(self._samples.sample_ids[numbers])
         stop = 0
-        for part in stroke:
+        for part in chunk:
             start, stop = stop, stop + part.stop - part.start
             yield Batch(
                 images[start:stop],
@@ -188,7 +188,7 @@ class Loader:
 
 
 class _Part(NamedTuple):
-    """A process's part of a batch: its places in the epoch's order, and how much that is."""
+    """The positions in the epoch of one process's part of a batch, and its share of the batch."""
 
     start: int
     stop: int

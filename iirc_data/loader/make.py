@@ -1,4 +1,4 @@
-"""Making loaders and decoders by name."""
+"""Factories of loaders and decoders."""
 
 import logging
 from typing import get_args
@@ -24,18 +24,18 @@ logger = logging.getLogger(__name__)
 def make_decoder(
     name: DecoderName = "auto", device: torch.device | str = "cpu", threads: int | None = None
 ) -> Decoder:
-    """Make a decoder, which may serve any number of loaders, also at the same time.
+    """Make a decoder; any number of loaders may share it, also at the same time.
 
     Args:
-        name: ``"dali"``, ``"pillow"``, or ``"auto"``: DALI where it is installed. The decoder's
-            ``name`` says which one it is.
-        device: Where images are wanted.
-        threads: Number of decoding threads; by default one per processor, divided among the
-            processes of this machine.
+        name: ``"dali"``, ``"pillow"``, or ``"auto"``, which is DALI if it is installed and Pillow
+            otherwise. The decoder's ``name`` is the one chosen.
+        device: Device of the images.
+        threads: Number of decoding threads; by default the number of processors divided by the
+            number of processes on this machine.
 
     Raises:
-        LoaderError: DALI was asked for and is not installed, DALI is installed and cannot be
-            imported, or the name is unknown.
+        LoaderError: The name is unknown, DALI was requested and is not installed, or DALI is
+            installed but cannot be imported.
     """
     device = torch.device(device)
     name = current_decoder_name(name)
@@ -45,7 +45,7 @@ def make_decoder(
     if decoder is None:
         if name == "dali":
             raise LoaderError(
-                "DALI is not installed: pip install nvidia-dali-cuda130, or choose decoder pillow"
+                "DALI is not installed: pip install nvidia-dali-cuda130, or use the decoder pillow"
             )
         decoder = PillowDecoder(threads)
     logger.info("decoder %s decodes images for %s (asked for: %s)", decoder.name, device, name)
@@ -53,7 +53,7 @@ def make_decoder(
 
 
 def _dali_decoder(device: torch.device, threads: int | None) -> Decoder | None:
-    """Return a DALI decoder, or None where DALI is not installed."""
+    """Return a DALI decoder, or None if DALI is not installed."""
     try:
         from iirc_data.loader.dali import DaliDecoder
     except Exception as error:  # a broken installation raises many types
@@ -61,7 +61,7 @@ def _dali_decoder(device: torch.device, threads: int | None) -> Decoder | None:
             return None
         raise LoaderError(
             f"DALI is installed but cannot be imported ({type(error).__name__}: {error}): "
-            "reinstall nvidia-dali-cuda130, or choose decoder pillow"
+            "reinstall nvidia-dali-cuda130, or use the decoder pillow"
         ) from error
     return DaliDecoder(device, threads)
 
@@ -86,36 +86,35 @@ def make_loader(
     decoder: Decoder | DecoderName = "auto",
     engine: Decoder | DecoderName | None = None,
 ) -> Loader:
-    """Make a loader: whatever reads images, reads them through one.
+    """Make a loader. All code that reads images for training or evaluation uses one.
 
-    An epoch shows every sample of the view and every memory of ``replay`` once, in one exact
-    permutation of both together.
+    An epoch yields every sample of the view and every memory of ``replay`` once, in one permutation
+    of both together.
 
-    Small images may be resident: the first epoch decodes all of them, once, and keeps them as uint8
-    on the device, where every epoch augments many batches at a time. Batches are the same bit for
-    bit as those that are decoded anew.
+    Small images may be resident: the first epoch decodes all images and keeps them as uint8 on the
+    device, where each epoch augments many batches at a time. The batches are bit for bit those of a
+    loader that decodes the images in every epoch.
 
     Args:
-        view: Samples and labels to show; its order is kept where nothing is shuffled.
+        view: Samples and their labels; without shuffling, batches keep its order.
         store: The shards that hold the samples.
         replay: Memories to mix in.
-        transforms: How images are shown, for example ``benchmark.image_preset``.
-        train: Augment as for training; otherwise as for evaluation.
+        transforms: Augmentation and normalisation, for example ``benchmark.image_preset``.
+        train: Use the training augmentation; otherwise that of evaluation.
         batch_size: Samples per batch and rank.
-        shuffle: Draw a new order each epoch; by default where ``train``.
-        endless: Show pass after pass without end, each a new permutation; an epoch is a stretch of
-            that stream, at least one pass long, in which every batch is full. Where one batch holds
-            everything, an epoch is one pass. ``replay_multiplier`` must be 1.
-        normalize: Give float32 normalised by the preset's mean and std; otherwise uint8.
-        replay_multiplier: How often an epoch shows each memory; what a fraction adds is drawn anew
-            each epoch. See :func:`~iirc_data.order.memories_of_epoch`.
-        resident: Keep decoded images on the device, in every process all of them. By default where
-            they have one size, the transform only crops and mirrors, and they take no more than
-            1 GiB.
+        shuffle: Draw a new order in each epoch; by default equal to ``train``.
+        endless: Yield an endless stream of passes, each a new permutation, cut into epochs of at
+            least one pass in which every batch is full. If one batch holds all samples, an epoch is
+            one pass. Requires a ``replay_multiplier`` of 1.
+        normalize: Return float32 normalised by the preset's mean and std; otherwise uint8.
+        replay_multiplier: How often an epoch yields each memory. For the fractional part, a subset
+            is drawn in each epoch. See :func:`~iirc_data.order.memories_of_epoch`.
+        resident: Keep all decoded images on the device, in every process. By default done if the
+            images have one size, the transform does not resize, and they take at most 1 GiB.
         seed: Seed of order and augmentation.
-        rank: This process's number in distributed training.
+        rank: Rank of this process in distributed training.
         world_size: Number of processes in distributed training.
-        device: Where batches are wanted.
+        device: Device of the batches.
         decoder: ``"auto"``, ``"dali"``, ``"pillow"``, or a decoder made by :func:`make_decoder`.
         engine: Former name of ``decoder``.
 
@@ -123,11 +122,11 @@ def make_loader(
         An iterable of :class:`~iirc_data.loader.batch.Batch`, with ``len`` and ``set_epoch``.
 
     Raises:
-        LoaderError: The decoder is unknown or not installed, or images cannot be resident.
+        LoaderError: The decoder is unknown or not installed, or ``resident=True`` is impossible.
         ValueError: A number is out of range.
     """
     if endless and replay_multiplier != 1:
-        raise ValueError(f"endless shows each memory once a pass, not {replay_multiplier} times")
+        raise ValueError(f"endless yields each memory once a pass, not {replay_multiplier} times")
     device = torch.device(device)
     decoder = decoder if engine is None else engine
     samples = EpochSamples(view, store, replay)

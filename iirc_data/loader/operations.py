@@ -1,4 +1,4 @@
-"""Carrying out an augmentation's operations on decoded images, with torchvision."""
+"""The operations of an augmentation (colours, AutoAugment), carried out with torchvision."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,14 +14,14 @@ Function = Callable[[torch.Tensor, float], torch.Tensor]
 
 
 def changed(images: torch.Tensor, operations: Sequence[Sequence[Operation]] | None) -> torch.Tensor:
-    """Carry out each image's operations.
+    """Apply each image's operations.
 
-    Every image is changed by itself and from the same memory layout, so that its pixels depend
-    neither on the batch nor on the decoder.
+    Images are processed one by one in the same memory layout, so the result depends neither on the
+    batch nor on the decoder.
 
     Args:
         images: uint8 (N, H, W, 3), cropped and mirrored.
-        operations: For each image its operations, in order; None for none at all.
+        operations: The operations of each image, in order; None if no image has any.
 
     Returns:
         uint8 (N, H, W, 3), on the same device.

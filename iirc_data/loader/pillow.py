@@ -1,4 +1,4 @@
-"""The decoder that runs everywhere: Pillow decodes, torch resizes, on threads."""
+"""The portable decoder: Pillow decodes and torch resizes, on threads."""
 
 import os
 from collections import deque
@@ -17,10 +17,10 @@ _BATCHES_AHEAD = 2
 
 
 class PillowDecoder:
-    """Decodes with Pillow (whose decoder releases the interpreter lock), augments with torch.
+    """Decodes with Pillow and augments with torch, on threads (Pillow releases the GIL).
 
     Args:
-        threads: Number of threads; by default see
+        threads: Number of threads; by default that of
             :func:`~iirc_data.loader.decoder.default_threads`.
     """
 

@@ -1,4 +1,4 @@
-"""Small images, decoded once and kept as uint8 on the training device, augmented there."""
+"""Resident images: decoded once, kept as uint8 on the training device and augmented there."""
 
 from typing import NamedTuple, Self
 
@@ -21,9 +21,9 @@ class ResidentImages:
     """The decoded images of samples, on a device.
 
     Args:
-        samples: The samples; see :func:`why_not_resident`.
-        decoder: What decodes them, once.
-        device: Where they are kept.
+        samples: The samples; :func:`why_not_resident` must return None for them.
+        decoder: Decodes them, once.
+        device: Device that keeps the images.
 
     Raises:
         LoaderError: An image cannot be decoded.
@@ -47,16 +47,16 @@ class ResidentImages:
         self._bordered = _Bordered(pixels, 0)
 
     def augmented(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> torch.Tensor:
-        """Return some images, augmented.
+        """Return augmented images.
 
         Args:
-            numbers: int64 (N,), the samples' numbers.
+            numbers: int64 (N,), numbers of the samples.
             augmentation: Crops and flips.
 
         Returns:
             uint8 (N, H, W, 3), on the device.
         """
-        # taken once: an iterator in another thread may widen the border meanwhile
+        # read once: an iterator in another thread may replace it by one with a wider border
         bordered = self._bordered
         chosen = _indices(numbers, bordered)
         if augmentation.crop is None or augmentation.output_size is None:
@@ -71,11 +71,11 @@ class ResidentImages:
 
 
 class _Bordered(NamedTuple):
-    """Images with black pixels around each, as many as crops have needed so far.
+    """Images with a black border, as wide as the crops have needed so far.
 
     Attributes:
         pixels: uint8 (N, H + 2 border, W + 2 border, 3).
-        border: Black pixels on every side.
+        border: Width of the border in pixels.
     """
 
     pixels: torch.Tensor
@@ -83,12 +83,12 @@ class _Bordered(NamedTuple):
 
     @property
     def images(self) -> torch.Tensor:
-        """The images without their borders."""
+        """The images without the border, a view."""
         height, width = (size - 2 * self.border for size in self.pixels.shape[1:3])
         return self.pixels.narrow(1, self.border, height).narrow(2, self.border, width)
 
     def widened(self, crop: Places, output_size: tuple[int, int]) -> Self:
-        """Return the images with a border that contains these crops."""
+        """Return the images with a border wide enough for these crops."""
         beyond = int(max(0, -crop.min(), (crop + output_size - self.images.shape[1:3]).max()))
         if beyond <= self.border:
             return self
@@ -104,7 +104,7 @@ def _cropped(
     pixels = bordered.pixels
     n, rows, columns, channels = pixels.shape
     height, width = output_size
-    # every window of every image, as a view: what is chosen of it is copied, once
+    # a view of every window of every image; indexing copies the chosen windows in one step
     windows = pixels.as_strided(
         (n, rows - height + 1, columns - width + 1, height, width * channels),
         (*pixels.stride()[:3], pixels.stride(1), 1),
@@ -120,7 +120,7 @@ def _indices(values: NDArray[np.int64], bordered: _Bordered) -> torch.Tensor:
 
 
 def why_not_resident(samples: EpochSamples, transform: Transform) -> str | None:
-    """Say why decoded images cannot be kept and augmented on the device; None where they can."""
+    """Return why images cannot be resident, or None if they can."""
     if not len(samples):
         return "there are no images"
     smallest, largest = samples.sizes.min(axis=0), samples.sizes.max(axis=0)
@@ -134,5 +134,5 @@ def why_not_resident(samples: EpochSamples, transform: Transform) -> str | None:
 
 
 def decoded_bytes(samples: EpochSamples) -> int:
-    """Return the bytes that decoded images take."""
+    """Return the size of the decoded images in bytes."""
     return int(samples.sizes.astype(np.int64).prod(axis=1).sum()) * 3

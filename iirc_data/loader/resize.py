@@ -1,4 +1,4 @@
-"""Decoding with Pillow, and resizing, cropping and mirroring of decoded images, on the CPU."""
+"""Decoding with Pillow; resizing, cropping and mirroring decoded images on the CPU."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,20 +14,20 @@ from iirc_data.loader.decoder import DecodeRequest, sizes_differ
 from iirc_data.loader.host_memory import empty
 
 _CPU = torch.device("cpu")
-# bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time; unlike
-# torch.nn.functional.interpolate, which calls it, it keeps pixels' channels together
+# bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time; called directly
+# because torch.nn.functional.interpolate would not return channels-last memory
 _resize_bytes: Callable[..., torch.Tensor] = torch.ops.aten._upsample_bilinear2d_aa.out
-# a resized image that has more pixels than this, and so many times more than are shown of it, is
-# resized only where it is shown
+# a resized image with more pixels than _LARGE, and _FAR_LARGER times as many as its crop, is
+# resized only inside the crop
 _LARGE = 1 << 22
 _FAR_LARGER = 64
 
 
 def decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
-    """Decode one image with Pillow and carry out all but the mirroring.
+    """Decode one image with Pillow, then resize and crop it; mirroring is left to :func:`stack`.
 
     Args:
-        request: What was asked for.
+        request: The batch.
         number: The image's number in the batch.
 
     Returns:
@@ -44,11 +44,11 @@ def decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
 
 
 def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int) -> torch.Tensor:
-    """Carry out what follows the window and comes before mirroring, for one image.
+    """Resize and crop the decoded window of one image.
 
     Args:
         image: uint8 (H, W, 3), the window.
-        augmentation: A batch's parameters.
+        augmentation: Parameters of the batch.
         number: The image's number in the batch.
 
     Returns:
@@ -66,7 +66,7 @@ def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int
 
 
 def far_larger(augmentation: Augmentation) -> frozenset[int]:
-    """Return the numbers of the images that are resized to far more pixels than are shown."""
+    """Return the numbers of the images whose crop is a tiny part of the resized image."""
     if augmentation.resize is None:
         return frozenset()
     pixels = augmentation.resize.astype(np.int64).prod(axis=1)
@@ -80,11 +80,11 @@ def _most_resized(augmentation: Augmentation) -> float:
 
 
 def stack(images: Sequence[torch.Tensor], request: DecodeRequest) -> torch.Tensor:
-    """Mirror those images that the augmentation says, and make a batch.
+    """Mirror the images that the augmentation flips, and stack all into a batch.
 
     Args:
         images: uint8 (H, W, 3) each.
-        request: What was asked for.
+        request: The batch.
 
     Returns:
         uint8 (N, H, W, 3).
@@ -110,13 +110,13 @@ def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
 
 
 class _Span(NamedTuple):
-    """Along one axis, the part of a resized image that is shown, and what it is made of.
+    """Along one axis, the part of a resized image inside the crop, and its source pixels.
 
     Attributes:
-        first: Where the part begins in the resized image.
-        length: Its length, 0 where the crop lies outside.
-        source: The part of the original that the filter reads.
-        box: The part of ``source`` that is resized to ``length``, from where to where.
+        first: Start of the part in the resized image.
+        length: Length of the part; 0 if the crop lies outside the image.
+        source: Pixels of the original that the filter reads.
+        box: Start and end, within ``source``, of the interval that is resized to ``length``.
     """
 
     first: int
@@ -126,7 +126,7 @@ class _Span(NamedTuple):
 
     @classmethod
     def of(cls, size: int, resized: int, begin: int, length: int) -> Self:
-        """Return the span of a crop, of an axis of ``size`` pixels that is resized."""
+        """Return the span of a crop on an axis resized from ``size`` to ``resized`` pixels."""
         first, stop = (min(max(edge, 0), resized) for edge in (begin, begin + length))
         scale = size / resized
         reach = max(scale, 1.0) + 1
@@ -139,7 +139,7 @@ class _Span(NamedTuple):
 def _resize_part(
     image: torch.Tensor, height: int, width: int, augmentation: Augmentation, number: int
 ) -> torch.Tensor:
-    """Resize that part of an image only of which a crop is shown."""
+    """Resize only the part of an image that lies inside the crop."""
     assert augmentation.crop is not None and augmentation.output_size is not None
     top, left = augmentation.crop[number].tolist()
     out_height, out_width = augmentation.output_size
@@ -173,5 +173,5 @@ def _mirror(image: torch.Tensor) -> torch.Tensor:
 
 
 def _planes(image: torch.Tensor) -> torch.Tensor:
-    """View (H, W, 3) as (1, 3, H, W), which torch's kernels know as channels-last."""
+    """View (H, W, 3) as (1, 3, H, W) in channels-last memory format."""
     return image.permute(2, 0, 1).unsqueeze(0)
