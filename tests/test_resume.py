@@ -232,7 +232,7 @@ def test_a_checkpoint_builds_nothing_but_tensors_and_values(tmp_path):
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        ({"format": "other"}, "no checkpoint of a run"),
+        ({"format": "other"}, "not a checkpoint of a run"),
         ({"format": "iirc-checkpoint", "version": 2}, "checkpoint version 2, expected 1"),
     ],
 )
