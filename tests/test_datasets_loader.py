@@ -301,7 +301,7 @@ def test_a_file_that_is_no_image_is_named(tiny_json, tiny_folder, tmp_path):
     with pytest.raises(LoaderError, match=str(damaged)):
         datasets["test"].get_item(0)
     (root / "train" / "cat" / "notes.txt").write_text("no image")
-    with pytest.raises(SourceError, match=r"cat/notes\.txt is not named like an image"):
+    with pytest.raises(SourceError, match=r"cat/notes\.txt does not have the name of an image"):
         get_lifelong_datasets(tiny_json, root)
 
 

@@ -70,7 +70,7 @@ def test_a_connection_that_breaks_is_gone_on_with(server, tmp_path):
 
 def test_an_interrupted_download_is_gone_on_with(server, tmp_path):
     server.most = 1_000
-    with pytest.raises(SourceError, match=r"broke off .*run the command again to go on"):
+    with pytest.raises(SourceError, match=r"was interrupted .*run the command again to resume"):
         download(server.url, tmp_path / "data", SHA256)
     assert not (tmp_path / "data").exists()
     server.most = None
@@ -101,14 +101,14 @@ def test_a_disk_that_fills_up_is_told_and_the_download_gone_on_with(server, tmp_
 
 
 def test_another_file_than_was_published_is_not_kept(server, tmp_path):
-    with pytest.raises(SourceError, match=f"another file than was published.*{SHA256}"):
+    with pytest.raises(SourceError, match=f"a file other than the published one.*{SHA256}"):
         download(server.url, tmp_path / "data", "0" * 64)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_wrong_file_that_is_there_is_named_and_left_alone(server, tmp_path):
     (tmp_path / "data").write_bytes(b"mine")
-    with pytest.raises(SourceError, match="data is not the file that was published: remove it"):
+    with pytest.raises(SourceError, match="data is not the published file: remove it"):
         download(server.url, tmp_path / "data", SHA256)
     assert (tmp_path / "data").read_bytes() == b"mine"
 

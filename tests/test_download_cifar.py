@@ -61,6 +61,6 @@ def test_an_archive_whose_members_leave_the_folder_is_refused(tmp_path, monkeypa
 
 def test_an_archive_that_is_not_the_published_one_is_refused(tmp_path):
     make_archive(tmp_path / "cifar-100-python.tar.gz")
-    with pytest.raises(SourceError, match=r"cifar-100-python\.tar\.gz is not the file"):
+    with pytest.raises(SourceError, match=r"cifar-100-python\.tar\.gz is not the published file"):
         download_extract_cifar100(tmp_path)
     assert not (tmp_path / "cifar-100-python").exists()

@@ -359,7 +359,7 @@ def test_checking_names_images_that_dali_refuses_and_lets_them_pass(tmp_path):
 
 def test_checking_refuses_what_pillow_cannot_decode(tmp_path):
     whole = encode(noise_image(1, 31, 33))
-    with pytest.raises(SourceError, match=r"0001 cut\.png cannot be decoded, it is damaged"):
+    with pytest.raises(SourceError, match=r"0001 cut\.png is damaged and cannot be decoded"):
         checked(tmp_path, {"fine": whole, "cut": whole[:-80]})
 
 

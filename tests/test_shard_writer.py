@@ -408,13 +408,13 @@ def test_a_place_that_cannot_be_written_is_named(tiny_folder, tmp_path):
     "name, data, problem",
     [
         ("x.jpg", b"", r"x\.jpg is empty \(0 bytes\)"),
-        ("x.JPEG", b"plain text", r"x\.JPEG is no JPEG or PNG image"),
-        ("x.png", b"GIF89a", r"x\.png is no JPEG or PNG image"),
+        ("x.JPEG", b"plain text", r"x\.JPEG is not a JPEG or PNG image"),
+        ("x.png", b"GIF89a", r"x\.png is not a JPEG or PNG image"),
         ("0001.png", encode(noise_image(1), "PNG"), r"0001\.png and .*0001\.jpg share the key"),
         (
             "x.jpg",
             encode(noise_image(1, 300, 300))[:-200],
-            r"x\.jpg cannot be decoded, it is damaged",
+            r"x\.jpg is damaged and cannot be decoded",
         ),
     ],
 )

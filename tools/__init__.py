@@ -1,1 +1,1 @@
-"""Command-line tools that turn raw datasets into shards."""
+"""Scripts: the commands that write shards, and the conversion of the published benchmarks."""

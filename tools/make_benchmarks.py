@@ -22,7 +22,7 @@ ATTRIBUTION = (
     "The licence is in LICENSE-iirc beside this file."
 )
 
-# the hierarchy leaves out two ImageNet classes whose WordNet word another class has too
+# the hierarchy omits two ImageNet classes that share their WordNet word with another class
 NAMES_OUTSIDE_THE_HIERARCHY = {"n02012849": "crane (bird)", "n03710637": "maillot (tights)"}
 
 NAMES_PER_ROW = 10
@@ -30,16 +30,16 @@ NAMES_PER_ROW = 10
 
 @dataclass(frozen=True)
 class Published:
-    """Where the published package keeps one benchmark.
+    """The location of one benchmark in the published package.
 
     Attributes:
         description: One or two sentences for people.
         dataset: ``"cifar100"`` or ``"imagenet"``.
         setup: ``"IIRC"`` or ``"CIL"``.
-        classes: File of the hierarchy, or of the list of classes.
+        classes: File with the hierarchy or the list of classes.
         configuration: Entry of ``dataset_configurations.json``. The published loader gives
-            ``incremental_imagenet`` the entry ``iirc_imagenet``; here it has its own. The split
-            ratios are the same, and where every sample has one label nothing is sampled.
+            ``incremental_imagenet`` the entry ``iirc_imagenet``; here it has its own entry. The
+            split ratios are the same, and nothing is sampled if every sample has one label.
     """
 
     description: str
@@ -103,15 +103,15 @@ PUBLISHED = {
 def convert(name: str, metadata: Path) -> Benchmark:
     """Convert one published benchmark.
 
-    Classes keep the order of the published files, for the published loaders arrange samples by
-    it.
+    Classes keep the order of the published files, because it determines the order of samples in
+    the published loaders.
 
     Args:
         name: A key of :data:`PUBLISHED`.
         metadata: The published package's folder ``metadata``.
 
     Raises:
-        BenchmarkError: A file is missing or not as in ``iirc`` 1.0.1.
+        BenchmarkError: A file is missing, or differs from ``iirc`` 1.0.1.
     """
     try:
         return _convert(name, PUBLISHED[name], metadata)
@@ -186,13 +186,13 @@ def published_metadata() -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise BenchmarkError(
             "the package iirc is not installed: pip install iirc==1.0.1, or give the path of its "
-            "folder metadata"
+            "metadata folder"
         )
     return Path(spec.submodule_search_locations[0]) / "metadata"
 
 
 def to_json(value: Any, indent: str = "") -> str:
-    """Return JSON with an entry per line, but lists of names in rows: short and diff-able."""
+    """Return JSON with one entry per line and lists of names in rows, for short diffs."""
     deeper = indent + " "
     if isinstance(value, dict) and value:
         entries = [f"{json.dumps(key)}: {to_json(item, deeper)}" for key, item in value.items()]
@@ -212,7 +212,7 @@ def to_json(value: Any, indent: str = "") -> str:
 def main(
     metadata: Annotated[
         Path | None,
-        typer.Argument(help="Folder metadata of iirc 1.0.1; by default the installed one's."),
+        typer.Argument(help="Metadata folder of iirc 1.0.1; by default that of the installed one."),
     ] = None,
     out: Annotated[
         Path, typer.Option(help="Folder to write the benchmarks to.")

@@ -141,13 +141,13 @@ class RemoteDataset:
                     progress(len(chunk))
                 if done < shard.bytes:
                     raise BrokenTransferError(
-                        f"{where} ended after {done} of the {shard.bytes} bytes that its manifest "
-                        "promises"
+                        f"{where} ended after {done} of the {shard.bytes} bytes that the manifest "
+                        "gives"
                     )
                 if digest.hexdigest() != shard.sha256:
                     raise ShardError(
-                        f"{where} does not have the digest that its manifest gives: it was "
-                        "damaged or altered there"
+                        f"{where} does not match its digest in the manifest: it was damaged "
+                        "or altered there"
                     )
                 file.flush()
                 try:

@@ -1,4 +1,4 @@
-"""Raw datasets: each source yields its images class by class, in the dataset's own order."""
+"""Raw datasets: a source yields its images class by class, in the dataset's own order."""
 
 from iirc_data.sources.base import Sample, Source
 from iirc_data.sources.cifar import CifarSource, open_cifar

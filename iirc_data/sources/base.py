@@ -1,4 +1,4 @@
-"""What a raw dataset must offer to be sharded."""
+"""The interface of a raw dataset, which sharding reads."""
 
 import os
 from collections.abc import Iterator
@@ -22,8 +22,8 @@ class Sample:
     Attributes:
         key: Name of the image within its class and split, without extension.
         extension: ``"jpg"``, ``"jpeg"`` or ``"png"``.
-        data: The encoded image, byte for byte as the dataset has it.
-        origin: Where it came from, for errors.
+        data: The encoded image, with exactly the bytes of the dataset.
+        origin: Path or other name of the image, for error messages.
     """
 
     key: str
@@ -33,10 +33,10 @@ class Sample:
 
 
 class Source(Protocol):
-    """A raw dataset; small and picklable, so that classes can be read by several processes.
+    """A raw dataset; small and picklable, so that several processes can read its classes.
 
-    A source that reads from paths may have an attribute ``inputs``, a tuple of these files and
-    folders: shards are not written into them.
+    A source that reads files may have an attribute ``inputs``, a tuple of these files and folders,
+    so that shards are not written into them.
     """
 
     @property
@@ -45,37 +45,37 @@ class Source(Protocol):
 
     @property
     def encoded_here(self) -> bool:
-        """Whether images are encoded by this program, not copied byte for byte."""
+        """Whether this program encodes the images, rather than copies them byte for byte."""
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of its leaf classes.
+        """Return the sorted names of the leaf classes of each split.
 
         Raises:
-            SourceError: The dataset is not laid out as it should be.
+            SourceError: The layout of the dataset is wrong.
         """
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the images or bytes of a class, whichever is known without reading images."""
+        """Return the number of images or bytes of a class, without reading the images."""
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return a text that changes with the class's images; no image is read for it."""
+        """Return a text that changes when the images of a class change, without reading them."""
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield one class's samples in the dataset's own order.
 
         Raises:
-            SourceError: The class has no images, or something that is no image file.
+            SourceError: The class has no images, or contains something other than image files.
         """
 
 
 def file_stamp(path: str | Path) -> FileStamp:
-    """Return what changes with a file's content, without reading it.
+    """Return the size and modification time of a file.
 
     Raises:
-        SourceError: The file cannot be reached.
+        SourceError: The file is missing or inaccessible.
     """
     try:
-        status = os.stat(path)  # noqa: PTH116 -- pathlib takes longer than the system
+        status = os.stat(path)  # noqa: PTH116 -- pathlib is slower
     except OSError as error:
         raise cannot_read(path, error) from error
     return status.st_size, status.st_mtime_ns
@@ -94,7 +94,7 @@ def read_file(path: str | Path) -> bytes:
 
 
 def cannot_read(path: str | Path, error: OSError) -> SourceError:
-    """Return the error for a file that the operating system does not give."""
+    """Return the error for a file that the operating system cannot read."""
     return SourceError(f"cannot read {path}: {error.strerror or error}")
 
 
@@ -102,23 +102,23 @@ def split_file_name(name: str, origin: str) -> tuple[str, str]:
     """Split an image's file name into key and lower-case extension.
 
     Raises:
-        SourceError: The extension is none of jpg, jpeg, png.
+        SourceError: The extension is not jpg, jpeg or png.
     """
     stem, _, extension = name.rpartition(".")
     if not stem or extension.lower() not in IMAGE_EXTENSIONS:
         raise SourceError(
-            f"{origin} is not named like an image ({', '.join(IMAGE_EXTENSIONS)}): "
+            f"{origin} does not have the name of an image ({', '.join(IMAGE_EXTENSIONS)}): "
             "convert it, or remove it from the dataset"
         )
     return stem, extension.lower()
 
 
 def inputs_of(source: Source) -> tuple[Path, ...]:
-    """Return the files and folders that a source reads from, as far as it says."""
+    """Return the files and folders that a source declares as its inputs."""
     inputs: tuple[Path, ...] = getattr(source, "inputs", ())
     return inputs
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a name is one of the operating system's own (``.DS_Store``, ``._x``)."""
+    """Return whether a file is hidden, such as ``.DS_Store`` and ``._x``."""
     return name.startswith(".")

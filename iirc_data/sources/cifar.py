@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 from the pickles that their authors publish; images are encoded here."""
+"""CIFAR-10 and CIFAR-100 from the pickles that their authors publish, encoded as PNG here."""
 
 import io
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ _SIDE = 32
 
 @dataclass(frozen=True)
 class CifarLayout:
-    """How one of the two datasets is published.
+    """The published form of one of the two datasets.
 
     Attributes:
         name: Name of the dataset.
-        folder: Name of the folder that holds the pickles.
-        files: Split to the names of its pickles, in order.
-        names_file: Pickle with the class names.
-        names_key: Key of the class names in it.
+        folder: Name of the folder of the pickles.
+        files: Each split with the names of its pickles, in order.
+        names_file: The pickle with the class names.
+        names_key: Key of the class names in that pickle.
         labels_key: Key of the class numbers in the other pickles.
-        url: Where the ``.tar.gz`` is published.
-        sha256: Digest of the ``.tar.gz``.
+        url: Address of the ``.tar.gz``.
+        sha256: SHA-256 of the ``.tar.gz``.
     """
 
     name: str
@@ -98,15 +98,15 @@ def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
     """Open CIFAR-10 or CIFAR-100.
 
     Args:
-        path: The folder ``cifar-100-python`` or ``cifar-10-batches-py``, a folder that holds one
-            of them or its ``.tar.gz``, or the ``.tar.gz``.
-        dataset: ``"cifar10"`` or ``"cifar100"``, where ``path`` holds both.
+        path: The folder ``cifar-100-python`` or ``cifar-10-batches-py``, its ``.tar.gz``, or a
+            folder that contains one of these.
+        dataset: ``"cifar10"`` or ``"cifar100"``; needed if ``path`` contains both.
 
     Returns:
         The source.
 
     Raises:
-        SourceError: Neither is there, or both are and ``dataset`` does not say which.
+        SourceError: ``path`` contains neither, or both and ``dataset`` is None.
     """
     layouts = [CIFAR_LAYOUTS[dataset]] if dataset else list(CIFAR_LAYOUTS.values())
     found = [
@@ -119,22 +119,22 @@ def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
     if not found or len({source.layout for source in found}) > 1:
         wanted = " or ".join(f"{layout.folder} or {layout.archive}" for layout in layouts)
         raise SourceError(
-            f"{path} holds both CIFAR-10 and CIFAR-100: say which"
+            f"{path} holds both CIFAR-10 and CIFAR-100: say which, with --dataset"
             if found
-            else f"{path} is or holds none of {wanted}"
+            else f"{path} neither is nor holds {wanted}"
         )
     return found[0]
 
 
 @dataclass(frozen=True)
 class CifarSource:
-    """CIFAR's pickles; the samples of a class come in the order of the pickles.
+    """CIFAR's pickles; the samples of a class are in the order of the pickles.
 
-    A sample's key is its place in its split, over all pickles.
+    The key of a sample is its position in its split, counted over all pickles.
 
     Attributes:
-        path: The folder with the pickles, or the ``.tar.gz``.
-        layout: Which of the two it is.
+        path: The folder of the pickles, or the ``.tar.gz``.
+        layout: CIFAR-10 or CIFAR-100.
     """
 
     path: Path
@@ -148,14 +148,14 @@ class CifarSource:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The folder with the pickles, or the ``.tar.gz``."""
+        """The folder of the pickles, or the ``.tar.gz``."""
         return (self.path,)
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of the classes that it has images of.
+        """Return the sorted names of the classes with images in each split.
 
         Raises:
-            SourceError: A pickle is missing, damaged, or not CIFAR's.
+            SourceError: A pickle is missing, damaged, or not from CIFAR.
         """
         names = self.class_names
         return {
@@ -164,18 +164,18 @@ class CifarSource:
         }
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the number of a class's images."""
+        """Return the number of images of a class."""
         return len(self._rows(split, class_name))
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return size and time of the pickles."""
+        """Return the sizes and modification times of the pickles."""
         return str(self._stamps(split))
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield the images of one class as PNG, in the order of the pickles.
 
         Raises:
-            SourceError: As :meth:`classes`.
+            SourceError: See :meth:`classes`.
         """
         pixels = self.images(split).pixels
         for row in self._rows(split, class_name).tolist():
@@ -192,7 +192,7 @@ class CifarSource:
         """Return the images of one split, in the order of the pickles.
 
         Raises:
-            SourceError: As :meth:`classes`.
+            SourceError: See :meth:`classes`.
         """
         images = _load_images(self.path, self.layout, split, self._stamps(split))
         if images.labels.size and images.labels.max() >= len(self.class_names):
@@ -212,7 +212,7 @@ class CifarSource:
         return tuple(file_stamp(self.path / name) for name in files)
 
 
-# Cached per process, not kept by the source, which travels to a process with every class.
+# Cached per process, not in the source, which is sent to a process with every class.
 @lru_cache(maxsize=2)
 def _load_images(
     path: Path, layout: CifarLayout, split: str, stamps: tuple[FileStamp, ...]
@@ -246,7 +246,7 @@ def _load_names(path: Path, layout: CifarLayout, stamps: tuple[FileStamp, ...]) 
         raise SourceError(f"{where} has no class names: not a pickle of {layout.name}")
     decoded = tuple(name.decode() for name in names if isinstance(name, bytes))
     if len(set(decoded)) != len(decoded):
-        raise SourceError(f"{where} gives two classes one name")
+        raise SourceError(f"{where} gives two classes the same name")
     return decoded
 
 

@@ -1,4 +1,4 @@
-"""Sources made of other sources: some of the classes, or smaller images."""
+"""Sources that wrap other sources: some of the classes, or smaller images."""
 
 import io
 from collections.abc import Iterator
@@ -15,15 +15,15 @@ from iirc_data.sources.images import decode_rgb
 from iirc_data.spelling import with_known_spelling
 
 DEFAULT_QUALITY = 90
-_LONGEST_JPEG_SIDE = 65_500  # libjpeg writes no more
+_LONGEST_JPEG_SIDE = 65_500  # the limit of libjpeg
 
 
 @dataclass(frozen=True)
 class DerivedSource:
-    """A source that leaves to another one what it does not do itself.
+    """A source that forwards to another source everything that it does not override.
 
     Attributes:
-        source: The other one.
+        source: The other source.
     """
 
     source: Source
@@ -65,7 +65,7 @@ class ClassSubset(DerivedSource):
     """Some classes of a source.
 
     Attributes:
-        source: The whole.
+        source: The whole dataset.
         class_names: The classes to keep.
     """
 
@@ -73,10 +73,10 @@ class ClassSubset(DerivedSource):
 
     @classmethod
     def of(cls, source: Source, class_names: frozenset[str]) -> Self:
-        """Choose classes.
+        """Select some classes of a source.
 
         Raises:
-            SourceError: A split lacks some of them; the message names them.
+            SourceError: A split lacks some of the classes; the message names them.
         """
         for split, names in source.classes().items():
             if missing := sorted(class_names - set(names)):
@@ -87,7 +87,7 @@ class ClassSubset(DerivedSource):
         return cls(source, class_names)
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split those of its classes that are kept."""
+        """Return the kept classes of each split."""
         return {
             split: [name for name in names if name in self.class_names]
             for split, names in self.source.classes().items()
@@ -96,14 +96,15 @@ class ClassSubset(DerivedSource):
 
 @dataclass(frozen=True)
 class ReencodedSource(DerivedSource):
-    """A source's images as RGB JPEGs, made smaller where asked.
+    """The images of a source as RGB JPEGs, optionally smaller.
 
     An image that is too long for JPEG becomes a PNG.
 
     Attributes:
-        source: The original.
-        shorter_side: Pixels to shrink the shorter side to; smaller images keep their size.
-        quality: Quality of the JPEGs, 1 to 100.
+        source: The original source.
+        shorter_side: Pixels to shrink the shorter side to; smaller images keep their size. None
+            keeps the size of all images.
+        quality: JPEG quality, 1 to 100.
     """
 
     shorter_side: int | None = None
@@ -111,7 +112,7 @@ class ReencodedSource(DerivedSource):
 
     @property
     def name(self) -> str:
-        """Name of the original dataset and what was done to it."""
+        """Name of the original dataset, with the size and quality."""
         size = "" if self.shorter_side is None else f"-{self.shorter_side}px"
         return f"{self.source.name}{size}-q{self.quality}"
 
@@ -121,15 +122,15 @@ class ReencodedSource(DerivedSource):
         return True
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return the original's fingerprint, what is done to the images, and by what."""
+        """Return the original's fingerprint, the settings, and the version of the encoder."""
         original = self.source.fingerprint(split, class_name)
         return f"{original} {self.shorter_side} {self.quality} Pillow {PIL.__version__}"
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images, encoded anew.
+        """Yield the images, encoded again.
 
         Raises:
-            SourceError: As the original, or an image cannot be decoded.
+            SourceError: The original source raises it, or an image cannot be decoded.
         """
         for sample in self.source.samples(split, class_name):
             image = self._resized(decode_rgb(sample))

@@ -1,4 +1,4 @@
-"""Downloading a published file: goes on where it stopped, and keeps only what has its digest."""
+"""Downloading a published file: resumable, and checked against its digest."""
 
 from collections.abc import Callable
 from http.client import HTTPException
@@ -17,7 +17,7 @@ _SECONDS_WITHOUT_ANSWER = 60
 _RANGE_NOT_SATISFIABLE = 416
 
 DownloadProgress = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and the bytes of the whole where they are known."""
+"""Called with the number of bytes downloaded, and the size of the file if it is known."""
 
 
 def download(
@@ -26,21 +26,22 @@ def download(
     sha256: str,
     progress: DownloadProgress = lambda done, total: None,
 ) -> None:
-    """Download a file, unless it is there.
+    """Download a file, unless it is already there.
 
-    What an interrupted download leaves, ``path`` with ``.part`` after it, is gone on with.
+    Calling this function again resumes an interrupted download from ``path`` with ``.part``
+    appended.
 
     Args:
         url: An ``http`` or ``https`` address.
-        path: Where to put the file; its folder is made if missing.
-        sha256: Digest that the file must have.
-        progress: Told of what is done.
+        path: Path of the file; its folder is created if missing.
+        sha256: The SHA-256 that the file must have.
+        progress: Called while the file is downloaded.
 
     Raises:
-        SourceError: The file cannot be had or written, or has another digest.
+        SourceError: The file cannot be downloaded or written, or has another digest.
     """
     if path.exists():
-        _check(path, sha256, f"{path} is not the file that was published: remove it")
+        _check(path, sha256, f"{path} is not the published file: remove it")
         return
     partial = path.with_name(f"{path.name}.part")
     try:
@@ -52,10 +53,11 @@ def download(
             except (HTTPException, ConnectionError, TimeoutError) as error:
                 if attempt == _ATTEMPTS:
                     raise SourceError(
-                        f"downloading {url} broke off ({error}): run the command again to go on"
+                        f"downloading {url} was interrupted ({error}): run the command again to "
+                        "resume"
                     ) from error
         try:
-            _check(partial, sha256, f"{url} gave another file than was published: try again")
+            _check(partial, sha256, f"{url} gave a file other than the published one: try again")
         except SourceError:
             partial.unlink()
             raise
@@ -73,20 +75,20 @@ def _fetch_rest(url: str, partial: Path, progress: DownloadProgress) -> None:
         response = urlopen(request, timeout=_SECONDS_WITHOUT_ANSWER)
     except HTTPError as error:
         if error.code == _RANGE_NOT_SATISFIABLE and done:
-            return  # nothing is left to fetch; the digest tells whether that is right
+            return  # nothing is left to fetch; the digest will show whether that is right
         raise
     with response, partial.open("ab") as file:
-        if response.status != 206:  # the server gives the whole file again
+        if response.status != 206:  # the server sends the whole file again
             file.truncate(0)
             done = 0
-        length = getattr(response, "length", None)  # a file: address has none
+        length = getattr(response, "length", None)  # missing for file: addresses
         total = None if length is None else done + length
         progress(done, total)
         while chunk := response.read(_CHUNK):
             done += len(chunk)
             if done > _LARGEST_FILE:
                 file.truncate(0)
-                raise SourceError(f"{url} gives more than {_LARGEST_FILE:,} bytes: not what it was")
+                raise SourceError(f"{url} gives more than {_LARGEST_FILE:,} bytes: not the file")
             file.write(chunk)
             progress(done, total)
         file.flush()

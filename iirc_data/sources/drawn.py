@@ -1,4 +1,4 @@
-"""A small two-level dataset of drawn images, for demonstrations: needs no download."""
+"""A small two-level dataset of drawn images, for demonstrations without a download."""
 
 import io
 import math
@@ -13,19 +13,19 @@ from iirc_data.sources.base import Sample
 FAMILIES = ("polygon", "round", "star")
 TEXTURES = ("dotted", "solid", "striped")
 SIZE = 32
-_SCALE = 4  # drawn larger, then reduced: smooth edges
+_SCALE = 4  # drawn larger, then reduced, for smooth edges
 
 
 @dataclass(frozen=True)
 class DrawnSource:
     """Shapes of three families in three textures: nine leaf classes, ``<texture>_<family>``.
 
-    Position, size, angle, colours and noise vary; image n of a class is always the same.
+    Position, size, angle, colours and noise vary. Image n of a class is always the same.
 
     Attributes:
         train: Training images per class.
         test: Test images per class.
-        seed: Seed of all that varies.
+        seed: Seed of the random numbers.
     """
 
     train: int = 200
@@ -35,20 +35,20 @@ class DrawnSource:
     encoded_here = True
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of its classes."""
+        """Return the sorted names of the classes of each split."""
         names = [f"{texture}_{family}" for texture in TEXTURES for family in FAMILIES]
         return {"test": sorted(names), "train": sorted(names)}
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the number of a class's images."""
+        """Return the number of images of a class."""
         return self.train if split == "train" else self.test
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return what the drawings depend on."""
+        """Return the settings, on which the drawings depend."""
         return str(self)
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images of one class, PNG encoded."""
+        """Yield the images of one class, encoded as PNG."""
         texture, family = class_name.split("_")
         for number in range(self.weight(split, class_name)):
             stream = [self.seed, split == "train", TEXTURES.index(texture), FAMILIES.index(family)]
@@ -65,7 +65,7 @@ def draw(family: str, texture: str, random: np.random.Generator) -> Image.Image:
     Args:
         family: One of :data:`FAMILIES`.
         texture: One of :data:`TEXTURES`.
-        random: Draws everything that varies.
+        random: Generator of everything that varies.
 
     Returns:
         RGB, 32 x 32 pixels.
@@ -82,7 +82,7 @@ def draw(family: str, texture: str, random: np.random.Generator) -> Image.Image:
 
 
 def _colours(random: np.random.Generator) -> list[tuple[int, int, int]]:
-    """Draw three colours that are told apart by brightness."""
+    """Draw three colours that differ in brightness."""
     levels = random.permutation([50, 125, 200])
     return [tuple(int(c) for c in level + random.integers(-35, 36, 3)) for level in levels]  # type: ignore[misc]
 

@@ -1,4 +1,4 @@
-"""An image folder ``split/class/*``, on disk or inside a tar that is read without unpacking."""
+"""An image folder ``split/class/*``, on disk or in a tar, which is read without unpacking."""
 
 import hashlib
 import os
@@ -25,14 +25,14 @@ from iirc_data.sources.base import (
 from iirc_data.sources.tar import TarMember, list_members, read_images
 
 TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
-"""Split to class to the class's files, names sorted."""
+"""Split to class to the files of the class, sorted by name."""
 
 LAYOUT = "expected <split>/<class>/<image>, for example train/dog/0001.jpg"
-_LINK_TO_NOTHING = "a link that leads nowhere"
+_LINK_TO_NOTHING = "a broken link"
 
 
 def open_folder(path: Path) -> Source:
-    """Open an image folder, or the same tree inside a tar.
+    """Open an image folder, or a tar of one.
 
     Args:
         path: A folder with ``split/class/*``, or an uncompressed ``.tar`` of one.
@@ -59,11 +59,11 @@ def open_folder(path: Path) -> Source:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """An image folder ``root/split/class/*``; hidden files are left out.
+    """An image folder ``root/split/class/*``; hidden files are ignored.
 
     Attributes:
         root: The folder.
-        splits: The only splits to look at; by default all folders are splits.
+        splits: The splits to read; by default every folder is a split.
     """
 
     root: Path
@@ -77,10 +77,10 @@ class FolderSource:
 
     @property
     def inputs(self) -> tuple[Path, ...]:
-        """The folders whose content is read: the splits', those that classes are links to.
+        """The folders that are read: the root, the splits, and classes that are links.
 
         Raises:
-            SourceError: As :meth:`classes`.
+            SourceError: See :meth:`classes`.
         """
         splits = self._split_folders()
         links = [path for split in splits for path in _folders(split) if path.is_symlink()]
@@ -88,10 +88,10 @@ class FolderSource:
         return (*whole, *splits, *links)
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of its classes.
+        """Return the sorted names of the classes of each split.
 
         Raises:
-            SourceError: A file lies where a split or a class should be, or there is no class.
+            SourceError: There is a file in place of a split or a class, or there is no class.
         """
         splits = self._split_folders()
         found = {split.name: [folder.name for folder in _folders(split)] for split in splits}
@@ -100,24 +100,25 @@ class FolderSource:
         return found
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the number of a class's images.
+        """Return the number of images of a class.
 
         Raises:
-            SourceError: As in :meth:`samples`, but for what only reading a file shows.
+            SourceError: See :meth:`samples`; but no file is read.
         """
         return len(self._images(split, class_name))
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return a digest of the files' names, sizes and times."""
+        """Return a digest of the names, sizes and modification times of the files."""
         folder = self.root / split / class_name
         files = [[name, *file_stamp(f"{folder}/{name}")] for name in _sorted_names(folder)]
         return hashlib.sha256(canonical_json(files)).hexdigest()
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images of one class, file names sorted.
+        """Yield the images of one class, sorted by file name.
 
         Raises:
-            SourceError: The folder is missing or empty, or something in it is not an image file.
+            SourceError: The folder is missing or empty, or contains something other than image
+                files.
         """
         for path, key, extension in self._images(split, class_name):
             yield Sample(key, extension, read_file(path), path)
@@ -154,7 +155,7 @@ def _sorted_names(folder: Path) -> list[str]:
 
 
 def _kind(entry: os.DirEntry[str]) -> str | None:
-    """Return what an entry is, or is a link to, instead of a file."""
+    """Return the kind of an entry or of a link's target; None for a regular file."""
     try:
         return kind_of(entry.stat().st_mode)
     except OSError:
@@ -177,7 +178,7 @@ def _folders(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class TarFolderSource:
-    """The tree ``split/class/*`` inside an uncompressed tar; hidden files are left out.
+    """The tree ``split/class/*`` in an uncompressed tar; hidden files are ignored.
 
     Attributes:
         path: The tar.
@@ -197,26 +198,26 @@ class TarFolderSource:
         return (self.path,)
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted names of its classes.
+        """Return the sorted names of the classes of each split.
 
         Raises:
-            SourceError: The tar is damaged, compressed, or not laid out as an image folder.
+            SourceError: The tar is damaged or compressed, or does not contain an image folder.
         """
         return {split: sorted(classes) for split, classes in sorted(self._index.items())}
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the bytes of a class's images."""
+        """Return the number of bytes of the images of a class."""
         return sum(member.size for member in self._index[split][class_name])
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return size and time of the tar."""
+        """Return the size and modification time of the tar."""
         return str(file_stamp(self.path))
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images of one class, file names sorted.
+        """Yield the images of one class, sorted by file name.
 
         Raises:
-            SourceError: A member is not named like an image, or the tar is cut short.
+            SourceError: A member does not have the name of an image, or the tar is truncated.
         """
         return read_images(self.path, self._index[split][class_name])
 
@@ -225,7 +226,7 @@ class TarFolderSource:
         return _index_tar(self.path, file_stamp(self.path))
 
 
-@lru_cache(maxsize=1)  # not kept by the source, which travels to a process with every class
+@lru_cache(maxsize=1)  # not kept in the source, which is sent to a process with every class
 def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
     index: TarIndex = {}
     for member in sorted(list_members(path)):

@@ -1,6 +1,6 @@
-"""ImageNet 2012: the folder tree, or the original tars, read in place without unpacking.
+"""ImageNet 2012: the folder tree, or the original tars, which are read without unpacking.
 
-Both give the same samples in the same order, so the same shards.
+Both give the same samples in the same order, and therefore the same shards.
 """
 
 import io
@@ -30,23 +30,23 @@ def open_imagenet(folder: Path, classes: Collection[str] | None = None) -> Sourc
     """Open ImageNet.
 
     Args:
-        folder: Holds ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``, or the three files
+        folder: Folder with ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``, or with the files
             ``ILSVRC2012_img_train.tar``, ``ILSVRC2012_img_val.tar`` and
             ``ILSVRC2012_devkit_t12.tar.gz``.
-        classes: The classes that will be used, which both splits must have; by default all.
+        classes: The classes to use, which both splits must have; by default all.
 
     Returns:
         The source.
 
     Raises:
-        SourceError: Neither is there, or what is there is not ImageNet.
+        SourceError: The folder has neither, or does not contain ImageNet.
     """
     if all((folder / split).is_dir() for split in _SPLITS):
         return open_imagenet_tree(folder, classes)
     names = (TRAIN_TAR, VAL_TAR, DEVKIT)
     if missing := [name for name in names if not (folder / name).exists()]:
         raise SourceError(
-            f"{folder} holds neither the folders train/ and val/ nor all of the original files: "
+            f"{folder} has neither the folders train/ and val/ nor all of the original files: "
             f"{', '.join(missing)} missing"
         )
     train, val, devkit = (folder / name for name in names)
@@ -57,11 +57,11 @@ def open_imagenet_tree(root: Path, classes: Collection[str] | None = None) -> Fo
     """Open ImageNet as folders ``train/<WordNet id>/*`` and ``val/<WordNet id>/*``.
 
     Args:
-        root: Holds the two folders.
+        root: Parent of the two folders.
         classes: See :func:`open_imagenet`.
 
     Raises:
-        SourceError: The folders are not laid out so.
+        SourceError: The layout of the folders is wrong.
     """
     source = FolderSource(root, _SPLITS)
     _check_classes(source.classes(), str(root), classes)
@@ -76,11 +76,11 @@ def open_imagenet_tars(
     Args:
         train: ``ILSVRC2012_img_train.tar``.
         val: ``ILSVRC2012_img_val.tar``.
-        devkit: ``ILSVRC2012_devkit_t12.tar.gz``, which says what the validation images show.
+        devkit: ``ILSVRC2012_devkit_t12.tar.gz``, which has the labels of the validation images.
         classes: See :func:`open_imagenet`.
 
     Raises:
-        SourceError: A file is missing or damaged, or they do not fit each other.
+        SourceError: A file is missing or damaged, or the files do not match each other.
     """
     source = ImageNetTars(train, val, devkit)
     _check_classes(source.classes(), f"{train} and {val}", classes)
@@ -109,7 +109,7 @@ def _check_classes(found: dict[str, list[str]], where: str, wanted: Collection[s
 
 @dataclass(frozen=True)
 class ImageNetTars:
-    """The original tars: one of a tar per class to train on, one flat to validate on.
+    """The original tars: a training tar with a tar per class, and a flat validation tar.
 
     Attributes:
         train: ``ILSVRC2012_img_train.tar``.
@@ -133,29 +133,29 @@ class ImageNetTars:
         return (self.train, self.val, self.devkit)
 
     def classes(self) -> dict[str, list[str]]:
-        """Return for each split the sorted WordNet ids.
+        """Return the sorted WordNet ids of each split.
 
         Raises:
-            SourceError: A file is missing or damaged, or they do not fit each other.
+            SourceError: A file is missing or damaged, or the files do not match each other.
         """
         return {"train": sorted(self._class_tars), "val": sorted(self._val_images)}
 
     def weight(self, split: str, class_name: str) -> int:
-        """Return the bytes of a class's images."""
+        """Return the number of bytes of the images of a class."""
         if split == "train":
             return self._class_tars[class_name].size
         return sum(member.size for member in self._val_images[class_name])
 
     def fingerprint(self, split: str, class_name: str) -> str:
-        """Return size and time of the files that the split is read from."""
+        """Return the sizes and modification times of the files with this split."""
         files = [self.train] if split == "train" else [self.val, self.devkit]
         return str([file_stamp(path) for path in files])
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
-        """Yield the images of one class, file names sorted.
+        """Yield the images of one class, sorted by file name.
 
         Raises:
-            SourceError: A tar is damaged or cut short, or holds something else than images.
+            SourceError: A tar is damaged or truncated, or contains something other than images.
         """
         path = self.train if split == "train" else self.val
         members = self._members(split, class_name)
@@ -179,7 +179,7 @@ class ImageNetTars:
         return _list_val_images(self.val, self.devkit, stamps)
 
 
-# Cached per process, not kept by the source, which travels to a process with every class.
+# Cached per process, not in the source, which is sent to a process with every class.
 @lru_cache(maxsize=1)
 def _list_class_tars(path: Path, stamp: FileStamp) -> dict[str, TarMember]:
     members = list_members(path)
@@ -212,7 +212,7 @@ def _list_val_images(
 
 
 def read_ground_truth(devkit: Path) -> list[str]:
-    """Return the WordNet id of each validation image, in the order of their names.
+    """Return the WordNet id of each validation image, in the order of the image names.
 
     Args:
         devkit: ``ILSVRC2012_devkit_t12.tar.gz``.

@@ -1,11 +1,11 @@
-"""Looking into raw images; what is no image is an error that names the file."""
+"""Inspecting and decoding raw images; errors name the file."""
 
 import io
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from iirc_data.decoding import as_rgb
@@ -15,9 +15,9 @@ from iirc_data.sources.jpeg import Encoded, is_plain_jpeg, is_regular_jpeg, read
 from iirc_data.sources.png import is_plain_png, is_regular_png, png_size
 
 RGB_OF_16_BITS = "RGB;16B"
-"""RGB of 16 bits a channel, which Pillow calls ``RGB`` and other decoders round otherwise."""
+"""RGB with 16 bits per channel; Pillow calls it ``RGB``, and other decoders round differently."""
 GRAY_OF_16_BITS = "I;16B"
-"""Gray of 16 bits, which Pillow calls ``I`` or ``I;16``, as its version is."""
+"""Grayscale with 16 bits; Pillow calls it ``I`` or ``I;16``, depending on its version."""
 
 _FORMATS = ("JPEG", "PNG")
 
@@ -25,12 +25,12 @@ _MODES = {1: "L", 3: "RGB"}
 
 
 class ImageHeader(NamedTuple):
-    """What an image's header says.
+    """The content of an image's header.
 
     Attributes:
         height: In pixels.
         width: In pixels.
-        mode: Pillow's name of the pixel format, or :data:`RGB_OF_16_BITS` or
+        mode: Pillow's name for the pixel format, or :data:`RGB_OF_16_BITS` or
             :data:`GRAY_OF_16_BITS`.
     """
 
@@ -44,10 +44,10 @@ def read_header(data: Encoded, origin: str) -> ImageHeader:
 
     Args:
         data: The encoded image.
-        origin: What to call it in an error.
+        origin: Name of the image in error messages.
 
     Raises:
-        SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
+        SourceError: The data is not a JPEG or PNG image, or has more pixels than Pillow accepts.
     """
     frame = read_frame(data)
     if frame is not None:
@@ -62,13 +62,13 @@ def read_header(data: Encoded, origin: str) -> ImageHeader:
 
 
 class Look(NamedTuple):
-    """What is asked of every image before it is decoded.
+    """The result of inspecting an image before it is decoded.
 
     Attributes:
-        height: In pixels, for which a decoder will reserve memory.
-        width: Likewise.
-        is_plain: Whether every decoder shows it alike, or refuses it.
-        is_regular: Whether it is put together as its format asks for.
+        height: In pixels; a decoder will reserve memory for this size.
+        width: In pixels.
+        is_plain: Whether all decoders give the same pixels, or all refuse the image.
+        is_regular: Whether the structure of the file follows its format.
     """
 
     height: int
@@ -78,14 +78,14 @@ class Look(NamedTuple):
 
 
 def look_at(data: NDArray[np.uint8], origin: str) -> Look:
-    """Look at an image before it is decoded; quick, because it is done to every one.
+    """Inspect an image before it is decoded; fast, because every image is inspected.
 
     Args:
         data: uint8 (bytes,), the encoded image.
-        origin: What to call it in an error.
+        origin: Name of the image in error messages.
 
     Raises:
-        SourceError: The data is no JPEG or PNG image, or one of more pixels than Pillow trusts.
+        SourceError: The data is not a JPEG or PNG image, or has more pixels than Pillow accepts.
     """
     encoded = data.data
     if (size := png_size(encoded)) is not None:
@@ -99,16 +99,16 @@ def look_at(data: NDArray[np.uint8], origin: str) -> Look:
 
 
 def decode_rgb(sample: Sample) -> Image.Image:
-    """Decode all pixels of an image, converted to RGB as Pillow does.
+    """Decode all pixels of an image and convert them to RGB as Pillow does.
 
     Raises:
-        SourceError: The data is no image, or the image is damaged.
+        SourceError: The data is not an image, or the image is damaged.
     """
     image = _open(sample.data, sample.origin)
     try:
         return as_rgb(image)
     except Exception as error:  # Pillow raises many types on broken data
-        raise SourceError(f"{sample.origin} cannot be decoded, it is damaged: {error}") from error
+        raise SourceError(f"{sample.origin} is damaged and cannot be decoded: {error}") from error
 
 
 def _check_size(height: int, width: int, origin: str) -> None:
@@ -122,10 +122,12 @@ def _check_size(height: int, width: int, origin: str) -> None:
 
 def _open(data: Encoded, origin: str) -> ImageFile:
     if not data:
-        raise SourceError(f"{origin} is empty (0 bytes): it is no image")
+        raise SourceError(f"{origin} is empty (0 bytes): it is not an image")
     try:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise SourceError(f"{origin} is too large an image: {error}") from error
+    except UnidentifiedImageError as error:  # its text names a Python object
+        raise SourceError(f"{origin} is not a JPEG or PNG image") from error
     except Exception as error:  # Pillow raises many types on broken headers
-        raise SourceError(f"{origin} is no JPEG or PNG image: {error}") from error
+        raise SourceError(f"{origin} is not a JPEG or PNG image: {error}") from error

@@ -1,4 +1,4 @@
-"""What the segments of a JPEG say, read without decoding it."""
+"""Reading the segments of a JPEG, without decoding it."""
 
 import struct
 from typing import NamedTuple, TypeAlias
@@ -18,29 +18,29 @@ _BETWEEN_SCANS = frozenset([0xC4, _SCAN, _QUANTIZATION, 0xDD])  # scans and thei
 _PROGRESSIVE = 0xC2
 _PLAIN_FRAMES = frozenset([0xC0, 0xC1, _PROGRESSIVE])
 _SEGMENTS = frozenset([*_PLAIN_FRAMES, *_BETWEEN_SCANS, _COMMENT, *range(0xE0, 0xF0)])
-_MARKERS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))  # that begin a segment
-# what Pillow reads of these, and the bytes that they need for it
+_MARKERS = frozenset(range(0xC0, 0xFF)) - frozenset(range(0xD0, 0xDA))  # that start a segment
+# the segments that Pillow reads: their names, and the bytes that they need
 _READ_BY_PILLOW = {
     0xE0: (b"JFIF", 7),
     0xE2: (b"ICC_PROFILE\0", 14),
     _ADOBE: (b"Adobe", 7),
 }
-# coefficients that decoders guess from a block's neighbours where no scan gives all of their bits
+# coefficients that decoders estimate from neighbouring blocks if no scan gives all their bits
 _SMOOTHED = 0b11_1111_1110
 _USUAL_FACTORS = frozenset([0x11, 0x12, 0x21, 0x22, 0x41])  # horizontal << 4 | vertical
 _YCBCR = 1  # in Adobe's segment
 
 
 class Frame(NamedTuple):
-    """The frame of a sound JPEG of 8 bits with one or three components.
+    """The frame of a valid 8-bit JPEG with one or three components.
 
     Attributes:
-        marker: Its kind: baseline, extended or progressive.
+        marker: Kind of the frame: baseline, extended or progressive.
         height: In pixels.
         width: In pixels.
         components: uint8 (components, 3): name, sampling factors, table.
-        adobe: The colour transform that Adobe's segment names, or None.
-        scan: Where in the data the first scan begins, in bytes.
+        adobe: The colour transform in Adobe's segment, or None.
+        scan: Offset of the first scan in bytes.
     """
 
     marker: int
@@ -52,9 +52,9 @@ class Frame(NamedTuple):
 
 
 def read_frame(data: Encoded) -> Frame | None:
-    """Read the frame of a JPEG whose header is sound and plain; None for all others.
+    """Read the frame of a JPEG with a valid, plain header; return None for any other data.
 
-    Pillow parses every table that it passes, which takes a third of the time of sharding.
+    Pillow is slower, because it parses every table on the way: a third of the time of sharding.
     """
     if data[: len(_START)] != _START:
         return None
@@ -83,10 +83,10 @@ def read_frame(data: Encoded) -> Frame | None:
 
 
 def is_plain_jpeg(data: NDArray[np.uint8], frame: Frame) -> bool:
-    """Tell whether every decoder shows a JPEG alike, or none does.
+    """Return whether all decoders give the same pixels for a JPEG, or all refuse it.
 
-    Not so where a decoder may guess another colour space or lacks the sampling, and where damage
-    is noticed by those only that read on after the last row that they need.
+    They may differ if a decoder can guess another colour space, or does not support the sampling;
+    and if only decoders that read beyond the last row notice a damage.
 
     Args:
         data: uint8 (bytes,).
@@ -101,7 +101,7 @@ def is_plain_jpeg(data: NDArray[np.uint8], frame: Frame) -> bool:
 
 
 def is_regular_jpeg(data: Encoded) -> bool:
-    """Tell whether the header of a JPEG is made of segments only, as the format asks for."""
+    """Return whether the header of a JPEG consists of segments only, as the format requires."""
     at = len(_START)
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] in _MARKERS:
         if data[at + 1] == _SCAN:
@@ -120,32 +120,32 @@ def _frame(marker: int, content: Encoded, adobe: int | None, scan: int) -> Frame
 
 
 def _are_plain_tables(content: Encoded) -> bool:
-    """Tell whether these are quantization tables of 8 bits, each its number and 64 values."""
+    """Return whether these are 8-bit quantization tables: a number and 64 values each."""
     return len(content) % 65 == 0 and max(content[::65], default=16) < 16
 
 
 def _is_plain_application(kind: int, content: Encoded) -> bool:
-    """Tell whether Pillow can read of an application's segment what it wants to know."""
+    """Return whether Pillow can parse an application segment."""
     name, least = _READ_BY_PILLOW.get(kind, (b"", 0))
     if content[: len(name)] == name and len(content) < least:
         return False
-    # it holds several pictures, or ends within a resource of Photoshop's
+    # several pictures, or a truncated Photoshop resource
     return content[:4] != b"MPF\0" and content[-6:-2] != b"8BIM"
 
 
 def _ends_soundly(data: NDArray[np.uint8], frame: Frame) -> bool:
-    """Tell whether nothing but all scans and their tables lead to the end marker."""
+    """Return whether the rest is all scans and their tables, up to the end marker."""
     at = frame.scan
     escapes = np.flatnonzero(data[at:-1] == 0xFF) + at
     markers = data[escapes + 1]
-    is_marker = (markers != 0) & (markers & 0xF8 != 0xD0)  # no escaped byte, no restart
+    is_marker = (markers != 0) & (markers & 0xF8 != 0xD0)  # neither an escaped byte nor a restart
     places = zip(escapes[is_marker].tolist(), markers[is_marker].tolist(), strict=True)
     names = frame.components[::3]
     is_progressive = frame.marker == _PROGRESSIVE
     unrefined = dict.fromkeys(names, _SMOOTHED if is_progressive else 0)
     in_scan = is_last = False
     for place, marker in places:
-        if place < at:  # a segment's content
+        if place < at:  # content of a segment
             continue
         if marker == _END:
             return in_scan and not any(unrefined.values())

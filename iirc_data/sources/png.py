@@ -1,4 +1,4 @@
-"""What the chunks of a PNG say, read without decoding it."""
+"""Reading the chunks of a PNG, without decoding it."""
 
 import struct
 import zlib
@@ -8,16 +8,16 @@ from typing import TypeAlias
 Encoded: TypeAlias = bytes | memoryview
 
 _START = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-_FIRST_CHUNK = 33  # bytes up to the one that follows the header
-_EMPTY_CHUNK = 12  # bytes of one without content
-_LONGEST_SIDE = 1_000_000  # libpng refuses more, Pillow does without it
+_FIRST_CHUNK = 33  # offset of the chunk after the header, in bytes
+_EMPTY_CHUNK = 12  # size in bytes
+_LONGEST_SIDE = 1_000_000  # the limit of libpng, which Pillow does not use
 _GRAY_OR_RGB_OF_8_BITS = (b"\x08\0", b"\x08\2")
 _ANIMATION = (b"acTL", b"fcTL", b"fdAT")
 _HARMLESS_AT_THE_END = (b"tEXt", b"tIME")
 
 
 def png_size(data: Encoded) -> tuple[int, int] | None:
-    """Return the height and width that a PNG declares; None for what is no PNG."""
+    """Return the height and width that a PNG declares; None if the data is not a PNG."""
     start = bytes(data[:24])
     if not start.startswith(_START) or len(start) < 24:
         return None
@@ -26,10 +26,10 @@ def png_size(data: Encoded) -> tuple[int, int] | None:
 
 
 def is_plain_png(data: Encoded) -> bool:
-    """Tell whether every decoder shows a PNG alike, or refuses it.
+    """Return whether all decoders give the same pixels for a PNG, or all refuse it.
 
-    Decoders differ in how they make RGB of other pixel formats, in the frame of an animation that
-    they show, and in whether they read on after the pixels.
+    Decoders differ in how they convert other pixel formats to RGB, in which frame of an animation
+    they return, and in whether they read beyond the pixels.
     """
     size = png_size(data)
     if size is None or max(size) > _LONGEST_SIDE or data[24:26] not in _GRAY_OR_RGB_OF_8_BITS:
@@ -46,12 +46,12 @@ def is_plain_png(data: Encoded) -> bool:
 
 
 def is_regular_png(data: Encoded) -> bool:
-    """Tell whether a PNG is made of chunks only, from its header to its end."""
+    """Return whether a PNG consists of chunks only, from its header to its end."""
     return png_size(data) is not None and any(kind == b"IEND" for kind, _ in _chunks(data))
 
 
 def _chunks(data: Encoded) -> Iterator[tuple[bytes, Encoded]]:
-    """Yield the whole chunks that follow the header."""
+    """Yield the complete chunks after the header."""
     at = _FIRST_CHUNK
     while at + _EMPTY_CHUNK <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)

@@ -1,4 +1,4 @@
-"""Reading CIFAR's pickles with an unpickler that can build data and nothing else."""
+"""Reading CIFAR's pickles with an unpickler that can only build data."""
 
 import pickle
 import pickletools
@@ -23,9 +23,9 @@ _MEMO_OPCODES = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
 def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
     """Read one file of ``cifar-100-python`` or ``cifar-10-batches-py``.
 
-    Only the pickle's opcodes for data are obeyed: of the globals that a pickle may name, those
-    that numpy arrays and byte strings are written with are known, and each is answered by a
-    stand-in of this module. No function of numpy or of any other module is called by the file.
+    The pickle can only build data. Of the globals that a pickle may name, only those that
+    represent numpy arrays and byte strings are accepted, and stand-ins from this module replace
+    them. The file cannot call a function of numpy or of any other module.
 
     Args:
         path: A pickle of Python 2 or 3, any protocol.
@@ -35,8 +35,8 @@ def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
         bytes, str, lists of these, and numeric arrays.
 
     Raises:
-        SourceError: The file is missing, damaged, names any other global, or holds anything
-            else; the message names the file and the global.
+        SourceError: The file is missing or damaged, names another global, or contains other
+            values; the message names the file and the global.
     """
     try:
         data = read_regular(path)
@@ -46,7 +46,7 @@ def load_cifar_pickle(path: PathLike) -> dict[bytes, Value]:
 
 
 def parse_cifar_pickle(data: bytes, where: str) -> dict[bytes, Value]:
-    """Do as :func:`load_cifar_pickle` with a file's content; ``where`` names it in errors."""
+    """Parse the content of a pickle; see :func:`load_cifar_pickle`. Errors start with ``where``."""
     try:
         _check_memo(data)
         content = _RestrictedUnpickler(BytesIO(data), encoding="bytes").load()
@@ -55,7 +55,7 @@ def parse_cifar_pickle(data: bytes, where: str) -> dict[bytes, Value]:
         return {_key(key): _value(value) for key, value in content.items()}
     except SourceError as error:
         raise SourceError(f"{where}: {error}") from error
-    except Exception as error:  # a damaged pickle can raise nearly every type
+    except Exception as error:  # a damaged pickle can raise almost any type
         raise SourceError(
             f"{where} is not a readable pickle of CIFAR ({type(error).__name__}: {error}): "
             "download it again"
@@ -63,10 +63,10 @@ def parse_cifar_pickle(data: bytes, where: str) -> dict[bytes, Value]:
 
 
 def _check_memo(data: bytes) -> None:
-    """Refuse memo numbers beyond the opcodes read: the unpickler would reserve memory for them."""
+    """Refuse memo indices beyond the number of opcodes, for which memory would be reserved."""
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in _MEMO_OPCODES and argument is not None and int(argument) > count:
-            raise SourceError(f"memo entry {argument} after {count} opcodes: not a sound pickle")
+            raise SourceError(f"memo entry {argument} after {count} opcodes: not a valid pickle")
 
 
 def _key(key: Any) -> bytes:
@@ -86,14 +86,14 @@ def _value(value: Any) -> Value:
 
 
 class _StandIn:
-    """Answers for a global. A class, for the BUILD opcode would alter a function's attributes."""
+    """Replaces a global. A class, because BUILD would change the attributes of a function."""
 
     def __setstate__(self, state: Any) -> None:
         raise SourceError(f"state {state!r:.40} for an object that has none")
 
 
 class _PickledDtype(_StandIn):
-    """Stands for ``numpy.dtype``: the numeric ones."""
+    """Replaces ``numpy.dtype``; accepts numeric dtypes only."""
 
     def __init__(self, name: str | bytes, *_: Any) -> None:
         self.dtype = np.dtype(name.decode() if isinstance(name, bytes) else name)
@@ -106,14 +106,14 @@ class _PickledDtype(_StandIn):
 
 
 class _Ndarray(_StandIn):
-    """Stands for ``numpy.ndarray``, which is only ever named."""
+    """Replaces ``numpy.ndarray``, which a pickle may name but not call."""
 
     def __init__(self, *_: Any) -> None:
         raise SourceError("an array made by calling numpy.ndarray")
 
 
 class _PickledArray(_StandIn):
-    """Stands for ``numpy.core.multiarray._reconstruct``: an array that gets its content later."""
+    """Replaces ``numpy.core.multiarray._reconstruct``: an array whose content follows later."""
 
     def __init__(self, array_type: Any, *_: Any) -> None:
         if array_type is not _Ndarray:
@@ -136,7 +136,7 @@ class _PickledArray(_StandIn):
 
 
 class _PickledArrayFromBuffer(_PickledArray):
-    """Stands for ``numpy.core.numeric._frombuffer``, with which protocol 5 writes arrays."""
+    """Replaces ``numpy.core.numeric._frombuffer``, which represents arrays in protocol 5."""
 
     def __init__(self, data: Any, dtype: Any, shape: Any, order: Any, *_: Any) -> None:
         self._fill(data, dtype, shape, order)
@@ -146,7 +146,7 @@ class _PickledArrayFromBuffer(_PickledArray):
 
 
 class _EncodedText(_StandIn):
-    """Stands for ``_codecs.encode``, with which protocols up to 2 write the bytes of Python 3."""
+    """Replaces ``_codecs.encode``, which represents bytes of Python 3 in protocols up to 2."""
 
     def __new__(cls, text: str, encoding: str | bytes) -> Any:
         if encoding not in ("latin1", b"latin1"):

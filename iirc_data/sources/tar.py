@@ -1,4 +1,4 @@
-"""Reading files inside a tar, in place: nothing is unpacked, nothing outside can be named."""
+"""Reading files in a tar in place: nothing is unpacked, and no name can lead outside."""
 
 import gzip
 import io
@@ -32,9 +32,9 @@ class TarMember(NamedTuple):
     """A file in a tar.
 
     Attributes:
-        name: Its path, without a leading ``./``.
-        offset: Bytes from the start of the tar's file to the member's content.
-        size: Bytes of the content.
+        name: Path in the tar, without a leading ``./``.
+        offset: Offset of the content from the start of the file, in bytes.
+        size: Size of the content in bytes.
     """
 
     name: str
@@ -43,19 +43,19 @@ class TarMember(NamedTuple):
 
 
 def list_members(path: Path, start: int = 0, size: int | None = None) -> list[TarMember]:
-    """List the files of an uncompressed tar by reading its headers only.
+    """List the files of an uncompressed tar by reading only its headers.
 
     Args:
-        path: The tar, or a file that holds one.
-        start: Where in the file the tar begins, in bytes.
-        size: Bytes of the tar; by default up to the end of the file.
+        path: The tar, or a file that contains one.
+        start: Offset of the tar in the file, in bytes.
+        size: Size of the tar in bytes; by default up to the end of the file.
 
     Returns:
-        The files in the tar's order; folders are left out.
+        The files in the order of the tar, without folders.
 
     Raises:
-        SourceError: The tar is missing, compressed, damaged or cut short, data follow its end,
-            or a member is no plain file or has a name that leads outside.
+        SourceError: The tar is missing, compressed, damaged or truncated; data follows its end;
+            or a member is not a regular file, or has a name that leads outside.
     """
     end = start + size if size is not None else file_stamp(path)[0]
     members = []
@@ -68,23 +68,25 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
                     if info.isdir():
                         continue
                     if info.offset_data + info.size > end:
-                        raise SourceError(f"{path} is cut short within {info.name!r}: {_REMEDY}")
+                        raise SourceError(f"{path} is truncated within {info.name!r}: {_REMEDY}")
                     members.append(TarMember(name, info.offset_data, info.size))
                 last = archive.offset
             file.seek(last)
             _check_end(path, file, end)
     except OSError as error:
         raise cannot_read(path, error) from error
+    except SourceError:
+        raise
     except _BROKEN_TAR as error:
         raise SourceError(f"{path} is not a readable, uncompressed tar: {error}") from error
     return members
 
 
 def read_images(path: Path, members: Iterable[TarMember]) -> Iterator[Sample]:
-    """Read images out of an uncompressed tar.
+    """Read images from an uncompressed tar.
 
     Raises:
-        SourceError: The tar cannot be read, or a member is not named like an image.
+        SourceError: The tar cannot be read, or a member does not have the name of an image.
     """
     try:
         with io.BufferedReader(open_regular(path)) as file:
@@ -94,25 +96,25 @@ def read_images(path: Path, members: Iterable[TarMember]) -> Iterator[Sample]:
                 file.seek(member.offset)
                 data = file.read(member.size)
                 if len(data) != member.size:
-                    raise SourceError(f"{origin} is cut short: {_REMEDY}")
+                    raise SourceError(f"{origin} is truncated: {_REMEDY}")
                 yield Sample(key, extension, data, origin)
     except OSError as error:
         raise cannot_read(path, error) from error
 
 
 def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
-    """Read some files of a ``.tar.gz``, or of the tar in it, into memory.
+    """Read some files of a ``.tar.gz``, or of the same tar unpacked, into memory.
 
     Args:
-        path: The compressed tar.
+        path: The tar.
         wanted: Names of the members.
 
     Returns:
         Member name to content.
 
     Raises:
-        SourceError: The tar cannot be read, unpacks to more than 1 GiB, or lacks a member; the
-            message names it.
+        SourceError: The tar cannot be read, expands to more than 1 GiB, or lacks a member; the
+            message names the member.
     """
     found: dict[str, bytes] = {}
     try:
@@ -127,8 +129,10 @@ def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
                     found[name] = b"".join(iter(partial(content.read, _CHUNK), b""))
                 if len(found) == len(wanted):
                     break
+    except SourceError:
+        raise
     except _BROKEN_TAR as error:
-        raise SourceError(f"{path} is damaged or no tar: {error}; {_REMEDY}") from error
+        raise SourceError(f"{path} is damaged or not a tar: {error}; {_REMEDY}") from error
     except OSError as error:
         raise cannot_read(path, error) from error
     if missing := sorted(set(wanted) - set(found)):
@@ -137,11 +141,11 @@ def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
 
 
 class _BoundedReader(io.BufferedReader):
-    """Gives little at a time and ends somewhere, whatever sizes a tar's headers tell.
+    """Bounds the size of reads and of the file, whatever sizes the headers of a tar contain.
 
     Args:
-        raw: The tar, unpacked.
-        limit: Bytes that it may have.
+        raw: The uncompressed tar.
+        limit: Largest size of the tar in bytes.
     """
 
     def __init__(self, raw: Any, limit: int | None = None) -> None:
@@ -155,22 +159,22 @@ class _BoundedReader(io.BufferedReader):
 
     def seek(self, target: int, whence: int = 0, /) -> int:
         if self._limit is not None and target > self._limit:
-            raise tarfile.ReadError(f"more than {self._limit:,} bytes when it is unpacked")
+            raise tarfile.ReadError(f"more than {self._limit:,} bytes when unpacked")
         return super().seek(target, whence)
 
 
 def _check_end(path: Path, file: _BoundedReader, end: int) -> None:
-    """Check that a tar ends where ``tarfile`` stopped: from there on, all bytes are zero.
+    """Check that a tar ends where ``tarfile`` stopped: all following bytes are zero.
 
-    ``tarfile`` takes a damaged header and a missing end for the end of the archive, and looks at
-    nothing behind it: a further tar, for example.
+    ``tarfile`` treats a damaged header and a missing end as the end of the archive, and ignores
+    everything behind it, for example another tar.
 
     Raises:
-        SourceError: They are not.
+        SourceError: A following byte is not zero.
     """
     last = file.tell()
     if end - last < tarfile.BLOCKSIZE or any(file.read(tarfile.BLOCKSIZE)):
-        raise SourceError(f"{path} is damaged or cut short at byte {last:,}: {_REMEDY}")
+        raise SourceError(f"{path} is damaged or truncated at byte {last:,}: {_REMEDY}")
     while chunk := file.read(min(_CHUNK, end - file.tell())):
         if data := chunk.lstrip(b"\0"):
             raise SourceError(
@@ -189,16 +193,16 @@ def _open_unpacked(path: Path) -> _BoundedReader:
 
 
 def _checked_name(path: Path, info: tarfile.TarInfo) -> str:
-    if info.size < 0:  # tarfile would go back, and round in circles
+    if info.size < 0:  # tarfile would go back and loop forever
         raise tarfile.ReadError(f"member {info.name!r} has {info.size} bytes")
     parts = PurePosixPath(info.name).parts
     if info.name.startswith("/") or ".." in parts:
-        raise SourceError(f"{path} holds {info.name!r}, a name that leads outside: {_DISTRUST}")
+        raise SourceError(f"{path} contains {info.name!r}, a name that leads outside: {_DISTRUST}")
     if not (info.isreg() or info.isdir()) or info.issparse():
-        kind = _MEMBER_TYPES.get(info.type, "no plain file")
-        raise SourceError(f"{path} holds {info.name!r}, which is {kind}: {_DISTRUST}")
+        kind = _MEMBER_TYPES.get(info.type, "a special file")
+        raise SourceError(f"{path} contains {info.name!r}, which is {kind}: {_DISTRUST}")
     return "/".join(part for part in parts if part != ".")
 
 
 _REMEDY = "copy or download it again"
-_DISTRUST = "do not trust this tar; make one of plain files"
+_DISTRUST = "do not trust this tar; make one of regular files"

@@ -24,13 +24,13 @@ def summarise(
     expected: Mapping[str, int] | None = None,
     benchmark: Benchmark | None = None,
 ) -> None:
-    """Print what was written, beside what was expected.
+    """Print a table of the splits, warnings, the size and the digest.
 
     Args:
         out: The shard folder.
         manifest: Its manifest.
-        expected: Images per split, where they are known.
-        benchmark: The benchmark that the dataset is made for.
+        expected: Expected number of images per split, for splits where it is known.
+        benchmark: A benchmark to compare the dataset with.
     """
     table = Table("split", "classes", "shards", "images", "expected")
     for split, shards in manifest.splits.items():
@@ -53,7 +53,7 @@ def summarise(
 
 
 def gaps(manifest: Manifest) -> list[str]:
-    """Return what a dataset lacks to train and test every class; a sentence each."""
+    """Return what a dataset lacks for training and testing every class, one sentence each."""
     found = []
     folders = {"training": (TRAINING_FOLDER,), "testing": TEST_FOLDERS}
     for purpose, names in folders.items():
