@@ -1,13 +1,19 @@
 """The command as a whole: what is in it, and that it starts at once."""
 
+import re
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+from pydantic import Field, create_model
 from typer.testing import CliRunner
 
+from iirc_data.errors import ConfigurationError
 from iirc_train.cli.app import app, main
 from iirc_train.cli.show import show
+from iirc_train.config import MethodConfig
+from iirc_train.methods import METHODS, MethodParts, finetune
 
 COMMANDS = ("demo", "benchmarks", "data", "presets", "train", "sweep", "report", "compare")
 
@@ -29,6 +35,43 @@ def test_help_of_data_lists_the_look_at_what_training_sees_with_the_rest():
     for name in ("info", "verify", "publish", "pull", "digest", "shard", "index", "show"):
         assert f" {name} " in shown
     assert show.__doc__.splitlines()[0] in shown
+
+
+class Drifting(finetune.Model):
+    class Config(MethodConfig):
+        n_drifts: Annotated[int, Field(ge=0, description="How often it drifts")] = 3
+        lucir_lambda: float = 1.0
+
+
+def test_help_lists_the_settings_of_a_method_that_a_script_added(monkeypatch):
+    monkeypatch.setitem(METHODS, "drifting", MethodParts(Drifting, finetune.Buffer))
+    for name in ("train", "sweep"):
+        shown = invoke(name, "--help").output
+        heading, _, settings = shown.partition("Settings of drifting ")
+        assert "Settings of lucir, drifting " in heading
+        assert heading.rindex("--lucir-lambda") > heading.index("Settings of lucir, drifting ")
+        assert re.search(r"--n-drifts +<int> +How often it drifts\. \[default: 3\]", settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("seed", "'seed', a name that configurations use"),
+        ("dataset_", None),
+        ("tasks_configuration_id", "a name that configurations use"),
+        ("output", "'output', which is an option of the command"),
+    ],
+)
+def test_a_setting_of_a_method_may_not_take_the_name_of_another(monkeypatch, name, problem):
+    config = create_model("Config", __base__=MethodConfig, **{name: (int, 1)})
+    model = type("Model", (finetune.Model,), {"Config": config})
+    monkeypatch.setitem(METHODS, "mine", MethodParts(model, finetune.Buffer))
+    result = invoke("train", "--help")
+    if problem is None:
+        assert result.exit_code == 0
+    else:
+        assert isinstance(result.exception, ConfigurationError)
+        assert problem in str(result.exception)
 
 
 def test_an_unknown_command_is_an_error_of_usage():

@@ -14,12 +14,17 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli import app as cli
 from iirc_train.cli.train import train
-from iirc_train.config import BufferConfig, ExperimentConfig
+from iirc_train.config import BufferConfig, ExperimentConfig, MethodConfig
 from iirc_train.config import compose as composing
 from iirc_train.config.compose import preset_file, preset_names
 from iirc_train.config.network import image_size, with_named_network
-from iirc_train.methods import METHODS, get_method
-from iirc_train.methods.settings import experiment_config, method_configs
+from iirc_train.methods import METHODS, MethodParts, finetune, get_method
+from iirc_train.methods.settings import (
+    checked_settings,
+    experiment_config,
+    method_configs,
+    settings_of_run,
+)
 
 PUBLISHED = {
     "cifar100": "configurations_cifar.json",
@@ -419,3 +424,74 @@ def test_a_wrong_value_is_shown_in_short():
     with pytest.raises(ConfigurationError) as caught:
         compose(None, None, {**REQUIRED, "lr": ["x" * 10**6] * 10})
     assert len(str(caught.value)) < 500
+
+
+OLD = "lucir_lambda: 5.0\nlucir_margin_1: 0.5\nlucir_margin_2: 0.5\n"
+
+
+def test_a_setting_of_one_method_is_checked_and_completed_for_it_alone(write):
+    config = compose(None, write("lucir_lambda: 3"), {**REQUIRED, "method": "lucir"})
+    assert config.values()["lucir_lambda"] == 3.0
+    assert config.values()["lucir_margin_1"] == 0.5
+    assert "lucir_lambda" not in compose(None, None, REQUIRED).values()
+    assert experiment_config(**REQUIRED | {"method": "lucir"}).values() == (
+        checked_settings(ExperimentConfig(**REQUIRED | {"method": "lucir"})).values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "message"),
+    [
+        ("lr: 1", {"lucir_lambda": 5.0}, r"^'lucir_lambda' is a setting of lucir: finetune has no"),
+        ("lucir_lambda: 3", {}, r"mine.yaml: 'lucir_lambda' is a setting of lucir: finetune"),
+        ("lucir_lambda: -3", {"method": "lucir"}, r"mine.yaml: lucir_lambda: .* got -3"),
+        ("lucir_lamda: 3", {"method": "lucir"}, r"did you mean 'lucir_lambda'"),
+        ("lucir_lambda: 3", {"method": "lucirr"}, r"no method 'lucirr': .* mean 'lucir'"),
+    ],
+)
+def test_a_setting_of_another_method_or_a_wrong_one_is_refused(write, text, overrides, message):
+    with pytest.raises(ConfigurationError, match=message):
+        compose(None, write(text), REQUIRED | overrides)
+
+
+def test_settings_that_earlier_releases_wrote_for_every_method_are_read(write, tmp_path):
+    old = write(yaml.safe_dump(REQUIRED) + OLD)
+    assert compose(None, old) == compose(None, None, REQUIRED)
+    run = write(yaml.safe_dump(REQUIRED) + OLD.replace("5.0", "3"))  # it had no effect
+    assert settings_of_run(ExperimentConfig.load(run)) == compose(None, None, REQUIRED)
+    lucir = write(yaml.safe_dump(REQUIRED | {"method": "lucir"}) + OLD.replace("5.0", "3"))
+    assert settings_of_run(ExperimentConfig.load(lucir)).values()["lucir_lambda"] == 3.0
+
+
+def test_settings_of_the_method_that_a_preset_names_leave_with_it(write):
+    file = write("method: lucir\nlucir_lambda: 3")
+    config = compose("cifar100-lucir-20", file, {"data": "d", "method": "finetune"})
+    assert config == compose("cifar100-lucir-20", None, {"data": "d", "method": "finetune"})
+    assert not {"lucir_lambda", "lucir_margin_1"} & config.values().keys()
+
+
+def test_a_run_of_an_unknown_method_keeps_all_of_its_settings(write):
+    config = ExperimentConfig.load(write(yaml.safe_dump(REQUIRED | {"method": "m", "own": [1]})))
+    assert settings_of_run(config).values()["own"] == [1]
+    with pytest.raises(ConfigurationError, match="no method 'm'"):
+        checked_settings(config)
+
+
+def test_a_method_may_change_the_default_of_a_common_setting(monkeypatch):
+    class Slow(finetune.Model):
+        class Config(MethodConfig):
+            lr: float = 0.25
+
+    monkeypatch.setitem(METHODS, "slow", MethodParts(Slow, finetune.Buffer))
+    assert experiment_config(**REQUIRED | {"method": "slow"}).lr == 0.25
+    assert experiment_config(**REQUIRED | {"method": "slow", "lr": 2}).lr == 2
+
+
+def test_train_takes_the_settings_of_its_method_only(composed):
+    config = composed("--preset", "cifar100-lucir-20", "--lucir-lambda", "3")
+    assert config.values()["lucir_lambda"] == 3
+    result = command(
+        *("train", "--preset", "cifar100-finetune", "--data", "d", "--lucir-lambda", "5"),
+        *("--output", "run"),
+    )
+    assert "'lucir_lambda' is a setting of lucir" in str(result.exception)

@@ -24,6 +24,7 @@ from iirc_data.sources.drawn import DrawnSource
 from iirc_train.cli import app as cli
 from iirc_train.config.compose import compose
 from iirc_train.methods import METHODS, MethodParts
+from iirc_train.methods.settings import method_configs
 from iirc_train.metrics import METRICS
 from tests.conftest import write_image_folder
 from tools import shard_cifar, shard_folder, shard_imagenet
@@ -128,8 +129,8 @@ def check(words: list[str]) -> None:
     if "train" in words and settings.keys().isdisjoint({"resume", "repeat"}):
         options = [settings.pop(name, None) for name in ("preset", "config", "output")]
         method = settings.pop("method", None)
-        assert method is None or method in {*METHODS, "balanced_replay", "smoothed_replay"}
-        compose(options[0], None, {"method": "finetune", **settings})
+        settings["method"] = method or "finetune"
+        compose(options[0], None, settings, methods=method_configs())
 
 
 def run(words: list[str]) -> None:
@@ -184,6 +185,19 @@ def prepare(page: str, folder: Path) -> None:
         # too few for validation images, because ImageNet's network is slow on a CPU
         counts = {"train": dict.fromkeys(classes, 9), "test": dict.fromkeys(classes, 1)}
         write_image_folder(folder / "photographs", counts)
+    if page == "docs/own_method.md":
+        add_balanced_replay()
+
+
+def add_balanced_replay() -> None:
+    """Add the method of a page by the file and the line that are shown there."""
+    block = block_named("own_method.md", "iirc_train/methods/balanced_replay.py")
+    spec = importlib.util.spec_from_loader("balanced_replay", loader=None)
+    module = importlib.util.module_from_spec(spec)
+    exec(block.text, module.__dict__)
+    entry = next(b.text for b in blocks_of(DOCS / "own_method.md") if "MethodParts(bal" in b.text)
+    assert len(entry.splitlines()) == 1
+    METHODS.update(eval(f"{{{entry}}}", {"MethodParts": MethodParts, "balanced_replay": module}))
 
 
 @pytest.mark.filterwarnings("ignore:.*rounds to 0", "ignore:.*'mode' parameter is deprecated")
@@ -218,12 +232,7 @@ def test_a_method_takes_as_many_lines_as_said(reader):
     lines = [line for line in block.text.splitlines() if line.strip()]
     assert f"A file of {len(lines)} lines (blank ones not counted)" in text
 
-    spec = importlib.util.spec_from_loader("balanced_replay", loader=None)
-    module = importlib.util.module_from_spec(spec)
-    exec(block.text, module.__dict__)
-    entry = next(b.text for b in blocks_of(DOCS / "own_method.md") if "MethodParts(bal" in b.text)
-    assert len(entry.splitlines()) == 1
-    METHODS.update(eval(f"{{{entry}}}", {"MethodParts": MethodParts, "balanced_replay": module}))
+    add_balanced_replay()
     command = next(
         words
         for b in blocks_of(DOCS / "own_method.md")
@@ -233,6 +242,7 @@ def test_a_method_takes_as_many_lines_as_said(reader):
     )
     run(command)
     assert (reader / "runs/balanced_replay/checkpoints/last.pt").exists()
+    assert "rarity_power: 0.5\n" in (reader / "runs/balanced_replay/config.yaml").read_text()
 
 
 def test_existing_methods_have_as_many_lines_as_said():

@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import yaml
 
+from iirc_train.report.runs import Run, group_runs
 from iirc_train.run.record import is_finished, read_record
 from iirc_train.runtime.program import OWN, this_program, typed_program
 from tests.processes import CONTEXT
@@ -15,8 +16,16 @@ from tests.processes import CONTEXT
 SCRIPT = """
 from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.cli import main
-from iirc_train.methods import METHODS, MethodParts
-from iirc_train.methods.finetune import Model
+from iirc_train.config import MethodConfig
+from iirc_train.methods import METHODS, MethodParts, finetune
+
+class Model(finetune.Model):
+    class Config(MethodConfig):
+        strength: int = 1
+
+    def _loss(self, step):
+        assert self.config.strength in (2, 3)
+        return self.config.strength * super()._loss(step)
 
 METHODS["mine"] = MethodParts(Model, RandomBuffer)
 if __name__ == "__main__":
@@ -30,22 +39,34 @@ def call(script: Path, *arguments: object) -> None:
     runpy.run_path(str(script), run_name="__main__")
 
 
-def test_a_sweep_trains_the_method_of_a_script(tiny_settings, tmp_path):
+def call_apart(script: Path, *arguments: object) -> int | None:
+    """Run a script in a process of its own, and return its exit status."""
+    process = CONTEXT.Process(target=call, args=(script, *arguments))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
+def test_a_sweep_trains_the_method_of_a_script_with_a_setting_of_its_own(tiny_settings, tmp_path):
     script = tmp_path / "my iirc.py"
     script.write_text(SCRIPT)
     settings = tmp_path / "settings.yaml"
     values = {"threads": 1, "decoder": "pillow", "samples_per_class": 4}
     settings.write_text(yaml.safe_dump(tiny_settings | values))
-    given = ["--config", settings, "--method", "mine"]
-    sweep = CONTEXT.Process(
-        target=call, args=(script, "sweep", *given, "--output", tmp_path / "sweep")
-    )
-    sweep.start()
-    sweep.join()
-    run = tmp_path / "sweep/mine/schedule_0/seed_0"
-    assert sweep.exitcode == 0, (run / "log.txt").read_text()
+    given = ["--config", settings, "--method", "mine", "--vary", "strength=2"]
+    status = call_apart(script, "sweep", *given, "--output", tmp_path / "sweep")
+    run = tmp_path / "sweep/mine/strength_2/schedule_0/seed_0"
+    assert status == 0, (run / "log.txt").read_text()
     assert is_finished(run)
     assert read_record(run)["sessions"][0]["command"].startswith(f"python '{script}' train ")
+    assert yaml.safe_load((run / "config.yaml").read_text())["strength"] == 2
+
+    assert call_apart(script, "train", "--resume", run) == 0
+    again = tmp_path / "again"
+    assert call_apart(script, "train", "--repeat", run, "--output", again) == 0
+    assert (again / "metrics.jsonl").read_bytes() == (run / "metrics.jsonl").read_bytes()
+    (group,) = group_runs([Run.read(run), Run.read(again)])  # not known here, and read
+    assert group.runs[0].config.values()["strength"] == 2
 
 
 @pytest.fixture

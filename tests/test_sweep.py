@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
+from iirc_train.report.runs import Run, group_runs
+from iirc_train.report.settings_table import settings_table
 from iirc_train.run.record import is_finished
 from iirc_train.sweep import Outcome, plan, run_all
 from iirc_train.training.launch import run_experiment
@@ -144,6 +146,84 @@ def test_what_is_named_twice_is_trained_once(settings_file, tmp_path):
     assert len({run.folder for run in runs}) == 2
 
 
+def test_any_setting_is_varied_by_the_methods_that_have_it(settings_file, tmp_path):
+    runs = plan(
+        tmp_path,
+        methods=["finetune", "lucir"],
+        vary={"lr": ["0.1", "0.30", 0.3], "lucir_lambda": [1, 2]},
+        file=settings_file,
+    )
+    assert [run.name for run in runs] == [
+        "finetune/lr_0.1/schedule_0/seed_0",
+        "finetune/lr_0.3/schedule_0/seed_0",
+        "lucir/lr_0.1/lucir_lambda_1.0/schedule_0/seed_0",
+        "lucir/lr_0.1/lucir_lambda_2.0/schedule_0/seed_0",
+        "lucir/lr_0.3/lucir_lambda_1.0/schedule_0/seed_0",
+        "lucir/lr_0.3/lucir_lambda_2.0/schedule_0/seed_0",
+    ]
+    assert [run.config.lr for run in runs] == [0.1, 0.3, 0.1, 0.1, 0.3, 0.3]
+    assert [run.config.values().get("lucir_lambda") for run in runs] == [None, None, 1, 2, 1, 2]
+
+
+def test_a_setting_that_some_of_the_methods_have_is_given_to_these(settings_file, tmp_path):
+    methods, settings = ["finetune", "lucir"], {"lucir_lambda": 3}
+    finetune, lucir = plan(tmp_path, methods=methods, file=settings_file, overrides=settings)
+    assert "lucir_lambda" not in finetune.config.values()
+    assert lucir.config.values()["lucir_lambda"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "parts"),
+    [
+        ("lr_schedule", ["80 110", "-1"], ["lr_schedule_80_110", "lr_schedule_None"]),
+        ("joint", ["yes", "no"], ["joint_True", "joint_False"]),
+        ("data", ["a/b", "s3://c d"], ["data_a_b", "data_s3_c_d"]),
+        ("tasks_configuration_id", None, None),
+    ],
+)
+def test_folders_are_named_by_the_values_of_any_kind(settings_file, tmp_path, name, values, parts):
+    if values is None:
+        with pytest.raises(ConfigurationError, match="give --schedule"):
+            plan(tmp_path, methods=["finetune"], file=settings_file, vary={name: [0]})
+        return
+    runs = plan(tmp_path, methods=["finetune"], file=settings_file, vary={name: values})
+    assert [run.folder.parts[-3] for run in runs] == parts
+
+
+def test_runs_that_differ_in_a_setting_are_groups_of_a_report(settings_file, tmp_path):
+    vary = {"temperature": [1, 2], "lucir_lambda": [3, 4]}
+    runs = plan(tmp_path, methods=["agem", "lucir"], seeds=[0, 1], vary=vary, file=settings_file)
+    groups = group_runs([Run(run.folder, run.config, None, None) for run in runs])
+    assert [group.name for group in groups] == [
+        "agem, temperature 1.0",
+        "agem, temperature 2.0",
+        "lucir, temperature 1.0, lucir_lambda 3.0",
+        "lucir, temperature 1.0, lucir_lambda 4.0",
+        "lucir, temperature 2.0, lucir_lambda 3.0",
+        "lucir, temperature 2.0, lucir_lambda 4.0",
+    ]
+    assert {len(group.runs) for group in groups} == {2}
+    table = settings_table(groups)
+    assert dict(table.rows)["agem, temperature 1.0"][table.names.index("lucir_lambda")] == ""
+
+
+def test_joint_training_is_called_by_its_method_before_a_setting_that_only_one_has(
+    settings_file, tmp_path
+):
+    joint = {"joint": True}
+    runs = plan(tmp_path, methods=["finetune", "lucir"], file=settings_file, overrides=joint)
+    groups = group_runs([Run(run.folder, run.config, None, None) for run in runs])
+    assert [group.name for group in groups] == ["joint, method finetune", "joint, method lucir"]
+
+
+def test_a_sweep_goes_on_with_runs_that_have_settings_of_every_method(settings_file, tmp_path):
+    (run,) = plan(tmp_path, methods=["finetune"], file=settings_file)
+    run.folder.mkdir(parents=True)
+    old = run.config.values() | {"lucir_lambda": 3.0, "lucir_margin_1": 0.5}
+    (run.folder / "config.yaml").write_text(yaml.safe_dump(old))
+    assert plan(tmp_path, methods=["finetune"], file=settings_file) == [run]
+
+
 def test_other_settings_in_the_same_folder_are_refused_before_anything_is_trained(
     settings_file, tmp_path
 ):
@@ -164,6 +244,14 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_is_traine
         (["--method", "icarl", "--schedule", "0-1,7"], "has schedules 0 to 1, got 7"),
         (["--schedule", "0-99999999"], "is no number"),
         (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:9"], "choose one"),
+        (["--method", "icarl", "--vary", "lr=0.1,fast"], "lr: Input should be a valid number"),
+        (["--vary", "learning_rate=1"], "no setting 'learning_rate'"),
+        (["--method", "icarl", "--vary", "lucir-lambda=1"], "is a setting of lucir: "),
+        (["--vary", "lr"], "such as lr=0.1,0.3"),
+        (["--vary", "lr=1,"], "such as lr=0.1,0.3"),
+        (["--vary", "seed=1,2"], "give --seed"),
+        (["--vary", "lr=1,2", "--lr", "1"], "lr is varied, and given"),
+        (["--method", "icarl", "--vary", "data=a/b,a_b"], "need the same folder"),
         (["--preset", "cifar100-lucir-2"], "did you mean 'cifar100-lucir-20'"),
     ],
 )
