@@ -664,11 +664,11 @@ def test_processes_of_a_machine_divide_its_processors(decoder, processes, thread
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    decoder = make_decoder(decoder)
-    assert decoder._pool._max_workers == threads
+    made = make_decoder(decoder)
+    assert made._pool.get()._max_workers == threads
     if decoder == "dali":
-        assert decoder._threads == threads
-    decoder.close()
+        assert made._threads == threads
+    made.close()
 
 
 @pytest.mark.parametrize(

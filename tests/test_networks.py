@@ -14,6 +14,7 @@ from iirc_train.config import ExperimentConfig, MethodConfig
 from iirc_train.config.compose import compose
 from iirc_train.config.network import current_name, resolve_network
 from iirc_train.methods import get_method
+from iirc_train.methods.settings import method_configs
 from iirc_train.models import MLP, NETWORKS, ResNet, ResNetCIFAR
 from iirc_train.models.networks import check_network, get_network, make_network
 from iirc_train.report.runs import Run, group_runs
@@ -227,12 +228,14 @@ def test_network_and_n_layers_must_agree(network):
 def test_a_later_source_of_settings_replaces_network_and_n_layers_together(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("n_layers: 8\ndata: here\n")
-    config = compose("cifar100-lucir-20", file)
+    config = compose("cifar100-lucir-20", file, methods=method_configs())
     assert (config.network, config.n_layers) == ("auto", 8)
-    config = compose("cifar100-lucir-20", file, {"network": "mlp"})
+    config = compose("cifar100-lucir-20", file, {"network": "mlp"}, methods=method_configs())
     assert (config.network, config.n_layers) == ("mlp", None)
     with pytest.raises(ConfigurationError, match="contradicts"):
-        compose("cifar100-lucir-20", file, {"network": "mlp", "n_layers": 8})
+        compose(
+            "cifar100-lucir-20", file, {"network": "mlp", "n_layers": 8}, methods=method_configs()
+        )
 
 
 def test_a_sweep_refuses_an_unknown_network_before_it_starts(tiny_settings, tmp_path):

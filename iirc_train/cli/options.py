@@ -52,7 +52,9 @@ def _options(own: Mapping[str, Any]) -> list[inspect.Parameter]:
     names.sort(key=lambda name: _panel(name) in _GROUPS)
     fields = ExperimentConfig.model_fields
     options += [_setting(name, [fields[name]], _panel(name)) for name in names]
-    return [*options, *_options_of_methods(own)]
+    hidden = Annotated[str | None, typer.Option(hidden=True)]
+    former = [_option(name, hidden) for name in ExperimentConfig.former_names]
+    return [*options, *_options_of_methods(own), *former]
 
 
 def _options_of_methods(taken: Container[str]) -> Iterator[inspect.Parameter]:
