@@ -32,7 +32,7 @@ def in_quotes(name: str, other: str) -> str:
 def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 5) -> str:
     """List names that are missing, each with its nearest spelling among those that are known.
 
-    Spaces, hyphens and underscores count as equal here.
+    Spaces, hyphens and underscores count as equal here, and so do wide and narrow letters.
 
     Args:
         names: The missing names.
@@ -53,4 +53,4 @@ def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 
 
 
 def _loosely(name: str) -> str:
-    return _SEPARATORS.sub("", folded(name))
+    return _SEPARATORS.sub("", folded(normalize("NFKC", name)))

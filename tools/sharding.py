@@ -49,7 +49,7 @@ Quality: TypeAlias = Annotated[
     ),
 ]
 Workers: TypeAlias = Annotated[
-    int, typer.Option(min=1, help="Processes that write classes side by side.")
+    int, typer.Option(min=1, max=1024, help="Processes that write classes side by side.")
 ]
 Scheduler: TypeAlias = Annotated[
     str | None,

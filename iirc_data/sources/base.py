@@ -11,6 +11,8 @@ from iirc_data.reading import open_regular
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 
+_SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "lost+found"})
+
 FileStamp: TypeAlias = tuple[int, int]
 """Size in bytes and modification time in nanoseconds of a file."""
 
@@ -121,5 +123,5 @@ def inputs_of(source: Source) -> tuple[Path, ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a name is one of the operating system's own (``.DS_Store``, ``._x``)."""
-    return name.startswith(".")
+    """Tell whether a name is one of the operating system's own (``.DS_Store``, ``Thumbs.db``)."""
+    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES

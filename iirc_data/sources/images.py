@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from iirc_data.decoding import as_rgb
@@ -127,5 +127,9 @@ def _open(data: Encoded, origin: str) -> ImageFile:
         return Image.open(io.BytesIO(data), formats=_FORMATS)
     except Image.DecompressionBombError as error:
         raise SourceError(f"{origin} is too large an image: {error}") from error
+    except UnidentifiedImageError as error:  # whose text names a buffer in memory
+        raise SourceError(
+            f"{origin} is no JPEG or PNG image, whatever its name says: convert or remove it"
+        ) from error
     except Exception as error:  # Pillow raises many types on broken headers
         raise SourceError(f"{origin} is no JPEG or PNG image: {error}") from error

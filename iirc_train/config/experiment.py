@@ -16,6 +16,7 @@ FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 
 MAX_LAYERS = 2000  # a network of 1,202 was published
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
+MAX_FACTOR = 1e9  # likewise
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
@@ -36,7 +37,9 @@ class MethodConfig(Settings):
     ] = "cifar"
     n_layers: Annotated[int, Field(ge=1, le=MAX_LAYERS, description="Layers of the network")] = 20
     optimizer: Annotated[Literal["momentum", "adam"], Field(description="Optimizer")] = "momentum"
-    lr: Annotated[float, Field(gt=0, description="Learning rate at the start of each task")] = 1.0
+    lr: Annotated[
+        float, Field(gt=0, le=MAX_FACTOR, description="Learning rate at the start of each task")
+    ] = 1.0
     lr_gamma: Annotated[
         float, Field(gt=0, le=1, description="Factor of the learning rate at each decay")
     ] = 0.1
@@ -48,19 +51,25 @@ class MethodConfig(Settings):
     reduce_lr_on_plateau: Annotated[
         bool, Field(description="Decay when in-task validation stalls; lr_schedule is ignored then")
     ] = False
-    weight_decay: Annotated[float, Field(ge=0, description="Weight decay")] = 1e-5
-    temperature: Annotated[float, Field(gt=0, description="Logits are divided by this")] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Weight decay")] = 1e-5
+    temperature: Annotated[
+        float, Field(gt=0, le=MAX_FACTOR, description="Logits are divided by this")
+    ] = 1.0
     memory_strength: Annotated[
-        float, Field(ge=0, description="Weight of replayed samples in the loss")
+        float, Field(ge=0, le=MAX_FACTOR, description="Weight of replayed samples in the loss")
     ] = 1.0
     lucir_lambda: Annotated[
-        float, Field(ge=0, description="LUCIR: weight of the distillation of latents")
+        float,
+        Field(ge=0, le=MAX_FACTOR, description="LUCIR: weight of the distillation of latents"),
     ] = 5.0
     lucir_margin_1: Annotated[
-        float, Field(ge=0, description="LUCIR: margin to the most similar new class")
+        float, Field(ge=0, le=MAX_FACTOR, description="LUCIR: margin to the most similar new class")
     ] = 0.5
     lucir_margin_2: Annotated[
-        float, Field(ge=0, description="LUCIR: margin to the second most similar new class")
+        float,
+        Field(
+            ge=0, le=MAX_FACTOR, description="LUCIR: margin to the second most similar new class"
+        ),
     ] = 0.5
 
 
