@@ -33,6 +33,7 @@ from iirc_data.definitions import (
     Setup,
 )
 from iirc_data.errors import BenchmarkError
+from iirc_data.masking import masked
 from iirc_data.reading import read_text
 
 SCHEMA_VERSION = 1
@@ -282,6 +283,11 @@ def load_benchmark(name_or_path: str | Path) -> Benchmark:
             names the field.
     """
     path = Path(name_or_path)
+    if "://" in str(name_or_path):
+        raise BenchmarkError(
+            f"a benchmark is read from a file, not from an address: download "
+            f"{masked(str(name_or_path))} and give its path"
+        )
     if path.suffix != ".json":
         known = benchmark_names()
         if str(name_or_path) not in known:
@@ -316,12 +322,7 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
     Raises:
         BenchmarkError: The text is not JSON, or not a valid benchmark.
     """
-    try:
-        if isinstance(text, str):
-            text = text.removeprefix("\ufeff")
-        content = json.loads(text, object_pairs_hook=_without_repeated_keys)
-    except (ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{where} is not valid JSON: {error}") from error
+    content = parse_json(text, where)
     if not isinstance(content, dict):
         raise BenchmarkError(
             f"{where} is not a valid benchmark: expected a JSON object, got {reprlib.repr(content)}"
@@ -340,6 +341,24 @@ def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
         raise BenchmarkError(
             f"{where} is not a valid benchmark: {'; '.join(map(_describe, problems[:5]))}{more}"
         ) from error
+
+
+def parse_json(text: bytes | str, where: str) -> Any:
+    """Parse JSON in which no object has a key twice.
+
+    Args:
+        text: JSON.
+        where: What to call the text in an error.
+
+    Raises:
+        BenchmarkError: The text is no such JSON.
+    """
+    try:
+        if isinstance(text, str):
+            text = text.removeprefix("\ufeff")
+        return json.loads(text, object_pairs_hook=_without_repeated_keys)
+    except (ValueError, RecursionError) as error:
+        raise BenchmarkError(f"{where} is not valid JSON: {error}") from error
 
 
 def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def _has_flock(folder: Path) -> bool:
     except OSError as error:
         if error.errno in _NO_FLOCK:
             return False
-        raise
+        raise OSError(error.errno, error.strerror, str(folder)) from error  # not the nameless file
     return True
 
 

@@ -3,9 +3,11 @@
 import re
 
 _LOGIN = re.compile(r"\b([a-z][a-z0-9+.-]*://)[^\s/?#@'\"]+@", re.IGNORECASE)
-_QUERY = re.compile(r"\b(https?://[^\s?#'\"]*)\?[^\s'\"]*?(?=[:,;.)]*(?:[\s'\"]|$))", re.IGNORECASE)
+_QUERY = re.compile(
+    r"\b([a-z][a-z0-9+.-]*://[^\s?#'\"]*)\?[^\s'\"]*?(?=[:,;.)]*(?:[\s'\"]|$))", re.IGNORECASE
+)
 
 
 def masked(text: str) -> str:
-    """Replace the query and the login of every web address in a text by ``…``."""
+    """Replace the query and the login of every address in a text by ``…``."""
     return _QUERY.sub(r"\1?…", _LOGIN.sub(r"\1…@", text))

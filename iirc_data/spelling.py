@@ -32,7 +32,7 @@ def in_quotes(name: str, other: str) -> str:
 def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 5) -> str:
     """List missing names, each with its other spelling among the known names, if there is one.
 
-    Spaces, hyphens and underscores count as equal.
+    Spaces, hyphens and underscores count as equal, and so do full-width and ordinary letters.
 
     Args:
         names: The missing names.
@@ -53,4 +53,4 @@ def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 
 
 
 def _loosely(name: str) -> str:
-    return _SEPARATORS.sub("", folded(name))
+    return _SEPARATORS.sub("", folded(normalize("NFKC", name)))

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from iirc_data.benchmarks import Benchmark, benchmark_names, load_benchmark, manifests_folder
 from iirc_data.commands.benchmarks import app, task_sizes
 from iirc_data.errors import BenchmarkError
+from iirc_train.config.places import absolute_benchmark
 from tools.make_benchmarks import PUBLISHED, convert, published_metadata, to_json
 
 # schedules, classes of the first task, further tasks, their classes
@@ -117,6 +118,13 @@ def test_every_imagenet_class_has_a_readable_name_and_no_two_the_same():
     assert benchmark.readable_name("n02110341") == "dalmatian"
     assert benchmark.readable_name("n07930864") == "cup (n07930864)"  # beside the superclass cup
     assert benchmark.readable_name("dog") == "dog"
+
+
+@pytest.mark.parametrize("address", ["https://host/b.json?sig=secret", "s3://me:secret@b/b.json"])
+def test_a_benchmark_at_an_address_is_refused_without_showing_what_signs_it(address):
+    with pytest.raises(BenchmarkError, match="read from a file, not from an address") as raised:
+        load_benchmark(absolute_benchmark(address))
+    assert "secret" not in str(raised.value)
 
 
 # A user's own file, right and wrong

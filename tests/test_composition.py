@@ -406,6 +406,12 @@ def test_numbers_out_of_any_reason_are_refused(setting, value):
     assert len(str(raised.value)) < 300
 
 
+@pytest.mark.parametrize("setting", ["lr", "weight_decay", "temperature", "memory_strength"])
+def test_factors_that_overflow_float32_are_refused(setting):
+    with pytest.raises(ConfigurationError, match=f"{setting}: .* equal to 1000000000, got 1e"):
+        compose(None, None, {**REQUIRED, setting: 1e300})
+
+
 def test_a_network_may_not_be_deeper_than_any_that_was_trained():
     with pytest.raises(ConfigurationError, match=r"n_layers: .* equal to 2000, got 20000"):
         compose(None, None, {**REQUIRED, "n_layers": 20000})

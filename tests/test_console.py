@@ -93,6 +93,7 @@ def test_no_terminal_is_too_poor_for_a_name(monkeypatch, encoding):
         ("https://u:p@host/a?sig=1", "https://…@host/a?…"),
         ("https://host/a: 403", "https://host/a: 403"),
         ("/data/a?b@c", "/data/a?b@c"),
+        ("az://container/a?sig=secret", "az://container/a?…"),
     ],
 )
 def test_what_signs_or_logs_in_is_masked(address, shown):

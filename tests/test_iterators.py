@@ -180,6 +180,13 @@ def test_copies_of_a_loader_show_the_same_batches(tiny_store, decoder, resident,
     assert all(same(*pair) for pair in zip(copied(loader), expected, strict=True))
 
 
+@pytest.mark.parametrize("numbers", [(-1,), (0, -1)])
+def test_an_epoch_or_batch_below_0_is_refused(tiny_store, numbers):
+    loader = make_loaders(tiny_store, "torch")[0]
+    with pytest.raises(ValueError, match="expected epoch, first_batch >= 0, got"):
+        loader.set_epoch(*numbers)
+
+
 @pytest.fixture
 def pipelines(monkeypatch):
     """A set of all DALI pipelines that are alive."""

@@ -409,7 +409,7 @@ def test_a_place_that_cannot_be_written_is_named(tiny_folder, tmp_path):
     [
         ("x.jpg", b"", r"x\.jpg is empty \(0 bytes\)"),
         ("x.JPEG", b"plain text", r"x\.JPEG is not a JPEG or PNG image"),
-        ("x.png", b"GIF89a", r"x\.png is not a JPEG or PNG image"),
+        ("x.png", b"GIF89a", r"x\.png is not a JPEG or PNG image, whatever its name says"),
         ("0001.png", encode(noise_image(1), "PNG"), r"0001\.png and .*0001\.jpg share the key"),
         (
             "x.jpg",
@@ -477,12 +477,20 @@ def test_headers_of_cut_and_damaged_jpegs_are_read_as_pillow_reads_them(mode, op
     "name, problem",
     [
         ("a\nb", r"a class is named 'a\\nb', which is not printable: rename it"),
+        ("{" * 90, r"too long for a shard's name: shorten it by 26 bytes"),
         (os.fsdecode(b"ch\xeane"), r"a class is named b'ch\\xeane', which is not UTF-8: rename it"),
     ],
 )
 def test_a_class_name_that_cannot_be_written_down_is_refused_at_once(tmp_path, name, problem):
     root = write_image_folder(tmp_path / "images", {"train": {"a": 1, name: 1}})
     with pytest.raises(SourceError, match=problem):
+        write_shards(open_folder(root), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_named_like_a_file_beside_the_shards_is_refused_at_once(tmp_path):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 1}, "manifest.json": {"a": 1}})
+    with pytest.raises(SourceError, match=r"a split is named 'manifest\.json'"):
         write_shards(open_folder(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -234,6 +234,13 @@ def test_a_taxonomy_gives_a_benchmark_to_start_from(tiny_folder, tmp_path):
     assert "all 6 leaf classes are here" in output
 
 
+def test_a_superclass_that_a_taxonomy_gives_twice_is_refused(tiny_folder, tmp_path):
+    (tmp_path / "t.json").write_text('{"animal": ["cat"], "animal": ["dog"]}')
+    result = run(shard_folder, tiny_folder, tmp_path / "out", "--taxonomy", tmp_path / "t.json")
+    assert result.exit_code == 1
+    assert "'animal' stands 2 times in one object" in result.stderr.replace("\n", " ")
+
+
 def test_a_disk_that_fills_up_is_said_in_one_line_and_the_command_gone_on_with(
     tiny_folder, tiny_store, tmp_path
 ):
@@ -258,7 +265,8 @@ def test_a_disk_that_fills_up_is_said_in_one_line_and_the_command_gone_on_with(
     [
         ('{"animal": ["dog", "unicorn"]}', "1 classes that the dataset lacks: unicorn"),
         ('{"animal": "dog"}', "is not a taxonomy {superclass: [subclasses]}: animal:"),
-        ("[", "is not a taxonomy"),
+        ("[", "is not valid JSON"),
+        ("[]", "is not a taxonomy"),
         ('{"a": ["dog"], "b": ["dog"]}', "class 'dog' is already in superclasses.a"),
         ('{"cat": ["dog"]}', "'cat' is a superclass, expected leaf classes"),
     ],

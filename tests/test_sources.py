@@ -281,7 +281,11 @@ def test_hidden_files_are_left_out_and_other_files_are_named(tmp_path):
     root = write_image_folder(tmp_path / "images", {"train": {"a": 2}})
     (root / "train" / "a" / ".DS_Store").write_bytes(b"")
     (root / "train" / ".thumbnails").mkdir()
+    (root / "train" / "a" / "Thumbs.db").write_bytes(b"")
+    (root / "train" / "desktop.ini").write_bytes(b"")
+    (root / "__MACOSX" / "train").mkdir(parents=True)
     source = open_folder(root)
+    assert source.classes() == {"train": ["a"]}
     assert [sample.key for sample in source.samples("train", "a")] == ["0000", "0001"]
     (root / "train" / "a" / "notes.txt").write_bytes(b"")
     with pytest.raises(SourceError, match=r"notes\.txt does not have the name of an image"):

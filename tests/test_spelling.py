@@ -36,6 +36,8 @@ def test_a_missing_name_is_shown_with_the_spelling_that_is_there():
     assert with_known_spelling(["oak_tree", "elm"], known) == (
         "'oak_tree' (there is 'Oak tree'), elm"
     )
+    wide = "\uff52\uff4f\uff53\uff45"
+    assert with_known_spelling([wide], known) == f"{wide!r} (there is 'rose')"
     assert with_known_spelling([NFC], known) == r"'ch\xeane' (there is 'che\u0302ne')"
     assert with_known_spelling(list("abc"), [], most=2) == "a, b, …"
 

@@ -100,7 +100,12 @@ class Loader:
         Args:
             epoch: Number of the epoch.
             first_batch: Number of the first batch; earlier batches are not read.
+
+        Raises:
+            ValueError: A number is negative.
         """
+        if epoch < 0 or first_batch < 0:
+            raise ValueError(f"expected epoch, first_batch >= 0, got {epoch}, {first_batch}")
         self._epoch, self._first_batch = epoch, first_batch
 
     def __iter__(self) -> Iterator[Batch]:

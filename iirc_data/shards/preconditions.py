@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 from iirc_data.errors import ShardError, SourceError
+from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.shard_names import shard_path
+from iirc_data.shards.table import TABLE_NAME
 from iirc_data.sources.base import Source, inputs_of
 from iirc_data.spelling import in_quotes, spelt_twice
+
+_LONGEST_NAME = 255  # bytes, on every common file system
 
 
 def check_before_writing(source: Source, out: Path) -> None:
@@ -34,6 +39,8 @@ def check_names(dataset: str, classes: dict[str, list[str]]) -> None:
     splits_of: dict[str, list[str]] = {}
     for split, names in classes.items():
         _check_name(split, "a split")
+        if split in (MANIFEST_NAME, TABLE_NAME):
+            raise SourceError(f"a split is named {split!r}, like a file beside shards: rename it")
         for name in names:
             splits_of.setdefault(name, []).append(split)
     for name in splits_of:
@@ -59,6 +66,11 @@ def _check_name(name: str, kind: str) -> None:
     _check_printable(name, kind)
     if "/" in name or not name:
         raise SourceError(f"{kind} is named {name!r}, which cannot be part of a path: rename it")
+    if (size := len(os.fsencode(Path(shard_path("", name, 0)).name))) > _LONGEST_NAME:
+        raise SourceError(
+            f"{kind} is named {name!r:.60}, too long for a shard's name: shorten it by "
+            f"{size - _LONGEST_NAME} bytes"
+        )
 
 
 def _check_printable(name: str, kind: str) -> None:

@@ -11,6 +11,8 @@ from iirc_data.reading import read_regular
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 
+_SYSTEM_NAMES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "lost+found"})
+
 FileStamp: TypeAlias = tuple[int, int]
 """Size in bytes and modification time in nanoseconds of a file."""
 
@@ -120,5 +122,5 @@ def inputs_of(source: Source) -> tuple[Path, ...]:
 
 
 def is_hidden(name: str) -> bool:
-    """Return whether a file is hidden, such as ``.DS_Store`` and ``._x``."""
-    return name.startswith(".")
+    """Return whether the operating system made a file (``.DS_Store``, ``Thumbs.db``)."""
+    return name.startswith(".") or name.casefold() in _SYSTEM_NAMES

@@ -128,6 +128,8 @@ def _open(data: Encoded, origin: str) -> ImageFile:
     except Image.DecompressionBombError as error:
         raise SourceError(f"{origin} is too large an image: {error}") from error
     except UnidentifiedImageError as error:  # its text names a Python object
-        raise SourceError(f"{origin} is not a JPEG or PNG image") from error
+        raise SourceError(
+            f"{origin} is not a JPEG or PNG image, whatever its name says: convert or remove it"
+        ) from error
     except Exception as error:  # Pillow raises many types on broken headers
         raise SourceError(f"{origin} is not a JPEG or PNG image: {error}") from error

@@ -17,6 +17,7 @@ from iirc_train.config.settings import Role, Settings
 FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
 
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
+MAX_FACTOR = 1e9  # likewise
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
@@ -53,7 +54,9 @@ class MethodConfig(Settings):
         Field(description="Layers of the ResNet that fits the images; or give network"),
     ] = None
     optimizer: Annotated[Literal["momentum", "adam"], Field(description="Optimizer")] = "momentum"
-    lr: Annotated[float, Field(gt=0, description="Learning rate at the start of each task")] = 1.0
+    lr: Annotated[
+        float, Field(gt=0, le=MAX_FACTOR, description="Learning rate at the start of each task")
+    ] = 1.0
     lr_gamma: Annotated[
         float, Field(gt=0, le=1, description="Factor of the learning rate at each decay")
     ] = 0.1
@@ -65,10 +68,12 @@ class MethodConfig(Settings):
     reduce_lr_on_plateau: Annotated[
         bool, Field(description="Decay when in-task validation stalls; lr_schedule is ignored then")
     ] = False
-    weight_decay: Annotated[float, Field(ge=0, description="Weight decay")] = 1e-5
-    temperature: Annotated[float, Field(gt=0, description="Logits are divided by this")] = 1.0
+    weight_decay: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Weight decay")] = 1e-5
+    temperature: Annotated[
+        float, Field(gt=0, le=MAX_FACTOR, description="Logits are divided by this")
+    ] = 1.0
     memory_strength: Annotated[
-        float, Field(ge=0, description="Weight of replayed samples in the loss")
+        float, Field(ge=0, le=MAX_FACTOR, description="Weight of replayed samples in the loss")
     ] = 1.0
 
     @model_validator(mode="after")

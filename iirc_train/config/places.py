@@ -42,7 +42,7 @@ def absolute_data(data: str) -> str:
 def benchmark_file(benchmark: str) -> Path | None:
     """Return the file of a benchmark; None for one that is known by name."""
     path = Path(benchmark)
-    return path if path.suffix == ".json" else None
+    return path if path.suffix == ".json" and "://" not in benchmark else None
 
 
 def absolute_benchmark(benchmark: str) -> str:

@@ -39,13 +39,13 @@ class Model(BaseMethod):
         """Settings of LUCIR; the names are those of the published configuration."""
 
         lucir_lambda: Annotated[
-            float, Field(ge=0, description="Weight of the distillation of latents")
+            float, Field(ge=0, le=1e9, description="Weight of the distillation of latents")
         ] = 5.0
         lucir_margin_1: Annotated[
-            float, Field(ge=0, description="Margin to the most similar new class")
+            float, Field(ge=0, le=1e9, description="Margin to the most similar new class")
         ] = 0.5
         lucir_margin_2: Annotated[
-            float, Field(ge=0, description="Margin to the second most similar new class")
+            float, Field(ge=0, le=1e9, description="Margin to the second most similar new class")
         ] = 0.5
 
     config: Config

@@ -38,7 +38,7 @@ Quality: TypeAlias = Annotated[
     ),
 ]
 Workers: TypeAlias = Annotated[
-    int, typer.Option(min=1, help="Number of processes; each writes one class at a time.")
+    int, typer.Option(min=1, max=1024, help="Number of processes; each writes one class at a time.")
 ]
 Scheduler: TypeAlias = Annotated[
     str | None,

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from pydantic import TypeAdapter, ValidationError
 
-from iirc_data.benchmarks import Benchmark, parse_benchmark
+from iirc_data.benchmarks import Benchmark, parse_benchmark, parse_json
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json
 from iirc_data.reading import read_text
@@ -30,7 +30,8 @@ def read_taxonomy(path: Path) -> Taxonomy:
         reason = error.strerror if isinstance(error, OSError) else error
         raise BenchmarkError(f"cannot read taxonomy {path}: {reason}") from error
     try:
-        return TypeAdapter(Taxonomy).validate_json(text, strict=True)
+        content = parse_json(text, str(path))
+        return TypeAdapter(Taxonomy).validate_python(content, strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"
