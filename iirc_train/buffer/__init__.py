@@ -1,9 +1,9 @@
 """The replay buffer: which samples of earlier classes to keep, and where."""
 
 from iirc_train.buffer.base import BufferBase
-from iirc_train.buffer.choice import HerdingBuffer, RandomBuffer
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer
 from iirc_train.buffer.store import BufferStore, Memory
+from iirc_train.buffer.strategies import HerdingBuffer, RandomBuffer
 
 __all__ = [
     "BufferBase",

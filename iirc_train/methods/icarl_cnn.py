@@ -6,7 +6,7 @@ import torch
 
 from iirc_train.buffer import HerdingBuffer
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.methods.networks import copy_freeze
+from iirc_train.methods.forward_passes import copy_freeze
 from iirc_train.methods.step import Step
 
 Buffer = HerdingBuffer

@@ -14,7 +14,7 @@ from iirc_train.buffer.latents import BATCH_SIZE, class_latents
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.methods.networks import copy_freeze
+from iirc_train.methods.forward_passes import copy_freeze
 from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
 

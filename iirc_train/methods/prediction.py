@@ -5,7 +5,7 @@ from abc import abstractmethod
 import torch
 
 from iirc_train.methods.decisions import threshold
-from iirc_train.methods.networks import Networks
+from iirc_train.methods.forward_passes import Networks
 
 
 class Predictor(Networks):
