@@ -28,7 +28,7 @@ FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 8
 
 HERE: dict[str, Any] = {"device": "cpu", "engine": "auto", "resident": False, "threads": None}
-"""Settings for reading images here, whatever the run used; the images are the same."""
+"""How images are read for a sheet, whatever a run was trained on; they are the same."""
 
 
 def show(

@@ -15,7 +15,7 @@ from iirc_train.config.settings import Role, Settings
 FIRST_TASK_EPOCHS = 2  # the first task has twice as many epochs, as published
 
 MAX_LAYERS = 2000  # a network of 1,202 was published
-MAX_COUNT = 10**9  # of anything; a larger number is a typing error
+MAX_COUNT = 10**9  # of anything: what is larger is a slip
 
 PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
@@ -53,7 +53,7 @@ class MethodConfig(Settings):
         bool, Field(description="Decay when in-task validation stalls; overrides lr_schedule")
     ] = False
     weight_decay: Annotated[float, Field(ge=0, description="Weight decay")] = 1e-5
-    temperature: Annotated[float, Field(gt=0, description="Divisor of the logits")] = 1.0
+    temperature: Annotated[float, Field(gt=0, description="Logits are divided by this")] = 1.0
     memory_strength: Annotated[
         float, Field(ge=0, description="Weight of replayed samples in the loss")
     ] = 1.0

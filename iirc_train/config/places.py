@@ -22,7 +22,9 @@ def read_place(value: Any) -> str:
     if place.startswith("~"):
         place = str(at_home(Path(place)))
     if not place or "\0" in place:
-        raise ValueError("expected a path or an address that is not empty and contains no NUL character")
+        raise ValueError(
+            "expected a path or an address that is not empty and contains no NUL character"
+        )
     return place
 
 
