@@ -1,4 +1,4 @@
-"""The demonstration: a drawn dataset, two methods, both curves side by side, in minutes."""
+"""The demonstration: two methods on a drawn dataset, with a report, in minutes."""
 
 from pathlib import Path
 
@@ -23,21 +23,21 @@ DEMO_METHODS = {
 
 
 def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
-    """Generate images, shard them, train two methods through four tasks, show both.
+    """Draw images, shard them, train two methods on four tasks, and compare the methods.
 
-    What an earlier call left in the folder is kept: it goes on with a run that was broken off.
+    Calling it again resumes an interrupted demonstration.
 
     Args:
         output: Folder for shards, runs and report.
-        seed: Seed of everything random.
-        console: Where progress and tables are shown.
+        seed: Seed of all random numbers.
+        console: Console for progress and tables.
 
     Returns:
         The results of ``finetune`` without replay and of ``icarl_cnn`` with 20 memories per
         class.
 
     Raises:
-        IIRCError: ``output`` holds a demonstration with another seed.
+        IIRCError: ``output`` contains a demonstration with another seed.
     """
     shards = output / "shards"
     if not (shards / MANIFEST_NAME).exists():
@@ -53,7 +53,7 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
             seed=seed,
             epochs_per_task=9,
             batch_size=32,
-            threads=1,  # images so small gain nothing from a second
+            threads=1,  # a second one gains nothing with images so small
             n_layers=8,
             optimizer="adam",
             lr=0.005,

@@ -1,4 +1,4 @@
-"""Many runs, planned before the first begins; each is a process, and what was begun is kept."""
+"""Sweeps: many runs, planned before the first one starts, each in a process of its own."""
 
 import re
 import shlex
@@ -38,9 +38,9 @@ class PlannedRun:
     """A run of a sweep.
 
     Attributes:
-        name: What tells it from the others.
-        folder: Where it goes.
-        config: Its configuration.
+        name: Unique name, such as ``"icarl_cnn/schedule_0/seed_0"``.
+        folder: Folder of the run.
+        config: Configuration of the run.
     """
 
     name: str
@@ -50,12 +50,12 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended.
+    """The result of a run.
 
     Attributes:
         run: The run.
-        score: pw-JS on the test split over all classes, in [0, 1]; None where it failed.
-        error: The last line that it printed, where it failed.
+        score: pw-JS on the test split over all classes, in [0, 1]; None if the run failed.
+        error: Last line that the run printed; None if the run did not fail.
     """
 
     run: PlannedRun
@@ -74,26 +74,27 @@ def plan(
     file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> list[PlannedRun]:
-    """Compose the configuration of every run, and compare it with what its folder holds.
+    """Compose the configuration of every run, and compare it with the run in its folder, if any.
 
     Args:
         output: Folder of the sweep.
-        presets: Presets to begin with; none to begin with none.
-        methods: Methods; none for the one of preset, file or settings. Likewise ``schedules``
-            and ``seeds``.
-        schedules: Numbers of schedules.
+        presets: Presets to start from.
+        methods: Methods. If empty, preset, file or ``overrides`` determine the method; the same
+            holds for ``schedules`` and ``seeds``.
+        schedules: Indices of schedules.
         seeds: Seeds.
-        vary: Values of further settings, by name. Only methods that have a setting vary in it.
-        file: YAML file of settings of all runs; they win over the presets'.
-        overrides: Settings of all runs, which win over both.
+        vary: Name of a further setting to its values. Methods that lack the setting are trained
+            without it.
+        file: YAML file with settings for all runs; they override the presets'.
+        overrides: Settings for all runs; they override both.
 
     Returns:
-        A run for each combination, once, in folders such as ``icarl_cnn/schedule_0/seed_0``, or
-        ``icarl_cnn/lr_0.1/schedule_0/seed_0`` where ``lr`` varies.
+        One run per combination, in folders such as ``icarl_cnn/schedule_0/seed_0``, or
+        ``icarl_cnn/lr_0.1/schedule_0/seed_0`` if ``lr`` varies.
 
     Raises:
-        ConfigurationError: A setting is wrong, or a folder holds a run with other settings.
-        BenchmarkError: There is no such benchmark or schedule.
+        ConfigurationError: A setting is wrong, or a folder contains a run with other settings.
+        BenchmarkError: A benchmark or schedule does not exist.
     """
     check_writable(output)
     varied = _under_our_names(vary or {}, overrides or {})
@@ -117,10 +118,10 @@ def plan(
         found = config.values()
         parts += [_folder_name(name, found[name]) for name in varied if name in found]
         parts += [f"schedule_{config.schedule}", f"seed_{config.seed}"]
-        folder = output.absolute().joinpath(*parts)  # a cluster's workers are elsewhere
+        folder = output.absolute().joinpath(*parts)  # the workers of a cluster run in other folders
         run = PlannedRun("/".join(parts), folder, config.with_absolute_places())
         if runs.setdefault(run.name, run) != run:
-            raise ConfigurationError(f"two of the varied values need the same folder, {run.name}")
+            raise ConfigurationError(f"two of the varied values map to the same folder, {run.name}")
     for run in runs.values():
         if (run.folder / CONFIG_NAME).exists():
             changes_to(run.folder, run.config)
@@ -137,27 +138,28 @@ def _under_our_names(
     names = {ExperimentConfig.published_names.get(name, name): name for name in vary}
     for name in names:
         if name in ("method", "schedule", "seed"):
-            raise ConfigurationError(f"a sweep has an option for {name}: give --{name}, not --vary")
+            raise ConfigurationError(f"--vary does not vary {name}: give --{name}")
         if name in overrides:
-            raise ConfigurationError(f"{name} is varied, and given once for all: leave one out")
+            raise ConfigurationError(f"{name} is given both to --vary and for all runs: remove one")
     return {name: vary[given] for name, given in names.items()}
 
 
 def _folder_name(setting: str, value: Any) -> str:
-    """Return the name of the folder of runs that share a setting's value."""
+    """Return the name of the folder for runs with this value of a setting."""
     text = "_".join(map(str, value if isinstance(value, list) else [value]))
     return f"{setting}_{re.sub(r'[^A-Za-z0-9.+-]+', '_', text)}"
 
 
 class Processes:
-    """Processes that are waited for on threads, and stop together.
+    """Processes that threads wait for, and that stop together.
 
-    A context: where it is left by an exception, they are told to stop, and waited for; where
-    that is interrupted, they are told once more.
+    A context manager. On an exception, it signals all processes to stop and waits for them. If
+    that wait is interrupted, it signals them a second time.
 
     Args:
-        folder: Where they run.
-        program: What the Python interpreter is given to start them, before their arguments.
+        folder: Working directory of the processes.
+        program: Arguments of the Python interpreter that start the program; the program's own
+            arguments follow.
     """
 
     def __init__(self, folder: Path, program: Sequence[str] = OWN) -> None:
@@ -168,10 +170,8 @@ class Processes:
         self._stopped = False
 
     def __reduce__(self) -> tuple[type["Processes"], tuple[Path, tuple[str, ...]]]:
-        return Processes, (
-            self._folder,
-            self._program,
-        )  # on another machine it has processes of its own
+        # a copy on another machine starts with no running process
+        return Processes, (self._folder, self._program)
 
     def __enter__(self) -> Self:
         return self
@@ -184,7 +184,8 @@ class Processes:
     ) -> None:
         if error is None:
             return
-        # what a terminal or scheduler sent to all has reached them: the other is not a second one
+        # a terminal or scheduler may have sent them the same signal already, and a second one of
+        # a kind means "at once": send the other kind
         number = signal.SIGINT if error.args == (signal.SIGTERM,) else signal.SIGTERM
         try:
             for process in self._stop(number):
@@ -194,7 +195,7 @@ class Processes:
             raise
 
     def run(self, arguments: Sequence[str], log: Path) -> int:
-        """Run the program, append what it prints to a file, and return its exit status."""
+        """Run the program, append its output to a file, and return its exit status."""
         command = [sys.executable, *self._program, *arguments]
         with log.open("a", encoding="utf-8", errors="surrogateescape") as file:
             file.write(f"$ {shlex.join(command)}\n")
@@ -219,7 +220,7 @@ class Processes:
                     self._running.discard(process)
 
     def _stop(self, number: int) -> list[subprocess.Popen[bytes]]:
-        """Tell all to stop, and start no more."""
+        """Signal all processes to stop, and start no others."""
         with self._lock:
             self._stopped = True
             for process in self._running:
@@ -234,18 +235,18 @@ def run_all(
     stopping: Callable[[], None] = lambda: None,
     program: Sequence[str] = OWN,
 ) -> list[Outcome]:
-    """Train every run that is not finished; one that fails does not stop the others.
+    """Train every run that is not finished; a run that fails does not stop the others.
 
     Args:
         runs: The runs.
-        executor: Says how many at once, and where.
-        done: Told of each run that ended.
-        stopping: Called when interrupted, before it waits for the runs to stop.
-        program: What the Python interpreter is given to start the program that trains a run, as
-            :func:`~iirc_train.runtime.program.this_program` returns it.
+        executor: Determines how many runs train at the same time, and where.
+        done: Called with the outcome of each run as it ends.
+        stopping: Called on an interrupt, before waiting for the runs to stop.
+        program: Arguments of the Python interpreter that start the program that trains a run, from
+            :func:`~iirc_train.runtime.program.this_program`.
 
     Returns:
-        How each run ended, in the order of ``runs``.
+        The outcome of each run, in the order of ``runs``.
     """
     outcomes: dict[str, Outcome] = {}
     with Processes(Path.cwd(), program) as processes:
@@ -253,7 +254,7 @@ def run_all(
         try:
             for future in as_completed(futures):
                 run = futures[future]
-                error = future.exception()  # not the run's own, of which train tells
+                error = future.exception()  # of the executor; train returns those of runs
                 outcome = Outcome(run, error=str(error)) if error else future.result()
                 outcomes[run.name] = outcome
                 done(outcome)
@@ -267,12 +268,12 @@ def run_all(
 
 
 def train(run: PlannedRun, processes: Processes) -> Outcome:
-    """Train a run in a process of its own, or go on with it; finished ones stay as they are.
+    """Train or resume a run in a process of its own; a finished run is left unchanged.
 
-    What the process prints goes to ``log.txt`` in the run's folder.
+    The output of the process is appended to ``log.txt`` in the run's folder.
 
     Raises:
-        ConfigurationError: What a finished run wrote is damaged.
+        ConfigurationError: The results of a finished run are damaged.
     """
     if is_finished(run.folder):
         return Outcome(run, score=_score(run))
@@ -291,7 +292,7 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     if last.startswith("$ "):
-        last = f"ended with status {status}, and printed nothing"
+        last = f"ended with status {status} and printed nothing"
     return Outcome(run, error=last)
 
 

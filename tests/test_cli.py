@@ -56,10 +56,10 @@ def test_help_lists_the_settings_of_a_method_that_a_script_added(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "problem"),
     [
-        ("seed", "'seed', a name that configurations use"),
+        ("seed", "'seed', but every configuration already has that name"),
         ("dataset_", None),
-        ("tasks_configuration_id", "a name that configurations use"),
-        ("output", "'output', which is an option of the command"),
+        ("tasks_configuration_id", "every configuration already has that name"),
+        ("output", "'output', but the command already has an option"),
     ],
 )
 def test_a_setting_of_a_method_may_not_take_the_name_of_another(monkeypatch, name, problem):

@@ -369,7 +369,7 @@ def test_a_saved_configuration_gives_text_back_as_it_was(tmp_path, text):
         ("method: 1.0", "method: .* got 1.0: put text in quotes"),
         ("data: ~", r"data: .*\(empty, null or ~\): give a value"),
         ("lr:", r"lr: .* got None \(empty, null or ~\): give a value, or leave the setting out"),
-        ("data: ''", "not an empty one"),
+        ("data: ''", "that is not empty"),
         ('data: "a\\0b"', "NUL"),
         ("lr: 1\nlr: 2", "'lr' is given twice"),
         ("seed: -1", "greater than or equal to 0"),
@@ -448,8 +448,12 @@ def test_a_setting_of_one_method_is_checked_and_completed_for_it_alone(write):
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        ("lr: 1", {"lucir_lambda": 5.0}, r"^'lucir_lambda' is a setting of lucir: finetune has no"),
-        ("lucir_lambda: 3", {}, r"mine.yaml: 'lucir_lambda' is a setting of lucir: finetune"),
+        (
+            "lr: 1",
+            {"lucir_lambda": 5.0},
+            r"^'lucir_lambda' is a setting of lucir; the method finet",
+        ),
+        ("lucir_lambda: 3", {}, r"mine.yaml: 'lucir_lambda' is a setting of lucir; the method"),
         ("lucir_lambda: -3", {"method": "lucir"}, r"mine.yaml: lucir_lambda: .* got -3"),
         ("lucir_lamda: 3", {"method": "lucir"}, r"did you mean 'lucir_lambda'"),
         ("lucir_lambda: 3", {"method": "lucirr"}, r"no method 'lucirr': .* mean 'lucir'"),

@@ -138,9 +138,9 @@ def test_wrong_runs_are_told_in_one_line(run, settings, tmp_path, monkeypatch, c
     begun = RunDirectory.create(tmp_path / "begun", config).path
     Experiment(config, begun / BUFFER_NAME)
     for arguments, message in [
-        ([], "say what to show"),
+        ([], "nothing to show"),
         (["--run", tmp_path], "holds no run"),
-        (["--run", run, "--seed", 1], "--run brings its own seed"),
+        (["--run", run, "--seed", 1], "--run determines seed"),
         (["--run", bare, "--task", 1], "has no replay buffer"),
         (["--run", begun, "--task", 1], "has no memories of animal, vehicle"),
         (["--run", run, "--output", run / "config.yaml" / "sheet.png"], "cannot write"),

@@ -183,7 +183,7 @@ def test_a_setting_that_some_of_the_methods_have_is_given_to_these(settings_file
 )
 def test_folders_are_named_by_the_values_of_any_kind(settings_file, tmp_path, name, values, parts):
     if values is None:
-        with pytest.raises(ConfigurationError, match="give --schedule"):
+        with pytest.raises(ConfigurationError, match="not vary schedule"):
             plan(tmp_path, methods=["finetune"], file=settings_file, vary={name: [0]})
         return
     runs = plan(tmp_path, methods=["finetune"], file=settings_file, vary={name: values})
@@ -239,19 +239,19 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_is_traine
     ("arguments", "message"),
     [
         (["--method", "icarl_cn"], "did you mean 'icarl_cnn'"),
-        (["--schedule", "0-x"], "is no number"),
-        (["--seed", "3-1"], "is no number"),
+        (["--schedule", "0-x"], "is not a number"),
+        (["--seed", "3-1"], "is not a number"),
         (["--method", "icarl", "--schedule", "0-1,7"], "has schedules 0 to 1, got 7"),
-        (["--schedule", "0-99999999"], "is no number"),
+        (["--schedule", "0-99999999"], "is not a number"),
         (["--jobs", "2", "--scheduler", "tcp://127.0.0.1:9"], "choose one"),
         (["--method", "icarl", "--vary", "lr=0.1,fast"], "lr: Input should be a valid number"),
         (["--vary", "learning_rate=1"], "no setting 'learning_rate'"),
-        (["--method", "icarl", "--vary", "lucir-lambda=1"], "is a setting of lucir: "),
+        (["--method", "icarl", "--vary", "lucir-lambda=1"], "is a setting of lucir; "),
         (["--vary", "lr"], "such as lr=0.1,0.3"),
         (["--vary", "lr=1,"], "such as lr=0.1,0.3"),
-        (["--vary", "seed=1,2"], "give --seed"),
-        (["--vary", "lr=1,2", "--lr", "1"], "lr is varied, and given"),
-        (["--method", "icarl", "--vary", "data=a/b,a_b"], "need the same folder"),
+        (["--vary", "seed=1,2"], "--vary does not vary seed"),
+        (["--vary", "lr=1,2", "--lr", "1"], "lr is given both"),
+        (["--method", "icarl", "--vary", "data=a/b,a_b"], "map to the same folder"),
         (["--preset", "cifar100-lucir-2"], "did you mean 'cifar100-lucir-20'"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What users type: the command ``iirc``, one file per subcommand."""
+"""The command line: the command ``iirc``, one file per subcommand."""
 
 from iirc_train.cli.app import main
 

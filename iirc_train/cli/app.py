@@ -35,14 +35,14 @@ def iirc() -> None:
 
 
 def main() -> None:
-    """Run the command; known errors are one line, not a stack trace.
+    """Run the command; an expected error prints one line instead of a stack trace.
 
-    A script may add methods to :data:`iirc_train.methods.METHODS` before: processes that commands
-    start run the same script.
+    A script may first add methods to :data:`iirc_train.methods.METHODS`. The processes that a
+    command starts then run the same script.
     """
     with errors_in_one_line():
         _check_current_folder()
-        app(obj=this_program())  # for commands that start processes
+        app(obj=this_program())  # the program for processes that commands start
 
 
 def _check_current_folder() -> None:
@@ -50,5 +50,5 @@ def _check_current_folder() -> None:
         Path.cwd()
     except FileNotFoundError as error:
         raise ConfigurationError(
-            "the current folder was removed: go to another one with cd"
+            "the current folder was removed: change to another one with cd"
         ) from error

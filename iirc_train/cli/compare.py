@@ -1,4 +1,4 @@
-"""``iirc compare``: runs side by side."""
+"""``iirc compare``: a table of runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +19,7 @@ def compare_runs(
     csv: Annotated[Path | None, typer.Option(help="CSV file to write.")] = None,
     latex: Annotated[Path | None, typer.Option(help="LaTeX file (booktabs) to write.")] = None,
 ) -> None:
-    """Show runs side by side: mean and standard deviation over schedules and seeds."""
+    """Compare runs in a table: mean and standard deviation over schedules and seeds."""
     console = plain_console()
     found = find_runs(map(at_home, runs))
     comparisons = compare(found.by_benchmark())

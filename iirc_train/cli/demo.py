@@ -13,11 +13,11 @@ from iirc_train.demo import run_demo
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for data, runs and report.")] = Path("demo"),
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of random numbers.")] = 0,
 ) -> None:
-    """See the whole pipeline at work on drawn images, in minutes.
+    """Run the whole pipeline on drawn images, in minutes.
 
-    The same command again goes on with what was broken off.
+    Run the command again to resume an interrupted demonstration.
     """
-    with interrupted_in_one_line("run the same command again to go on; what was done is kept"):
+    with interrupted_in_one_line("run the same command again to resume"):
         run_demo(at_home(output), seed, plain_console())

@@ -1,4 +1,7 @@
-"""Groups of commands whose modules are imported when they are called: not all need torch."""
+"""Groups of commands that import a command's module only when it is used.
+
+Some commands do not need torch, whose import takes seconds.
+"""
 
 from importlib import import_module
 from typing import Any, ClassVar
@@ -9,10 +12,11 @@ from typer.main import get_command
 
 
 class LazyGroup(TyperGroup):
-    """A group of commands, some of which are named by where they stand.
+    """A group of commands, some of which are imported on demand.
 
     Attributes:
-        places: Of each such command ``"module:attribute"``, a function or a ``typer.Typer``.
+        places: Name of each command to import on demand to its ``"module:attribute"``, which is a
+            function or a ``typer.Typer``.
     """
 
     places: ClassVar[dict[str, str]] = {}
@@ -22,14 +26,14 @@ class LazyGroup(TyperGroup):
         return [*super().list_commands(ctx), *self.places]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, imported now if it is named by where it stands."""
+        """Return a command, importing it if necessary."""
         if cmd_name not in self.places:
             return super().get_command(ctx, cmd_name)
         module, attribute = self.places[cmd_name].split(":")
         found = getattr(import_module(module), attribute)
         if not isinstance(found, typer.Typer):
             function, found = found, typer.Typer(add_completion=False)
-            getattr(function, "renew_options", lambda: None)()  # a script may have added methods
+            getattr(function, "renew_options", lambda: None)()  # for methods that a script added
             found.command(cmd_name)(function)
         command = get_command(found)
         command.name = cmd_name

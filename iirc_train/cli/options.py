@@ -1,4 +1,4 @@
-"""An option for every setting of a run, so that each is documented once."""
+"""Command-line options, generated from the settings of a run."""
 
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
@@ -20,17 +20,17 @@ _GROUPS: dict[str, type[Settings]] = {"Replay buffer": BufferConfig, "Method": M
 
 
 def with_settings(own: Mapping[str, Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command options of its own, followed by one for each setting that they leave.
+    """Give a command its own options, and one option for each remaining setting.
 
-    A function so decorated has an attribute ``renew_options``, which gives it the options of the
-    methods that are registered by then; see :class:`~iirc_train.cli.lazy.LazyGroup`.
+    The decorated function has an attribute ``renew_options``, a function that updates the options
+    to the methods that are currently registered; :class:`~iirc_train.cli.lazy.LazyGroup` calls it.
 
     Args:
-        own: Annotated type of each of the command's own options, and of its context where it asks
-            for that. Options that are not given are None.
+        own: Name of each of the command's own options, and of its context if it needs one, to the
+            annotated type. Options that the user does not give are None.
 
     Returns:
-        A decorator for the command's function, which takes all of them by name.
+        A decorator for the command's function, which receives all options by name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -58,7 +58,7 @@ def _options(own: Mapping[str, Any]) -> list[inspect.Parameter]:
 
 
 def _options_of_methods(taken: Container[str]) -> Iterator[inspect.Parameter]:
-    """Yield an option for each setting that only some methods have."""
+    """Yield an option for each setting that methods add to the common ones."""
     methods = method_configs()
     for method, config in methods.items():
         check_names(method, config)
@@ -67,15 +67,15 @@ def _options_of_methods(taken: Container[str]) -> Iterator[inspect.Parameter]:
         owners = [method for method, config in methods.items() if name in own_names(config)]
         if name in taken:
             raise ConfigurationError(
-                f"method {owners[0]!r} has a setting {name!r}, which is an option of the command: "
-                "rename the setting in the method's class Config"
+                f"method {owners[0]!r} adds a setting {name!r}, but the command already has an "
+                "option of that name: rename the setting in the method's class Config"
             )
         fields = [methods[method].model_fields[name] for method in owners]
         yield _setting(name, fields, f"Settings of {', '.join(owners)}")
 
 
 def given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that were given as options, as the configuration reads them."""
+    """Return the settings that the user gave, as the configuration reads them."""
     return {
         ExperimentConfig.former_names.get(name, name): (
             " ".join(value) if isinstance(value, list) else value
@@ -86,12 +86,12 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def at_home_if_given(path: Path | None) -> Path | None:
-    """Return a path with the home folder for ``~``; None where none is given."""
+    """Replace a leading ``~`` of a path with the home folder; None stays None."""
     return None if path is None else at_home(path)
 
 
 def _setting(name: str, fields: Sequence[FieldInfo], panel: str) -> inspect.Parameter:
-    """Return the option for a setting; several methods may each have a field for it."""
+    """Return the option for a setting, which several methods may declare."""
     field = fields[0]
     choices = list(METHODS) if name == "method" else _choices(field.annotation)
     text = field.description or name
@@ -105,7 +105,7 @@ def _setting(name: str, fields: Sequence[FieldInfo], panel: str) -> inspect.Para
 
 
 def default_in_help(value: object) -> str:
-    """Return how an option's help tells its default, where the option itself has none."""
+    """Return the text that shows a default in the help of an option that has none itself."""
     shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
     return f" [dim]\\[default: {shown}][/]"
 
@@ -115,7 +115,7 @@ def _choices(annotation: Any) -> list[str]:
 
 
 def _panel(name: str) -> str:
-    """Return the heading that a setting stands under."""
+    """Return the heading of a setting in the help text."""
     found = (heading for heading, group in _GROUPS.items() if name in group.model_fields)
     return next(found, "Experiment")
 
@@ -127,9 +127,9 @@ def _option(name: str, annotation: Any) -> inspect.Parameter:
 
 
 def _parsed_as(annotation: Any) -> Any:
-    """Return what the command line parses a setting as; the configuration checks the value."""
+    """Return the type that the command line parses; the configuration checks the value."""
     kinds = [annotation]
-    for kind in kinds:  # of optional, annotated, listed types too
+    for kind in kinds:  # the list grows while types are unpacked
         kinds += get_args(kind)
     if any(get_origin(kind) is list for kind in kinds):
         return list[str]

@@ -20,9 +20,9 @@ def list_presets(context: typer.Context) -> None:
     """List the published configurations, one per curve of the paper, or show one."""
     if context.invoked_subcommand is not None:
         return
-    # narrow enough for 80 columns
+    # fits 80 columns
     table = Table(
-        caption="memory: samples per class (* in all); epochs: per task",
+        caption="memory: samples per class (* in total); epochs: per task",
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
@@ -45,8 +45,8 @@ def list_presets(context: typer.Context) -> None:
 
 
 @app.command()
-def show(name: Annotated[str, typer.Argument(help="A preset's name.")]) -> None:
-    """Print a preset: YAML to start a configuration of your own from."""
+def show(name: Annotated[str, typer.Argument(help="Name of a preset.")]) -> None:
+    """Print a preset as YAML, to start a configuration of your own."""
     with errors_in_one_line():
         typer.echo(preset_file(name).read_text(encoding="utf-8"), nl=False)
 

@@ -1,4 +1,4 @@
-"""``iirc report``: runs as a page."""
+"""``iirc report``: a page about runs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,6 +18,6 @@ def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help=RUNS_HELP)],
     output: Annotated[Path, typer.Option(help="Folder for page and figures.")] = Path("report"),
 ) -> None:
-    """Write runs up as one HTML page, with its figures as PNG and SVG."""
+    """Write one HTML page about runs, with figures as PNG and SVG."""
     page = write_report(find_runs(map(at_home, runs)), at_home(output))
     print_line(plain_console(), f"report: {page}")

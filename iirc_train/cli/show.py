@@ -1,4 +1,4 @@
-"""``iirc data show``: a picture of what a model really sees."""
+"""``iirc data show``: a picture of the images that a model trains on."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -33,7 +33,8 @@ HERE: dict[str, Any] = {"device": "cpu", "decoder": "auto", "resident": False, "
 
 def show(
     data: Annotated[
-        str | None, typer.Argument(metavar="SHARDS", help="Shard folder; by default the run's.")
+        str | None,
+        typer.Argument(metavar="SHARDS", help="Shard folder; default: the run's."),
     ] = None,
     task: Annotated[int, typer.Option(min=0, help="Number of the task.")] = 0,
     benchmark: Annotated[str | None, typer.Option(help="Name or file of a benchmark.")] = None,
@@ -51,7 +52,7 @@ def show(
 ) -> None:
     """Draw the images that begin a task's training, augmented, with their visible labels.
 
-    With --run they are those that the run began the task with, memories among them.
+    With --run, they are the images, including memories, that the run's task started with.
     """
     output, run = at_home(output), at_home_if_given(run)
     with errors_in_one_line():
@@ -63,14 +64,14 @@ def show(
         if run is not None:
             if settings:
                 raise ConfigurationError(
-                    f"--run brings its own {', '.join(settings)}: give one or the other"
+                    f"--run determines {', '.join(settings)}: give one or the other"
                 )
             config = settings_of_run(RunDirectory.open(run)[1])
             elsewhere = {"data": data} if data is not None else {}
             config = config.model_copy(update=HERE | elsewhere)
         else:
             if data is None or benchmark is None:
-                raise ConfigurationError("say what to show: SHARDS and --benchmark, or --run RUN")
+                raise ConfigurationError("nothing to show: give SHARDS and --benchmark, or --run")
             settings |= {"data": data, "method": "finetune"}
             config = ExperimentConfig.parse(settings | HERE)
         with Experiment(config) as experiment:
@@ -90,11 +91,11 @@ def show(
 
 
 def recall_memories(experiment: Experiment, run: Path, task: int) -> None:
-    """Give an experiment the memories that a run had when a task began.
+    """Load the memories that a run had at the start of a task into an experiment.
 
     Raises:
         ConfigurationError: The run has no buffer.
-        BufferStorageError: It has not got as far as that task.
+        BufferStorageError: The run has not reached that task.
     """
     path = run / BUFFER_NAME
     if not path.is_dir():
@@ -104,9 +105,9 @@ def recall_memories(experiment: Experiment, run: Path, task: int) -> None:
 
 
 def images_shown(experiment: Experiment, task: int, n: int) -> list[ShownImage]:
-    """Return the first images that a task's training shows.
+    """Return the first images of a task's training.
 
-    Where the method draws memories apart from its batches, half of them are such memories.
+    If the method draws memories apart from its batches, half of the images are such memories.
     """
     view = experiment.view(TRAIN, task)
     loader = experiment.training_loader(view)

@@ -1,4 +1,4 @@
-"""``iirc sweep``."""
+"""``iirc sweep``: many runs from one command."""
 
 from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -27,31 +27,31 @@ from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
         "context": typer.Context,
         "output": Annotated[Path | None, typer.Option(help="Folder for the runs.")],
         "method": Annotated[
-            list[str] | None, typer.Option(help="Method; give it several times for several.")
+            list[str] | None, typer.Option(help="Method; may be given several times.")
         ],
         "schedule": Annotated[
-            list[str] | None, typer.Option(help="Numbers of schedules, such as 0, 0-4 or 0,2.")
+            list[str] | None, typer.Option(help="Indices of schedules, such as 0, 0-4 or 0,2.")
         ],
-        "seed": Annotated[list[str] | None, typer.Option(help="Seeds, likewise.")],
+        "seed": Annotated[list[str] | None, typer.Option(help="Seeds, such as 0, 0-4 or 0,2.")],
         "vary": Annotated[
             list[str] | None,
             typer.Option(
                 metavar="SETTING=VALUE,...",
-                help="Values of any other setting, such as lr=0.1,0.3; give it several times for "
-                "every combination. Methods without the setting are trained once.",
+                help="Values of any other setting, such as lr=0.1,0.3; given several times, every "
+                "combination. Methods without the setting are trained without it.",
             ),
         ],
         "preset": Annotated[
             list[str] | None,
-            typer.Option(help="Published configuration; give it several times for several."),
+            typer.Option(help="Published configuration; may be given several times."),
         ],
         "config": CONFIG_OPTION,
         "jobs": Annotated[
             int | None,
             typer.Option(
                 min=1,
-                help="Runs side by side on this machine, 1 by default. They share its processors "
-                "and GPU: with several on a processor, --threads 1 is often the fastest.",
+                help="Number of runs to train at the same time on this machine; 1 by default. They "
+                "share its CPU cores and GPU; on CPU, --threads 1 is often the fastest.",
             ),
         ],
         "scheduler": Annotated[
@@ -78,15 +78,15 @@ def sweep(
 ) -> None:
     """Train every combination of methods, settings, schedules and seeds, each in its own folder.
 
-    The same command again goes on: finished runs are kept, begun ones go on from their last
-    checkpoint. A run that fails does not stop the others.
+    Run the command again to resume the sweep: it skips finished runs, and continues the others
+    from their last checkpoints. A run that fails does not stop the others.
     """
     output, config = at_home_if_given(output), at_home_if_given(config)
     if output is None:
-        raise ConfigurationError("say where the runs go: --output FOLDER")
+        raise ConfigurationError("no folder for the runs: give --output FOLDER")
     if jobs is not None and scheduler is not None:
         raise ConfigurationError(
-            "--jobs counts runs on this machine, --scheduler gives them to a cluster: choose one"
+            "--jobs trains on this machine, --scheduler on a cluster: choose one"
         )
     runs = plan(
         output,
@@ -105,12 +105,12 @@ def sweep(
         print_line(console, f"{outcome.run.name}: {_ending(outcome)}")
 
     def stopping() -> None:
-        text = "the runs stop after their epochs, with checkpoints; once more stops them at once"
+        text = "the runs stop after their epochs, with checkpoints; Ctrl-C again stops at once"
         if scheduler is not None:
-            text = "runs that the cluster has begun go on there, to their ends"
+            text = "runs that the cluster has started continue there until they finish"
         print_line(console, text)
 
-    hint = "run the same command again to go on; what was trained is kept"
+    hint = "run the same command again to resume"
     with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler) as executor:
         outcomes = run_all(runs, executor, show, stopping, context.obj or OWN)
     console.print(_table(outcomes))
@@ -129,29 +129,29 @@ def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor]:
         if cluster is not None:
             yield cluster
             return
-        with ThreadPoolExecutor(jobs) as threads:  # each waits for a process
+        with ThreadPoolExecutor(jobs) as threads:  # each thread waits for a process
             yield threads
 
 
 def _numbers(name: str, texts: list[str] | None) -> list[int]:
-    """Read numbers such as ``0``, ``0-4`` and ``0,2``."""
+    """Read numbers such as ``0``, ``0-4`` or ``0,2``."""
     try:
         return parse_numbers(",".join(texts)) if texts else []
     except ValueError as error:
         raise ConfigurationError(
-            f"--{name} {str(error)!r} is no number: give numbers such as 0, 0-4 or 0,2"
+            f"--{name} {str(error)!r} is not a number: give numbers such as 0, 0-4 or 0,2"
         ) from error
 
 
 def _varied(texts: list[str] | None) -> dict[str, list[str]]:
-    """Read settings and their values such as ``lr=0.1,0.3``."""
+    """Read settings with their values, such as ``lr=0.1,0.3``."""
     varied: dict[str, list[str]] = {}
     for text in texts or []:
         name, _, values = text.partition("=")
         found = [value.strip() for value in values.split(",")]
         if not name or not all(found):
             raise ConfigurationError(
-                f"--vary {text!r} names no setting and values: give both, such as lr=0.1,0.3"
+                f"--vary {text!r} is not a setting with values: give both, such as lr=0.1,0.3"
             )
         varied.setdefault(name.strip().removeprefix("--").replace("-", "_"), []).extend(found)
     return varied

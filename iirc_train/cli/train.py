@@ -1,4 +1,4 @@
-"""``iirc train``."""
+"""``iirc train``: start, resume or repeat a run."""
 
 import shlex
 from pathlib import Path
@@ -26,7 +26,7 @@ from iirc_train.training.launch import (
 )
 
 CONFIG_OPTION = Annotated[
-    Path | None, typer.Option(help="YAML file of settings; they win over the preset's.")
+    Path | None, typer.Option(help="YAML file of settings; they override the preset's.")
 ]
 
 
@@ -43,23 +43,23 @@ CONFIG_OPTION = Annotated[
         "repeat": Annotated[
             Path | None,
             typer.Option(
-                help="Folder of a run to do again, in --output: same settings and data, which may "
-                "have moved, as with --resume."
+                help="Folder of a run to repeat in --output, with the same settings and data; the "
+                "data may have moved, as with --resume."
             ),
         ],
         "preset": Annotated[
             str | None,
-            typer.Option(help="Start from a published configuration; 'iirc presets' lists them."),
+            typer.Option(help="Published configuration to start from; 'iirc presets' lists them."),
         ],
         "config": CONFIG_OPTION,
         "tensorboard": Annotated[
             bool | None,
             typer.Option(
-                help="Write curves for TensorBoard into the run's folder." + default_in_help(True)
+                help="Write curves for TensorBoard to the run's folder." + default_in_help(True)
             ),
         ],
         "wandb_project": Annotated[
-            str | None, typer.Option(help="Log to this project of Weights & Biases too.")
+            str | None, typer.Option(help="Also log to this project of Weights & Biases.")
         ],
     }
 )
@@ -75,8 +75,8 @@ def train(
 ) -> None:
     """Train a method through all tasks of a benchmark's schedule.
 
-    Settings come from a preset, a YAML file and options; of these the later wins. Ctrl-C stops
-    after the running epoch, with a checkpoint.
+    Settings come from a preset, a YAML file and options; options override the file, and the file
+    overrides the preset. Ctrl-C stops the run after the current epoch, with a checkpoint.
     """
     console = plain_console()
     output, resume, repeat, config = map(at_home_if_given, (output, resume, repeat, config))
@@ -84,15 +84,17 @@ def train(
     tracking = Tracking(tensorboard is not False, wandb_project)
     run = resume or output
     if resume is not None and (output or repeat):
-        raise ConfigurationError("--resume goes on in its own folder: leave out --output, --repeat")
+        raise ConfigurationError(
+            "--resume continues in the run's folder: leave out --output, --repeat"
+        )
     if run is None:
-        raise ConfigurationError("say where the run goes: --output FOLDER")
+        raise ConfigurationError("no folder for the run: give --output FOLDER")
     for option, folder in (("--resume", resume), ("--repeat", repeat)):
         if folder is not None:
             sources = {"preset": preset, "config": config}
             check_changeable(option, [*given(sources), *overrides])
     program = ["iirc"] if this_program() == OWN else typed_program()
-    hint = f"go on with: {shlex.join([*program, 'train', '--resume', str(run)])}"
+    hint = f"resume with: {shlex.join([*program, 'train', '--resume', str(run)])}"
     with interrupted_in_one_line(hint if is_first_process() else ""):
         if resume is not None:
             resume_experiment(resume, console, tracking=tracking, changes=overrides)

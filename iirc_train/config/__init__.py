@@ -1,4 +1,4 @@
-"""What a run is told: settings, presets, and how they are put together."""
+"""The configuration of a run: settings, presets, and how they are composed."""
 
 from iirc_train.config.experiment import BufferConfig, ExperimentConfig, MethodConfig
 

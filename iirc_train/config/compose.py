@@ -1,4 +1,4 @@
-"""A configuration is composed: a preset, then a YAML file, then single settings; later wins."""
+"""Composing a configuration from a preset, a YAML file and single settings; later ones win."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib import resources
@@ -31,22 +31,24 @@ def compose(
 ) -> ExperimentConfig:
     """Compose a configuration.
 
-    A preset or file may be made for another method than the one that a later source names: its
-    settings of that method's own are left out. So are those that a file gives at their defaults,
-    because earlier releases wrote the settings of all methods into every ``config.yaml``.
+    A preset or file may name one method and a later source another. The settings that only the
+    first method has are then dropped. A file's settings of another method are also dropped if they
+    have their default values, because earlier releases wrote the settings of all methods into
+    every ``config.yaml``.
 
     Args:
         preset: Name of a preset.
-        file: YAML file; its settings win over the preset's.
-        overrides: Settings that win over both.
-        methods: The class of each method's settings; None composes common settings only.
-        also_for: Methods that the same settings are meant for. Settings that only they have are
-            left out.
+        file: YAML file; its settings override the preset's.
+        overrides: Settings that override both.
+        methods: Name of each method to the class of its settings; None composes only the settings
+            that all methods have.
+        also_for: Other methods that receive the same settings. A setting that only they have is
+            dropped.
 
     Raises:
-        ConfigurationError: There is no such preset or method, the file is not readable, a
-            setting's name or value is wrong (the message names the preset or file that it is
-            from), or a required setting is given nowhere.
+        ConfigurationError: The preset or method does not exist, the file is not readable, the name
+            or value of a setting is wrong (the message names its preset or file), or a required
+            setting is missing.
     """
     layers = list(_layers(preset, file, overrides or {}))
     classes = methods or {}
@@ -76,16 +78,16 @@ def compose(
 
 
 def method_of(preset: str | None, file: Path | None, overrides: Mapping[str, Any]) -> object:
-    """Return the method that the same sources of :func:`compose` name; None where none does.
+    """Return the method that these sources name, or None; see :func:`compose`.
 
     Raises:
-        ConfigurationError: There is no such preset, or the file is not readable.
+        ConfigurationError: The preset does not exist, or the file is not readable.
     """
     return _last(_layers(preset, file, overrides), "method")
 
 
 def preset_names() -> list[str]:
-    """Return the names of all presets, sorted; each is one curve of the paper."""
+    """Return the sorted names of all presets; each preset is one curve of the paper."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
@@ -93,7 +95,7 @@ def preset_file(name: str) -> Path:
     """Return the YAML file of a preset.
 
     Raises:
-        ConfigurationError: There is no such preset; the message names the nearest one.
+        ConfigurationError: The preset does not exist; the message names the nearest one.
     """
     names = preset_names()
     if name not in names:

@@ -1,4 +1,4 @@
-"""The experiment's configuration: every setting typed, documented and checked in one place."""
+"""The configuration of a run: the type, description and check of every common setting."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ from iirc_train.config.places import absolute_benchmark, absolute_data, benchmar
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.config.settings import Role, Settings
 
-FIRST_TASK_EPOCHS = 2  # the first task gets twice as many epochs, as published
+FIRST_TASK_EPOCHS = 2  # the first task has twice as many epochs, as published
 
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
 MAX_FACTOR = 1e9  # likewise
@@ -23,7 +23,7 @@ PositiveInt = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 
 
 def _split_epochs(value: Any) -> Any:
-    """Read ``"80 110"`` as two epochs and ``"-1"`` as none, as in published configurations."""
+    """Read ``"80 110"`` as two epochs and ``"-1"`` as no epoch, as published."""
     if isinstance(value, str):
         value = value.split()
         return None if value == ["-1"] else value
@@ -31,9 +31,9 @@ def _split_epochs(value: Any) -> Any:
 
 
 class MethodConfig(Settings):
-    """Settings that every method has; the names are those of the published configuration.
+    """Settings that all methods have, under their published names.
 
-    A method with settings of its own names a subclass, which adds them; see
+    A method adds settings in a subclass; see
     :class:`~iirc_train.methods.base_method.BaseMethod`.
     """
 
@@ -66,7 +66,7 @@ class MethodConfig(Settings):
         Field(description="Epochs of a task at which the learning rate decays, e.g. '80 110'"),
     ] = None
     reduce_lr_on_plateau: Annotated[
-        bool, Field(description="Decay when in-task validation stalls; lr_schedule is ignored then")
+        bool, Field(description="Decay when in-task validation stalls; overrides lr_schedule")
     ] = False
     weight_decay: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Weight decay")] = 1e-5
     temperature: Annotated[
@@ -83,26 +83,28 @@ class MethodConfig(Settings):
 
 
 class BufferConfig(Settings):
-    """How much the replay buffer keeps; the names are those of the published configuration."""
+    """Settings of the replay buffer, under their published names."""
 
     published_names: ClassVar[Mapping[str, str]] = {"total_n_memories": "total_n_mems"}
 
     n_memories_per_class: Annotated[
         int,
-        Field(ge=-1, le=MAX_COUNT, description="Memories kept per class; -1 to use total_n_mems"),
+        Field(ge=-1, le=MAX_COUNT, description="Memories per class; -1 to use total_n_mems"),
     ] = 0
     total_n_mems: Annotated[
         int,
         Field(
             ge=-1,
             le=MAX_COUNT,
-            description="Memories kept in all, shared evenly among seen classes",
+            description="Memories in total, divided evenly among the seen classes",
         ),
     ] = -1
     max_mems_pool_per_class: Annotated[
         int,
         Field(
-            ge=-1, le=MAX_COUNT, description="Samples per class to choose memories from; -1 for all"
+            ge=-1,
+            le=MAX_COUNT,
+            description="Samples per class to choose memories from; -1 for all",
         ),
     ] = -1
 
@@ -111,21 +113,21 @@ class BufferConfig(Settings):
         if self.max_mems_pool_per_class == 0:
             raise ValueError("max_mems_pool_per_class must be -1 (all) or above 0")
         if self.n_memories_per_class == -1 and self.total_n_mems == -1:
-            raise ValueError("give n_memories_per_class or total_n_mems (0 for no replay)")
+            raise ValueError("set n_memories_per_class or total_n_mems (0 for no replay)")
         if self.n_memories_per_class >= 0 and self.total_n_mems > 0:
             raise ValueError(
-                "n_memories_per_class and total_n_mems exclude each other: set "
-                "n_memories_per_class to -1 to use total_n_mems"
+                "n_memories_per_class and total_n_mems exclude each other: to use total_n_mems, "
+                "set n_memories_per_class to -1"
             )
         return self
 
 
 class ExperimentConfig(MethodConfig, BufferConfig):
-    """Everything that determines a run.
+    """All settings of a run.
 
-    The settings here are common to all methods. Those of the method's own are kept beside them,
-    unchecked until :func:`~iirc_train.methods.settings.checked_settings` looks them up in the
-    method's class: a report reads runs of methods that it does not know.
+    The fields are the settings that all methods share. Settings that the method adds are stored
+    beside them and checked by :func:`~iirc_train.methods.settings.checked_settings`, so that a
+    report can read runs of methods that are not registered.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -142,37 +144,42 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         str,
         PlainValidator(read_place),
         Role.PLACE,
-        Field(description="Benchmark: a name, or a JSON file"),
+        Field(description="Name of a benchmark, or its JSON file"),
     ]
     data: Annotated[str, PlainValidator(read_place), Role.PLACE, Field(description="Shard folder")]
     method: Annotated[str, Field(description="Method")]
-    schedule: Annotated[int, Field(ge=0, description="Number of the benchmark's schedule")] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of everything random")] = 0
+    schedule: Annotated[int, Field(ge=0, description="Index of the benchmark's schedule")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
     epochs_per_task: Annotated[
-        int, Field(ge=1, le=10**6, description="Epochs per task; the first task gets twice as many")
+        int, Field(ge=1, le=10**6, description="Epochs per task; the first task has twice as many")
     ] = 140
     batch_size: Annotated[
-        int, Field(ge=1, le=10**6, description="Samples per batch, over all processes together")
+        int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")
     ] = 128
-    joint: Annotated[
-        bool, Field(description="Learn all classes in one task, with complete information")
-    ] = False
+    joint: Annotated[bool, Field(description="Learn all classes in one task, with all labels")] = (
+        False
+    )
     incremental_joint: Annotated[
-        bool, Field(description="Learn each task with all data so far, with complete information")
+        bool, Field(description="Learn each task on the data of all tasks so far, with all labels")
     ] = False
     complete_info: Annotated[
         bool, Field(description="Show all labels of a training sample that were seen so far")
     ] = False
     use_best_model: Annotated[
-        bool, Field(description="End each task with the epoch that was best at in-task validation")
+        bool,
+        Field(description="End each task with the network of its best in-task validation"),
     ] = False
     buffer_sampling_multiplier: Annotated[
         float,
-        Field(ge=0, le=1000, description="Memories shown per epoch, in multiples of the buffer"),
+        Field(
+            ge=0,
+            le=1000,
+            description="Memories shown per epoch, in multiples of the buffer's size",
+        ),
     ] = 1.0
     samples_per_class: Annotated[
         PositiveInt | None,
-        Field(description="Train on only the first so many images of each leaf class"),
+        Field(description="Number of training images per leaf class; by default all"),
     ] = None
     device: Annotated[
         str, Role.MACHINE, Field(description="'cpu', 'cuda', 'cuda:1', … or 'auto'")
@@ -180,7 +187,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     threads: Annotated[
         Annotated[int, Field(ge=1, le=1024)] | None,
         Role.MACHINE,
-        Field(description="Training threads on the CPU; results depend on it in the last bits"),
+        Field(description="CPU threads for training; results depend on it in the last bits"),
     ] = None
     decoder: Annotated[
         DecoderName,
@@ -193,12 +200,12 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Role.MACHINE,
         Field(
             description="Decode a task's images once and keep them on the training device; by "
-            "default where they are small, and results are the same"
+            "default if they are small; results do not change"
         ),
     ] = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
-        Field(description="Arithmetic of the network; 'auto' is bf16 on a GPU, fp32 elsewhere"),
+        Field(description="Precision of the network; 'auto' is bf16 on a GPU, fp32 elsewhere"),
     ] = "auto"
     compile: Annotated[
         bool, Role.MACHINE, Field(description="Compile the network with torch.compile")
@@ -209,7 +216,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Field(ge=0, le=MAX_COUNT, description="Epochs between checkpoints; 0 for one per task"),
     ] = 1
     save_each_task_model: Annotated[
-        bool, Role.MACHINE, Field(description="Keep the state of every task's end, for analysis")
+        bool, Role.MACHINE, Field(description="Keep a checkpoint of the end of every task")
     ] = False
 
     @model_validator(mode="after")
@@ -220,32 +227,32 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             raise ValueError("joint and incremental_joint exclude each other")
         if self.incremental_joint and max(self.n_memories_per_class, self.total_n_mems) > 0:
             raise ValueError(
-                "incremental_joint shows all earlier data again: set n_memories_per_class to 0"
+                "incremental_joint trains on all earlier data: set n_memories_per_class to 0"
             )
         return self
 
     @property
     def complete_information(self) -> bool:
-        """Whether training samples show all labels that were seen so far."""
+        """Whether training samples show all of their labels whose classes were seen so far."""
         return self.complete_info or self.joint or self.incremental_joint
 
     def epochs_of_task(self, task_id: int) -> range:
-        """Return the numbers of a task's epochs, counted over all tasks."""
+        """Return the epochs of a task, numbered across all tasks."""
         epochs = self.epochs_per_task
         first = epochs * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
         return range(first, first + (epochs if task_id else epochs * FIRST_TASK_EPOCHS))
 
     def values(self) -> dict[str, Any]:
-        """Return the settings as plain values, those of the method's own after the common ones."""
+        """Return the settings as plain values: the common ones, then those that the method adds."""
         return {**super().values(), **(self.model_extra or {})}
 
     @classmethod
     def free_settings(cls) -> frozenset[str]:
-        """Return the names of the settings that may change while a run is broken off."""
+        """Return the names of the settings that may change when a run is resumed."""
         return cls.with_role(Role.PLACE, Role.MACHINE)
 
     def with_absolute_places(self) -> Self:
-        """Return the configuration with paths that hold in any folder."""
+        """Return the configuration with absolute paths."""
         places = {
             "data": absolute_data(self.data),
             "benchmark": absolute_benchmark(self.benchmark),
@@ -253,16 +260,16 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         return self.model_copy(update=places)
 
     def missing_places(self) -> dict[str, Path]:
-        """Return where the data or the benchmark's file should be on this machine and is not."""
+        """Return the expected paths of data and benchmark file that do not exist here."""
         paths = {"data": local_path(self.data), "benchmark": benchmark_file(self.benchmark)}
         return {name: path for name, path in paths.items() if path and not path.exists()}
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a configuration that :meth:`save` wrote; settings that are not common are kept.
+        """Read a configuration from :meth:`save`, including settings that a method adds.
 
         Raises:
-            ConfigurationError: The file is not readable, or a common setting in it is wrong.
+            ConfigurationError: The file is not readable, or a common setting is wrong.
         """
         found = read_settings(path)
         settings = cls.checked_names(found, str(path), own=found)

@@ -1,6 +1,6 @@
-"""Settings of a method's own: found in the method's class, checked, and completed.
+"""Settings that only some methods have: which they are, and how they are checked.
 
-The methods stand below this room, so each function takes their classes: the name of a method to
+This package may not import the methods, so the functions take a mapping of each method's name to
 the class of its settings.
 """
 
@@ -15,20 +15,20 @@ MethodConfigs = Mapping[str, type[MethodConfig]]
 
 
 def own_names(config: type[MethodConfig]) -> list[str]:
-    """Return the names of the settings that a method has and others need not have."""
+    """Return the names of the settings that a method adds to the common ones."""
     return [name for name in config.setting_names() if name not in MethodConfig.model_fields]
 
 
 def methods_with(name: str, methods: MethodConfigs) -> set[str]:
-    """Return the methods that have a setting of their own with this name."""
+    """Return the methods that add a setting of this name to the common ones."""
     return {method for method, config in methods.items() if name in own_names(config)}
 
 
 def check_method(name: str, methods: Iterable[str]) -> None:
-    """Check that a method is one of those known by name.
+    """Check that a method exists.
 
     Raises:
-        ConfigurationError: There is no such method; the message names the nearest one.
+        ConfigurationError: It does not; the message names the nearest one.
     """
     known = list(methods)
     if name not in known:
@@ -38,33 +38,34 @@ def check_method(name: str, methods: Iterable[str]) -> None:
 
 
 def check_names(method: str, config: type[MethodConfig]) -> None:
-    """Check that a method's own settings can stand beside the common ones.
+    """Check that no setting that a method adds has a name that is taken.
 
     Raises:
-        ConfigurationError: A common setting, or an attribute of configurations, has the name.
+        ConfigurationError: The name is that of a common setting, or of an attribute of
+            :class:`ExperimentConfig`.
     """
     for name in own_names(config):
         taken = {*ExperimentConfig.model_fields, *ExperimentConfig.published_names}
         if name in taken or hasattr(ExperimentConfig, name):
             raise ConfigurationError(
-                f"method {method!r} has a setting {name!r}, a name that configurations use "
-                "already: rename the setting in the method's class Config"
+                f"method {method!r} adds a setting {name!r}, but every configuration already has "
+                "that name: rename the setting in the method's class Config"
             )
 
 
 def complete(
     config: ExperimentConfig, methods: MethodConfigs, sources: Mapping[str, str] | None = None
 ) -> ExperimentConfig:
-    """Check the settings of the method's own, and add the defaults of those that are not given.
+    """Check the settings that the configuration's method adds, and fill in their defaults.
 
     Args:
-        config: A configuration; its method is one of ``methods``.
-        methods: The class of each method's settings.
-        sources: Where each setting is from, for errors.
+        config: A configuration whose method is one of ``methods``.
+        methods: Name of each method to the class of its settings.
+        sources: Name of each setting to its origin, for error messages.
 
     Raises:
-        ConfigurationError: A value is wrong, a required setting is missing, or the method has no
-            such setting; the message names the methods that have it.
+        ConfigurationError: A value is wrong, a required setting is missing, or the method does not
+            have a setting; the message names the methods that have it.
     """
     method = methods[config.method]
     check_names(config.method, method)
@@ -82,11 +83,11 @@ def check_known(
     methods: MethodConfigs,
     sources: Mapping[str, str] | None = None,
 ) -> None:
-    """Check that a method has the settings of these names.
+    """Check that a method has all settings of these names.
 
     Raises:
-        ConfigurationError: It lacks one; the message names the methods that have it, or the
-            nearest name.
+        ConfigurationError: A setting is missing; the message names the methods that have it, or
+            the nearest name.
     """
     known = {*ExperimentConfig.model_fields, *own_names(methods[method])}
     for name in names:
@@ -96,8 +97,8 @@ def check_known(
         where = f"{source}: " if source else ""
         if others := methods_with(name, methods):
             raise ConfigurationError(
-                f"{where}{name!r} is a setting of {', '.join(sorted(others))}: "
-                f"{method} has no such setting"
+                f"{where}{name!r} is a setting of {', '.join(sorted(others))}; "
+                f"the method {method} does not have it"
             )
         raise ConfigurationError(
             f"{where}there is no setting {name!r}{nearest_name(str(name), known)}"
@@ -107,9 +108,9 @@ def check_known(
 def without_settings_of_others(
     method: str, settings: Mapping[str, Any], methods: MethodConfigs
 ) -> dict[str, Any]:
-    """Return a run's settings without those that only other methods have.
+    """Return the settings of a run, without those that only other methods have.
 
-    Earlier releases wrote the settings of all methods into every run; they had no effect.
+    Earlier releases wrote the settings of all methods into every run, where they had no effect.
     """
     if method not in methods:
         return dict(settings)

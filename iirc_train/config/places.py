@@ -1,4 +1,4 @@
-"""Where a run finds its data and its benchmark, told so that it holds in any folder."""
+"""Paths and addresses of a run's data and benchmark."""
 
 import os
 from pathlib import Path
@@ -8,12 +8,12 @@ from iirc_data.shards.addresses import local_path
 
 
 def read_place(value: Any) -> str:
-    """Check a path or an address; ``~`` at its start is the home folder.
+    """Check a path or an address, and replace a leading ``~`` with the home folder.
 
-    A path need not be UTF-8: names of old archives often are not.
+    The path need not be valid UTF-8, because names from old archives often are not.
 
     Raises:
-        ValueError: It is something else, or empty.
+        ValueError: The value is not text or a path, is empty, or contains a NUL character.
     """
     if not isinstance(value, str | os.PathLike):
         quotes = "" if value is None else f": put it in quotes, '{value}'"
@@ -22,43 +22,45 @@ def read_place(value: Any) -> str:
     if place.startswith("~"):
         place = str(at_home(Path(place)))
     if not place or "\0" in place:
-        raise ValueError("expected a path or an address, not an empty one or a NUL character")
+        raise ValueError(
+            "expected a path or an address that is not empty and contains no NUL character"
+        )
     return place
 
 
 def at_home(path: Path) -> Path:
-    """Return a path with the home folder for ``~``, which a shell leaves in ``--data=~/x``."""
+    """Replace a leading ``~`` with the home folder; a shell does not in ``--data=~/x``."""
     try:
         return path.expanduser()
-    except RuntimeError:  # nobody's home is known: a folder may be called so
+    except RuntimeError:  # no such user: a folder may have that name
         return path
 
 
 def absolute_data(data: str) -> str:
-    """Return the address of a dataset so that it holds in any folder."""
+    """Return the address of a dataset, with a relative path made absolute."""
     return str(Path(data).absolute()) if _is_path(data) else data
 
 
 def benchmark_file(benchmark: str) -> Path | None:
-    """Return the file of a benchmark; None for one that is known by name."""
+    """Return the file of a benchmark, or None if it is given by name."""
     path = Path(benchmark)
     return path if path.suffix == ".json" and "://" not in benchmark else None
 
 
 def absolute_benchmark(benchmark: str) -> str:
-    """Return the name of a benchmark, or the path of its file so that it holds in any folder."""
+    """Return the name of a benchmark, or the absolute path of its file."""
     file = benchmark_file(benchmark)
     return benchmark if file is None else str(file.absolute())
 
 
 def is_same_data(one: str, other: str) -> bool:
-    """Tell whether two addresses of datasets are two spellings of one."""
+    """Return whether two addresses lead to the same dataset."""
     ours, theirs = local_path(one), local_path(other)
     return one == other if ours is None or theirs is None else _is_same_path(ours, theirs)
 
 
 def is_same_benchmark(one: str, other: str) -> bool:
-    """Tell whether two benchmarks have one name, or are two spellings of one file."""
+    """Return whether two benchmarks have the same name, or are the same file."""
     ours, theirs = benchmark_file(one), benchmark_file(other)
     return one == other if ours is None or theirs is None else _is_same_path(ours, theirs)
 

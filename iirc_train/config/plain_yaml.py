@@ -1,7 +1,7 @@
-"""Settings in YAML: plain values only, and numbers as people write them.
+"""Settings in YAML: plain values only, with numbers as people write them.
 
-Numbers, switches and nulls follow YAML 1.2. The rules of YAML 1.1, which PyYAML has by default,
-read ``010`` as 8, ``12:30`` as 750, ``1e-3`` as text and ``no`` as false.
+Numbers, booleans and nulls follow YAML 1.2. YAML 1.1, the default of PyYAML,
+reads ``010`` as 8, ``12:30`` as 750, ``1e-3`` as text and ``no`` as false.
 """
 
 import re
@@ -29,13 +29,13 @@ _RULES = {
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads plain values: no tags, and no aliases, with which few lines become gigabytes."""
+    """Reads plain values, without tags, and without aliases, which can expand to gigabytes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             event = self.peek_event()  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(
-                problem=f"alias *{event.anchor} is not read: write the value out",
+                problem=f"alias *{event.anchor} is not read: write the value itself",
                 problem_mark=event.start_mark,
             )
         return super().compose_node(parent, index)
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that either version of YAML would read as something else."""
+    """Quotes text that YAML 1.1 or 1.2 would read as another type."""
 
 
 def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
@@ -58,7 +58,7 @@ def _whole_number(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     return int(text, 0 if text[:2] in ("0o", "0x") else 10)
 
 
-_Loader.yaml_implicit_resolvers = {}  # without those of YAML 1.1
+_Loader.yaml_implicit_resolvers = {}  # remove the rules of YAML 1.1
 for _kind, (_pattern, _first) in _RULES.items():
     for _class in (_Loader, _Dumper):
         _class.add_implicit_resolver(_TAG + _kind, re.compile(f"(?:{_pattern})$"), _first)
@@ -66,11 +66,10 @@ _Loader.add_constructor(_TAG + "int", _whole_number)
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Read a mapping of settings from YAML, UTF-8 or UTF-16.
+    """Read a mapping of settings from a YAML file in UTF-8 or UTF-16.
 
     Raises:
-        ConfigurationError: The file is not readable, holds something else, or gives a setting
-            twice.
+        ConfigurationError: The file is not readable, is not a mapping, or gives a setting twice.
     """
     try:
         values = _Loader(read_text(path)).get_single_data()
@@ -85,5 +84,5 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def settings_text(values: Mapping[str, Any]) -> bytes:
-    """Return settings as YAML, in their order; :func:`read_settings` reads it."""
+    """Return settings as YAML that :func:`read_settings` reads, in the same order."""
     return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False).encode()

@@ -1,4 +1,4 @@
-"""Settings in general: their names, their roles, errors that name the source of a wrong one."""
+"""Groups of settings: names, roles, and errors that name the origin of a wrong value."""
 
 import difflib
 import re
@@ -13,34 +13,34 @@ from iirc_data.errors import ConfigurationError
 
 
 class Role(Enum):
-    """What a setting is for that does not define a run; it stands in the field's annotation."""
+    """The role of a setting that does not define a run, given in the field's annotation."""
 
     PLACE = "place"
-    """Where the same data or the same benchmark is found."""
+    """The setting says where the data or the benchmark is."""
 
     MACHINE = "machine"
-    """How and on what a run is computed, and how much of it is kept."""
+    """The setting says how and where the run computes, and how much of it is saved."""
 
 
 class Settings(BaseModel):
-    """A group of settings, checked by name and value; cannot be changed."""
+    """An immutable group of settings, checked by name and value."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     published_names: ClassVar[Mapping[str, str]] = {}
-    """Other names of settings, those of the published configurations."""
+    """Name in the published configurations to the name here."""
 
     former_names: ClassVar[Mapping[str, str]] = {}
     """Earlier names of settings, which are hidden options of the command line."""
 
     @classmethod
     def setting_names(cls) -> list[str]:
-        """Return the names of the settings that can be given."""
+        """Return the names of all settings."""
         return [name for name in cls.model_fields if name not in cls.published_names]
 
     @classmethod
     def with_role(cls, *roles: Role) -> frozenset[str]:
-        """Return the names of the settings that have one of the roles."""
+        """Return the names of the settings with one of the roles."""
         return frozenset(
             name
             for name, field in cls.model_fields.items()
@@ -48,12 +48,12 @@ class Settings(BaseModel):
         )
 
     def values(self) -> dict[str, Any]:
-        """Return the settings as plain values; :meth:`parse` reads them."""
+        """Return the settings as plain values that :meth:`parse` reads."""
         return self.model_dump(include=set(self.setting_names()))
 
     @classmethod
     def from_any(cls, config: "Mapping[str, Any] | BaseModel") -> Self:
-        """Take this group's settings out of a larger configuration, typed or a plain mapping.
+        """Return this group's settings from a larger configuration, typed or a plain mapping.
 
         Raises:
             ConfigurationError: A value is wrong; the message names the setting.
@@ -70,16 +70,16 @@ class Settings(BaseModel):
     def checked_names(
         cls, values: Mapping[str, Any], source: str = "", own: Collection[str] = ()
     ) -> dict[str, Any]:
-        """Return settings under our names.
+        """Check the names of settings, and replace published names.
 
         Args:
-            values: Settings, under our names or the published ones.
-            source: Where they are from, for errors.
-            own: Names of further settings that are accepted: those of a method's own.
+            values: Settings by name; published names work too.
+            source: Origin of the settings, for error messages.
+            own: Names of further settings to accept: those that a method adds.
 
         Raises:
-            ConfigurationError: A name is unknown; the message tells the nearest right one. Or a
-                setting is given under two names.
+            ConfigurationError: A name is unknown (the message names the nearest one), or a setting
+                is given under two names.
         """
         where = f"{source}: " if source else ""
         named: dict[str, Any] = {}
@@ -105,13 +105,13 @@ class Settings(BaseModel):
         """Check settings.
 
         Args:
-            values: Settings, under our names or the published ones.
-            sources: Where each is from, for errors.
-            own: See :meth:`checked_names`.
+            values: Settings by name; published names work too.
+            sources: Name of each setting to its origin, for error messages.
+            own: Names of further settings to accept: those that a method adds.
 
         Raises:
-            ConfigurationError: A name or value is wrong, or a setting is missing; the message
-                names the setting, and the nearest right name.
+            ConfigurationError: A name or value is wrong, or a required setting is missing; the
+                message names the setting, and the nearest name.
         """
         named = cls.checked_names(values, own=own)
         missing = [n for n, field in cls.model_fields.items() if field.is_required()]
@@ -128,13 +128,13 @@ class Settings(BaseModel):
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:
-    """Return the question whether the nearest of the known names was meant, or nothing."""
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or an empty string."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _problem(problem: Mapping[str, Any], sources: Mapping[str, str]) -> str:
-    """Say what is wrong with a value, and where it is from."""
+    """Describe what is wrong with a value, and where the value came from."""
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return str(message)

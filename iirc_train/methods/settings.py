@@ -1,4 +1,4 @@
-"""Configurations with the settings of their method's own."""
+"""Configurations of runs, including the settings that only their method has."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from iirc_train.methods import METHODS
 
 
 def method_configs() -> dict[str, type[MethodConfig]]:
-    """Return the class of each method's settings, by the method's name."""
+    """Return the name of each method, and the class of its settings."""
     return {name: parts.config for name, parts in METHODS.items()}
 
 
 def experiment_config(**settings: Any) -> ExperimentConfig:
-    """Make the configuration of a run, the settings of its method's own among them.
+    """Return the configuration of a run, checked for its method.
 
     For example::
 
@@ -27,11 +27,11 @@ def experiment_config(**settings: Any) -> ExperimentConfig:
         )
 
     Args:
-        **settings: Settings, under our names or the published ones.
+        **settings: Settings by name; published names work too.
 
     Raises:
-        ConfigurationError: A setting's name or value is wrong, or a required one is missing; the
-            message names it.
+        ConfigurationError: The name or value of a setting is wrong, or a required setting is
+            missing; the message names it.
     """
     methods = method_configs()
     own = {name for config in methods.values() for name in own_names(config)}
@@ -39,23 +39,24 @@ def experiment_config(**settings: Any) -> ExperimentConfig:
 
 
 def checked_settings(config: ExperimentConfig) -> ExperimentConfig:
-    """Check the settings of a configuration's method's own, and add the defaults of the others.
+    """Check the settings that the configuration's method adds, and fill in their defaults.
 
     Raises:
-        ConfigurationError: There is no such method, it has no such setting, or a value is wrong.
+        ConfigurationError: The method does not exist, it does not have a setting, or a value is
+            wrong.
     """
     check_method(config.method, METHODS)
     return complete(config, method_configs())
 
 
 def settings_of_run(config: ExperimentConfig) -> ExperimentConfig:
-    """Return the configuration that was read from a run's folder, as this release would write it.
+    """Return a configuration that was read from a run's folder as this release would write it.
 
-    Settings of other methods, which earlier releases wrote too, are left out. A run of a method
-    that is not registered here keeps all of its settings.
+    Settings of other methods are dropped; earlier releases wrote them too. If the method is not
+    registered, all settings are kept.
 
     Raises:
-        ConfigurationError: A value of a setting of the method's own is wrong.
+        ConfigurationError: The value of a setting that the method adds is wrong.
     """
     if config.method not in METHODS:
         return config
