@@ -663,7 +663,7 @@ def test_processes_of_a_machine_divide_its_processors(engine, processes, threads
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     decoder = make_engine(engine)
-    assert decoder._pool._max_workers == threads
+    assert decoder._pool.get()._max_workers == threads
     if engine == "dali":
         assert decoder._threads == threads
     decoder.close()

@@ -232,7 +232,7 @@ DATA = "ILSVRC2012_devkit_t12/data"
         ),
         (
             lambda r: replace_member(r / TRAIN, f"{WORDNET_IDS[1]}.tar", b"no tar" * 200),
-            r"img_train\.tar is not a readable, uncompressed tar",
+            r"img_train\.tar is damaged or cut short",
         ),
         (
             lambda r: replace_member(r / TRAIN, f"{WORDNET_IDS[1]}.tar", tar_of([])),
@@ -368,7 +368,7 @@ NEGATIVE, GIGANTIC = b"\xff" * 10 + b"\xfe\x00", b"\x80" + bytes(3) + b"\x7f" + 
     "data, problem",
     [
         (tar_with_header(size=(124, NEGATIVE)), "has -512 bytes"),
-        (tar_with_header(size=(124, GIGANTIC)), "not a readable, uncompressed tar"),
+        (tar_with_header(size=(124, GIGANTIC)), "is cut short within"),
         (tar_with_header(size=(124, GIGANTIC), kind=(156, b"x")), "a header of"),
         (tar_with_header(size=(124, GIGANTIC), kind=(156, b"L")), "a header of"),
         (tar_with_header(size=(124, NEGATIVE), kind=(156, b"L")), "a header of"),
@@ -432,7 +432,7 @@ def test_zeros_may_follow_a_tar_but_nothing_else(tmp_path):
     assert open_folder(path).classes() == {"train": ["a"]}
     for more in (other, b"x", bytes(1 << 20) + b"x", bytes(511) + other):
         path.write_bytes(one + more)
-        with pytest.raises(SourceError, match=r"images\.tar has data after the tar's end, at byte"):
+        with pytest.raises(SourceError, match=r"^\S+images\.tar has data after the tar's end"):
             open_folder(path).classes()
 
 

@@ -94,6 +94,8 @@ def make_loader(
     on the device, where every epoch augments many batches at a time. Batches are the same bit for
     bit as those that are decoded anew.
 
+    A loader can be copied, pickled and used in a forked process: each copy decodes for itself.
+
     Args:
         view: Samples and labels to show; its order is kept where nothing is shuffled.
         store: The shards that hold the samples.

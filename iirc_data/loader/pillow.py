@@ -51,9 +51,11 @@ class TorchEngine:
         self._pool.get().shutdown(cancel_futures=True)
 
     def _begun(self, request: DecodeRequest) -> "_Batch":
-        numbers = range(len(request.encoded))
-        submit = partial(self._pool.get().submit, decode_and_augment, request)
-        return _Batch(request, [submit(number) for number in numbers], os.getpid())
+        submit = self._pool.get().submit
+        images = [
+            submit(decode_and_augment, request, number) for number in range(len(request.encoded))
+        ]
+        return _Batch(request, images, os.getpid())
 
     def _collect(self, batch: "_Batch") -> torch.Tensor:
         if batch.process != os.getpid():  # forked: those threads are not here

@@ -73,6 +73,8 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
                 last = archive.offset
             file.seek(last)
             _check_end(path, file, end)
+    except SourceError:  # a ValueError too
+        raise
     except OSError as error:
         raise cannot_read(path, error) from error
     except _BROKEN_TAR as error:
@@ -127,6 +129,8 @@ def read_compressed(path: Path, wanted: Collection[str]) -> dict[str, bytes]:
                     found[name] = b"".join(iter(partial(content.read, _CHUNK), b""))
                 if len(found) == len(wanted):
                     break
+    except SourceError:
+        raise
     except _BROKEN_TAR as error:
         raise SourceError(f"{path} is damaged or no tar: {error}; {_REMEDY}") from error
     except OSError as error:
