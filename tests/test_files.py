@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from iirc_data import files
+from iirc_data import files, locks
 from iirc_data.errors import InUseError
 from iirc_data.files import (
     hidden_neighbour,
@@ -323,3 +323,13 @@ def test_a_lock_that_cannot_say_who_holds_it_still_holds(tmp_path, monkeypatch):
         sole_user(tmp_path),
     ):
         pass
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path, monkeypatch):
+    def refused(dir):
+        raise OSError(errno.EROFS, "Read-only file system", str(dir / "tmp123"))
+
+    monkeypatch.setattr(locks, "TemporaryFile", refused)
+    with pytest.raises(OSError, match="Read-only") as raised, sole_user(tmp_path):
+        pass
+    assert raised.value.filename == str(tmp_path)

@@ -234,7 +234,7 @@ DATA = "ILSVRC2012_devkit_t12/data"
         ),
         (
             lambda r: replace_member(r / TRAIN, f"{WORDNET_IDS[1]}.tar", b"no tar" * 200),
-            r"img_train\.tar is damaged or truncated at byte 11,264",
+            r"img_train\.tar is damaged or truncated",
         ),
         (
             lambda r: replace_member(r / TRAIN, f"{WORDNET_IDS[1]}.tar", tar_of([])),
@@ -434,7 +434,7 @@ def test_zeros_may_follow_a_tar_but_nothing_else(tmp_path):
     assert open_folder(path).classes() == {"train": ["a"]}
     for more in (other, b"x", bytes(1 << 20) + b"x", bytes(511) + other):
         path.write_bytes(one + more)
-        with pytest.raises(SourceError, match=r"images\.tar has data after the tar's end, at byte"):
+        with pytest.raises(SourceError, match=r"^\S+images\.tar has data after the tar's end"):
             open_folder(path).classes()
 
 

@@ -95,6 +95,8 @@ def make_loader(
     device, where each epoch augments many batches at a time. The batches are bit for bit those of a
     loader that decodes the images in every epoch.
 
+    A loader can be copied, pickled and used in a forked process: each copy decodes for itself.
+
     Args:
         view: Samples and their labels; without shuffling, batches keep its order.
         store: The shards that hold the samples.
