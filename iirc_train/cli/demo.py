@@ -17,7 +17,7 @@ def demo(
 ) -> None:
     """See the whole pipeline at work on drawn images, in minutes.
 
-    The same command again goes on with what was broken off.
+    Running the same command again resumes an interrupted demonstration.
     """
     with interrupted_in_one_line("run the same command again to go on; what was done is kept"):
         run_demo(at_home(output), seed, plain_console())

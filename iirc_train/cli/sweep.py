@@ -78,8 +78,8 @@ def sweep(
 ) -> None:
     """Train every combination of methods, settings, schedules and seeds, each in its own folder.
 
-    The same command again goes on: finished runs are kept, begun ones go on from their last
-    checkpoint. A run that fails does not stop the others.
+    Running the same command again resumes the sweep: it skips finished runs and resumes the others
+    from their last checkpoints. A run that fails does not stop the others.
     """
     output, config = at_home_if_given(output), at_home_if_given(config)
     if output is None:

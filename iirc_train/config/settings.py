@@ -23,7 +23,7 @@ class Role(Enum):
 
 
 class Settings(BaseModel):
-    """A group of settings, checked by name and value; cannot be changed."""
+    """An immutable group of settings whose names and values are validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

@@ -18,7 +18,7 @@ def method_configs() -> dict[str, type[MethodConfig]]:
 
 
 def experiment_config(**settings: Any) -> ExperimentConfig:
-    """Make the configuration of a run, the settings of its method's own among them.
+    """Return the configuration of a run, including the settings of its method.
 
     For example::
 
@@ -27,7 +27,7 @@ def experiment_config(**settings: Any) -> ExperimentConfig:
         )
 
     Args:
-        **settings: Settings, under our names or the published ones.
+        **settings: Settings, by their names here or their published names.
 
     Raises:
         ConfigurationError: A setting's name or value is wrong, or a required one is missing; the
