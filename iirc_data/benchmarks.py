@@ -187,7 +187,7 @@ class Benchmark(_Frozen):
 
     @property
     def leaf_classes(self) -> list[str]:
-        """Leaf classes in the order of the benchmark: subclasses by superclass, then the others."""
+        """Leaf classes: subclasses grouped by superclass, then the classes without superclass."""
         subclasses = [name for names in self.superclasses.values() for name in names]
         return subclasses + self.other_classes
 

@@ -154,14 +154,14 @@ class Flipped:
 
 
 class RandomCropFlip(Flipped):
-    """The published augmentation of CIFAR: a random crop of the padded image, and mirroring."""
+    """The published augmentation of CIFAR: a random crop after padding, and a random flip."""
 
     def __init__(self, size: int = 32, padding: int = 4) -> None:
         super().__init__(RandomCrop(size, padding))
 
 
 class RandomResizedCropFlip(Flipped):
-    """The published augmentation of ImageNet: a random resized crop, and mirroring."""
+    """The published augmentation of ImageNet: a random resized crop and a random flip."""
 
     def __init__(
         self,

@@ -1,19 +1,19 @@
-"""Lists of numbers as people write them: ``0``, ``0-4``, ``0,2``."""
+"""Parses lists of numbers and ranges: ``0``, ``0-4``, ``0,2``."""
 
 import re
 
 MAX_NUMBERS = 10_000
-"""Longest range; a longer one is a slip."""
+"""Longest accepted range; a longer one is taken for a typo."""
 
 
 def parse_numbers(text: str) -> list[int]:
-    """Read numbers and ranges, each number once, in the order in which they are written.
+    """Parse a list of numbers and ranges; keep the order and drop repeated numbers.
 
     Args:
         text: Numbers from 0 to 999,999,999 and ranges that include both ends, such as ``0-3,5``.
 
     Raises:
-        ValueError: The text is something else; the message is the part that is wrong.
+        ValueError: A part of the text is invalid; the message is that part.
     """
     numbers: dict[int, None] = {}
     for part in text.split(","):

@@ -144,7 +144,7 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
 
 
 def with_attempts(address: str, transfer: Callable[[], T]) -> T:
-    """Run a transfer; if it is interrupted and the address is remote, try again twice."""
+    """Run a transfer; retry an interrupted transfer from a remote address up to twice."""
     for attempt in range(1, _ATTEMPTS if is_remote(address) else 1):
         try:
             return transfer()

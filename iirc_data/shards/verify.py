@@ -61,7 +61,7 @@ def verify(
     Args:
         root: The shard folder.
         workers: Number of threads; by default a few more than processors.
-        progress: Called with the bytes read so far, and their total number.
+        progress: Called with the number of bytes read so far and the total number of bytes.
 
     Returns:
         The manifest, the missing shards, and all problems found.

@@ -83,14 +83,15 @@ def read_frame(data: Encoded) -> Frame | None:
 
 
 def is_plain_jpeg(data: NDArray[np.uint8], frame: Frame) -> bool:
-    """Return whether all decoders give the same pixels for a JPEG, or all refuse it.
+    """Return whether all decoders give the same pixels for a JPEG, or all reject it.
 
-    They may differ if a decoder can guess another colour space, or does not support the sampling;
-    and if only decoders that read beyond the last row notice a damage.
+    Decoders may differ if the colour space is ambiguous, or if one does not support the chroma
+    subsampling. They may also differ if the file is damaged beyond the last row, because some
+    decoders stop reading there.
 
     Args:
-        data: uint8 (bytes,).
-        frame: Its frame.
+        data: uint8 (bytes,), the file.
+        frame: The frame of the JPEG.
     """
     names, factors = frame.components[::3], frame.components[1::3]
     if frame.adobe not in (None, _YCBCR) or names == b"RGB":

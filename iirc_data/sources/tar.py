@@ -73,8 +73,6 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
                 last = archive.offset
             file.seek(last)
             _check_end(path, file, end)
-    except SourceError:  # a ValueError too
-        raise
     except OSError as error:
         raise cannot_read(path, error) from error
     except SourceError:

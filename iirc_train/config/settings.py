@@ -23,7 +23,7 @@ class Role(Enum):
 
 
 class Settings(BaseModel):
-    """An immutable group of settings, checked by name and value."""
+    """An immutable group of settings whose names and values are validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 

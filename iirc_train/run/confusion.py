@@ -45,7 +45,7 @@ class Confusion:
 
     @property
     def recall(self) -> dict[str, float]:
-        """Class name to the share of its images for which it is predicted."""
+        """Maps each class to its recall: the fraction of its images for which it is predicted."""
         return dict(zip(self.class_names, np.diag(self.rates).tolist(), strict=True))
 
     def selected(self, names: Sequence[str]) -> "Confusion":

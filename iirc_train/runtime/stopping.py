@@ -17,12 +17,12 @@ _ANSWER = b"\nstopping after this epoch, with a checkpoint; a second signal stop
 class StopRequest:
     """Records a request to stop; a second request stops at once.
 
-    A context manager that handles Ctrl-C and SIGTERM inside the block. Only the same signal twice
-    is a second request: a program that starts runs may forward as SIGTERM the Ctrl-C that the
-    terminal has already sent to every process.
+    A context manager that handles Ctrl-C and SIGTERM inside the block. A second request must be
+    the same signal as the first. After Ctrl-C, which the terminal sends to every process, a
+    launcher may also send SIGTERM to its runs; that SIGTERM is not a second request.
 
     Args:
-        device: Device on which processes exchange whether to stop.
+        device: Device of the tensor with which processes share the request.
     """
 
     def __init__(self, device: torch.device) -> None:
