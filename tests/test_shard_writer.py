@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from iirc_data.sources.images import read_header
 from iirc_data.task_view import TaskView
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
 from tests.full_disk import file_size_limit, space_left
+from tests.made_images import chunk, join_png, png_header
 from tests.odd_images import odd_images
 from tests.raw_datasets import write_cifar100
 
@@ -403,12 +405,17 @@ def test_a_place_that_cannot_be_written_is_named(tiny_folder, tmp_path):
 
 # --- wrong images and names -------------------------------------------------------------------
 
+LONG_COMMENT = join_png(
+    png_header(1, 1, 8, 0), chunk(b"zTXt", b"c\0\0" + zlib.compress(bytes(3 << 20)))
+)
+
 
 @pytest.mark.parametrize(
     "name, data, problem",
     [
         ("x.jpg", b"", r"x\.jpg is empty \(0 bytes\)"),
         ("x.JPEG", b"plain text", r"x\.JPEG is not a JPEG or PNG image"),
+        ("x.png", LONG_COMMENT, r"x\.png has longer comments than Pillow reads"),
         ("x.png", b"GIF89a", r"x\.png is not a JPEG or PNG image, whatever its name says"),
         ("0001.png", encode(noise_image(1), "PNG"), r"0001\.png and .*0001\.jpg share the key"),
         (

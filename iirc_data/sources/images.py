@@ -132,4 +132,8 @@ def _open(data: Encoded, origin: str) -> ImageFile:
             f"{origin} is not a JPEG or PNG image, whatever its name says: convert or remove it"
         ) from error
     except Exception as error:  # Pillow raises many types on broken headers
+        if "MAX_TEXT" in str(error):
+            raise SourceError(
+                f"{origin} has longer comments than Pillow reads: save it again without them"
+            ) from error
         raise SourceError(f"{origin} is not a JPEG or PNG image: {error}") from error
