@@ -238,7 +238,7 @@ def test_a_superclass_that_a_taxonomy_gives_twice_is_refused(tiny_folder, tmp_pa
     (tmp_path / "t.json").write_text('{"animal": ["cat"], "animal": ["dog"]}')
     result = run(shard_folder, tiny_folder, tmp_path / "out", "--taxonomy", tmp_path / "t.json")
     assert result.exit_code == 1
-    assert "'animal' stands 2 times in one object" in result.stderr.replace("\n", " ")
+    assert "'animal' occurs 2 times in one object" in result.stderr.replace("\n", " ")
 
 
 def test_a_disk_that_fills_up_is_said_in_one_line_and_the_command_gone_on_with(

@@ -9,7 +9,7 @@ from iirc_train.buffer.store import Memory
 
 
 def memory_of(samples: TaskSamples, index: int) -> Memory:
-    """Return a sample as a memory.
+    """Convert a sample to a memory for the replay buffer.
 
     Raises:
         ConfigurationError: The dataset does not provide untransformed images.

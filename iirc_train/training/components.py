@@ -261,7 +261,7 @@ class Experiment:
         """Load a state into a new experiment.
 
         Raises:
-            CheckpointError: The state belongs to other data, another method or another network.
+            CheckpointError: The state was saved with other data, another method or another network.
             ConfigurationError: The device does not support the state's precision.
             BufferStorageError: The buffer's folder lacks the state's memories.
         """
