@@ -193,7 +193,7 @@ def test_folders_are_named_by_the_values_of_any_kind(settings_file, tmp_path, na
 def test_runs_that_differ_in_a_setting_are_groups_of_a_report(settings_file, tmp_path):
     vary = {"temperature": [1, 2], "lucir_lambda": [3, 4]}
     runs = plan(tmp_path, methods=["agem", "lucir"], seeds=[0, 1], vary=vary, file=settings_file)
-    groups = group_runs([Run(run.folder, run.config, None, None) for run in runs])
+    groups = group_runs([Run(run.folder, run.config, {}) for run in runs])
     assert [group.name for group in groups] == [
         "agem, temperature 1.0",
         "agem, temperature 2.0",
@@ -212,7 +212,7 @@ def test_joint_training_is_called_by_its_method_before_a_setting_that_only_one_h
 ):
     joint = {"joint": True}
     runs = plan(tmp_path, methods=["finetune", "lucir"], file=settings_file, overrides=joint)
-    groups = group_runs([Run(run.folder, run.config, None, None) for run in runs])
+    groups = group_runs([Run(run.folder, run.config, {}) for run in runs])
     assert [group.name for group in groups] == ["joint, method finetune", "joint, method lucir"]
 
 
