@@ -351,7 +351,7 @@ def parse_json(text: bytes | str, where: str) -> Any:
         where: What to call the text in an error.
 
     Raises:
-        BenchmarkError: The text is no such JSON.
+        BenchmarkError: The text is not valid JSON, or an object has a key twice.
     """
     try:
         if isinstance(text, str):

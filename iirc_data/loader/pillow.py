@@ -62,7 +62,7 @@ class PillowDecoder:
 
 
 class _Batch(NamedTuple):
-    """A batch under way."""
+    """A batch whose images are being decoded."""
 
     request: DecodeRequest
     images: list[Future[torch.Tensor]]

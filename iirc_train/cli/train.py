@@ -36,8 +36,8 @@ CONFIG_OPTION = Annotated[
         "resume": Annotated[
             Path | None,
             typer.Option(
-                help="Folder of a run to go on with. --data and --benchmark may say where its data "
-                "is now, --device, --threads, --decoder and the like may fit another machine."
+                help="Folder of a run to resume. --data and --benchmark give the new place of its "
+                "data; --device, --threads, --decoder and others adapt it to another machine."
             ),
         ],
         "repeat": Annotated[
