@@ -51,15 +51,33 @@ def check_image_sizes(
         )
     if TRAIN not in splits:
         return
-    rows = np.flatnonzero(owner == TRAIN)
-    trained = shown_sizes(transforms.train, everything[rows])
-    different = np.flatnonzero((trained != evaluated[rows]).any(axis=1))
-    if len(different):
-        row = different[0]
+    if (difference := training_difference(transforms, splits[TRAIN])) is not None:
+        number, said = difference
         raise BenchmarkError(
-            f"{image(int(rows[row]))} would be trained on at {_text(trained[row])} and evaluated "
-            f"at {_text(evaluated[rows[row]])} pixels: {_remedy(transforms, everything)}"
+            f"{image(first[TRAIN] + number)} {said}: {_remedy(transforms, everything)}"
         )
+
+
+def training_difference(transforms: TransformPreset, sizes: Sizes) -> tuple[int, str] | None:
+    """Find an image that a preset gives one size in training and another in evaluation.
+
+    Args:
+        transforms: The transforms of the preset.
+        sizes: int32 (N, 2), height and width in pixels.
+
+    Returns:
+        The number of the first such image and both sizes in words; None if there is none.
+    """
+    trained, evaluated = (shown_sizes(t, sizes) for t in (transforms.train, transforms.evaluate))
+    different = np.flatnonzero((trained != evaluated).any(axis=1))
+    if not len(different):
+        return None
+    number = int(different[0])
+    said = (
+        f"would be trained on at {_text(trained[number])} and evaluated at "
+        f"{_text(evaluated[number])} pixels"
+    )
+    return number, said
 
 
 def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
@@ -72,7 +90,8 @@ def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
     Returns:
         int32 (N, 2).
     """
-    distinct, which = np.unique(sizes, axis=0, return_inverse=True)
+    _, first, which = np.unique(_keys(sizes), return_index=True, return_inverse=True)
+    distinct = sizes[first]
     heights, widths = distinct.T
     shown = transform.parameters(heights, widths, np.zeros((len(distinct), transform.n_random)))
     return shown.shown_sizes(heights, widths)[which.reshape(-1)]
@@ -80,11 +99,16 @@ def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:
 
 def _usual_and_odd(sizes: Sizes) -> tuple[int, int | None]:
     """Return the first row of the most frequent size and that of the rarest other size, if any."""
-    _, first, counts = np.unique(sizes, axis=0, return_index=True, return_counts=True)
+    _, first, counts = np.unique(_keys(sizes), return_index=True, return_counts=True)
     usual = int(np.argmax(counts))
     counts[usual] = len(sizes) + 1
     rarest = int(np.argmin(counts))
     return int(first[usual]), None if rarest == usual else int(first[rarest])
+
+
+def _keys(sizes: Sizes) -> NDArray[np.int64]:
+    """Return a number for each size: sorting numbers takes a tenth of the time of sorting rows."""
+    return sizes[:, 0].astype(np.int64) << 32 | sizes[:, 1]
 
 
 def _remedy(transforms: TransformPreset, sizes: Sizes) -> str:

@@ -1,5 +1,7 @@
 """Images that a preset cannot show in one size are refused before anything is trained."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -128,11 +130,16 @@ def test_an_experiment_refuses_them_before_it_begins(tmp_path, tiny_settings):
         Experiment(config)
 
 
-def test_a_loader_alone_takes_any_preset(tmp_path):
+def test_a_loader_alone_takes_any_preset_and_warns_where_training_shows_another_size(tmp_path):
     folder = write_image_folder(tmp_path / "images", {"train": {"cat": 3}}, height=48, width=48)
     write_shards(open_folder(folder), tmp_path / "shards")
     store = ShardStore.open(tmp_path / "shards")
     preset = TransformPreset(RandomCropFlip(), Unchanged(), CIFAR.mean, CIFAR.std)
-    for train, side in ((True, 32), (False, 48)):
-        (batch,) = make_loader(everything(store), store, transforms=preset, train=train)
+    with pytest.warns(UserWarning, match="trained on at 32 x 32 and evaluated at 48 x 48 pixels"):
+        training = make_loader(everything(store), store, transforms=preset, train=True)
+    with warnings.catch_warnings(action="error"):
+        evaluation = make_loader(everything(store), store, transforms=preset, train=False)
+        make_loader(everything(store), store, transforms=IMAGENET, train=True)
+    for loader, side in ((training, 32), (evaluation, 48)):
+        (batch,) = loader
         assert batch.images.shape == (3, 3, side, side)

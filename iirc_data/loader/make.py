@@ -1,6 +1,7 @@
 """Factories of loaders and decoders."""
 
 import logging
+import warnings
 from typing import get_args
 
 import torch
@@ -8,6 +9,7 @@ import torch
 from iirc_data.augment import ImagePreset, Transform, TransformPreset
 from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.errors import LoaderError
+from iirc_data.image_sizes import training_difference
 from iirc_data.loader.batch import ReplaySource
 from iirc_data.loader.decoder import Decoder
 from iirc_data.loader.epoch_samples import EpochSamples
@@ -134,6 +136,11 @@ def make_loader(
     samples = EpochSamples(view, store, replay)
     if isinstance(transforms, ImagePreset):
         transforms = transforms.transforms
+    if train and (difference := training_difference(transforms, samples.sizes)) is not None:
+        number, sizes = difference
+        warnings.warn(
+            f"image {number} {sizes}: choose an image preset for images of this size", stacklevel=2
+        )
     transform = transforms.train if train else transforms.evaluate
     return Loader(
         samples,
