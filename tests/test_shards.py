@@ -526,7 +526,7 @@ def test_a_file_of_a_dataset_that_would_wait_or_never_end_is_not_opened(shards, 
     with pytest.raises(ShardError, match=f"{name}.* it is {kind}, not a file"):
         store = ShardStore.open(shards)
         store.read(store.manifest.split_rows("train")[40])  # the first cat
-    problem = "" if name.endswith(".tar") else f"it is {kind}"
+    problem = name if name.endswith(".tar") else f"it is {kind}"
     with pytest.raises(ShardError, match=problem):
         pull(shards, shards.with_name("copy"))
     try:
