@@ -1,5 +1,6 @@
 """``import iirc_train``: its names, how fast it is, training from a script or a notebook."""
 
+import importlib
 import io
 import logging
 import subprocess
@@ -102,3 +103,25 @@ def test_logged_and_printed_lines_are_the_same(caplog):
     with caplog.at_level(logging.INFO, "iirc_train"):
         follow(None)
     assert console.file.getvalue().splitlines() == [r.getMessage() for r in caplog.records]
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    {
+        "iirc_data.augment": ["TRANSFORM_PRESETS"],
+        "iirc_data.benchmarks": ["load_benchmark"],
+        "iirc_data.loader": ["make_engine", "make_loader"],
+        "iirc_data.shards": ["ShardStore", "write_shards"],
+        "iirc_data.task_view": ["TaskSequence"],
+        "iirc_train.buffer.buffer": ["HerdingBuffer", "RandomBuffer"],
+        "iirc_train.cli": ["main"],
+        "iirc_train.config": ["ExperimentConfig"],
+        "iirc_train.methods": ["METHODS", "MethodParts", "get_method"],
+        "iirc_train.methods.base_method": ["BaseMethod"],
+        "iirc_train.methods.step": ["Step"],
+        "iirc_train.report.results": ["read_results"],
+        "iirc_train.utils": ["transform_labels_names_to_vector"],
+    }.items(),
+)
+def test_names_on_the_pages_of_the_first_release_can_still_be_imported(module, names):
+    assert not [name for name in names if not hasattr(importlib.import_module(module), name)]
