@@ -40,8 +40,7 @@ class EpochSamples:
     @cached_property
     def sizes(self) -> NDArray[np.int32]:
         """int32 (N, 2): height and width in pixels."""
-        rows, table = self.view.sample_ids, self.store.table
-        sizes = [np.stack([table.height[rows], table.width[rows]], axis=1).astype(np.int32)]
+        sizes = [self.store.table.sizes(self.view.sample_ids)]
         if self.replay is not None:
             sizes.append(np.stack([self.replay.heights, self.replay.widths], axis=1))
         return np.concatenate(sizes)

@@ -16,7 +16,7 @@ from iirc_data.shards.addresses import local_path
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.remote import RemoteDataset, cache_folder
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
-from iirc_data.shards.table import IMAGE_MODES, TABLE_NAME, SampleTable, load_table
+from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
 
 try:
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -114,10 +114,6 @@ class ShardStore:
         for number, offset, size in zip(*(column.tolist() for column in columns), strict=True):
             with suppress(ShardError):
                 self._open_shard(number).will_read(offset, size)
-
-    def is_plain_rgb_or_gray(self, sample_id: int) -> bool:
-        """Return whether an image is stored as 8-bit RGB or grayscale."""
-        return IMAGE_MODES[self.table.mode[sample_id]] in ("RGB", "L")
 
     def name(self, sample_id: int) -> str:
         """Return the shard path and member name of a sample, for error messages."""

@@ -91,6 +91,10 @@ class SampleTable:
             raise ShardError("sample table columns differ in length")
         return cls(**arrays)
 
+    def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the height and width in pixels of some rows, int32 (N, 2)."""
+        return np.stack([self.height[rows], self.width[rows]], axis=1).astype(np.int32)
+
     def digest(self) -> str:
         """Return the SHA-256 of all columns; equal on every machine for equal tables."""
         digest = hashlib.sha256()

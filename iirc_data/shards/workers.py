@@ -96,6 +96,7 @@ def _call_pickled(data: bytes, item: Any) -> Any:
 
 @lru_cache(maxsize=1)  # all jobs of a worker have the same
 def _unpickle(data: bytes) -> Callable[[Any], Any]:
+    # the bytes come from this worker's parent process, never from a file or the network
     try:
         work: Callable[[Any], Any] = pickle.loads(data)
     except Exception as error:  # each type raises its own

@@ -2,8 +2,9 @@
 
 import importlib.util
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console, RenderableType
 from rich.progress import (
@@ -23,17 +24,16 @@ from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.notes import logger
 
 
-class RunProgress(Protocol):
-    """Progress display of one run; used as a context manager."""
-
-    def __enter__(self) -> Self: ...
+class RunProgress(AbstractContextManager["RunProgress", None]):
+    """Progress display of one run; shows nothing where a method is not overridden."""
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
-    ) -> None: ...
+    ) -> None:
+        """Stop showing the run."""
 
     def begin_task(
         self,
@@ -84,7 +84,7 @@ def can_draw_bars(console: Console) -> bool:
     return console.is_terminal or in_notebook
 
 
-class LoggedProgress:
+class LoggedProgress(RunProgress):
     """Logs a line per epoch and one per task, at level INFO.
 
     Args:
@@ -95,31 +95,6 @@ class LoggedProgress:
     def __init__(self, title: str, n_tasks: int) -> None:
         self._title = title
         self._n_tasks = n_tasks
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        pass
-
-    def begin_task(
-        self,
-        task_id: int,
-        class_names: list[str],
-        *,
-        n_epochs: int,
-        n_batches: int,
-        epochs_done: int = 0,
-    ) -> None:
-        """See :class:`RunProgress`."""
-
-    def batch_done(self) -> None:
-        """See :class:`RunProgress`."""
 
     def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
         """See :class:`RunProgress`."""
@@ -149,7 +124,7 @@ class _DoneColumn(ProgressColumn):
         return Text(f"{done}/{total} {task.fields['unit']}")
 
 
-class TrainingProgress:
+class TrainingProgress(RunProgress):
     """Shows a run on a console: bars if :func:`can_draw_bars`, else a line per epoch and task.
 
     Args:

@@ -244,16 +244,13 @@ class Experiment:
                 )
 
     def _check_image_sizes(self) -> None:
-        everything, table = range(self.n_tasks), self.store.table
+        everything = range(self.n_tasks)
         shown: dict[str, NDArray[np.int64]] = {
             split: tasks.view(everything).sample_ids for split, tasks in self.splits.items()
         }
         check_image_sizes(
             self.transforms,
-            {
-                split: np.stack([table.height[rows], table.width[rows]], axis=1).astype(np.int32)
-                for split, rows in shown.items()
-            },
+            {split: self.store.table.sizes(rows) for split, rows in shown.items()},
             lambda split, number: self.store.name(int(shown[split][number])),
         )
 
