@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -174,36 +175,41 @@ def few_files():
     resource = pytest.importorskip("resource")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
+    taken = []
+
     def leave(n):
         used = max(int(path.name) for path in FILES.iterdir()) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + n, limits[1]))
+        with suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+        for file in taken[len(taken) - n :]:
+            os.close(file)
+        del taken[len(taken) - n :]
 
     yield leave
+    for file in taken:
+        os.close(file)
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
-def test_a_low_limit_of_open_files_slows_reading_and_does_not_end_it(many, few_files):
+@pytest.mark.parametrize("n_files", [1, 8])
+def test_a_low_limit_of_open_files_slows_reading_and_does_not_end_it(
+    many, few_files, fast_switching, n_files
+):
     opened = ShardStore.open(many)
-    few_files(8)
-    assert read_in_threads(opened, n_reads=100) == []
+    few_files(n_files)
+    assert read_in_threads(opened, n_reads=50) == []
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts open files in /proc")
 def test_no_file_left_to_open_is_an_error_with_a_remedy(many, few_files):
     opened = ShardStore.open(many)
-    few_files(3)
-    taken = []
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            while True:
-                taken.append(os.open("/dev/null", os.O_RDONLY))
-        opened.will_read(np.arange(3))  # what cannot be announced is not an error
-        with pytest.raises(ShardError, match=r"Too many open files; allow more with: ulimit -n"):
-            opened.read(0)
-    finally:
-        for file in taken:
-            os.close(file)
+    few_files(0)
+    opened.will_read(np.arange(3))  # what cannot be announced is not an error
+    with pytest.raises(ShardError, match=r"Too many open files; allow more with: ulimit -n"):
+        opened.read(0)
 
 
 def test_a_store_that_travels_to_another_process_opens_its_shards_there(many):

@@ -1,9 +1,11 @@
 """Reading encoded images out of shards by sample id."""
 
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarError, TarInfo
+from time import sleep
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +28,9 @@ else:
     _limit = getrlimit(RLIMIT_NOFILE)[0]
     # half of the files that the process may open, at most 4096
     _MAX_OPEN_SHARDS = 4096 if _limit == RLIM_INFINITY else max(1, min(4096, _limit // 2))
+
+# seconds, half a second in all: how long a read waits for other threads to close a file
+_WAITS = [0.001 * 2**attempt for attempt in range(9)]
 
 
 class ShardStore:
@@ -113,7 +118,7 @@ class ShardStore:
         columns = (column[sample_ids] for column in (table.shard, table.offset, table.size))
         for number, offset, size in zip(*(column.tolist() for column in columns), strict=True):
             with suppress(ShardError):
-                self._open_shard(number).will_read(offset, size)
+                self._open_shard(number, waits=[]).will_read(offset, size)
 
     def name(self, sample_id: int) -> str:
         """Return the shard path and member name of a sample, for error messages."""
@@ -137,17 +142,21 @@ class ShardStore:
         self.__dict__.update(state)
         self._shard = _cached(self.root, self.manifest, self._remote)
 
-    def _open_shard(self, number: int) -> ShardFile:
+    def _open_shard(self, number: int, waits: Iterable[float] = _WAITS) -> ShardFile:
+        waits = iter(waits)
         while True:
             shards = self._shard
             try:
                 shard: ShardFile = shards(number)
                 return shard
             except TooManyFilesError:  # the rest of the program has too many files open
-                most_open = shards.cache_parameters()["maxsize"]
-                if most_open == 0:
+                shards.cache_clear()
+                if most_open := shards.cache_parameters()["maxsize"]:
+                    self._shard = _cached(self.root, self.manifest, self._remote, most_open // 2)
+                elif (wait := next(waits, None)) is not None:
+                    sleep(wait)  # other threads close their shards when they have read
+                else:
                     raise
-                self._shard = _cached(self.root, self.manifest, self._remote, most_open // 2)
 
 
 def _cached(
