@@ -77,6 +77,14 @@ def test_every_sample_has_exactly_the_bytes_of_its_source(tiny_folder, tiny_stor
     assert sample_id == len(tiny_store)
 
 
+def test_samples_are_read_together_as_they_are_one_by_one(tiny_store):
+    ids = np.random.default_rng(0).permutation(len(tiny_store))[:30]
+    together = tiny_store.read_many(ids)
+    assert [image.tobytes() for image in together] == [tiny_store.read(i).tobytes() for i in ids]
+    assert not any(image.flags.writeable for image in together)
+    assert tiny_store.read_many(ids[:0]) == []
+
+
 def test_plain_webdataset_reads_the_same_samples(tiny_store):
     for number, shard in enumerate(tiny_store.manifest.shards):
         url = str(tiny_store.root / shard.path)

@@ -76,7 +76,7 @@ class EpochSamples:
             yield self._request(*announced)
 
     def _request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
-        encoded = [self._read(number) for number in numbers.tolist()]
+        encoded = self._read(numbers)
         looks = self._looks(numbers, encoded)
         return DecodeRequest(
             encoded=encoded,
@@ -86,10 +86,16 @@ class EpochSamples:
             irregular=frozenset(np.flatnonzero(looks == -2).tolist()),
         )
 
-    def _read(self, number: int) -> NDArray[np.uint8]:
-        if self.replay is not None and number >= len(self.view):
-            return self.replay.read(number - len(self.view))
-        return self.store.read(int(self.view.sample_ids[number]))
+    def _read(self, numbers: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+        if self.replay is None:
+            return self.store.read_many(self.view.sample_ids[numbers])
+        replayed = self.is_replayed(numbers)
+        of_view = iter(self.store.read_many(self.view.sample_ids[numbers[~replayed]]))
+        slots = (numbers - len(self.view)).tolist()
+        return [
+            self.replay.read(slot) if is_memory else next(of_view)
+            for slot, is_memory in zip(slots, replayed.tolist(), strict=True)
+        ]
 
     @cached_property
     def _looks_of_memories(self) -> NDArray[np.int8]:

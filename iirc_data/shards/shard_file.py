@@ -6,7 +6,6 @@ system kills the process that reads it.
 
 import errno
 import os
-from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 
@@ -15,6 +14,8 @@ from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError
 from iirc_data.reading import open_regular
+
+_CAN_ANNOUNCE = hasattr(os, "posix_fadvise")
 
 
 class ShardFile:
@@ -56,37 +57,36 @@ class ShardFile:
         Raises:
             ShardError: The shard ends before these bytes, or cannot be read.
         """
-        content = np.empty(size, np.uint8)
-        done = 0
         try:
-            while done < size:  # one pass, for ordinary files
-                left = content[done:] if done else content
-                if not (n := self._read_into(left, offset + done)):
+            content = self._bytes_at(offset, size)
+            while (done := len(content)) < size:  # never for ordinary files
+                if not (more := self._bytes_at(offset + done, size - done)):
                     raise ShardError(
                         f"shard {self._path} was truncated while in use: byte {offset + done} is "
                         "missing; copy the shard again"
                     )
-                done += n
+                content += more
         except OSError as error:
             raise ShardError(
                 f"cannot read shard {self._path}: {error.strerror or error}; check its disk, or "
                 "copy the shard again"
             ) from error
-        content.flags.writeable = False
-        return content
+        return np.frombuffer(content, np.uint8)
 
     def will_read(self, offset: int, size: int) -> None:
         """Ask the operating system to read bytes ahead, without waiting for them."""
-        if hasattr(os, "posix_fadvise"):
-            with suppress(OSError):  # not every file system supports this
+        if _CAN_ANNOUNCE:
+            try:
                 os.posix_fadvise(self._descriptor, offset, size, os.POSIX_FADV_WILLNEED)
+            except OSError:
+                return  # not every file system supports this
 
-    def _read_into(self, content: NDArray[np.uint8], offset: int) -> int:
-        if hasattr(os, "preadv"):
-            return os.preadv(self._descriptor, [content.data], offset)
+    def _bytes_at(self, offset: int, size: int) -> bytes:
+        if hasattr(os, "pread"):  # not on Windows
+            return os.pread(self._descriptor, size, offset)
         with self._seeking:
             self._file.seek(offset)
-            return self._file.readinto(content.data)
+            return self._file.read(size)
 
     def __del__(self) -> None:
         if hasattr(self, "_file"):
