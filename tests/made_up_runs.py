@@ -44,6 +44,16 @@ def write_run(folder, benchmark, scores=SCORES, all_seen=ALL_SEEN, **settings) -
     return folder
 
 
+def write_waiting(run, waited) -> None:
+    """Write ``timings.jsonl``: epochs of two seconds with these waits; None as before waits."""
+    lines = [
+        {"task": 0, "epoch": epoch, "seconds": 2.0, "images": 100}
+        | ({} if seconds is None else {"waited": seconds})
+        for epoch, seconds in enumerate(waited)
+    ]
+    (run / "timings.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+
+
 def write_record(run, *, finished=True, **others) -> None:
     """Write ``record.json`` of a run of one session."""
     session = {"versions": {}} | ({"finished": "2026-01-01T00:00:00+00:00"} if finished else {})

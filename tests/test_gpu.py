@@ -11,6 +11,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.metrics import label_counts
 from iirc_train.run.directory import read_metrics
+from iirc_train.runtime.waiting import Waiting
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
 from tests.test_loader import everything
@@ -37,10 +38,11 @@ def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
     assert loader.is_resident
     for epoch in range(2):
         loader.set_epoch(epoch)
+        waiting = Waiting.on(experiment.device)
         torch.cuda.set_sync_debug_mode("error" if epoch else "default")  # the first one decodes
         try:
             losses, counts = [], []
-            for batch in loader:
+            for batch in waiting.each(loader):
                 predicted, loss = learner.training_step(batch)
                 losses.append(loss * len(batch))
                 counts.append(label_counts(predicted, batch.targets.bool()))
@@ -48,6 +50,7 @@ def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
         finally:
             torch.cuda.set_sync_debug_mode("default")
         assert torch.isfinite(mean_loss)
+        assert 0 < waiting.seconds() < 3600
 
 
 @pytest.mark.parametrize("preset", ["cifar", "imagenet"])

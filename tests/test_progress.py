@@ -39,3 +39,12 @@ def test_elsewhere_an_epoch_is_a_line():
     assert shown(terminal=False).splitlines() == [
         "icarl_cnn on iirc_cifar100: task 1 epoch 3: loss 1.2346  pw-JS 0.500  12,345 images/s"
     ]
+
+
+@pytest.mark.parametrize(("share", "ending"), [(0.1, ""), (0.314, "  waited for images 31 %")])
+def test_notable_waiting_for_images_is_shown(share, ending):
+    text = io.StringIO()
+    with TrainingProgress(Console(file=text, width=200), "run", 2) as progress:
+        record = {"task": 1, "epoch": 3, "loss": 1.0, "modified_jaccard_sim": 0.5}
+        progress.epoch_done(record, 10.0, share)
+    assert text.getvalue().endswith(f"10 images/s{ending}\n")

@@ -31,7 +31,13 @@ from iirc_train.report.summary import (
 from iirc_train.run.confusion import read_confusions
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import JS, PWJS, read_results
-from tests.made_up_runs import ALL_SEEN, write_confusion, write_record, write_run
+from tests.made_up_runs import (
+    ALL_SEEN,
+    write_confusion,
+    write_record,
+    write_run,
+    write_waiting,
+)
 
 ODD_NAME = '<script>alert("$x_1")</script>'
 
@@ -262,14 +268,16 @@ def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_
             assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_the_page_says_which_runs_are_not_finished_or_have_no_counts(tmp_path, benchmark):
+def test_the_page_says_which_runs_are_not_finished_have_no_counts_or_waited(tmp_path, benchmark):
     write_run(tmp_path / "runs" / "a", benchmark, [[0.9]], ALL_SEEN[:1])
     waiting = write_run(tmp_path / "runs" / "b", benchmark, [], [], method="lucir")
+    write_waiting(tmp_path / "runs" / "a", [0.1, 0.2])
     page = page_of(tmp_path / "runs", "--output", tmp_path / "report")
     assert "1 of 4 tasks" in page.text
     assert "first task is not finished" in page.text and str(waiting) in page.text
     assert "1 run\n" in page.text
     assert "No counts of predicted labels" in page.text
+    assert f"{tmp_path}/runs/a: the network waited for images 8 % of the time." in page.text
 
 
 def test_the_page_copes_with_a_benchmark_that_is_gone(tmp_path, run):
@@ -366,11 +374,25 @@ def test_costs_are_read_and_may_be_missing(run):
     assert cost is not None
     assert cost.images_per_second == pytest.approx((50 + 25) / 2)
     assert cost.hours == pytest.approx(6 / 3600) and cost.peak_memory == 2**31
+    assert cost.waiting_share is None and cost.waiting_text == ""  # an earlier release's run
     (run / "timings.jsonl").write_text("not json\n")
     with pytest.raises(ConfigurationError, match=r"timings.jsonl is damaged"):
         read_cost(run)
     (run / "timings.jsonl").unlink()
     assert read_cost(run) is None
+
+
+@pytest.mark.parametrize(
+    ("waited", "share", "is_notable"),
+    [([0.0, 0.2], 0.05, False), ([1.0, 1.0], 0.5, True), ([None, 1.0], 0.5, True)],
+)
+def test_costs_say_how_long_the_network_waited_for_images(run, waited, share, is_notable):
+    write_waiting(run, waited)
+    cost = read_cost(run)
+    assert cost.waiting_share == pytest.approx(share)
+    sentence, *advice = cost.waiting_text.split("; ", 1)
+    assert sentence == f"the network waited for images {100 * share:.0f} % of the time"
+    assert bool(advice) == is_notable
 
 
 def test_a_record_is_read_flat_and_may_be_missing(run):

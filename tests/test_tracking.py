@@ -1,5 +1,6 @@
 """Experiment trackers, and the lock of a run's folder."""
 
+import json
 import subprocess
 import sys
 import types
@@ -40,6 +41,10 @@ def test_tensorboard_shows_what_metrics_say(config, tmp_path):
     epochs, tasks = curves(run / "tensorboard" / "epochs"), curves(run / "tensorboard" / "tasks")
     assert epochs["train/loss"] == [(n, pytest.approx(loss)) for n, loss in enumerate(losses)]
     assert {"train/pw-JS", "train/learning rate", "images per second"} <= set(epochs)
+    timings = [json.loads(line) for line in (run / "timings.jsonl").read_text().splitlines()]
+    shares = [line["waited"] / line["seconds"] for line in timings]
+    assert epochs["waiting share"] == [(n, pytest.approx(share)) for n, share in enumerate(shares)]
+    assert all(0 < share < 1 for share in shares)
     scores = [
         r["modified_jaccard_sim"]
         for r in records
@@ -71,8 +76,9 @@ def test_curves_of_a_run_that_was_broken_off_have_neither_gaps_nor_repetitions(
     run = resume_experiment(tmp_path / "run", QUIET)
     for part in ("epochs", "tasks"):
         found, right = (curves(folder / "tensorboard" / part) for folder in (run, expected))
-        found.pop("images per second", None)
-        right.pop("images per second", None)
+        for measured in ("images per second", "waiting share"):
+            found.pop(measured, None)
+            right.pop(measured, None)
         assert found == right
 
 

@@ -44,12 +44,18 @@ class ShownFigure:
 
 @dataclass(frozen=True)
 class CostRow:
-    """The cost of a group's runs as text; empty if it was not measured."""
+    """The cost of a group's runs as text; empty if it was not measured.
+
+    Attributes:
+        waiting: For each run, its folder and how long its network waited for images.
+    """
 
     name: str
     images_per_second: str
     hours: str
+    waiting_share: str
     peak_memory: str
+    waiting: list[tuple[str, str]]
 
 
 @dataclass(frozen=True)
@@ -189,13 +195,17 @@ def _classes(
 
 
 def _cost_row(group: Group) -> CostRow:
-    costs = [cost for run in group.runs if (cost := read_cost(run.path)) is not None]
+    of_runs = [(run.path, cost) for run in group.runs if (cost := read_cost(run.path)) is not None]
+    costs = [cost for _, cost in of_runs]
     peaks = [cost.peak_memory for cost in costs if cost.peak_memory is not None]
     hours = spread([cost.hours for cost in costs])
     speed = spread([cost.images_per_second for cost in costs])
+    waiting = spread([cost.waiting_share for cost in costs if cost.waiting_share is not None])
     return CostRow(
         group.name,
         f"{speed.mean:,.0f}" if speed.n_runs else "",
         f"{hours.mean:.2f}" if hours.n_runs else "",
+        f"{100 * waiting.mean:.0f}" if waiting.n_runs else "",
         f"{max(peaks) / 2**30:.2f}" if peaks else "",
+        [(str(path), cost.waiting_text) for path, cost in of_runs if cost.waiting_text],
     )

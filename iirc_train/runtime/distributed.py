@@ -92,6 +92,20 @@ def total(value: torch.Tensor) -> torch.Tensor:
     return value
 
 
+def largest(value: float, device: torch.device) -> float:
+    """Return the largest of a value that each process has.
+
+    Args:
+        value: This process's value.
+        device: Device of the processes' network.
+    """
+    if world_size() == 1:
+        return value
+    values = torch.tensor([value], dtype=torch.float64, device=device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return float(values)
+
+
 def gathered(rows: torch.Tensor) -> torch.Tensor:
     """Concatenate the rows of all processes, in order of rank.
 

@@ -22,6 +22,7 @@ from rich.text import Text
 from iirc_train.metrics import MAIN_METRIC, METRICS, shown_labels
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.notes import logger
+from iirc_train.runtime.waiting import NOTABLE_SHARE
 
 
 class RunProgress(AbstractContextManager["RunProgress", None]):
@@ -57,8 +58,17 @@ class RunProgress(AbstractContextManager["RunProgress", None]):
     def batch_done(self) -> None:
         """Show that a batch was trained."""
 
-    def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
-        """Show an epoch's loss, score and speed."""
+    def epoch_done(
+        self, record: dict[str, Any], images_per_second: float, waiting_share: float = 0.0
+    ) -> None:
+        """Show an epoch's loss, score and speed.
+
+        Args:
+            record: The epoch's line of ``metrics.jsonl``.
+            images_per_second: Images trained on per second.
+            waiting_share: Fraction of the time in which the network waited for images; shown only
+                if it is notable.
+        """
 
     def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
         """Show the scores on all classes seen so far."""
@@ -96,9 +106,12 @@ class LoggedProgress(RunProgress):
         self._title = title
         self._n_tasks = n_tasks
 
-    def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
+    def epoch_done(
+        self, record: dict[str, Any], images_per_second: float, waiting_share: float = 0.0
+    ) -> None:
         """See :class:`RunProgress`."""
-        logger.info("%s", _epoch_line(self._title, record, images_per_second))
+        note = _epoch_note(record, images_per_second, waiting_share)
+        logger.info("%s", _epoch_line(self._title, record, note))
 
     def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
         """See :class:`RunProgress`."""
@@ -189,11 +202,14 @@ class TrainingProgress(RunProgress):
         if self._steps is not None:
             self._progress.advance(self._steps)
 
-    def epoch_done(self, record: dict[str, Any], images_per_second: float) -> None:
+    def epoch_done(
+        self, record: dict[str, Any], images_per_second: float, waiting_share: float = 0.0
+    ) -> None:
         """See :class:`RunProgress`."""
-        self._progress.note = f"  {_epoch_note(record, images_per_second)}"
+        note = _epoch_note(record, images_per_second, waiting_share)
+        self._progress.note = f"  {note}"
         if not self._has_bars:
-            print_line(self._console, _epoch_line(self._title, record, images_per_second))
+            print_line(self._console, _epoch_line(self._title, record, note))
 
     def task_done(self, task_id: int, metrics: dict[str, float]) -> None:
         """See :class:`RunProgress`."""
@@ -206,16 +222,18 @@ class TrainingProgress(RunProgress):
         self._console.print(line, soft_wrap=True)
 
 
-def _epoch_note(record: dict[str, Any], images_per_second: float) -> str:
-    return (
+def _epoch_note(record: dict[str, Any], images_per_second: float, waiting_share: float) -> str:
+    note = (
         f"loss {record['loss']:.4f}  {METRICS[MAIN_METRIC].label} {record[MAIN_METRIC]:.3f}  "
         f"{images_per_second:,.0f} images/s"
     )
+    if waiting_share < NOTABLE_SHARE:
+        return note
+    return f"{note}  waited for images {100 * waiting_share:.0f} %"
 
 
-def _epoch_line(title: str, record: dict[str, Any], images_per_second: float) -> str:
-    where = f"task {record['task']} epoch {record['epoch']}"
-    return f"{title}: {where}: {_epoch_note(record, images_per_second)}"
+def _epoch_line(title: str, record: dict[str, Any], note: str) -> str:
+    return f"{title}: task {record['task']} epoch {record['epoch']}: {note}"
 
 
 def _task_line(title: str, task_id: int, n_tasks: int, metrics: dict[str, float]) -> Text:

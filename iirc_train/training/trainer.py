@@ -25,6 +25,7 @@ from iirc_train.run.trackers import (
 from iirc_train.runtime.distributed import (
     broadcast_buffers,
     gathered,
+    largest,
     rank,
     total,
     wait_for_all,
@@ -32,6 +33,7 @@ from iirc_train.runtime.distributed import (
 from iirc_train.runtime.peak_memory import peak_memory
 from iirc_train.runtime.progress import RunProgress, run_progress
 from iirc_train.runtime.stopping import StopRequest
+from iirc_train.runtime.waiting import Waiting
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import evaluate, evaluate_after_task
 
@@ -195,11 +197,12 @@ class Training:
 
     def _learn_epoch(self, task_id: int, epoch: int, loader: Loader, progress: RunProgress) -> None:
         run = self.run_directory
+        waiting = Waiting.on(self.experiment.device)
         started = time.perf_counter()
         lr = self.method.get_last_lr()[0]
         record = {"task": task_id, "epoch": epoch, "lr": lr}
         try:
-            record |= train_epoch(self.experiment, loader, progress)
+            record |= train_epoch(self.experiment, loader, progress, waiting)
         except TrainingError as error:
             where = f"{self.config.method}, task {task_id}, epoch {epoch}, learning rate {lr:g}"
             raise TrainingError(
@@ -207,18 +210,21 @@ class Training:
                 f"{self._last_checkpoint()}"
             ) from None
         seconds = time.perf_counter() - started
+        waited = largest(waiting.seconds(), self.experiment.device)
         run.add_metrics(kind="epoch", split=TRAIN, **record)
         run.add_timing(
             task=task_id,
             epoch=epoch,
             seconds=seconds,
             images=loader.n_samples,
+            waited=waited,
             **peak_memory(self.experiment.device),
         )
         speed = loader.n_samples / seconds
-        progress.epoch_done(record, speed)
+        progress.epoch_done(record, speed, waited / seconds)
         for tracker in self._trackers:
-            scalars = {**epoch_scalars(TRAIN, record), "images per second": speed}
+            costs = {"images per second": speed, "waiting share": waited / seconds}
+            scalars = {**epoch_scalars(TRAIN, record), **costs}
             tracker.epoch_done(self.config.epochs_of_task(task_id)[epoch], scalars)
 
     def _last_checkpoint(self) -> str:
@@ -284,8 +290,19 @@ class Training:
         wait_for_all()
 
 
-def train_epoch(experiment: Experiment, loader: Loader, progress: RunProgress) -> dict[str, float]:
+def train_epoch(
+    experiment: Experiment,
+    loader: Loader,
+    progress: RunProgress,
+    waiting: Waiting | None = None,
+) -> dict[str, float]:
     """Train on every batch of a loader.
+
+    Args:
+        experiment: Method and network.
+        loader: The batches.
+        progress: Shows each batch.
+        waiting: Measures how long the network waits for batches; None does not measure it.
 
     Returns:
         Mean loss, and metrics of the predictions made before each step.
@@ -297,7 +314,7 @@ def train_epoch(experiment: Experiment, loader: Loader, progress: RunProgress) -
     method.train()
     losses: list[torch.Tensor] = []
     tally = Tally(method.n_seen_classes, method.device, with_scores=False)
-    for batch in loader:
+    for batch in loader if waiting is None else waiting.each(loader):
         predicted, loss = method.training_step(batch)
         losses.append(loss * len(batch))
         tally.add(Outputs(predicted, batch.targets.bool()))
