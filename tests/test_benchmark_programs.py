@@ -1,12 +1,14 @@
 """The benchmark programs, at tiny sizes: they run, compare what they should, and say where."""
 
 import multiprocessing
+import re
 from contextlib import ExitStack
 
 import pytest
 import torch
 
-from benchmarks import buffer_commits, loader, small_images
+from benchmarks import bottleneck, buffer_commits, loader, small_images, stages
+from benchmarks.bottleneck import Stage, costs_of_loading, verdict
 from benchmarks.contenders import Contender, Workload, measure, ours
 from benchmarks.images import DrawnPhotographs, RepeatedImages, opened
 from benchmarks.results import Machine, Result, Speed
@@ -62,6 +64,83 @@ def test_the_small_image_benchmark_writes_shards_of_what_it_is_given(tiny_folder
     assert len(result.speeds) == 2 * len(small_images.CONTENDERS)
     assert all(len(speed.images_per_second) == 2 for speed in result.speeds)
     assert result.settings["images per epoch"] == 64
+
+
+@pytest.mark.filterwarnings("ignore:image 0 would be trained on at")
+@pytest.mark.parametrize("decoder", ["pillow", "dali"])
+def test_the_benchmark_of_stages_times_each_and_says_what_limits(
+    photographs, tmp_path, capsys, decoder
+):
+    if decoder == "dali":
+        pytest.importorskip("nvidia.dali")
+    stages.main(
+        photographs.root,
+        preset="cifar",
+        network="resnet8",
+        decoder=decoder,
+        images=24,
+        batch_size=8,
+        workers=2,
+        steps=2,
+        runs=1,
+        results=tmp_path,
+    )
+    (path,) = tmp_path.iterdir()
+    result = Result.model_validate_json(path.read_bytes())
+    speeds = {name for name in result.figures if name.endswith(" (images/s)")}
+    expected = {
+        value for name, value in vars(bottleneck).items() if name.isupper() and name[0] != "_"
+    }
+    absent = {bottleneck.TRANSFER} | ({bottleneck.FEED} if decoder == "pillow" else set())
+    assert speeds == {f"{name} (images/s)" for name in expected - absent}
+    assert all(result.figures[name] > 0 for name in speeds)
+    assert 0 < result.figures["waiting share"] < 1
+    printed = capsys.readouterr().out
+    assert "the network waited for images" in printed and " limits" in printed
+    with pytest.raises(SystemExit):
+        stages.main(photographs.root, preset="cifr", results=tmp_path)
+
+
+FAST = {
+    bottleneck.READ_AS_FOUND: Stage(bottleneck.READ_AS_FOUND, 9000),
+    bottleneck.PARAMETERS: Stage(bottleneck.PARAMETERS, 9000, 1.0),
+    bottleneck.REQUEST: Stage(bottleneck.REQUEST, 9000, 9.0),
+    bottleneck.FEED: Stage(bottleneck.FEED, 9000, 10.0),
+    bottleneck.DECODE: Stage(bottleneck.DECODE, 9000),
+    bottleneck.DECODER: Stage(bottleneck.DECODER, 8000),
+    bottleneck.NORMALIZE: Stage(bottleneck.NORMALIZE, 9000),
+    bottleneck.LOADER: Stage(bottleneck.LOADER, 500),
+    bottleneck.STEP: Stage(bottleneck.STEP, 2000),
+}
+
+
+@pytest.mark.parametrize(
+    ("slow", "is_resident", "sentence"),
+    [
+        (
+            Stage(bottleneck.LOADER, 8200),
+            False,
+            "The network limits: the loader alone delivers 4.1 times as many images",
+        ),
+        (Stage(bottleneck.READ_AS_FOUND, 500), False, "most of all reading: .* a local disk"),
+        (Stage(bottleneck.DECODE, 500), False, "most of all decoding: .* --resize 256"),
+        (Stage(bottleneck.DECODER, 500), False, "most of all resizing and collecting: "),
+        (Stage(bottleneck.FEED, 9000, 2000.0), False, "most of all feeding .*resident images"),
+        (Stage(bottleneck.TRANSFER, 500), False, "most of all transfer: "),
+        (Stage(bottleneck.NORMALIZE, 500), False, "most of all normalisation: "),
+        (Stage(bottleneck.DECODE, 500), True, "Augmenting resident images limits: .* 4.0 times"),
+    ],
+)
+def test_the_slowest_stage_limits_unless_the_network_is_slower(slow, is_resident, sentence):
+    found = verdict([*(FAST | {slow.name: slow}).values()], is_resident)
+    assert re.search(sentence, found), found
+
+
+def test_costs_of_loading_do_not_count_a_part_twice():
+    costs = costs_of_loading(FAST.values())
+    assert costs[bottleneck.DECODER] == pytest.approx(1 / 8000 - 1 / 9000)
+    assert costs[bottleneck.FEED] == pytest.approx(20e-6)
+    assert costs[bottleneck.TRANSFER] == 0  # there is none on a CPU
 
 
 def test_the_buffer_benchmark_times_each_step_beside_a_sync_of_the_whole_folder(tmp_path, capsys):

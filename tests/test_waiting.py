@@ -1,6 +1,7 @@
 """How long a network waits for its batches, on made-up clocks."""
 
 import pytest
+import torch
 
 from iirc_train.runtime.waiting import CPUClock, Waiting
 
@@ -66,6 +67,41 @@ def test_the_host_waits_for_the_device_only_at_the_end():
     device = Device()
     trained(device, [1] * 100, [5] * 100)
     assert device.waits == 1
+
+
+class Event:
+    """A made-up event of torch: on a device that passes it when it is asked for the second time."""
+
+    recorded = 0
+
+    def __init__(self, enable_timing=False):
+        self.is_timed = enable_timing
+        self.asked = 0
+
+    def record(self, stream):
+        assert stream == "the stream of cuda:1"
+        Event.recorded += 1
+        self.milliseconds = 500 * Event.recorded
+
+    def query(self):
+        self.asked += 1
+        return self.asked > 1
+
+    def synchronize(self):
+        self.asked += 1
+
+    def elapsed_time(self, later):
+        assert self.is_timed and later.is_timed and later.asked > 1
+        return later.milliseconds - self.milliseconds
+
+
+def test_on_a_gpu_events_in_its_stream_are_compared(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream of {device}")
+    waiting = Waiting.on(torch.device("cuda", 1))
+    assert list(waiting.each("abc")) == ["a", "b", "c"]
+    assert waiting.seconds() == pytest.approx(3 * 0.5)
+    assert waiting.seconds() == pytest.approx(3 * 0.5)
 
 
 def test_on_a_cpu_all_fetching_is_waiting_and_computing_is_not(monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 NOTABLE_SHARE = 0.2
-"""Share of the training time from which on a run is told to be limited by loading."""
+"""Share of the training time from which on loading counts as the limit of a run."""
 
 T = TypeVar("T")
 
@@ -56,19 +56,19 @@ class CUDAClock:
     def mark(self) -> torch.cuda.Event:
         """See :class:`Clock`."""
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self._device))  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self._device))
         return event
 
     def between(self, first: torch.cuda.Event, second: torch.cuda.Event) -> float | None:
         """See :class:`Clock`."""
         if not second.query():  # type: ignore[no-untyped-call]
             return None
-        milliseconds: float = first.elapsed_time(second)  # type: ignore[no-untyped-call]
+        milliseconds: float = first.elapsed_time(second)
         return milliseconds / 1000
 
     def wait(self, mark: torch.cuda.Event) -> None:
         """See :class:`Clock`."""
-        mark.synchronize()  # type: ignore[no-untyped-call]
+        mark.synchronize()
 
 
 class Waiting:
