@@ -163,7 +163,8 @@ class WithNetwork:
         decoder: The loader's decoder.
         network: Name of the network.
         precision: See the setting ``precision``.
-        steps: Most steps of a run.
+        steps: Most steps of a run. If images are resident, a run is an epoch, because their loader
+            augments many batches at a time.
 
     Attributes:
         is_resident: Whether the loader keeps decoded images.
@@ -174,7 +175,7 @@ class WithNetwork:
     def __init__(
         self, workload: Workload, decoder: Decoder, network: str, precision: str, steps: int
     ) -> None:
-        self._device, self._steps = workload.device, steps
+        self._device = workload.device
         self._loader = make_loader(
             workload.view,
             workload.store,
@@ -185,6 +186,8 @@ class WithNetwork:
             decoder=decoder,
         )
         self.is_resident = self._loader.is_resident
+        n_batches = len(self._loader)
+        self._steps = n_batches if self.is_resident else min(steps, n_batches)
         self._epochs = count()
         self._method = Model([1], {"image": 0}, {"network": network, "lr": 0.01})
         self._method.to(workload.device).to(memory_format=torch.channels_last)
@@ -212,10 +215,9 @@ class WithNetwork:
         return sum(map(len, self._epoch()))
 
     def _step(self) -> int:
-        steps = min(self._steps, len(self._loader))
-        for _ in range(steps):
+        for _ in range(self._steps):
             self._method.training_step(self._batch)
-        return steps * len(self._batch)
+        return self._steps * len(self._batch)
 
     def _train(self) -> int:
         waiting, n, started = Waiting.on(self._device), 0, time.perf_counter()

@@ -96,7 +96,10 @@ def main(
     workers: Workers = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, help="Most steps of a run. [default: 4, on a GPU 100]"),
+        typer.Option(
+            min=1,
+            help="Most steps with the network, unless resident. [default: 4, GPU: 100]",
+        ),
     ] = None,
     runs: Runs = 3,
     device: Device = "cpu",
