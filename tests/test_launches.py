@@ -6,7 +6,7 @@ from benchmarks.operations import PRECISIONS, STAGES, operations_of_steps
 from iirc_train.methods import METHODS
 
 # With ResNet-32, in the second task, with memory_strength and temperature at 1; a margin of some
-# 2 % is for other versions of torch. `python -m benchmarks.operations` prints the counts.
+# 1.5 % is for other versions of torch. `python -m benchmarks.operations` prints the counts.
 BUDGETS = {
     "agem": {"fp32": 666, "bf16": 816},
     "finetune": {"fp32": 284, "bf16": 359},
@@ -20,7 +20,7 @@ BUDGETS = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_stays_within_its_budget_of_operations(name):
-    assert name in BUDGETS, f"enter what python -m benchmarks.operations {name} prints, plus 2 %"
+    assert name in BUDGETS, f"enter what python -m benchmarks.operations {name} prints, plus 1.5 %"
     counted = operations_of_steps(name)
     assert list(counted) == list(PRECISIONS)
     for precision, operations in counted.items():
