@@ -84,7 +84,7 @@ def check_never_waits(
 @contextmanager
 def _nothing_waits() -> Iterator[None]:
     try:
-        with _Watch():
+        with _Watch():  # type: ignore[no-untyped-call]
             yield
     except DataDependentOutputException as error:
         raise _waits(f"{error.func} reads a value from the device", error) from None
@@ -96,7 +96,7 @@ def _nothing_waits() -> Iterator[None]:
         raise _waits(str(error), error) from None
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises an error for waiting that fake tensors allow: copies, and indices of booleans."""
 
     def __torch_dispatch__(
