@@ -46,8 +46,7 @@ def label_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.Tenso
     Returns:
         int64 (N, 3): the number of predicted labels, of true labels, and of labels that are both.
     """
-    parts = (predictions, target, predictions & target)
-    return torch.stack([part.sum(dim=1) for part in parts], dim=1)
+    return torch.stack((predictions, target, predictions & target), dim=1).sum(dim=2)
 
 
 def counts_of_labels(outputs: Outputs) -> torch.Tensor:

@@ -1,5 +1,7 @@
 """What only a GPU can show."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 from rich.console import Console
@@ -12,6 +14,7 @@ from iirc_train.methods import METHODS
 from iirc_train.metrics import label_counts
 from iirc_train.run.directory import read_metrics
 from iirc_train.runtime.waiting import Waiting
+from iirc_train.testing import MadeUpRun
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
 from tests.test_loader import everything
@@ -107,3 +110,41 @@ def test_every_method_runs_in_bfloat16_on_the_gpu(tiny_settings, tmp_path, metho
     run = run_experiment(config, tmp_path / "run", Console(quiet=True))
     scores = [r for r in read_metrics(run) if r["kind"] == "evaluation" and r["task"] == "all"]
     assert len(scores) == 8
+
+
+# ------------------------------------------------------------------ waiting
+
+
+@contextmanager
+def nothing_waits():
+    """Make an operation that waits for the GPU an error; tests/test_never_waits.py finds others."""
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_reading_a_value_is_an_error_where_nothing_may_wait():
+    value = torch.ones(1, device="cuda")
+    with nothing_waits(), pytest.raises(RuntimeError, match="synchronizing"):
+        value.item()
+
+
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_and_no_prediction_waits_for_the_gpu(method, dtype):
+    run = MadeUpRun(METHODS[method].model, device="cuda", memory_strength=2.0)
+    run.method.autocast_dtype = dtype
+    for _ in run.method.n_cla_per_tsk:
+        batch = run.begin_task()
+        run.train(batch)  # chooses algorithms, creates the optimizer's state
+        run.evaluate(batch)
+        with nothing_waits():
+            run.train(batch)
+            run.evaluate(batch)
+        run.end_task()
+        run.evaluate(batch)
+        with nothing_waits():
+            run.evaluate(batch)

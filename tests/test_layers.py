@@ -27,7 +27,7 @@ models runtime
 buffer run
 methods saved_model
 report training utils
-demo sweep
+demo sweep testing
 cli
 __main__
 """

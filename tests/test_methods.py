@@ -696,3 +696,16 @@ def test_settings_are_read_from_a_published_dictionary():
     published = {"lr": 0.5, "n_memories_per_class": 20, "group": "x", "method": "agem"}
     assert MethodConfig.from_any(published).lr == 0.5
     assert BufferConfig.from_any(published).n_memories_per_class == 20
+
+
+def test_a_gradient_that_is_overwritten_keeps_the_layout_of_its_parameter():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)
+    net(torch.randn(2, 3, 5, 5).contiguous(memory_format=torch.channels_last)).sum().backward()
+    net[1].bias.grad = None
+    vector = torch.randn_like(get_gradient(net))
+    update_gradient(net, vector)
+    assert torch.equal(get_gradient(net), vector)
+    for parameter in net.parameters():
+        assert parameter.grad.stride() == parameter.stride()
+    vector.zero_()
+    assert get_gradient(net).all()  # the gradients are copies

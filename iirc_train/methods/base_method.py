@@ -276,7 +276,8 @@ class BaseMethod(Predictor, Optimized, ABC):
 
     def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
         """Return the weight of each sample in the loss, (N,): ``memory_strength`` for replayed."""
-        return torch.where(in_buffer, self.config.memory_strength, 1.0)
+        weight = torch.ones(len(in_buffer), device=in_buffer.device)
+        return weight.masked_fill_(in_buffer, self.config.memory_strength)
 
     def _bce(
         self,
@@ -297,7 +298,9 @@ class BaseMethod(Predictor, Optimized, ABC):
             Mean over samples and classes.
         """
         logits = logits / (self.config.temperature if temperature is None else temperature)
-        weight = self._sample_weight(in_buffer).unsqueeze(1)
+        weight = None
+        if self.config.memory_strength != 1:
+            weight = self._sample_weight(in_buffer).unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
     # ------------------------------------------------------------------ state

@@ -29,5 +29,22 @@ def update_gradient(model: nn.Module, new_grad: torch.Tensor) -> None:
     sizes = [parameter.numel() for parameter in parameters]
     if new_grad.shape != (sum(sizes),):
         raise ValueError(f"expected a gradient of shape ({sum(sizes)},), got {new_grad.shape}")
-    for parameter, gradient in zip(parameters, torch.split(new_grad, sizes), strict=True):
-        parameter.grad = gradient.view_as(parameter).clone(memory_format=torch.preserve_format)
+    sources = [
+        part.view_as(parameter)
+        for parameter, part in zip(parameters, torch.split(new_grad, sizes), strict=True)
+    ]
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.empty_like(parameter)
+    # keep the layout of the parameters: with another one, the optimizer updates them one by one
+    together: tuple[list[torch.Tensor], list[torch.Tensor]] = [], []
+    for parameter, source in zip(parameters, sources, strict=True):
+        target = parameter.grad
+        assert target is not None
+        if target.stride() == source.stride():
+            together[0].append(target)
+            together[1].append(source)
+        else:
+            target.copy_(source)
+    if together[0]:
+        torch._foreach_copy_(*together)

@@ -27,8 +27,8 @@ class Model(BaseMethod):
     def _loss(self, step: Step) -> torch.Tensor:
         targets = step.targets
         if self.old_net is not None:
-            targets = targets.clone()
+            n_old = self.n_old_classes
             old_output, _ = self.forward_old_net(step.images)
-            old_output = old_output[:, : self.n_old_classes] / self.config.temperature
-            targets[:, : self.n_old_classes] = old_output.sigmoid()
+            soft = (old_output[:, :n_old] / self.config.temperature).sigmoid()
+            targets = torch.cat((soft, targets[:, n_old:]), dim=1)
         return self._bce(step.output, targets, step.in_buffer)

@@ -49,10 +49,13 @@ class Model(BaseMethod):
         ] = 0.5
 
     config: Config
+    _margins: torch.Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lambda_cur = self.config.lucir_lambda
+        margins = torch.tensor([self.config.lucir_margin_1, self.config.lucir_margin_2])
+        self.register_buffer("_margins", margins, persistent=False)  # not copied at every step
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         return with_cosine_layer(net, self.n_cla_per_tsk[0])
@@ -112,7 +115,9 @@ class Model(BaseMethod):
             return loss
         _, old_latent = self.forward_old_net(step.images)
         less_forget = 1 - F.cosine_similarity(step.latent, old_latent, dim=1)
-        loss = loss + self.lambda_cur * (self._sample_weight(step.in_buffer) * less_forget).mean()
+        if self.config.memory_strength != 1:
+            less_forget = self._sample_weight(step.in_buffer) * less_forget
+        loss = loss + self.lambda_cur * less_forget.mean()
         # the scale is detached, as published: the margin loss trains it through the output
         cosine = step.output / self._sigma.detach()
         return loss + self._margin_ranking_loss(cosine, step)
@@ -131,14 +136,12 @@ class Model(BaseMethod):
             Mean over all pairs of an earlier label of a memory and one of the two most similar new
             classes that are not labels of that memory. 0 if there is no such pair.
         """
-        n_old, y = self.n_old_classes, step.targets
-        margins = [self.config.lucir_margin_1, self.config.lucir_margin_2]
-        n_hardest = min(len(margins), cosine.shape[1] - n_old)
-        new = cosine[:, n_old:].masked_fill(y[:, n_old:] > 0, -torch.inf)
+        n_old, is_label = self.n_old_classes, step.targets > 0
+        n_hardest = min(len(self._margins), cosine.shape[1] - n_old)
+        new = cosine[:, n_old:].masked_fill(is_label[:, n_old:], -torch.inf)
         hardest = new.topk(n_hardest, dim=1).values.unsqueeze(1)  # N, 1, 2
         own = cosine[:, :n_old].unsqueeze(2)  # N, old classes, 1
-        counted = (y[:, :n_old] > 0) & step.in_buffer.unsqueeze(1)
-        pairs = counted.unsqueeze(2) & hardest.isfinite()
-        too_near = [hardest[..., i] + margins[i] for i in range(n_hardest)]
-        hinge = F.relu(torch.stack(too_near, dim=-1) - own).where(pairs, 0.0)
+        counted = is_label[:, :n_old] & step.in_buffer.unsqueeze(1)
+        pairs = counted.unsqueeze(2) & (hardest > -torch.inf)
+        hinge = F.relu(hardest + self._margins[:n_hardest] - own).where(pairs, 0.0)
         return step.average(self.config.memory_strength * hinge.sum(), pairs.sum())
