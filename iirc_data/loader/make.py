@@ -4,6 +4,7 @@ import logging
 import warnings
 from typing import get_args
 
+import numpy as np
 import torch
 
 from iirc_data.augment import ImagePreset, Transform, TransformPreset
@@ -173,6 +174,12 @@ def make_loader(
         decoder=decoder,
         is_resident=_is_resident(resident, samples, transform),
     )
+
+
+def needs_windows(transform: Transform) -> bool:
+    """Return whether a transform shows only a window of each image."""
+    one = np.ones(1, np.int32)
+    return transform.parameters(one, one, np.zeros((1, transform.n_random))).window is not None
 
 
 def _is_resident(asked: bool | None, samples: EpochSamples, transform: Transform) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from iirc_data.loader.decoder import DecodeRequest
 
 _SIZES = [(96, 128), (375, 500)]  # heights and widths of the images
 _WINDOWS = [(224, 224), (101, 77), (16, 24)]  # of windows
-_KINDS = [  # how the images are written
+_KINDS: list[dict[str, Any]] = [  # how the images are written
     {"subsampling": "4:2:0"},
     {"subsampling": "4:2:0", "progressive": True},
     {"subsampling": "4:2:2"},
@@ -35,8 +36,9 @@ class WindowTrial:
 
     def __init__(self, device: torch.device, hw_decoder_load: float = 0.0) -> None:
         self._device = device
-        kind = "mixed" if device.type == "cuda" else "cpu"
-        self._decoding = Decoding(kind, hw_decoder_load=hw_decoder_load)
+        self._decoding = Decoding(
+            "mixed" if device.type == "cuda" else "cpu", hw_decoder_load=hw_decoder_load
+        )
         self._images = [[_drawn(size, number) for number in range(len(_KINDS))] for size in _SIZES]
 
     def decode_whole_images(self) -> None:
