@@ -25,7 +25,7 @@ pytest.importorskip("nvidia.dali")
 
 from nvidia.dali import Pipeline, types
 
-from iirc_data.loader import dali, dali_pipeline
+from iirc_data.loader import dali, dali_pipeline, single_decoder
 from iirc_data.loader.dali_graph import Decoding, Steps, images_of
 
 GPU = torch.device("cuda", 0)
@@ -165,7 +165,8 @@ class PretendedGpu:
         monkeypatch.setattr(torch.cuda, "device", chosen)
         monkeypatch.setattr(torch.cuda, "current_stream", current_stream)
         monkeypatch.setattr(Pipeline, "share_outputs", shared)
-        monkeypatch.setattr(dali, "copied_on_gpu", copied)
+        for module in (dali, single_decoder):
+            monkeypatch.setattr(module, "copied_on_gpu", copied)
         monkeypatch.setattr(
             dali,
             "window_decoding",

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
-from iirc_data.loader.dali_graph import ON_CPU, Decoding, Steps, are_small
+from iirc_data.loader.dali_graph import Decoding, Steps, are_small
 from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, copied_on_gpu
 from iirc_data.loader.decoder import (
     DecodeRequest,
@@ -30,6 +29,7 @@ from iirc_data.loader.resize import (
     resize_and_crop,
     stack,
 )
+from iirc_data.loader.single_decoder import SingleDecoder, part_of
 from iirc_data.loader.window_probe import WindowDecoding, window_decoding
 
 _MOST_IDLE = 4  # for training, evaluation and memories, and a spare
@@ -204,7 +204,7 @@ class DaliDecoder:
         """Return the numbers of the images that DALI fails to decode."""
         decoder = SingleDecoder(self._device, steps.has_window, steps.decoding)
         numbers = range(len(request.encoded))
-        return frozenset(n for n in numbers if decoder.decode(_part(request, n)) is None)
+        return frozenset(n for n in numbers if decoder.decode(part_of(request, n)) is None)
 
     def _resized(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
         def resize(numbers: range) -> list[torch.Tensor]:
@@ -228,51 +228,6 @@ class DaliDecoder:
             return copied_on_gpu(decoded, self._device)
         images: torch.Tensor = from_dlpack(decoded.as_tensor())
         return empty(images.shape, images.dtype, images.device).copy_(images)
-
-
-class SingleDecoder:
-    """Decodes images one by one, to find those that DALI refuses.
-
-    Args:
-        device: Device that decodes.
-        has_window: Decode only the window of each image.
-        decoding: Where and how to decode.
-    """
-
-    def __init__(
-        self, device: torch.device, has_window: bool = False, decoding: Decoding = ON_CPU
-    ) -> None:
-        self._device = device
-        self._steps = Steps(has_window, False, None, leaves_size=True, decoding=decoding)
-        self._pipeline: DaliPipeline | None = None
-
-    def decode(self, request: DecodeRequest) -> torch.Tensor | None:
-        """Return the image of a batch of one, uint8 (H, W, 3), or None if DALI refuses it."""
-        pipeline = self._pipeline or DaliPipeline(self._steps, 1, 1, self._device)
-        self._pipeline = None  # a pipeline that fails is not used again
-        with suppress(DaliError):
-            pipeline.submit(request)
-            with pipeline.outputs() as decoded:
-                if self._device.type == "cuda":
-                    image = copied_on_gpu(decoded, self._device)[0]
-                else:
-                    image = from_dlpack(decoded[0]).clone()
-            self._pipeline = pipeline
-            return image
-        return None
-
-
-def _part(request: DecodeRequest, number: int) -> DecodeRequest:
-    """Return a request that only decodes one image of a batch."""
-    window, part = request.augmentation.window, slice(number, number + 1)
-    augmentation = Augmentation(
-        None if window is None else window[part],
-        None,
-        None,
-        None,
-        request.augmentation.flip[part],
-    )
-    return DecodeRequest(request.encoded[part], augmentation, lambda _: request.names(number))
 
 
 def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError) -> LoaderError:
