@@ -6,9 +6,11 @@ import pytest
 import torch
 from rich.console import Console
 
+from benchmarks.gpu_checks import images_of_all_kinds, ordering_mismatches, pixel_differences
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.definitions import TRAIN
-from iirc_data.loader import make_loader
+from iirc_data.loader import make_decoder, make_loader
+from iirc_data.loader.window_probe import WindowDecoding, window_decoding
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.metrics import label_counts
@@ -78,6 +80,72 @@ def test_images_stay_with_their_samples_while_training_is_behind(tiny_store, pre
     for ours, other in zip(found, expected, strict=True):
         difference = (ours.cpu().float() - other.float()).abs().mean(dim=(1, 2, 3))
         assert difference.max() < 8  # another sample's image differs by some 60
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "beside training"])
+def test_batches_are_not_mixed_up_while_the_gpu_is_behind(busy):
+    pytest.importorskip("nvidia.dali")
+    device = torch.device("cuda")
+    assert ordering_mismatches(lambda: make_decoder("dali", device), 50, busy, device) == 0
+
+
+@pytest.mark.parametrize("width", [64, 500])
+def test_pixels_of_every_kind_of_jpeg_are_close_to_pillows(width):
+    pytest.importorskip("nvidia.dali")
+    found = pixel_differences(torch.device("cuda"), images_of_all_kinds(width))
+    for name, difference in found.items():
+        assert difference.mean <= 1, (name, difference)
+        assert difference.p99 <= 6, (name, difference)
+
+
+def test_decoding_in_every_epoch_does_not_wait_for_the_gpu(tiny_store):
+    """As far as torch sees; DALI's own waits are not torch's."""
+    pytest.importorskip("nvidia.dali")
+    loader = make_loader(
+        everything(tiny_store),
+        tiny_store,
+        transforms=TRANSFORM_PRESETS["imagenet"],
+        train=True,
+        batch_size=8,
+        resident=False,
+        decoder="dali",
+        device="cuda",
+    )
+    list(loader)  # builds the pipeline
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        sums = [batch.images.sum() for batch in loader]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.isfinite(torch.stack(sums)).all()
+
+
+def test_windows_that_work_and_whole_images_look_alike(tiny_store, monkeypatch):
+    pytest.importorskip("nvidia.dali")
+    from iirc_data.loader import dali
+
+    device = torch.device("cuda", torch.cuda.current_device())
+    found = window_decoding(device)
+    if not found.works:
+        pytest.skip(f"windows are not decoded here: {found.reason}")
+
+    def images():
+        options = {"train": True, "batch_size": 8, "normalize": False, "decoder": "dali"}
+        loader = make_loader(
+            everything(tiny_store),
+            tiny_store,
+            transforms=TRANSFORM_PRESETS["imagenet"],
+            device="cuda",
+            **options,
+        )
+        return torch.cat([batch.images for batch in loader]).float()
+
+    windows = images()
+    monkeypatch.setattr(dali, "window_decoding", lambda *_, **__: WindowDecoding(False, "a test"))
+    with pytest.warns(UserWarning, match="a test"):
+        whole = images()
+    assert windows.device == whole.device == device
+    assert (windows - whole).abs().mean() < 1
 
 
 def test_resident_images_are_the_same_on_the_gpu(tiny_settings):

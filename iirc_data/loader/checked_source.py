@@ -18,7 +18,7 @@ from iirc_data.sources.derived import DerivedSource
 from iirc_data.sources.images import decode_rgb, look_at, read_header
 
 if TYPE_CHECKING:
-    from iirc_data.loader.dali import SingleDecoder
+    from iirc_data.loader.single_decoder import SingleDecoder
 
 _LARGEST_MEAN_DIFFERENCE = 2.0  # of 255 levels; JPEG decoders may round differently
 
@@ -58,7 +58,7 @@ def _dali_decoder() -> "SingleDecoder | None":
         return None
     import torch
 
-    from iirc_data.loader.dali import SingleDecoder
+    from iirc_data.loader.single_decoder import SingleDecoder
 
     return SingleDecoder(torch.device("cpu"))
 

@@ -1,5 +1,6 @@
 """The decoder that decodes with DALI, on CPU or GPU."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -9,10 +10,15 @@ from typing import Any
 import torch
 from torch.utils.dlpack import from_dlpack
 
-from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
-from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, Steps
-from iirc_data.loader.decoder import DecodeRequest, default_threads, sizes_differ
+from iirc_data.loader.dali_graph import Decoding, Steps, are_small
+from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, copied_on_gpu
+from iirc_data.loader.decoder import (
+    DecodeRequest,
+    default_threads,
+    sizes_differ,
+    with_number,
+)
 from iirc_data.loader.fallback import Refused, with_finished
 from iirc_data.loader.host_memory import empty
 from iirc_data.loader.idle import Idle
@@ -23,6 +29,8 @@ from iirc_data.loader.resize import (
     resize_and_crop,
     stack,
 )
+from iirc_data.loader.single_decoder import SingleDecoder, part_of
+from iirc_data.loader.window_probe import WindowDecoding, window_decoding
 
 _MOST_IDLE = 4  # for training, evaluation and memories, and a spare
 
@@ -42,12 +50,16 @@ class DaliDecoder:
         device: Device of the returned images; on ``cuda`` the GPU decodes and augments.
         threads: Number of CPU threads; by default that of
             :func:`~iirc_data.loader.decoder.default_threads`.
+        hw_decoder_load: Fraction, from 0 to 1, of a batch's JPEGs for the GPU's JPEG engine.
     """
 
     name = "dali"
 
-    def __init__(self, device: torch.device, threads: int | None = None) -> None:
-        self._device = device
+    def __init__(
+        self, device: torch.device, threads: int | None = None, hw_decoder_load: float = 0.0
+    ) -> None:
+        self._device = with_number(device)
+        self._hw_decoder_load = hw_decoder_load
         self._threads = threads or default_threads()
         self._idle: PerProcess[Idle[DaliPipeline]] = PerProcess(partial(Idle, _MOST_IDLE))
         self._pool = PerProcess(partial(ThreadPoolExecutor, self._threads, "iirc-resize"))
@@ -58,7 +70,7 @@ class DaliDecoder:
         pipeline: DaliPipeline | None = None
         try:
             for request in map(self._prepared, requests):
-                steps = Steps.of(request.augmentation, on_gpu=self._device.type == "cuda")
+                steps = self._steps(request)
                 n = len(request.encoded)
                 if pipeline is None or not pipeline.serves(steps, n):
                     while pipeline is not None and pipeline.under_way:
@@ -117,8 +129,38 @@ class DaliDecoder:
             own.submit(request)
         return own
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_copying"}
+    def _steps(self, request: DecodeRequest) -> Steps:
+        if self._device.type != "cuda":
+            return Steps.of(request.augmentation, on_gpu=False)
+        decoding = Decoding(
+            "mixed",
+            request.augmentation.window is None or self.window_decoding.works,
+            self._hw_decoder_load,
+            are_small(request.most_pixels),
+        )
+        return Steps.of(request.augmentation, on_gpu=True, decoding=decoding)
+
+    @cached_property
+    def window_decoding(self) -> WindowDecoding:
+        """Whether the GPU decodes windows of images; tried once on a machine."""
+        found = window_decoding(self._device, hw_decoder_load=self._hw_decoder_load)
+        if not found.works:
+            warnings.warn(
+                f"{self._device} does not decode windows of images ({found.reason}): it decodes "
+                "whole images and cuts the windows out, which takes longer",
+                stacklevel=2,
+            )
+        return found
+
+    def resolved(self, has_windows: bool) -> dict[str, Any]:
+        """See :class:`iirc_data.loader.decoder.Decoder`."""
+        if self._device.type != "cuda":
+            return {}
+        found: dict[str, Any] = {"hw_decoder_load": self._hw_decoder_load}
+        if has_windows:
+            works, reason = self.window_decoding
+            found["decoded_part"] = "window" if works else f"whole image ({reason})"
+        return found
 
     def _prepared(self, request: DecodeRequest) -> DecodeRequest:
         """Let Pillow finish the images that DALI should not decode."""
@@ -160,9 +202,9 @@ class DaliDecoder:
 
     def _culprits(self, steps: Steps, request: DecodeRequest) -> frozenset[int]:
         """Return the numbers of the images that DALI fails to decode."""
-        decoder = SingleDecoder(self._device, has_window=steps.has_window)
+        decoder = SingleDecoder(self._device, steps.has_window, steps.decoding)
         numbers = range(len(request.encoded))
-        return frozenset(n for n in numbers if decoder.decode(_part(request, n)) is None)
+        return frozenset(n for n in numbers if decoder.decode(part_of(request, n)) is None)
 
     def _resized(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
         def resize(numbers: range) -> list[torch.Tensor]:
@@ -182,59 +224,10 @@ class DaliDecoder:
         """Copy images out of DALI's memory, which DALI will overwrite."""
         if not decoded.is_dense_tensor():
             raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
-        if self._device.type != "cuda":
-            images: torch.Tensor = from_dlpack(decoded.as_tensor())
-            return empty(images.shape, images.dtype, images.device).copy_(images)
-        # not on the training stream: it may be steps behind, and by the time that it ran the copy
-        # DALI would have overwritten the images
-        with torch.cuda.stream(self._copying):
-            copy: torch.Tensor = from_dlpack(decoded.as_tensor()).clone()
-        self._copying.synchronize()
-        copy.record_stream(torch.cuda.current_stream(self._device))
-        return copy
-
-    @cached_property
-    def _copying(self) -> torch.cuda.Stream:
-        return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-
-
-class SingleDecoder:
-    """Decodes images one by one, to find those that DALI refuses.
-
-    Args:
-        device: Device that decodes.
-        has_window: Decode only the window of each image.
-    """
-
-    def __init__(self, device: torch.device, has_window: bool = False) -> None:
-        self._device = device
-        self._steps = Steps(has_window, has_resize=False, output_size=None, leaves_size=True)
-        self._pipeline: DaliPipeline | None = None
-
-    def decode(self, request: DecodeRequest) -> torch.Tensor | None:
-        """Return the image of a batch of one, uint8 (H, W, 3), or None if DALI refuses it."""
-        pipeline = self._pipeline or DaliPipeline(self._steps, 1, 1, self._device)
-        self._pipeline = None  # a pipeline that fails is not used again
-        with suppress(DaliError):
-            pipeline.submit(request)
-            with pipeline.outputs() as decoded:
-                image: torch.Tensor = from_dlpack(decoded[0]).clone()
-            self._pipeline = pipeline
-            return image
-        return None
-
-
-def _part(request: DecodeRequest, number: int) -> DecodeRequest:
-    """Return a request that only decodes one image of a batch."""
-    window, part = request.augmentation.window, slice(number, number + 1)
-    augmentation = Augmentation(
-        None if window is None else window[part],
-        None,
-        None,
-        None,
-        request.augmentation.flip[part],
-    )
-    return DecodeRequest(request.encoded[part], augmentation, lambda _: request.names(number))
+        if self._device.type == "cuda":
+            return copied_on_gpu(decoded, self._device)
+        images: torch.Tensor = from_dlpack(decoded.as_tensor())
+        return empty(images.shape, images.dtype, images.device).copy_(images)
 
 
 def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError) -> LoaderError:

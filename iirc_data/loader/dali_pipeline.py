@@ -4,48 +4,25 @@ import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from io import BytesIO
+from typing import Any
 
 import numpy as np
 import torch
-from nvidia.dali import Pipeline, fn, types
+from nvidia.dali import Pipeline
 from PIL import Image
 
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
-from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
+from iirc_data.loader.dali_graph import Steps, images_of
+from iirc_data.loader.decoder import DecodeRequest
 
 BATCHES_AHEAD = 2
+_WARM_UP_SIZE = 16  # pixels; one block of a JPEG with halved chroma
 
 
 class DaliError(Exception):
     """DALI failed on a batch; its pipeline can no longer be used."""
-
-
-class Steps(NamedTuple):
-    """The steps of a pipeline.
-
-    Attributes:
-        has_window: Decode only a window of each image.
-        has_resize: Resize.
-        output_size: Height and width of the final crop; None for no crop.
-        leaves_size: Return the decoded windows; the caller resizes, crops and mirrors them. On the
-            CPU, DALI takes longer to resize than to decode.
-    """
-
-    has_window: bool
-    has_resize: bool
-    output_size: tuple[int, int] | None
-    leaves_size: bool
-
-    @classmethod
-    def of(cls, augmentation: Augmentation, on_gpu: bool) -> Self:
-        """Return the steps that an augmentation needs."""
-        has_window, has_resize = augmentation.window is not None, augmentation.resize is not None
-        if has_resize and not on_gpu:
-            return cls(has_window, False, None, True)
-        crops = augmentation.crop is not None
-        return cls(has_window, has_resize, augmentation.output_size if crops else None, False)
 
 
 class DaliPipeline:
@@ -67,6 +44,7 @@ class DaliPipeline:
         self.under_way: deque[DecodeRequest] = deque()
         self.is_sound = True
         self._process = os.getpid()
+        self._device = device
         try:
             self._pipeline = _build_pipeline(steps, max_batch_size, threads, device)
             # DALI reads the encoded images in place: keep them alive as long as the pipeline
@@ -79,12 +57,17 @@ class DaliPipeline:
             ) from error
 
     def _run_for_the_first_time(self) -> None:
-        """Run on an image of one pixel: DALI's first run fills its whole prefetch queue."""
+        """Run on a tiny JPEG: DALI's first run fills its whole prefetch queue.
+
+        A JPEG with halved chroma, as most photographs are, also makes nvJPEG ready; it decodes no
+        PNG.
+        """
+        size = _WARM_UP_SIZE
         blank = DecodeRequest(
-            encoded=[encode_rgb_png(Image.new("RGB", (1, 1)))],
+            encoded=[_blank_jpeg(size)],
             augmentation=Augmentation(
-                window=np.array([[0, 0, 1, 1]], np.int32),
-                resize=np.array([[1, 1]], np.int32),
+                window=np.array([[0, 0, size, size]], np.int32),
+                resize=np.array([[size, size]], np.int32),
                 crop=np.array([[0, 0]], np.int32),
                 output_size=self.steps.output_size,
                 flip=np.zeros(1, dtype=bool),
@@ -130,12 +113,14 @@ class DaliPipeline:
     def outputs(self) -> Iterator[Any]:
         """Lend the images of the oldest in-flight batch, DALI's list of uint8 (H, W, 3).
 
+        On a GPU they are ready in torch's current stream; the host does not wait for them.
+
         Raises:
             DaliError: DALI failed on the batch, which remains the oldest in-flight one.
         """
         self.is_sound = False  # until DALI has its memory back
         try:
-            (images,) = self._pipeline.share_outputs()
+            (images,) = self._shared()
         except RuntimeError as error:
             raise DaliError(str(error)) from error
         try:
@@ -144,6 +129,12 @@ class DaliPipeline:
             self._pipeline.release_outputs()
             self.under_way.popleft()
             self.is_sound = True
+
+    def _shared(self) -> Any:
+        if self._device.type != "cuda":
+            return self._pipeline.share_outputs()
+        with torch.cuda.device(self._device):  # the default stream is that of the current device
+            return self._pipeline.share_outputs(cuda_stream=torch.cuda.current_stream())
 
     def discard(self) -> None:
         """Wait for the in-flight batches and discard them.
@@ -156,49 +147,43 @@ class DaliPipeline:
                 pass
 
 
+def copied_on_gpu(decoded: Any, device: torch.device) -> torch.Tensor:
+    """Copy a batch out of DALI's memory in torch's current stream; the host does not wait.
+
+    Args:
+        decoded: What :meth:`DaliPipeline.outputs` lends: images of one size on the GPU.
+        device: The GPU.
+
+    Returns:
+        uint8 (N, H, W, 3), which lives in torch's memory.
+    """
+    from nvidia.dali.plugin.pytorch import feed_ndarray
+
+    with torch.cuda.device(device):
+        images = decoded.as_tensor()
+        copy = torch.empty(images.shape(), dtype=torch.uint8, device=device)
+        # DALI makes the stream that owns its memory wait for this copy, and frees and overwrites
+        # the memory in that stream, after the copy. No DLPack: its deleter waits for the device.
+        feed_ndarray(images, copy, cuda_stream=torch.cuda.current_stream())
+    return copy
+
+
+def _blank_jpeg(size: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    file = BytesIO()
+    Image.new("RGB", (size, size)).save(file, format="JPEG", subsampling="4:2:0")
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
 def _build_pipeline(
     steps: Steps, max_batch_size: int, threads: int, device: torch.device
 ) -> Pipeline:
-    has_window, has_resize, output_size, leaves_size = steps
-    on_gpu = device.type == "cuda"
     pipeline = Pipeline(
         batch_size=max_batch_size,
         num_threads=threads,
-        device_id=(device.index or 0) if on_gpu else None,
+        device_id=(device.index or 0) if device.type == "cuda" else None,
         prefetch_queue_depth=BATCHES_AHEAD,
     )
     with pipeline:
-        encoded = fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True)
-        options = {
-            "device": "mixed" if on_gpu else "cpu",
-            "output_type": types.RGB,
-            "adjust_orientation": False,
-            "jpeg_fancy_upsampling": True,  # makes the GPU upsample as the CPU and Pillow do
-        }
-        if has_window:
-            start = fn.external_source(name="window_start", dtype=types.INT32, ndim=1)
-            shape = fn.external_source(name="window_shape", dtype=types.INT32, ndim=1)
-            images = fn.decoders.image_slice(encoded, start, shape, axes=(0, 1), **options)
-        else:
-            images = fn.decoders.image(encoded, **options)
-        if has_resize:
-            size = fn.external_source(name="resize", dtype=types.FLOAT, ndim=1)
-            images = fn.resize(images, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
-        if output_size is not None:
-            crop = fn.external_source(name="crop", dtype=types.INT32, ndim=1)
-            images = fn.slice(
-                images,
-                crop,
-                list(output_size),
-                axes=(0, 1),
-                normalized_anchor=False,
-                normalized_shape=False,
-                out_of_bounds_policy="pad",
-                fill_values=0,
-            )
-        if not leaves_size:
-            flip = fn.external_source(name="flip", dtype=types.INT32, ndim=0)
-            images = fn.flip(images, horizontal=flip, vertical=0)
-        pipeline.set_outputs(images)
+        pipeline.set_outputs(images_of(steps))
     pipeline.build()
     return pipeline

@@ -4,7 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ class DecodeRequest:
             for them.
         irregular: Numbers of the odd images that violate their format. DALI may refuse them, so its
             decoder warns about them.
+        most_pixels: Number of pixels of the largest image of the epoch; None if it is unknown.
     """
 
     encoded: list[NDArray[np.uint8]]
@@ -37,6 +38,7 @@ class DecodeRequest:
     names: Callable[[int], str]
     odd: frozenset[int] = frozenset()
     irregular: frozenset[int] = frozenset()
+    most_pixels: int | None = None
 
 
 class Decoder(Protocol):
@@ -53,8 +55,22 @@ class Decoder(Protocol):
             LoaderError: An image cannot be decoded, or the images of a batch differ in size.
         """
 
+    def resolved(self, has_windows: bool) -> dict[str, Any]:
+        """Return what its settings came to on this machine; a run records it.
+
+        Args:
+            has_windows: Whether windows of images will be decoded.
+        """
+
     def close(self) -> None:
         """Release threads and memory."""
+
+
+def with_number(device: torch.device) -> torch.device:
+    """Return a device with its number: ``cuda`` is torch's current GPU, here and from now on."""
+    if device.type != "cuda" or device.index is not None or not torch.cuda.is_available():
+        return device
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def default_threads() -> int:

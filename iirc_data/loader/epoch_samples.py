@@ -46,6 +46,11 @@ class EpochSamples:
         return np.concatenate(sizes)
 
     @cached_property
+    def most_pixels(self) -> int:
+        """Number of pixels of the largest image."""
+        return int(self.sizes.astype(np.int64).prod(axis=1).max(initial=0))
+
+    @cached_property
     def sample_ids(self) -> NDArray[np.int64]:
         """int64 (N,): row of the sample table, or ``-1 - slot`` for a memory."""
         slots = np.arange(len(self) - len(self.view))
@@ -84,6 +89,7 @@ class EpochSamples:
             names=lambda position: self._name(int(numbers[position])),
             odd=frozenset(np.flatnonzero(looks < 0).tolist()),
             irregular=frozenset(np.flatnonzero(looks == -2).tolist()),
+            most_pixels=self.most_pixels,
         )
 
     def _read(self, numbers: NDArray[np.int64]) -> list[NDArray[np.uint8]]:

@@ -4,6 +4,7 @@ import logging
 import warnings
 from typing import get_args
 
+import numpy as np
 import torch
 
 from iirc_data.augment import ImagePreset, Transform, TransformPreset
@@ -11,7 +12,7 @@ from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.errors import LoaderError
 from iirc_data.image_sizes import training_difference
 from iirc_data.loader.batch import ReplaySource
-from iirc_data.loader.decoder import Decoder
+from iirc_data.loader.decoder import Decoder, with_number
 from iirc_data.loader.epoch_samples import EpochSamples
 from iirc_data.loader.loader import Loader
 from iirc_data.loader.normalization import Normalization
@@ -24,26 +25,36 @@ logger = logging.getLogger(__name__)
 
 
 def make_decoder(
-    name: DecoderName = "auto", device: torch.device | str = "cpu", threads: int | None = None
+    name: DecoderName = "auto",
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+    *,
+    hw_decoder_load: float = 0.0,
 ) -> Decoder:
     """Make a decoder; any number of loaders may share it, also at the same time.
 
     Args:
         name: ``"dali"``, ``"pillow"``, or ``"auto"``, which is DALI if it is installed and Pillow
             otherwise. The decoder's ``name`` is the one chosen.
-        device: Device of the images.
+        device: Device of the images; ``cuda`` is torch's current GPU at the time of this call.
         threads: Number of decoding threads; by default the number of processors divided by the
             number of processes on this machine.
+        hw_decoder_load: Fraction, from 0 to 1, of a batch's JPEGs that DALI hands to the JPEG
+            engine of the GPU, if it has one. The default of 0 leaves the engine alone: it is
+            reported to write into images that earlier work in the stream still reads.
 
     Raises:
         LoaderError: The name is unknown, DALI was requested and is not installed, or DALI is
             installed but cannot be imported.
+        ValueError: ``hw_decoder_load`` is out of range.
     """
-    device = torch.device(device)
+    if not 0 <= hw_decoder_load <= 1:
+        raise ValueError(f"expected hw_decoder_load from 0 to 1, got {hw_decoder_load}")
+    device = with_number(torch.device(device))
     name = current_decoder_name(name)
     if name not in get_args(DecoderName):
         raise LoaderError(f"unknown decoder {name!r}: choose auto, dali or pillow")
-    decoder = None if name == "pillow" else _dali_decoder(device, threads)
+    decoder = None if name == "pillow" else _dali_decoder(device, threads, hw_decoder_load)
     if decoder is None:
         if name == "dali":
             raise LoaderError(
@@ -54,7 +65,9 @@ def make_decoder(
     return decoder
 
 
-def _dali_decoder(device: torch.device, threads: int | None) -> Decoder | None:
+def _dali_decoder(
+    device: torch.device, threads: int | None, hw_decoder_load: float
+) -> Decoder | None:
     """Return a DALI decoder, or None if DALI is not installed."""
     try:
         from iirc_data.loader.dali import DaliDecoder
@@ -65,7 +78,7 @@ def _dali_decoder(device: torch.device, threads: int | None) -> Decoder | None:
             f"DALI is installed but cannot be imported ({type(error).__name__}: {error}): "
             "reinstall nvidia-dali-cuda130, or use the decoder pillow"
         ) from error
-    return DaliDecoder(device, threads)
+    return DaliDecoder(device, threads, hw_decoder_load)
 
 
 def make_loader(
@@ -87,6 +100,7 @@ def make_loader(
     device: torch.device | str = "cpu",
     decoder: Decoder | DecoderName = "auto",
     engine: Decoder | DecoderName | None = None,
+    hw_decoder_load: float = 0.0,
 ) -> Loader:
     """Make a loader. All code that reads images for training or evaluation uses one.
 
@@ -118,9 +132,10 @@ def make_loader(
         seed: Seed of order and augmentation.
         rank: Rank of this process in distributed training.
         world_size: Number of processes in distributed training.
-        device: Device of the batches.
+        device: Device of the batches; ``cuda`` is torch's current GPU at the time of this call.
         decoder: ``"auto"``, ``"dali"``, ``"pillow"``, or a decoder made by :func:`make_decoder`.
         engine: Former name of ``decoder``.
+        hw_decoder_load: See :func:`make_decoder`; without effect if a decoder is given.
 
     Returns:
         An iterable of :class:`~iirc_data.loader.batch.Batch`, with ``len`` and ``set_epoch``.
@@ -131,8 +146,10 @@ def make_loader(
     """
     if endless and replay_multiplier != 1:
         raise ValueError(f"endless yields each memory once a pass, not {replay_multiplier} times")
-    device = torch.device(device)
+    device = with_number(torch.device(device))
     decoder = decoder if engine is None else engine
+    if isinstance(decoder, str):
+        decoder = make_decoder(decoder, device, hw_decoder_load=hw_decoder_load)
     samples = EpochSamples(view, store, replay)
     if isinstance(transforms, ImagePreset):
         transforms = transforms.transforms
@@ -154,9 +171,15 @@ def make_loader(
         rank=rank,
         world_size=world_size,
         device=device,
-        decoder=make_decoder(decoder, device) if isinstance(decoder, str) else decoder,
+        decoder=decoder,
         is_resident=_is_resident(resident, samples, transform),
     )
+
+
+def needs_windows(transform: Transform) -> bool:
+    """Return whether a transform shows only a window of each image."""
+    one = np.ones(1, np.int32)
+    return transform.parameters(one, one, np.zeros((1, transform.n_random))).window is not None
 
 
 def _is_resident(asked: bool | None, samples: EpochSamples, transform: Transform) -> bool:

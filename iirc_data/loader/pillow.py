@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,6 +45,10 @@ class PillowDecoder:
             for batch in pending:
                 for future in batch.images:
                     future.cancel()
+
+    def resolved(self, has_windows: bool) -> dict[str, Any]:
+        """See :class:`iirc_data.loader.decoder.Decoder`."""
+        return {}
 
     def close(self) -> None:
         """Stop the threads."""

@@ -170,13 +170,21 @@ def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
     Raises:
         ShardError: No cache is given, and there is no home folder.
     """
+    return Path(cache or cache_parent()) / hashlib.sha256(manifest_text).hexdigest()
+
+
+def cache_parent() -> Path:
+    """Return the folder of everything that is cached: ``IIRC_CACHE``, or ``~/.cache/iirc``.
+
+    Raises:
+        ShardError: The variable is not set, and there is no home folder.
+    """
     try:
-        base = cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc"
+        return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc")
     except RuntimeError as error:
         raise ShardError(
             f"there is no home folder to cache remote datasets in: set {CACHE_VARIABLE} to a folder"
         ) from error
-    return Path(base) / hashlib.sha256(manifest_text).hexdigest()
 
 
 def has_size(path: Path, size: int) -> bool:

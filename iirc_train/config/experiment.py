@@ -195,6 +195,17 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Role.MACHINE,
         Field(description="What decodes images"),
     ] = "auto"
+    hw_decoder_load: Annotated[
+        float,
+        Role.MACHINE,
+        Field(
+            ge=0,
+            le=1,
+            description="Fraction of a batch's JPEGs for the GPU's JPEG engine (A100, H100, …); 0 "
+            "until the ordering test of 'python -m benchmarks.gpu_acceptance' passes on your GPU, "
+            "because the engine is reported to write images too early",
+        ),
+    ] = 0.0
     resident: Annotated[
         bool | None,
         Role.MACHINE,

@@ -23,6 +23,7 @@ from iirc_data.definitions import (
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.image_sizes import check_image_sizes
 from iirc_data.loader import Batch, Loader, make_decoder
+from iirc_data.loader.make import needs_windows
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
@@ -102,7 +103,9 @@ class Experiment:
         self.benchmark = load_benchmark(config.benchmark)
         self.store = ShardStore.open(config.data)
         self.transforms = self.benchmark.image_preset.transforms
-        self.decoder = make_decoder(config.decoder, self.device)
+        self.decoder = make_decoder(
+            config.decoder, self.device, hw_decoder_load=config.hw_decoder_load
+        )
         self.splits = task_sequences(config, self.benchmark, self.store)
         self._check_views()
         self._check_image_sizes()
@@ -151,6 +154,7 @@ class Experiment:
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "network": self.network,
+            **self.decoder.resolved(has_windows=needs_windows(self.transforms.train)),
         }
 
     @property
