@@ -138,7 +138,8 @@ def stages_of_loading(
 
 def _feeding(requests: list[DecodeRequest], workload: Workload) -> Run:
     """Return the stage that only gives DALI its inputs and takes its outputs."""
-    from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliPipeline, Steps
+    from iirc_data.loader.dali_graph import Steps
+    from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliPipeline
 
     steps = Steps.of(requests[0].augmentation, on_gpu=workload.device.type == "cuda")
     pipeline = DaliPipeline(steps, workload.batch_size, workload.workers, workload.device)
