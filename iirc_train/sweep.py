@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -203,9 +203,12 @@ class Processes:
     def run(self, arguments: Sequence[str], log: Path, *, on_one_gpu: bool = False) -> int:
         """Run the program, append its output to a file, and return its exit status."""
         command = [sys.executable, *self._program, *arguments]
+        own_gpu: AbstractContextManager[Mapping[str, str]] = nullcontext({})
+        if on_one_gpu:
+            own_gpu = self._gpus.one()
         with (
             log.open("a", encoding="utf-8", errors="surrogateescape") as file,
-            self._gpus.one() if on_one_gpu else nullcontext({}) as variables,
+            own_gpu as variables,
         ):
             words = [f"{name}={value}" for name, value in variables.items()]
             file.write(f"$ {shlex.join([*words, *command])}\n")

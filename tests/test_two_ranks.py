@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from iirc_train.run.directory import read_metrics
 from iirc_train.run.record import read_record
 from iirc_train.runtime.distributed import training_reads_buffers
 from iirc_train.runtime.process_group import of_this_attempt
+from iirc_train.training import launch
 from iirc_train.training.components import Experiment
 from tests.killed_rank import KILLED_IN_TASK
 from tests.two_ranks import ALL_METHODS
@@ -132,6 +134,24 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
         ConfigurationError, match="16 is not a multiple of the number of processes, 3"
     ):
         Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))
+
+
+@pytest.mark.parametrize(("comparison", "what"), [(1, "data"), (2, "settings")])
+def test_a_process_with_other_data_or_settings_is_refused(
+    monkeypatch, settings, tmp_path, comparison, what
+):
+    calls = count(1)
+
+    def of_first_process(number: int, device: torch.device) -> int:
+        assert number.bit_length() < 64
+        return number + (next(calls) == comparison)
+
+    monkeypatch.setattr(launch, "of_first_process", of_first_process)
+    with pytest.raises(ConfigurationError, match=f"has other {what} than the first process"):
+        launch.run_experiment(
+            ExperimentConfig.parse(settings | {"method": "finetune"}), tmp_path / "run"
+        )
+    assert not (tmp_path / "run/config.yaml").exists()
 
 
 def test_processes_of_a_restarted_run_do_not_meet_those_of_an_earlier_attempt():

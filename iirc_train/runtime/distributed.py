@@ -151,7 +151,7 @@ def broadcast_buffers(module: nn.Module) -> None:
             buffers = [buffer for buffer in module.buffers() if buffer.dtype == dtype]
             message = torch.cat([buffer.reshape(-1) for buffer in buffers])
             dist.broadcast(message, 0)
-            parts = message.split([buffer.numel() for buffer in buffers])
+            parts = torch.split(message, [buffer.numel() for buffer in buffers])
             for buffer, part in zip(buffers, parts, strict=True):
                 buffer.copy_(part.view(buffer.shape))
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
 from iirc_data.errors import TrainingError
@@ -56,7 +57,7 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def of_this_attempt(store: dist.Store, number: int, n: int) -> dist.Store:
+def of_this_attempt(store: Store, number: int, n: int) -> Store:
     """Return a part of a store in which no earlier attempt of a restarted run has left keys.
 
     The store of ``torchrun`` survives its restarts, and so do the addresses of processes that have
@@ -78,7 +79,7 @@ def of_this_attempt(store: dist.Store, number: int, n: int) -> dist.Store:
         store.set(f"offer/{number}", word)
         attempt = store.get(f"answer/{word}").decode()
         store.set(f"{attempt}/confirmed/{number}", "")
-        return dist.PrefixStore(attempt, store)
+        return PrefixStore(attempt, store)
     missing = list(range(1, n))
     deadline = time.monotonic() + LONGEST_WAIT.total_seconds()
     while missing := [k for k in missing if not store.check([f"{word}/confirmed/{k}"])]:
@@ -86,9 +87,9 @@ def of_this_attempt(store: dist.Store, number: int, n: int) -> dist.Store:
             if store.check([f"offer/{k}"]):
                 store.set(f"answer/{store.get(f'offer/{k}').decode()}", word)
         if time.monotonic() > deadline:
-            raise TrainingError(f"process {missing[0]} of {n} has not started: see its messages")
+            raise TrainingError(f"process {missing[0]} of {n} has not started: see its output")
         time.sleep(_POLL_SECONDS)
-    return dist.PrefixStore(word, store)
+    return PrefixStore(word, store)
 
 
 def _is_of_connection(error: RuntimeError) -> bool:

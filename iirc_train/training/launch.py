@@ -1,5 +1,7 @@
 """Starting, resuming and repeating runs."""
 
+import hashlib
+import json
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,7 @@ def run_experiment(
         RunDirectory.held_for_new_run(output),
         Experiment(config, output / BUFFER_NAME, precision) as experiment,
     ):
+        _check_alike(experiment)
         if reference is not None:
             check_same_data(reference, experiment.seen_data)
             if rank() == 0:
@@ -116,6 +119,7 @@ def resume_experiment(
         run.held(),
         Experiment(config, output / BUFFER_NAME, precision) as experiment,
     ):
+        _check_alike(experiment)
         if not run.checkpoint.exists() and (output / RECORD_NAME).exists():
             check_same_data(read_record(output), experiment.seen_data)
         training = Training(experiment, run)
@@ -223,6 +227,23 @@ def check_changeable(option: str, names: Iterable[str]) -> None:
             f"{option} uses the settings of the run, not {', '.join(wrong)}: give only "
             f"{', '.join(options)}, --tensorboard and --wandb-project"
         )
+
+
+def _check_alike(experiment: Experiment) -> None:
+    """Check that every process has the data and the settings of the first one."""
+    values, free = experiment.config.values(), ExperimentConfig.free_settings()
+    compared = {
+        "data": vars(experiment.seen_data),
+        "settings": {name: value for name, value in values.items() if name not in free},
+    }
+    for what, value in compared.items():
+        text = json.dumps(value, sort_keys=True, default=str)
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])  # fits into an int64
+        if digest != of_first_process(digest, experiment.device):
+            raise ConfigurationError(
+                f"process {rank()} has other {what} than the first process: start the same command "
+                "with the same data on every machine"
+            )
 
 
 def _note_position(training: Training) -> None:
