@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -24,6 +25,7 @@ from iirc_train.models.networks import get_network
 from iirc_train.run.directory import CONFIG_NAME, check_writable
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import read_results
+from iirc_train.runtime.gpus import SharedGpus, visible_gpus
 from iirc_train.runtime.lifeline import environment_with_lifeline
 from iirc_train.runtime.program import OWN
 from iirc_train.training.same_run import changes_to
@@ -160,17 +162,21 @@ class Processes:
         folder: Working directory of the processes.
         program: Arguments of the Python interpreter that start the program; the program's own
             arguments follow.
+        gpus: GPUs of this machine, of which each process that asks for one gets one.
     """
 
-    def __init__(self, folder: Path, program: Sequence[str] = OWN) -> None:
+    def __init__(
+        self, folder: Path, program: Sequence[str] = OWN, gpus: Sequence[str] = ()
+    ) -> None:
         self._folder = folder
         self._program = tuple(program)
+        self._gpus = SharedGpus(gpus)
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
     def __reduce__(self) -> tuple[type["Processes"], tuple[Path, tuple[str, ...]]]:
-        # a copy on another machine starts with no running process
+        # a copy on another machine starts with no running process, and with the GPUs of its worker
         return Processes, (self._folder, self._program)
 
     def __enter__(self) -> Self:
@@ -194,11 +200,18 @@ class Processes:
             self._stop(number)
             raise
 
-    def run(self, arguments: Sequence[str], log: Path) -> int:
+    def run(self, arguments: Sequence[str], log: Path, *, on_one_gpu: bool = False) -> int:
         """Run the program, append its output to a file, and return its exit status."""
         command = [sys.executable, *self._program, *arguments]
-        with log.open("a", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(f"$ {shlex.join(command)}\n")
+        own_gpu: AbstractContextManager[Mapping[str, str]] = nullcontext({})
+        if on_one_gpu:
+            own_gpu = self._gpus.one()
+        with (
+            log.open("a", encoding="utf-8", errors="surrogateescape") as file,
+            own_gpu as variables,
+        ):
+            words = [f"{name}={value}" for name, value in variables.items()]
+            file.write(f"$ {shlex.join([*words, *command])}\n")
             file.flush()
             with self._lock:
                 if self._stopped:
@@ -206,7 +219,7 @@ class Processes:
                 process = subprocess.Popen(
                     command,
                     cwd=self._folder,
-                    env=environment_with_lifeline(),
+                    env={**environment_with_lifeline(), **variables},
                     stdin=subprocess.PIPE,
                     stdout=file,
                     stderr=subprocess.STDOUT,
@@ -237,6 +250,8 @@ def run_all(
 ) -> list[Outcome]:
     """Train every run that is not finished; a run that fails does not stop the others.
 
+    On a machine with several GPUs, each run gets the GPU with the fewest runs.
+
     Args:
         runs: The runs.
         executor: Determines how many runs train at the same time, and where.
@@ -249,7 +264,7 @@ def run_all(
         The outcome of each run, in the order of ``runs``.
     """
     outcomes: dict[str, Outcome] = {}
-    with Processes(Path.cwd(), program) as processes:
+    with Processes(Path.cwd(), program, visible_gpus()) as processes:
         futures = {executor.submit(train, run, processes): run for run in runs}
         try:
             for future in as_completed(futures):
@@ -286,7 +301,8 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
         run.config.save(settings)
         arguments = ["--config", str(settings), "--output", str(run.folder)]
     log = run.folder / LOG_NAME
-    status = processes.run(["train", *arguments], log)
+    on_one_gpu = run.config.device in ("auto", "cuda")  # not cuda:1
+    status = processes.run(["train", *arguments], log, on_one_gpu=on_one_gpu)
     if status == 0:
         return Outcome(run, score=_score(run))
     lines = log.read_text(encoding="utf-8", errors="replace").split("\n")

@@ -10,12 +10,14 @@ import pytest
 import torch
 import yaml
 from rich.console import Console
+from typer.testing import CliRunner, Result
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_train import sweep
+from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory, read_metrics
@@ -341,7 +343,9 @@ def test_what_defines_a_run_may_not_be_given_for_one_that_was_begun(begun, tmp_p
 def test_continuing_begins_goes_on_or_leaves_a_finished_run(settings, begun, tmp_path, unbroken):
     config = ExperimentConfig.parse(settings)
     new = continue_experiment(config, tmp_path / "new", QUIET)
-    continue_experiment(config, begun, QUIET)
+    console = Console(record=True, width=300, quiet=False, file=io.StringIO())
+    continue_experiment(config, begun, console)
+    assert console.export_text().startswith(f"resuming {begun} from task 1, epoch 0\n")
     for run in (new, begun):
         assert (run / "metrics.jsonl").read_bytes() == (unbroken / "metrics.jsonl").read_bytes()
     before = contents(new)
@@ -351,6 +355,29 @@ def test_continuing_begins_goes_on_or_leaves_a_finished_run(settings, begun, tmp
     assert contents(new) == before
     with pytest.raises(ConfigurationError, match="seed was 0, is 1 now"):
         continue_experiment(config.model_copy(update={"seed": 1}), new, QUIET)
+
+
+def test_the_same_command_goes_on_with_its_run(settings, begun, begun_in_bf16, unbroken):
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in settings.items()]
+
+    def train(*arguments: object) -> Result:
+        return CliRunner().invoke(app, ["train", *map(str, arguments)])
+
+    metrics = (unbroken / "metrics.jsonl").read_bytes()
+    refused = train("--output", begun, *options, "--lr=0.3")
+    assert "lr was 0.1, is 0.3 now; give another --output" in str(refused.exception)
+    for expected in ("resuming {} from task 1, epoch 0", "{} is finished already"):
+        result = train("--output", begun, *options)
+        assert result.exit_code == 0
+        assert expected.format(begun) in result.stdout.replace("\n", "")
+        assert (begun / "metrics.jsonl").read_bytes() == metrics
+
+    again = begun_in_bf16  # as if killed before its first checkpoint
+    shutil.rmtree(again / "checkpoints")
+    (again / "metrics.jsonl").write_text("")
+    for _ in range(2):
+        assert train("--repeat", unbroken, "--output", again).exit_code == 0
+        assert (again / "metrics.jsonl").read_bytes() == metrics
 
 
 def test_a_folder_beside_the_run_is_answered_with_where_the_run_is(settings, begun, tmp_path):

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from rich.console import Console
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.report.runs import Run, group_runs
 from iirc_train.report.settings_table import settings_table
 from iirc_train.run.record import is_finished
+from iirc_train.runtime.gpus import SharedGpus
 from iirc_train.sweep import Outcome, plan, run_all
 from iirc_train.training.launch import run_experiment
 from tests.processes import CONTEXT, hear_ctrl_c
@@ -331,3 +333,57 @@ def test_a_damaged_run_does_not_stop_the_others(settings_file, tmp_path, finishe
     with ThreadPoolExecutor(1) as threads:
         outcomes = run_all(runs, threads)
     assert ["is not a readable run" in outcome.error for outcome in outcomes] == [True, True]
+
+
+WAITS_FOR_THE_OTHERS = """
+import os, pathlib, sys, time
+run = next(pathlib.Path(word) for word in sys.argv if word.endswith("seed_" + word[-1]))
+(run / "gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+while len(list(run.parent.glob("*/gpu"))) < 3:
+    time.sleep(0.01)
+sys.exit("seen")
+"""
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "n_gpus", "expected"),
+    [
+        ("auto", None, 2, ["0", "0", "1"]),
+        ("cuda", "GPU-a, GPU-b,GPU-c", 3, ["GPU-a", "GPU-b", "GPU-c"]),
+        ("cuda", "5,6,7", 2, ["5", "5", "6"]),  # CUDA ignores what follows an unknown one
+        ("auto", None, 1, ["all"] * 3),
+        ("auto", None, 0, ["all"] * 3),
+        ("cuda:1", None, 2, ["all"] * 3),
+        ("cpu", None, 2, ["all"] * 3),
+    ],
+)
+def test_runs_at_the_same_time_are_spread_over_the_gpus(
+    settings_file, tmp_path, monkeypatch, device, visible, n_gpus, expected
+):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    runs = plan(
+        tmp_path / "sweep",
+        methods=["finetune"],
+        seeds=[0, 1, 2],
+        file=settings_file,
+        overrides={"device": device},
+    )
+    with ThreadPoolExecutor(3) as threads:
+        outcomes = run_all(runs, threads, program=("-c", WAITS_FOR_THE_OTHERS))
+    assert {outcome.error for outcome in outcomes} == {"seen"}
+    found = sorted((run.folder / "gpu").read_text() for run in runs)
+    assert found == expected
+
+
+def test_a_gpu_is_free_again_after_its_run():
+    gpus = SharedGpus(["0", "1"])
+    with gpus.one() as first:
+        for _ in range(3):
+            with gpus.one() as second:
+                assert (first, second) == (
+                    {"CUDA_VISIBLE_DEVICES": "0"},
+                    {"CUDA_VISIBLE_DEVICES": "1"},
+                )

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from rich.console import Console
@@ -19,7 +20,10 @@ from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.gradients import get_gradient
 from iirc_train.methods.step import Step
 from iirc_train.metrics import METRICS, Metric
-from iirc_train.runtime.distributed import process_group, rank
+from iirc_train.runtime import distributed
+from iirc_train.runtime.distributed import gathered, rank, world_size
+from iirc_train.runtime.process_group import process_group
+from iirc_train.training import trainer
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
 
@@ -64,6 +68,33 @@ class BrokenOffError(Exception):
     pass
 
 
+def train_batch_norm(settings: dict[str, object], output: Path) -> None:
+    """Train a network with batch normalisation; note its buffers around each synchronisation.
+
+    A second run, in ``broadcast``, synchronises them at every step.
+    """
+    config = ExperimentConfig.parse(settings | {"method": "icarl_cnn"})
+    synchronise, noted = trainer.broadcast_buffers, []
+
+    def note(net):
+        values = torch.cat([buffer.flatten().double() for buffer in net.buffers()])
+        noted.append(gathered(values.unsqueeze(0)))
+
+    def synchronise_and_note(net):
+        note(net)
+        synchronise(net)
+        note(net)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(trainer, "broadcast_buffers", synchronise_and_note)
+        run_experiment(config, output / "batch_norm", QUIET)
+    if rank() == 0:
+        torch.save(torch.stack(noted).unflatten(0, (-1, 2)), output / "batch_norm.pt")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(distributed, "training_reads_buffers", lambda net: True)
+        run_experiment(config, output / "broadcast", QUIET)
+
+
 def train_all(settings: dict[str, object], output: Path) -> None:
     """Train all methods; write the run of each, and the gradients of its steps."""
     gradients: list[torch.Tensor] = []
@@ -99,4 +130,7 @@ def train_all(settings: dict[str, object], output: Path) -> None:
 
 if __name__ == "__main__":
     with process_group(torch.device("cpu")):
-        train_all(json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2]))
+        settings, output = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+        if world_size() > 1:
+            train_batch_norm(settings, output)
+        train_all(settings, output)

@@ -51,7 +51,8 @@ from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
             typer.Option(
                 min=1,
                 help="Number of runs to train at the same time on this machine; 1 by default. They "
-                "share its CPU cores and GPU; on CPU, --threads 1 is often the fastest.",
+                "share its CPU cores; on CPU, --threads 1 is often the fastest. Each gets one of "
+                "the machine's GPUs, the one with the fewest runs.",
             ),
         ],
         "scheduler": Annotated[

@@ -20,9 +20,9 @@ from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN, this_program, typed_program
 from iirc_train.training.launch import (
     check_changeable,
+    continue_experiment,
     repeat_experiment,
     resume_experiment,
-    run_experiment,
 )
 
 CONFIG_OPTION = Annotated[
@@ -76,7 +76,8 @@ def train(
     """Train a method through all tasks of a benchmark's schedule.
 
     Settings come from a preset, a YAML file and options; options override the file, and the file
-    overrides the preset. Ctrl-C stops the run after the current epoch, with a checkpoint.
+    overrides the preset. Ctrl-C stops the run after the current epoch, with a checkpoint; the same
+    command, or --resume with the run's folder, resumes it.
     """
     console = plain_console()
     output, resume, repeat, config = map(at_home_if_given, (output, resume, repeat, config))
@@ -102,7 +103,7 @@ def train(
             repeat_experiment(repeat, run, console, tracking=tracking, changes=overrides)
         else:
             configuration = compose(preset, config, overrides, methods=method_configs())
-            run_experiment(configuration, run, console, tracking=tracking)
+            continue_experiment(configuration, run, console, tracking=tracking)
     if is_first_process():
         console.print(task_table(read_results(run)))
         print_line(console, f"run: {run}")

@@ -4,31 +4,16 @@ The processes are those of PyTorch's default process group, which ``torchrun`` r
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.errors import ConfigurationError
 
-
-@contextmanager
-def process_group(device: torch.device) -> Iterator[None]:
-    """Initialize the process group inside the block if ``torchrun`` started this process.
-
-    Args:
-        device: Device of the network: NCCL connects GPUs, Gloo connects CPUs.
-    """
-    if not dist.is_torchelastic_launched() or dist.is_initialized():
-        yield
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+_BATCH_NORMS = {_BatchNorm.forward, SyncBatchNorm.forward}
 
 
 def rank() -> int:
@@ -84,6 +69,20 @@ def wait_for_all() -> None:
         dist.barrier()
 
 
+def of_first_process(number: int, device: torch.device) -> int:
+    """Return the number that the first process passes, for decisions that all must share.
+
+    Args:
+        number: Ignored in the other processes.
+        device: Device of the network.
+    """
+    if world_size() == 1:
+        return number
+    shared = torch.tensor(number, device=device)
+    dist.broadcast(shared, 0)
+    return int(shared)
+
+
 def total(value: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor over all processes, detached from the graph."""
     value = value.detach().clone()
@@ -124,11 +123,51 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)])
 
 
+def averaging_gradients(net: nn.Module, device: torch.device) -> DistributedDataParallel:
+    """Wrap a network so that a backward pass averages its gradients over all processes.
+
+    The running statistics of batch normalisation then differ between processes, because training
+    does not read them. Call :func:`broadcast_buffers` before they are read.
+
+    Args:
+        net: The network, with the same structure in all processes.
+        device: Device of the network.
+    """
+    devices = [device] if device.type == "cuda" else None
+    wrapped = DistributedDataParallel(net, devices, gradient_as_bucket_view=True)
+    # the attribute, because torch 2.13 renames the argument; buffers are still sent here, once
+    wrapped.broadcast_buffers = training_reads_buffers(net)
+    return wrapped
+
+
+def training_reads_buffers(net: nn.Module) -> bool:
+    """Return whether the output of a network in training mode may depend on its buffers.
+
+    It does not if only PyTorch's batch normalisation has buffers. In evaluation mode, as in a
+    frozen layer, batch normalisation reads its statistics and does not change them.
+    """
+    return any(
+        type(module).forward not in _BATCH_NORMS
+        for module in net.modules()
+        if next(module.buffers(recurse=False), None) is not None
+    )
+
+
 def broadcast_buffers(module: nn.Module) -> None:
-    """Copy the buffers of the first process's module, such as running means, to all processes."""
-    if world_size() > 1:
-        for buffer in module.buffers():
-            dist.broadcast(buffer, 0)
+    """Copy the buffers of the first process's module, such as running means, to all processes.
+
+    One message per dtype contains all its buffers.
+    """
+    if world_size() == 1:
+        return
+    with torch.no_grad():
+        for dtype in dict.fromkeys(buffer.dtype for buffer in module.buffers()):
+            buffers = [buffer for buffer in module.buffers() if buffer.dtype == dtype]
+            message = torch.cat([buffer.reshape(-1) for buffer in buffers])
+            dist.broadcast(message, 0)
+            parts = torch.split(message, [buffer.numel() for buffer in buffers])
+            for buffer, part in zip(buffers, parts, strict=True):
+                buffer.copy_(part.view(buffer.shape))
 
 
 def share_of(n: int) -> slice:

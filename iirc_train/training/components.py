@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.parallel import DistributedDataParallel
 
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.dataset_checks import check_images
@@ -35,7 +34,12 @@ from iirc_train.models.networks import check_network
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
 from iirc_train.run.resolved import resolved_precision
-from iirc_train.runtime.distributed import choose_device, share_of, world_size
+from iirc_train.runtime.distributed import (
+    averaging_gradients,
+    choose_device,
+    share_of,
+    world_size,
+)
 from iirc_train.runtime.random_state import (
     random_state,
     seed_random_generators,
@@ -187,16 +191,23 @@ class Experiment:
         return MemoryData(self.buffer, view, self._reader())
 
     def connect_network(self) -> None:
-        """Compile the network if configured, and let the processes average its gradients.
+        """Compile the network if configured.
 
         Call again after a task is prepared, because that may change the network.
         """
         if self.config.compile:
             torch.compiler.reset()  # graphs of earlier heads count towards a limit
             self.method.net.compile()
+
+    def average_gradients(self) -> None:
+        """Let several processes average their gradients; call again before each epoch.
+
+        DistributedDataParallel sums gradients in another order after its first step. Without a new
+        one, an epoch would end in other bits after a resumption than within an unbroken run.
+        """
         if world_size() > 1:
-            devices = [self.device] if self.device.type == "cuda" else None
-            self.method.train_through(DistributedDataParallel(self.method.net, devices))
+            self.method.train_through(None)  # releases the buckets of the epoch before
+            self.method.train_through(averaging_gradients(self.method.net, self.device))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all components as tensors and plain values."""

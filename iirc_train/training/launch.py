@@ -1,5 +1,7 @@
 """Starting, resuming and repeating runs."""
 
+import hashlib
+import json
 from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,14 @@ from iirc_train.run.record import (
     recorded_precision,
 )
 from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
-from iirc_train.runtime.distributed import choose_device, process_group, rank
+from iirc_train.runtime.distributed import (
+    choose_device,
+    is_first_process,
+    of_first_process,
+    rank,
+)
 from iirc_train.runtime.notes import logger, notes_on
+from iirc_train.runtime.process_group import process_group
 from iirc_train.training.components import Experiment
 from iirc_train.training.same_run import changes_to
 from iirc_train.training.trainer import Training
@@ -63,6 +71,7 @@ def run_experiment(
         RunDirectory.held_for_new_run(output),
         Experiment(config, output / BUFFER_NAME, precision) as experiment,
     ):
+        _check_alike(experiment)
         if reference is not None:
             check_same_data(reference, experiment.seen_data)
             if rank() == 0:
@@ -110,10 +119,13 @@ def resume_experiment(
         run.held(),
         Experiment(config, output / BUFFER_NAME, precision) as experiment,
     ):
+        _check_alike(experiment)
         if not run.checkpoint.exists() and (output / RECORD_NAME).exists():
             check_same_data(read_record(output), experiment.seen_data)
         training = Training(experiment, run)
         training.restore()
+        if rank() == 0:
+            _note_position(training)
         if config != saved and not training.is_finished:
             run.remember(config)
         training.run(console, tracking)
@@ -130,6 +142,8 @@ def repeat_experiment(
 ) -> Path:
     """Train a run again; on the same machine the results are bitwise equal.
 
+    Calling it again resumes an interrupted repetition.
+
     Args:
         run: Folder of the run.
         output: Folder for the new run.
@@ -141,7 +155,8 @@ def repeat_experiment(
         The new run's folder.
 
     Raises:
-        ConfigurationError: The folder contains no run, or its data has changed.
+        ConfigurationError: The folder contains no run, its data has changed, or ``output``
+            contains a run with other settings.
         IIRCError: Benchmark or data are wrong.
     """
     saved = settings_of_run(RunDirectory.open(run)[1])
@@ -150,7 +165,7 @@ def repeat_experiment(
     if precision is not None:
         config = config.model_copy(update={"precision": precision})
     record = read_record(run)
-    return run_experiment(config, output, console, tracking=tracking, reference=record)
+    return continue_experiment(config, output, console, tracking=tracking, reference=record)
 
 
 def continue_experiment(
@@ -159,6 +174,7 @@ def continue_experiment(
     console: Console | None = None,
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
+    reference: Mapping[str, Any] | None = None,
 ) -> Path:
     """Start a run, or resume the run in the folder; a finished run is not changed.
 
@@ -167,6 +183,7 @@ def continue_experiment(
         output: Folder for the run.
         console: Where progress and notes are shown; None logs them to ``iirc_train``.
         tracking: What else follows the run.
+        reference: See :func:`run_experiment`.
 
     Returns:
         The run's folder.
@@ -175,14 +192,23 @@ def continue_experiment(
         ConfigurationError: The folder contains a run with other settings.
         IIRCError: Configuration, benchmark or data are wrong.
     """
-    if not (output / CONFIG_NAME).exists():
-        return run_experiment(config, output, console, tracking=tracking)
-    changes = changes_to(output, config.with_absolute_places())
-    if is_finished(output):
+    config = config.with_absolute_places()
+    if (output / CONFIG_NAME).exists() and is_finished(output):
+        changes_to(output, config)
         with notes_on(console):
-            logger.info("%s is finished already", output)
+            if is_first_process():
+                logger.info("%s is finished already", output)
         return output
-    return resume_experiment(output, console, tracking=tracking, changes=changes)
+    device = choose_device(config.device)
+    with process_group(device):
+        # the first process may already create the folder while another one looks
+        if not of_first_process((output / CONFIG_NAME).exists(), device):
+            return run_experiment(config, output, console, tracking=tracking, reference=reference)
+        changes = changes_to(output, config)
+        precision = None if reference is None else recorded_precision(reference)
+        if precision is not None and config.precision == "auto":
+            changes["precision"] = precision
+        return resume_experiment(output, console, tracking=tracking, changes=changes)
 
 
 def check_changeable(option: str, names: Iterable[str]) -> None:
@@ -201,6 +227,33 @@ def check_changeable(option: str, names: Iterable[str]) -> None:
             f"{option} uses the settings of the run, not {', '.join(wrong)}: give only "
             f"{', '.join(options)}, --tensorboard and --wandb-project"
         )
+
+
+def _check_alike(experiment: Experiment) -> None:
+    """Check that every process has the data and the settings of the first one."""
+    values, free = experiment.config.values(), ExperimentConfig.free_settings()
+    compared = {
+        "data": vars(experiment.seen_data),
+        "settings": {name: value for name, value in values.items() if name not in free},
+    }
+    for what, value in compared.items():
+        text = json.dumps(value, sort_keys=True, default=str)
+        digest = int.from_bytes(hashlib.sha256(text.encode()).digest()[:7])  # fits into an int64
+        if digest != of_first_process(digest, experiment.device):
+            raise ConfigurationError(
+                f"process {rank()} has other {what} than the first process: start the same command "
+                "with the same data on every machine"
+            )
+
+
+def _note_position(training: Training) -> None:
+    path, (task_id, epochs) = training.run_directory.path, training.position
+    if training.is_finished:
+        logger.info("%s is finished already", path)
+    elif task_id == training.experiment.n_tasks:
+        logger.info("resuming %s after its last task", path)
+    else:
+        logger.info("resuming %s from task %d, epoch %d", path, task_id, epochs)
 
 
 def _changed(

@@ -176,6 +176,7 @@ class Training:
         interval = self.config.checkpoint_interval
         for epoch in range(epochs_done, n_epochs):
             loader.set_epoch(epochs[epoch])
+            experiment.average_gradients()
             self._learn_epoch(task_id, epoch, loader, progress)
             metrics = evaluate(self.method, valid_loader) if len(valid) else None
             self._end_epoch(task_id, epoch, metrics)
