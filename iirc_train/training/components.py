@@ -30,16 +30,19 @@ from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, method_configs
+from iirc_train.models.compiled import NetworkCompiler
+from iirc_train.models.inference import inference_batch_size
 from iirc_train.models.networks import check_network
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
-from iirc_train.run.resolved import resolved_precision
+from iirc_train.run.resolved import resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import choose_device, share_of, world_size
 from iirc_train.runtime.random_state import (
     random_state,
     seed_random_generators,
     set_random_state,
 )
+from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
 from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # separates the stream of memories from other draws of the seed
@@ -81,6 +84,7 @@ class Experiment:
     Attributes:
         precision: Precision of the network, ``"fp32"`` or ``"bf16"``.
         network: Name of the network.
+        graph: Whether training steps on resident images are captured, ``"on"`` or ``"off"``.
         resumed: :attr:`resolved` of the experiment whose state was loaded; empty in a new one.
 
     Raises:
@@ -107,7 +111,7 @@ class Experiment:
         self._check_views()
         self._check_image_sizes()
         parts = get_method(config.method)
-        size = image_size(self.benchmark)
+        self.image_size = size = image_size(self.benchmark)
         self.network = resolve_network(config.network, config.n_layers, size)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
@@ -120,6 +124,18 @@ class Experiment:
         self.resumed: Mapping[str, Any] = {}
         self._precision_asked = precision is not None
         self._use_precision(config.precision if precision is None else precision)
+        self.graph = resolved_graph(
+            config,
+            is_capturable=self.method.is_capturable(),
+            device=self.device,
+            processes=world_size(),
+        )
+        self._graphed_step: GraphedStep | None = None
+        self._compiler: NetworkCompiler | None = None
+        if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
+            torch.backends.cudnn.benchmark = (
+                True  # the shape of training batches is always the same
+            )
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
 
     def __enter__(self) -> Self:
@@ -130,10 +146,12 @@ class Experiment:
 
     def close(self) -> None:
         """Release the decoder's threads and memory; no image can be read afterwards."""
+        if self._graphed_step is not None:
+            self._graphed_step.release()
         self.decoder.close()
 
     def _use_precision(self, precision: str) -> None:
-        self.precision = resolved_precision(precision, self.device)
+        self.precision = resolved_precision(precision, self.device, self.image_size)
         self.method.autocast_dtype = torch.bfloat16 if self.precision == "bf16" else None
 
     @property
@@ -151,6 +169,7 @@ class Experiment:
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "network": self.network,
+            "graph": self.graph,
         }
 
     @property
@@ -187,12 +206,50 @@ class Experiment:
 
         Call again after a task is prepared, because that may change the network.
         """
+        net: torch.nn.Module = self.method.net
+        teacher: torch.nn.Module | None = None
         if self.config.compile:
-            torch.compiler.reset()  # graphs of earlier heads count towards a limit
-            self.method.net.compile()
+            if self._compiler is None:
+                self._compiler = NetworkCompiler(self.batch_size)
+            net, *teachers = self._compiler.compiled(net, self.method.old_net)
+            teacher = teachers[0] if teachers else None
         if world_size() > 1:
             devices = [self.device] if self.device.type == "cuda" else None
-            self.method.train_through(DistributedDataParallel(self.method.net, devices))
+            net = DistributedDataParallel(net, devices)
+        self.method.train_through(None if net is self.method.net else net, teacher)
+
+    def training_step(self, loader: Loader) -> TrainingStep:
+        """Return the method's training step for the batches of a loader, captured if configured.
+
+        Raises:
+            ConfigurationError: ``graph`` is ``on``, and the loader does not hold resident images.
+        """
+        if self.graph == "off":
+            return self.method.training_step
+        if not loader.is_resident:  # a decoder would use the GPU during the capture
+            if self.config.graph == "on":
+                raise ConfigurationError(
+                    f"graph: on needs resident images, got {loader.n_samples:,} images that are "
+                    "decoded in every epoch: give --resident or --graph auto"
+                )
+            return self.method.training_step
+        if self._graphed_step is None:
+            capture = CudaCapture(self.device)
+            self._graphed_step = GraphedStep(self.method, self.batch_size, capture)
+        return self._graphed_step
+
+    def inference_batch_size(self, at_least: int) -> int:
+        """Return the batch size for evaluation and herding.
+
+        Args:
+            at_least: The batch size on a CPU.
+        """
+        free = None
+        if self.device.type == "cuda":
+            cached = torch.cuda.memory_reserved(self.device)
+            used = torch.cuda.memory_allocated(self.device)
+            free = torch.cuda.mem_get_info(self.device)[0] + cached - used
+        return inference_batch_size(at_least, self.image_size, free)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all components as tensors and plain values."""
@@ -321,7 +378,8 @@ class Experiment:
         part = share_of(len(view))
         mine = view.subset(np.arange(part.start, part.stop))
         reader = self._reader()
-        return reader.loader(mine, self.batch_size, augment=False, resident=resident)
+        batch_size = self.inference_batch_size(self.batch_size)
+        return reader.loader(mine, batch_size, augment=False, resident=resident)
 
     def _reader(self, seed: int | None = None) -> ImageReader:
         seed = self.config.seed if seed is None else seed
