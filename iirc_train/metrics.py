@@ -123,9 +123,18 @@ class Tally:
         n_classes: Number of classes seen.
         device: Device of predictions, targets and scores.
         with_scores: Whether batches have scores. If not, metrics that need scores are left out.
+        samples_at_once: Number of samples to wait for before their rows are computed together: in
+            training, a few kernels for many steps instead of for each.
     """
 
-    def __init__(self, n_classes: int, device: torch.device, *, with_scores: bool = True) -> None:
+    def __init__(
+        self,
+        n_classes: int,
+        device: torch.device,
+        *,
+        with_scores: bool = True,
+        samples_at_once: int = 1,
+    ) -> None:
         self._metrics = {
             name: metric
             for name, metric in METRICS.items()
@@ -136,11 +145,33 @@ class Tally:
         # in the order of the table, because all processes must gather in the same order
         each = dict.fromkeys(metric.keep for metric in self._metrics.values())
         self._batches = {keep: [keep(nothing)] for keep in each}
+        self._samples_at_once = samples_at_once
+        self._waiting: list[Outputs] = []
+        self._n_waiting = 0
 
     def add(self, outputs: Outputs) -> None:
-        """Add a batch, without waiting for the device."""
+        """Add a batch, without waiting for the device.
+
+        Args:
+            outputs: The outputs; targets may also be 0 and 1 in another type.
+        """
+        self._waiting.append(outputs)
+        self._n_waiting += len(outputs.predictions)
+        if self._n_waiting >= self._samples_at_once:
+            self._keep_waiting()
+
+    def _keep_waiting(self) -> None:
+        if not self._waiting:
+            return
+        scores = [waiting.scores for waiting in self._waiting if waiting.scores is not None]
+        outputs = Outputs(
+            _joined([waiting.predictions for waiting in self._waiting]),
+            _joined([waiting.targets for waiting in self._waiting]).bool(),
+            _joined(scores) if scores else None,
+        )
         for keep, batches in self._batches.items():
             batches.append(keep(outputs))
+        self._waiting, self._n_waiting = [], 0
 
     def kept(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> Kept:
         """Return the collected rows.
@@ -148,8 +179,13 @@ class Tally:
         Args:
             gather: Concatenates the rows of all processes.
         """
+        self._keep_waiting()
         rows = {keep: gather(torch.cat(batches)) for keep, batches in self._batches.items()}
         return Kept(rows, self._metrics)
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def modified_jaccard_sim(predictions: torch.Tensor, target: torch.Tensor) -> float:

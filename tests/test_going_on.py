@@ -22,6 +22,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory, read_metrics
 from iirc_train.run.record import is_finished, read_record
+from iirc_train.run.resolved import resolved_precision
 from iirc_train.sweep import plan
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import (
@@ -109,6 +110,7 @@ def test_what_the_settings_came_to_is_recorded_and_kept_in_the_checkpoint(unbrok
         "processes": 1,
         "threads": 1,
         "network": "resnet8",
+        "graph": "off",
     }
     assert yaml.safe_load((unbroken / "config.yaml").read_text())["precision"] == "auto"
 
@@ -161,8 +163,29 @@ def test_an_altered_precision_in_the_configuration_is_refused(begun):
     assert contents(begun) == before
 
 
+@pytest.mark.parametrize(
+    ("precision", "device", "size", "can", "expected"),
+    [
+        ("auto", "cpu", 224, False, "fp32"),
+        ("bf16", "cpu", 32, False, "bf16"),
+        ("auto", "cuda", 32, True, "fp32"),
+        ("auto", "cuda", 64, True, "fp32"),
+        ("auto", "cuda", 65, True, "bf16"),
+        ("auto", "cuda", 224, True, "bf16"),
+        ("auto", "cuda", 224, False, "fp32"),
+        ("fp32", "cuda", 224, True, "fp32"),
+        ("bf16", "cuda", 32, True, "bf16"),
+    ],
+)
+def test_the_default_precision_depends_on_the_size_of_images(
+    monkeypatch, precision, device, size, can, expected
+):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: can)
+    assert resolved_precision(precision, torch.device(device), size) == expected
+
+
 def test_a_device_that_cannot_compute_so_says_what_to_give(begun_in_bf16, monkeypatch):
-    def cannot(precision, device):
+    def cannot(precision, device, image_size):
         if precision == "bf16":
             raise ConfigurationError("this device does not support bf16: give --precision fp32")
         return "fp32"

@@ -14,10 +14,12 @@ from iirc_data.loader.window_probe import WindowDecoding, window_decoding
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.metrics import label_counts
+from iirc_train.models.inference import within_memory
 from iirc_train.run.directory import read_metrics
 from iirc_train.runtime.waiting import Waiting
 from iirc_train.testing import MadeUpRun
 from iirc_train.training.components import Experiment
+from iirc_train.training.graphed_step import WARM_UP_STEPS
 from iirc_train.training.launch import run_experiment
 from tests.test_loader import everything
 
@@ -56,6 +58,90 @@ def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
             torch.cuda.set_sync_debug_mode("default")
         assert torch.isfinite(mean_loss)
         assert 0 < waiting.seconds() < 3600
+
+
+@pytest.fixture
+def repeatable_convolutions():
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.allow_tf32 = True, False
+    yield
+    cudnn.deterministic, cudnn.allow_tf32 = before
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-4), ("bf16", 2e-2)])
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS if METHODS[name].model.is_capturable()]
+)
+def test_a_step_in_a_cuda_graph_learns_what_an_eager_one_does(
+    tiny_settings, repeatable_convolutions, method, precision, tolerance
+):
+    """Two tasks; the learning rate decays within each, and epochs end with a smaller batch."""
+    losses, weights, counts = [], [], []
+    for graph in ("off", "on"):
+        settings = {
+            "method": method,
+            "device": "cuda",
+            "batch_size": 4,
+            "lr": 0.01,
+            "lr_schedule": [2],
+            "decoder": "pillow",
+            "precision": precision,
+            "graph": graph,
+        }
+        with Experiment(ExperimentConfig.parse(tiny_settings | settings)) as experiment:
+            assert experiment.resolved["graph"] == graph
+            learner, shown = experiment.method, []
+            for task_id in range(2):
+                data = experiment.task_data(task_id)
+                learner.prepare_model_for_new_task(data, batch_size=16)
+                experiment.connect_network()
+                loader = experiment.training_loader(experiment.view(TRAIN, task_id))
+                for epoch in range(4):
+                    loader.set_epoch(epoch)
+                    learner.train()
+                    step = experiment.training_step(loader)
+                    for batch in loader:
+                        predicted, loss = step(batch)
+                        shown.append(loss)
+                        counts.append(predicted.sum())
+                    learner.consolidate_epoch_knowledge()
+                experiment.buffer.update_buffer_new_task(data, method=learner, batch_size=16)
+            losses.append(torch.stack(shown))
+            weights.append(torch.cat([p.detach().flatten() for p in learner.net.parameters()]))
+    torch.testing.assert_close(losses[1], losses[0], rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(weights[1], weights[0], rtol=tolerance, atol=tolerance)
+
+
+def test_a_replayed_step_does_not_wait_for_the_gpu(tiny_settings):
+    settings = {"method": "finetune", "device": "cuda", "batch_size": 4, "graph": "on"}
+    settings["decoder"] = "pillow"
+    with Experiment(ExperimentConfig.parse(tiny_settings | settings)) as experiment:
+        experiment.method.prepare_model_for_new_task(experiment.task_data(0), batch_size=16)
+        experiment.method.train()
+        loader = experiment.training_loader(experiment.view(TRAIN, 0))
+        step = experiment.training_step(loader)
+        given = [batch for batch in loader if len(batch) == 4]
+        assert len(given) > WARM_UP_STEPS + 1
+        for number, batch in enumerate(given):
+            is_replay = number > WARM_UP_STEPS
+            torch.cuda.set_sync_debug_mode("error" if is_replay else "default")
+            try:
+                _, loss = step(batch)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        assert torch.isfinite(loss)
+
+
+def test_inference_halves_batches_that_do_not_fit_into_the_memory():
+    def forward(images):
+        if len(images) > 3:
+            torch.empty(1 << 50, device="cuda")
+        return images + 1, images.mean(dim=1)
+
+    images = torch.rand(10, 5, device="cuda")
+    outputs, _ = within_memory(forward)(images)
+    assert torch.equal(outputs, images + 1)
 
 
 @pytest.mark.parametrize("preset", ["cifar", "imagenet"])
@@ -173,7 +259,7 @@ def test_resident_images_are_the_same_on_the_gpu(tiny_settings):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_in_bfloat16_on_the_gpu(tiny_settings, tmp_path, method):
     config = ExperimentConfig.parse(
-        tiny_settings | {"method": method, "device": "cuda", "precision": "auto"}
+        tiny_settings | {"method": method, "device": "cuda", "precision": "bf16"}
     )
     run = run_experiment(config, tmp_path / "run", Console(quiet=True))
     scores = [r for r in read_metrics(run) if r["kind"] == "evaluation" and r["task"] == "all"]

@@ -7,7 +7,14 @@ import torch
 from torch import nn
 
 from iirc_train.models import ResNetCIFAR
-from iirc_train.models.inference import in_parts, without_batch_norms
+from iirc_train.models.inference import (
+    MAX_INFERENCE_BATCH,
+    heuristic_convolutions,
+    in_parts,
+    inference_batch_size,
+    within_memory,
+    without_batch_norms,
+)
 from iirc_train.models.networks import get_network
 
 
@@ -99,3 +106,54 @@ def test_what_fails_in_a_part_is_told_and_leaves_nothing_behind(threads):
     with pytest.raises(ValueError, match="no image"), in_parts(forward) as forward_all:
         forward_all(torch.rand(4, 3))
     assert threading.active_count() == before and torch.get_num_threads() == threads
+
+
+class Crowded:
+    """A device on which no more than ``room`` images fit."""
+
+    def __init__(self, room):
+        self.room = room
+        self.tried = []
+
+    def __call__(self, images):
+        self.tried.append(len(images))
+        if len(images) > self.room:
+            raise torch.OutOfMemoryError("out of memory")
+        return images + 1, images.mean(dim=1)
+
+
+@pytest.mark.parametrize(("room", "n_images"), [(100, 7), (7, 7), (6, 7), (2, 9), (1, 5), (3, 0)])
+def test_what_does_not_fit_into_memory_is_computed_in_parts_and_in_order(room, n_images):
+    device = Crowded(room)
+    forward = within_memory(device)
+    for _ in range(2):
+        images = torch.rand(n_images, 5)
+        outputs, latents = forward(images)
+        assert torch.equal(outputs, images + 1) and torch.equal(latents, images.mean(dim=1))
+    failed = [n for n in device.tried if n > room]
+    assert len(failed) == len(set(failed))  # no size is tried again
+    assert failed == sorted(failed, reverse=True)
+
+
+def test_an_image_that_does_not_fit_alone_is_an_error():
+    with pytest.raises(torch.OutOfMemoryError):
+        within_memory(Crowded(0))(torch.rand(5, 5))
+
+
+def test_batches_of_inference_grow_with_the_memory_of_a_gpu_only():
+    assert inference_batch_size(96, 32, None) == 96
+    for size in (32, 224, 1000):
+        found = [inference_batch_size(96, size, free << 30) for free in (0, 1, 4, 16, 80, 1000)]
+        assert found == sorted(found) and found[0] == 96 and found[-1] <= MAX_INFERENCE_BATCH
+    assert inference_batch_size(128, 32, 70 << 30) == MAX_INFERENCE_BATCH
+    assert inference_batch_size(128, 224, 70 << 30) == 512
+    assert inference_batch_size(4096, 32, 70 << 30) == 4096
+
+
+@pytest.mark.parametrize("benchmark", [True, False])
+def test_convolutions_are_timed_in_training_only(monkeypatch, benchmark):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", benchmark)
+    with pytest.raises(ValueError, match="inside"), heuristic_convolutions():
+        assert not torch.backends.cudnn.benchmark
+        raise ValueError("inside")
+    assert torch.backends.cudnn.benchmark is benchmark

@@ -147,3 +147,16 @@ def test_a_metric_takes_as_many_lines_as_said_and_is_shown_everywhere(
     events.Reload()
     assert "test top-1/all seen classes" in events.Tags()["scalars"]
     assert "top-1 on the test split" in (tmp_path / "report/report.html").read_text()
+
+
+def test_samples_tallied_together_have_the_rows_of_samples_tallied_batch_by_batch():
+    given = [outputs(n) for n in (5, 1, 7, 0, 4)]
+    found = []
+    for at_once in (1, 6, 1000):
+        tally = Tally(5, torch.device("cpu"), with_scores=False, samples_at_once=at_once)
+        for batch in given:
+            tally.add(Outputs(batch.predictions, batch.targets.float()))
+        found.append(tally.kept(lambda rows: rows))
+    for kept in found[1:]:
+        assert kept.values() == found[0].values()
+        assert all(torch.equal(kept.rows[keep], rows) for keep, rows in found[0].rows.items())

@@ -216,11 +216,22 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     ] = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
-        Field(description="Precision of the network; 'auto' is bf16 on a GPU, fp32 elsewhere"),
+        Field(
+            description="Precision of the network; 'auto' is bf16 for images above 64 pixels on a "
+            "GPU, fp32 elsewhere"
+        ),
     ] = "auto"
     compile: Annotated[
         bool, Role.MACHINE, Field(description="Compile the network with torch.compile")
     ] = False
+    graph: Annotated[
+        Literal["auto", "on", "off"],
+        Role.MACHINE,
+        Field(
+            description="Capture training steps in a CUDA graph; 'auto' does so where it pays and "
+            "is possible"
+        ),
+    ] = "auto"
     checkpoint_interval: Annotated[
         int,
         Role.MACHINE,

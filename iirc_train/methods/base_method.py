@@ -60,6 +60,9 @@ class BaseMethod(Predictor, Optimized, ABC):
     replay_in_batches: bool = True
     """Whether replayed samples are mixed into the method's training batches."""
 
+    capturable: ClassVar[bool] = False
+    """Whether a CUDA graph may capture :meth:`training_step`. See :meth:`is_capturable`."""
+
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
@@ -96,6 +99,18 @@ class BaseMethod(Predictor, Optimized, ABC):
         """Number of classes of the tasks up to the current one."""
         return sum(self.n_cla_per_tsk[: self.cur_task_id + 1])
 
+    @classmethod
+    def is_capturable(cls) -> bool:
+        """Return whether a CUDA graph may capture the method's training step.
+
+        A graph repeats the kernels of one step on the same memory, and runs no Python. A class that
+        sets ``capturable = True`` states that, within a task, its step depends on nothing but
+        images, targets, ``in_buffer``, parameters and buffers, which stay in place; that it waits
+        for no result; and that it takes the same branches each time. Subclasses do not inherit the
+        statement, because they may add to the step.
+        """
+        return bool(vars(cls).get("capturable", False))
+
     # ------------------------------------------------------------------ the life of a task
 
     def prepare_model_for_new_task(
@@ -119,6 +134,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             batch_size: Samples per batch when the method computes latents of ``task_data``.
             num_workers: Accepted for code written for the published package.
         """
+        self.train_through(None)  # a wrapper of the networks of the task before
         before = self.cur_task_id
         self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
@@ -297,9 +313,10 @@ class BaseMethod(Predictor, Optimized, ABC):
         Returns:
             Mean over samples and classes.
         """
-        logits = logits / (self.config.temperature if temperature is None else temperature)
+        logits = _divided(logits, self.config.temperature if temperature is None else temperature)
         weight = None
-        if self.config.memory_strength != 1:
+        is_weighted = type(self)._sample_weight is not BaseMethod._sample_weight
+        if is_weighted or self.config.memory_strength != 1:
             weight = self._sample_weight(in_buffer).unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
@@ -316,3 +333,8 @@ class BaseMethod(Predictor, Optimized, ABC):
             CheckpointError: The method has already learned, or the state does not fit it.
         """
         load_method_state(self, state_dicts)
+
+
+def _divided(logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Divide logits by a temperature; the result is contiguous, which fixes the order of sums."""
+    return logits.contiguous() if temperature == 1 else logits / temperature

@@ -15,5 +15,7 @@ class Model(BaseMethod):
     The baselines "finetune" and "ER" of Abdelsalam et al. (2021), section 5.
     """
 
+    capturable = True
+
     def _loss(self, step: Step) -> torch.Tensor:
         return self._bce(step.output, step.targets, step.in_buffer)

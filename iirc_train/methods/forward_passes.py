@@ -2,14 +2,20 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Self
 
 import torch
 from torch import nn
 
-from iirc_train.models.inference import Forward, in_parts, without_batch_norms
+from iirc_train.models.inference import (
+    Forward,
+    heuristic_convolutions,
+    in_parts,
+    within_memory,
+    without_batch_norms,
+)
 
 
 class Networks(nn.Module):
@@ -26,6 +32,7 @@ class Networks(nn.Module):
     net: nn.Module
     old_net: nn.Module | None
     _wrapper: nn.Module | None
+    _teacher_wrapper: nn.Module | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,8 +56,9 @@ class Networks(nn.Module):
     def forward_old_net(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the teacher's output and latent, without gradients; see :meth:`forward_net`."""
         assert self.old_net is not None
+        wrapper = self._teacher_wrapper
         with torch.no_grad():
-            return self._run(self.old_net, x)
+            return self._run(self.old_net if wrapper is None else wrapper, x)
 
     def _run(self, net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if self.autocast_dtype is None:
@@ -76,7 +84,7 @@ class Networks(nn.Module):
             with torch.inference_mode():
                 net = without_batch_norms(self.net)
                 forward = partial(self._run, net)
-                with nullcontext(forward) if net is self.net else in_parts(forward) as self._infer:
+                with _faster(forward, net is not self.net, self.device) as self._infer:
                     yield
         finally:
             self._infer = None
@@ -91,15 +99,24 @@ class Networks(nn.Module):
         finally:
             self.autocast_dtype = before
 
-    def train_through(self, wrapper: nn.Module | None) -> None:
-        """Make training steps call the network through a wrapper.
+    def train_through(self, wrapper: nn.Module | None, teacher: nn.Module | None = None) -> None:
+        """Make training steps call the network and its teacher through wrappers.
 
-        Call again after each ``prepare_model_for_new_task``, which may change the network.
+        Call again after each ``prepare_model_for_new_task``, which may change the networks, and
+        removes the wrappers.
 
         Args:
             wrapper: For example ``DistributedDataParallel(net)``; None for the network itself.
+            teacher: A wrapper of ``old_net``; None for ``old_net`` itself.
         """
-        object.__setattr__(self, "_wrapper", wrapper)  # do not register the network a second time
+        # do not register the networks a second time
+        object.__setattr__(self, "_wrapper", wrapper)
+        object.__setattr__(self, "_teacher_wrapper", teacher)
+
+    @property
+    def modules_of_step(self) -> tuple[nn.Module | None, ...]:
+        """The network, its teacher, and the wrappers through which training steps call them."""
+        return self.net, self.old_net, self._wrapper, self._teacher_wrapper
 
     @property
     def _trained_net(self) -> nn.Module:
@@ -111,6 +128,18 @@ class Networks(nn.Module):
         if self.old_net is not None:
             self.old_net.eval()
         return self
+
+
+@contextmanager
+def _faster(forward: Forward, is_folded: bool, device: torch.device) -> Iterator[Forward]:
+    if device.type == "cuda":
+        with heuristic_convolutions():
+            yield within_memory(forward)
+    elif is_folded:
+        with in_parts(forward) as forward_all:
+            yield forward_all
+    else:
+        yield forward
 
 
 def copy_freeze(model: nn.Module) -> nn.Module:

@@ -20,6 +20,8 @@ class Model(BaseMethod):
     for classes of the current task, they are the labels.
     """
 
+    capturable = True
+
     def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         if self.cur_task_id > 0:
             self.old_net = copy_freeze(self.net)

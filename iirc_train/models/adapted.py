@@ -42,6 +42,11 @@ class Adapted(nn.Module):
         self.model = nn.Module()
         self.model.output_layer = last
 
+    @property
+    def trunk(self) -> nn.Module:
+        """Computes the latent from images."""
+        return self.backbone
+
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
         latent = self.backbone(images)

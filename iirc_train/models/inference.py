@@ -1,4 +1,4 @@
-"""Faster inference on a CPU: batch norms folded into convolutions, batches computed in parts."""
+"""Faster inference: folded batch norms and parallel parts on a CPU, large batches on a GPU."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -71,3 +71,76 @@ def in_parts(forward: Forward) -> Iterator[Forward]:
             yield forward_all
     finally:
         torch.set_num_threads(n_threads)  # a thread's setting becomes the default of later threads
+
+
+def within_memory(forward: Forward) -> Forward:
+    """Return a forward pass that computes a batch in parts if the device's memory requires it.
+
+    A part that does not fit is halved, and later batches are split into parts of that size.
+
+    Args:
+        forward: Computes without gradients.
+
+    Returns:
+        A function with the same results as ``forward``, up to rounding. It raises
+        ``torch.OutOfMemoryError`` if not even one image fits.
+    """
+    most = 0  # images per part; 0 for all
+
+    def forward_parts(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal most
+        while True:
+            parts = torch.split(images, most) if most else (images,)
+            try:
+                results = [forward(part) for part in parts]
+                break
+            except torch.OutOfMemoryError:
+                largest = max(len(part) for part in parts)
+                if largest <= 1:
+                    raise
+                most = largest // 2
+            # here the exception, whose frames refer to tensors, is gone
+            torch.cuda.empty_cache()
+        if len(results) == 1:
+            return results[0]
+        outputs, latents = zip(*results, strict=True)
+        return torch.cat(outputs), torch.cat(latents)
+
+    return forward_parts
+
+
+@contextmanager
+def heuristic_convolutions() -> Iterator[None]:
+    """A context in which cuDNN chooses convolution algorithms without timing them.
+
+    Timing pays off for the one shape of training batches, but not for the many sizes of the last
+    batches in evaluation and herding.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+BYTES_PER_PIXEL = 512  # of an image, in inference: a few feature maps of a ResNet's first stage
+MAX_INFERENCE_BATCH = 2048
+
+
+def inference_batch_size(at_least: int, image_size: int, free_bytes: int | None) -> int:
+    """Return the batch size for evaluation and herding.
+
+    Args:
+        at_least: The batch size without a GPU, and the smallest with one.
+        image_size: Height and width of the images in pixels.
+        free_bytes: Free memory of the GPU; None without a GPU.
+
+    Returns:
+        With a GPU, the largest power of two that needs at most a quarter of the free memory, but
+        at most :data:`MAX_INFERENCE_BATCH` and at least ``at_least``.
+    """
+    if free_bytes is None:
+        return at_least
+    fits = free_bytes // 4 // (BYTES_PER_PIXEL * image_size**2)
+    return max(at_least, min(MAX_INFERENCE_BATCH, 1 << max(0, fits.bit_length() - 1)))

@@ -50,6 +50,11 @@ class MLP(nn.Module):
             else nn.Linear(widths[-1], sum(classes))
         )
 
+    @property
+    def trunk(self) -> nn.Module | None:
+        """Computes the latent from images; None with several outputs."""
+        return None if self.multi_head else self.model.hidden  # type: ignore[return-value]
+
     def forward(
         self, input_: torch.Tensor
     ) -> tuple[torch.Tensor | list[torch.Tensor], torch.Tensor]:

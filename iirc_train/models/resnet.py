@@ -44,6 +44,12 @@ class ResNet(nn.Module):
         self.model.output_layer = nn.Linear(self.model.fc.in_features, num_classes)
         self.model.fc = nn.Identity()
 
+    @property
+    def trunk(self) -> nn.Module:
+        """Computes the latent from images."""
+        trunk: nn.Module = self.model
+        return trunk
+
     def forward(self, input_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, num_classes) and latent (N, 512 or 2048) of images (N, 3, H, W)."""
         latent = self.model(input_)

@@ -49,6 +49,11 @@ class ResNetCIFAR(nn.Module):
             )
         self.model = _Layers(blocks, num_classes, relu_last_hidden, shortcut)
 
+    @property
+    def trunk(self) -> nn.Module:
+        """Computes the latent from images."""
+        return self.model
+
     def forward(self, input_: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, num_classes) and latent (N, 64) of images (N, 3, H, W)."""
         latent = self.model(input_)

@@ -30,10 +30,12 @@ from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, method_configs
+from iirc_train.models.compiled import NetworkCompiler
+from iirc_train.models.inference import inference_batch_size
 from iirc_train.models.networks import check_network
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
-from iirc_train.run.resolved import resolved_precision
+from iirc_train.run.resolved import resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import (
     averaging_gradients,
     choose_device,
@@ -45,6 +47,7 @@ from iirc_train.runtime.random_state import (
     seed_random_generators,
     set_random_state,
 )
+from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
 from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # separates the stream of memories from other draws of the seed
@@ -86,6 +89,7 @@ class Experiment:
     Attributes:
         precision: Precision of the network, ``"fp32"`` or ``"bf16"``.
         network: Name of the network.
+        graph: Whether training steps on resident images are captured, ``"on"`` or ``"off"``.
         resumed: :attr:`resolved` of the experiment whose state was loaded; empty in a new one.
 
     Raises:
@@ -114,7 +118,7 @@ class Experiment:
         self._check_views()
         self._check_image_sizes()
         parts = get_method(config.method)
-        size = image_size(self.benchmark)
+        self.image_size = size = image_size(self.benchmark)
         self.network = resolve_network(config.network, config.n_layers, size)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
@@ -127,6 +131,19 @@ class Experiment:
         self.resumed: Mapping[str, Any] = {}
         self._precision_asked = precision is not None
         self._use_precision(config.precision if precision is None else precision)
+        self.graph = resolved_graph(
+            config,
+            is_capturable=self.method.is_capturable(),
+            device=self.device,
+            processes=world_size(),
+        )
+        self._graphed_step: GraphedStep | None = None
+        self._compiler: NetworkCompiler | None = None
+        self._connected: tuple[torch.nn.Module | None, torch.nn.Module | None] = None, None
+        if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
+            torch.backends.cudnn.benchmark = (
+                True  # the shape of training batches is always the same
+            )
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
 
     def __enter__(self) -> Self:
@@ -137,10 +154,12 @@ class Experiment:
 
     def close(self) -> None:
         """Release the decoder's threads and memory; no image can be read afterwards."""
+        if self._graphed_step is not None:
+            self._graphed_step.release()
         self.decoder.close()
 
     def _use_precision(self, precision: str) -> None:
-        self.precision = resolved_precision(precision, self.device)
+        self.precision = resolved_precision(precision, self.device, self.image_size)
         self.method.autocast_dtype = torch.bfloat16 if self.precision == "bf16" else None
 
     @property
@@ -158,6 +177,7 @@ class Experiment:
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "network": self.network,
+            "graph": self.graph,
             **self.decoder.resolved(has_windows=needs_windows(self.transforms.train)),
         }
 
@@ -195,9 +215,15 @@ class Experiment:
 
         Call again after a task is prepared, because that may change the network.
         """
+        net: torch.nn.Module | None = None
+        teacher: torch.nn.Module | None = None
         if self.config.compile:
-            torch.compiler.reset()  # graphs of earlier heads count towards a limit
-            self.method.net.compile()
+            if self._compiler is None:
+                self._compiler = NetworkCompiler(self.batch_size)
+            net, *teachers = self._compiler.compiled(self.method.net, self.method.old_net)
+            teacher = teachers[0] if teachers else None
+        self._connected = net, teacher
+        self.method.train_through(net, teacher)
 
     def average_gradients(self) -> None:
         """Let several processes average their gradients; call again before each epoch.
@@ -206,8 +232,43 @@ class Experiment:
         one, an epoch would end in other bits after a resumption than within an unbroken run.
         """
         if world_size() > 1:
+            net, teacher = self._connected
             self.method.train_through(None)  # releases the buckets of the epoch before
-            self.method.train_through(averaging_gradients(self.method.net, self.device))
+            averaging = averaging_gradients(net or self.method.net, self.device)
+            self.method.train_through(averaging, teacher)
+
+    def training_step(self, loader: Loader) -> TrainingStep:
+        """Return the method's training step for the batches of a loader, captured if configured.
+
+        Raises:
+            ConfigurationError: ``graph`` is ``on``, and the loader does not hold resident images.
+        """
+        if self.graph == "off":
+            return self.method.training_step
+        if not loader.is_resident:  # a decoder would use the GPU during the capture
+            if self.config.graph == "on":
+                raise ConfigurationError(
+                    f"graph: on needs resident images, got {loader.n_samples:,} images that are "
+                    "decoded in every epoch: give --resident or --graph auto"
+                )
+            return self.method.training_step
+        if self._graphed_step is None:
+            capture = CudaCapture(self.device)
+            self._graphed_step = GraphedStep(self.method, self.batch_size, capture)
+        return self._graphed_step
+
+    def inference_batch_size(self, at_least: int) -> int:
+        """Return the batch size for evaluation and herding.
+
+        Args:
+            at_least: The batch size on a CPU.
+        """
+        free = None
+        if self.device.type == "cuda":
+            cached = torch.cuda.memory_reserved(self.device)
+            used = torch.cuda.memory_allocated(self.device)
+            free = torch.cuda.mem_get_info(self.device)[0] + cached - used
+        return inference_batch_size(at_least, self.image_size, free)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all components as tensors and plain values."""
@@ -336,7 +397,8 @@ class Experiment:
         part = share_of(len(view))
         mine = view.subset(np.arange(part.start, part.stop))
         reader = self._reader()
-        return reader.loader(mine, self.batch_size, augment=False, resident=resident)
+        batch_size = self.inference_batch_size(self.batch_size)
+        return reader.loader(mine, batch_size, augment=False, resident=resident)
 
     def _reader(self, seed: int | None = None) -> ImageReader:
         seed = self.config.seed if seed is None else seed

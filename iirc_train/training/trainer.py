@@ -38,6 +38,7 @@ from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import evaluate, evaluate_after_task
 
 HERDING_BATCH_SIZE = 128
+TALLIED_AT_ONCE = 2048  # samples
 
 
 class Position(NamedTuple):
@@ -148,6 +149,7 @@ class Training:
             TrainingError: The loss became NaN or infinite.
         """
         experiment = self.experiment
+        herding_batch_size = experiment.inference_batch_size(HERDING_BATCH_SIZE)
         task_id, epochs_done = self.position
         view = experiment.view(TRAIN, task_id)
         data = experiment.task_data(task_id)
@@ -161,7 +163,7 @@ class Training:
         else:
             self._best = None
             self.method.prepare_model_for_new_task(
-                data, batch_size=HERDING_BATCH_SIZE, memory_batches=memory_batches
+                data, batch_size=herding_batch_size, memory_batches=memory_batches
             )
         experiment.connect_network()
         epochs = self.config.epochs_of_task(task_id)
@@ -188,12 +190,12 @@ class Training:
         if self._best is not None:
             self.method.net.load_state_dict(self._best["net"])
         experiment.buffer.update_buffer_new_task(
-            data, method=self.method, batch_size=HERDING_BATCH_SIZE
+            data, method=self.method, batch_size=herding_batch_size
         )
         self.method.consolidate_task_knowledge(
             buffer=experiment.memory_data(task_id),
             device=experiment.device,
-            batch_size=HERDING_BATCH_SIZE,
+            batch_size=herding_batch_size,
         )
 
     def _learn_epoch(self, task_id: int, epoch: int, loader: Loader, progress: RunProgress) -> None:
@@ -314,14 +316,19 @@ def train_epoch(
     method = experiment.method
     method.train()
     losses: list[torch.Tensor] = []
-    tally = Tally(method.n_seen_classes, method.device, with_scores=False)
+    sizes: list[int] = []
+    tally = Tally(
+        method.n_seen_classes, method.device, with_scores=False, samples_at_once=TALLIED_AT_ONCE
+    )
+    training_step = experiment.training_step(loader)
     for batch in loader if waiting is None else waiting.each(loader):
-        predicted, loss = method.training_step(batch)
-        losses.append(loss * len(batch))
-        tally.add(Outputs(predicted, batch.targets.bool()))
+        predicted, loss = training_step(batch)
+        losses.append(loss)
+        sizes.append(len(batch))
+        tally.add(Outputs(predicted, batch.targets))
         progress.batch_done()
     broadcast_buffers(method.net)
-    of_steps = torch.stack(losses)
+    of_steps = torch.stack(losses) * torch.tensor(sizes, device=method.device)
     mean_loss = float(total(of_steps.sum())) / loader.n_samples
     if not math.isfinite(mean_loss):
         wrong = (~of_steps.isfinite()).nonzero().flatten().tolist()

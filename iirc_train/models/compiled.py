@@ -1,0 +1,71 @@
+"""Networks compiled by torch.compile: once per run, however many tasks and teachers it has."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class CompiledNetwork(nn.Module):
+    """A network whose trunk runs compiled for full batches; other batches run as they are.
+
+    Args:
+        net: The network.
+        call: Compiled; calls a module with images.
+        batch_size: Number of samples of a full batch. A last batch of another size would be
+            compiled separately, which takes longer than it can save.
+    """
+
+    def __init__(self, net: nn.Module, call: Any, batch_size: int) -> None:
+        super().__init__()
+        self.net = net
+        self._call = call
+        self._batch_size = batch_size
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
+        if len(images) != self._batch_size:
+            output, latent = self.net(images)
+        elif (trunk := trunk_of(self.net)) is None:
+            output, latent = self._call(self.net, images)
+        else:
+            latent = self._call(trunk, images)
+            output = self.net.model.output_layer(latent)  # type: ignore[union-attr,operator]
+        return output, latent
+
+
+class NetworkCompiler:
+    """Compiles the trunks of a run's networks.
+
+    The compiled code takes the trunk as an argument, so that the copies of a network that become
+    teachers share it. The head, which some methods replace at every task, is not compiled, unless
+    the network has no ``trunk``.
+
+    Args:
+        batch_size: Number of samples of a full batch.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        torch.compiler.reset()  # code of other runs in this process counts towards a limit
+        self._batch_size = batch_size
+        self._call: Any = torch.compile(_call, dynamic=False)
+        self._heads: list[list[torch.Size]] = []
+
+    def compiled(self, net: nn.Module, teacher: nn.Module | None = None) -> list[CompiledNetwork]:
+        """Return the network, and its teacher if it has one, with compiled trunks."""
+        nets = [net] if teacher is None else [net, teacher]
+        heads = [[p.shape for p in n.model.output_layer.parameters()] for n in nets]  # type: ignore[union-attr]
+        if trunk_of(net) is None and heads[0] not in self._heads:
+            torch.compiler.reset()  # code of earlier heads counts towards a limit
+        self._heads = heads
+        return [CompiledNetwork(n, self._call, self._batch_size) for n in nets]
+
+
+def trunk_of(net: nn.Module) -> nn.Module | None:
+    """Return the part of a network that computes the latent; None if the network names none."""
+    trunk = getattr(net, "trunk", None)
+    return trunk if isinstance(trunk, nn.Module) else None
+
+
+def _call(module: nn.Module, images: torch.Tensor) -> Any:
+    return module(images)
