@@ -154,7 +154,7 @@ def fast_switching():
 def test_threads_read_more_shards_than_are_kept_open(
     many, most_open, has_preadv, monkeypatch, fast_switching
 ):
-    monkeypatch.setattr(store, "_MAX_OPEN_SHARDS", most_open)
+    monkeypatch.setattr(store, "MAX_OPEN_SHARDS", most_open)
     if not has_preadv:
         monkeypatch.delattr(os, "preadv")
     opened = ShardStore.open(many)

@@ -164,19 +164,26 @@ def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
 
     Args:
         manifest_text: The dataset's ``manifest.json``; its digest is the name of the folder.
-        cache: Parent of these folders; by default the value of the environment variable
-            ``IIRC_CACHE``, or ``~/.cache/iirc``.
+        cache: Parent of these folders; by default :func:`default_cache`.
 
     Raises:
         ShardError: No cache is given, and there is no home folder.
     """
+    return Path(cache or default_cache()) / hashlib.sha256(manifest_text).hexdigest()
+
+
+def default_cache() -> Path:
+    """Return the value of the environment variable ``IIRC_CACHE``, or ``~/.cache/iirc``.
+
+    Raises:
+        ShardError: There is neither.
+    """
     try:
-        base = cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc"
+        return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc")
     except RuntimeError as error:
         raise ShardError(
             f"there is no home folder to cache remote datasets in: set {CACHE_VARIABLE} to a folder"
         ) from error
-    return Path(base) / hashlib.sha256(manifest_text).hexdigest()
 
 
 def has_size(path: Path, size: int) -> bool:
