@@ -164,19 +164,20 @@ def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
 
     Args:
         manifest_text: The dataset's ``manifest.json``; its digest is the name of the folder.
-        cache: Parent of these folders; by default :func:`default_cache`.
+        cache: Parent of these folders; by default the value of the environment variable
+            ``IIRC_CACHE``, or ``~/.cache/iirc``.
 
     Raises:
         ShardError: No cache is given, and there is no home folder.
     """
-    return Path(cache or default_cache()) / hashlib.sha256(manifest_text).hexdigest()
+    return Path(cache or cache_parent()) / hashlib.sha256(manifest_text).hexdigest()
 
 
-def default_cache() -> Path:
-    """Return the value of the environment variable ``IIRC_CACHE``, or ``~/.cache/iirc``.
+def cache_parent() -> Path:
+    """Return the folder of everything that is cached: ``IIRC_CACHE``, or ``~/.cache/iirc``.
 
     Raises:
-        ShardError: There is neither.
+        ShardError: The variable is not set, and there is no home folder.
     """
     try:
         return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc")
