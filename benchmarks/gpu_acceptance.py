@@ -78,6 +78,7 @@ def main(
             seconds=60 * minutes,
             rehearse=rehearse,
             about=about,
+            at_once=2 if rehearse else 1,
             on_rows=_print_rehearsed if rehearse else _print_all,
         )
         verdict = "all as expected" if is_as_expected(rows) else "NOT all as expected"

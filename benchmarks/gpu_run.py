@@ -29,6 +29,8 @@ from benchmarks.stopwatch import Stopwatch
 from benchmarks.synthetic import CIFAR100_TEST, CIFAR100_TRAIN
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.console import errors_in_one_line
+from iirc_data.loader.decoder import default_threads
+from iirc_data.locks import sole_writer_of
 from iirc_data.shards import write_shards
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_train.buffer.store import BufferStore
@@ -56,10 +58,11 @@ def noise_shards(folder: Path, images: int, benchmark: str = BENCHMARK) -> Path:
         images: Training images per class; there are a fifth as many test images.
         benchmark: The benchmark that names the classes.
     """
-    if not (folder / MANIFEST_NAME).exists():
-        classes = tuple(load_benchmark(benchmark).leaf_classes)
-        n_test = max(1, images * CIFAR100_TEST // CIFAR100_TRAIN)
-        write_shards(NoiseImages(classes, images, n_test), folder)
+    classes = tuple(load_benchmark(benchmark).leaf_classes)
+    source = NoiseImages(classes, images, max(1, images * CIFAR100_TEST // CIFAR100_TRAIN))
+    with sole_writer_of(folder):  # another step may be writing it
+        if not (folder / MANIFEST_NAME).exists():
+            write_shards(source, folder, workers=default_threads() if images >= _FEW else 1)
     return folder
 
 

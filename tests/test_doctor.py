@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 from collections import namedtuple
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -154,6 +155,33 @@ def test_a_driver_that_crashes_or_hangs_becomes_a_line(end, seconds, said):
     assert said in last.value and last.remedy
     if seconds == 60:
         assert last.value.endswith("after 'GPU 0'")
+
+
+@pytest.mark.parametrize(("works", "status"), [(True, "ok"), (False, "warning")])
+def test_windows_are_tried_on_each_gpu_on_which_dali_works(monkeypatch, works, status):
+    tried = []
+
+    def window_decoding(device):
+        tried.append(str(device))
+        return works, "as tried"
+
+    probe = SimpleNamespace(window_decoding=window_decoding)
+    monkeypatch.setitem(sys.modules, "iirc_data.loader.window_probe", probe)
+    monkeypatch.setattr(decoders, "may_have_gpu", lambda: True)
+    monkeypatch.setattr(
+        decoders,
+        "examined",
+        lambda: (
+            Finding("decoders", "DALI on GPU 0", "works"),
+            Finding("decoders", "DALI on GPU 1", "crashed", "broken"),
+            Finding("devices", "GPU 2", "there"),
+        ),
+    )
+    (found,) = decoders.windows()
+    assert tried == ["cuda:0"]
+    assert (found.name, found.status) == ("windows on GPU 0", status)
+    assert "(as tried)" in found.value
+    assert [finding.name for finding in decoders.dali()][1:] == ["DALI on GPU 0", "DALI on GPU 1"]
 
 
 def test_a_machine_without_a_driver_has_a_line_and_starts_no_process(monkeypatch):

@@ -46,7 +46,8 @@ def stand_in(number: int, name: str, seconds: float = 30) -> Step:
     return Step(number, name, seconds, "", (Expectation("figure", 0, 10),))
 
 
-def test_whatever_becomes_of_a_step_it_is_a_row_and_the_others_run(tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_whatever_becomes_of_a_step_it_is_a_row_and_the_others_run(tmp_path, monkeypatch, at_once):
     monkeypatch.setattr(sequence, "GRACE", 1.0)
     table = [
         stand_in(number, name, 1 if name == "hang" else 30) for number, name in enumerate(STAND_INS)
@@ -67,6 +68,7 @@ def test_whatever_becomes_of_a_step_it_is_a_row_and_the_others_run(tmp_path, mon
         seconds=600,
         rehearse=False,
         about={"started": "now"},
+        at_once=at_once,
         on_rows=after_each,
     )
     verdicts = {(row.step, row.figure): (row.seen, row.verdict) for row in rows}

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ def run_steps(
     seconds: float,
     rehearse: bool,
     about: dict[str, Any],
+    at_once: int = 1,
     on_rows: Callable[[list[Row]], object] = lambda rows: None,
 ) -> list[Row]:
     """Run steps in the given order; the results are written anew after each.
@@ -36,23 +39,32 @@ def run_steps(
         seconds: Total time.
         rehearse: Whether this is a rehearsal.
         about: What else the results say; see :func:`write_results`.
+        at_once: How many steps run at the same time; 1 where times are measured.
         on_rows: Called with the rows of each step.
 
     Returns:
         All rows.
     """
     end = time.monotonic() + seconds
-    rows: list[Row] = []
-    for step in steps:
+
+    def run(step: Step) -> list[Row]:
         figures_path(out, step.name).unlink(missing_ok=True)
         left = end - time.monotonic()
         if left < min(LEAST_SECONDS, step.seconds):
-            new = [row_of_missing(step, "no time was left")]
-        else:
-            limit = min((REHEARSAL_GRACE if rehearse else GRACE) * step.seconds, left)
-            outcome = run_process(command_of(step, limit), out / f"{step.name}.log", limit)
-            new = rows_of(step, outcome, read_figures(figures_path(out, step.name)), rehearse)
-        rows += new
-        write_results(out, rows, about)
-        on_rows(new)
+            return [row_of_missing(step, "no time was left")]
+        limit = min((REHEARSAL_GRACE if rehearse else GRACE) * step.seconds, left)
+        outcome = run_process(command_of(step, limit), out / f"{step.name}.log", limit)
+        return rows_of(step, outcome, read_figures(figures_path(out, step.name)), rehearse)
+
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        in_order: Iterable[list[Row]] = map(run, steps)
+        if at_once > 1:
+            pool = ThreadPoolExecutor(at_once)
+            stack.callback(pool.shutdown, cancel_futures=True)
+            in_order = pool.map(run, steps)
+        for new in in_order:
+            rows += new
+            write_results(out, rows, about)
+            on_rows(new)
     return rows

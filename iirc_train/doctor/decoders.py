@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from iirc_train.doctor.gpus import examined, may_have_gpu
 if TYPE_CHECKING:
     import torch
 
+_WORKS = "works"
+_DALI_ON_GPU = "DALI on GPU"
 COLOUR = (200, 120, 40)
 _SIZE = 32
 _LARGEST_DIFFERENCE = 8  # of 255 levels: JPEG, with chroma of half the resolution
@@ -40,7 +43,7 @@ def pillow() -> Iterator[Finding]:
             continue
         yield _judged("decoders", f"Pillow, {image_format}", difference, _REINSTALL)
     for name in ("WebP", "AVIF"):
-        value = "works" if features.check(name.lower()) else "not in this build of Pillow"
+        value = _WORKS if features.check(name.lower()) else "not in this build of Pillow"
         yield Finding("decoders", f"Pillow, {name}", f"{value} (shards hold JPEG and PNG)")
 
 
@@ -66,7 +69,7 @@ def dali_on(device: "torch.device") -> Finding:
     from iirc_data.loader import make_decoder
     from iirc_data.loader.decoder import DecodeRequest
 
-    name = f"DALI on {'the CPU' if device.type == 'cpu' else f'GPU {device.index}'}"
+    name = "DALI on the CPU" if device.type == "cpu" else f"{_DALI_ON_GPU} {device.index}"
     if not _has_dali():
         return _without_dali(name)
     plain = Augmentation(None, None, None, None, np.zeros(1, dtype=bool))
@@ -85,24 +88,25 @@ def dali_on(device: "torch.device") -> Finding:
 
 
 def windows() -> Iterator[Finding]:
-    """Yield whether DALI decodes a window of an image on each GPU that torch sees."""
-    names = [finding.name for finding in examined()] if may_have_gpu() else []
-    works = [number for number in range(len(names)) if f"DALI on GPU {number}" in names]
-    if not works:
+    """Yield whether DALI decodes windows of images on each GPU on which it works."""
+    found = examined() if may_have_gpu() else ()
+    working = {finding.name for finding in found if finding.value == _WORKS}
+    numbers = [n for n in range(len(found)) if f"{_DALI_ON_GPU} {n}" in working]
+    if not numbers:
         return
     import torch
 
     try:
-        from iirc_data.loader.window_probe import window_decoding
-    except ImportError:
+        probe = import_module("iirc_data.loader.window_probe")
+    except ModuleNotFoundError:
         return
-    for number in works:
-        found = window_decoding(torch.device("cuda", number))
+    for number in numbers:
+        works, reason = probe.window_decoding(torch.device("cuda", number))
         name = f"windows on GPU {number}"
-        if found.works:
-            yield Finding("decoders", name, f"decoded by themselves ({found.reason})")
+        if works:
+            yield Finding("decoders", name, f"decoded without the rest of the image ({reason})")
         else:
-            value = f"whole images are decoded, then cut ({found.reason})"
+            value = f"cut out of whole images ({reason})"
             remedy = "slower, but right; another version of nvidia-nvimgcodec may decode windows"
             yield Finding("decoders", name, value, "warning", remedy)
 
@@ -132,6 +136,6 @@ def _difference_of_pillow(encoded: bytes) -> int:
 
 def _judged(section: str, name: str, difference: int, remedy: str) -> Finding:
     if difference <= _LARGEST_DIFFERENCE:
-        return Finding(section, name, "works")
+        return Finding(section, name, _WORKS)
     value = f"wrong pixels: a small image differs by {difference} of 255 levels"
     return Finding(section, name, value, "broken", remedy)

@@ -45,8 +45,9 @@ def libraries() -> Iterator[Finding]:
         yield Finding("versions", "import torch", said(error), "broken", remedy)
         return
     yield Finding("versions", "CUDA of torch", torch.version.cuda or "none: built for the CPU")
-    if torch.backends.cudnn.is_available():
-        yield Finding("versions", "cuDNN of torch", str(torch.backends.cudnn.version()))
+    if torch.backends.cudnn.is_available():  # type: ignore[no-untyped-call]
+        version = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        yield Finding("versions", "cuDNN of torch", str(version))
     try:
         import torchvision  # noqa: F401
     except Exception as error:
