@@ -9,6 +9,7 @@
 #   make fuzz    broken input of every kind; CASES= is per kind; results: fuzz.jsonl
 #   make audit   known vulnerabilities of the installed packages
 #   make lowest  all tests with the oldest versions that pyproject.toml allows
+#   make rehearse  run the acceptance for GPUs at small size on the CPU; results: rehearsal/
 #   make bench   compare the loaders with others; PHOTOGRAPHS= and SMALL_IMAGES= name image folders,
 #                tars of image folders, or shards; by default images are drawn
 
@@ -27,7 +28,7 @@ EPOCHS ?= 500
 CASES ?= 10000
 LOWEST ?= .venv-lowest
 
-.PHONY: demo test lint types docs parity bench faults fuzz audit lowest clean
+.PHONY: demo test lint types docs parity rehearse bench faults fuzz audit lowest clean
 
 demo: $(READY)
 	$(BIN)/iirc demo --output demo
@@ -47,6 +48,9 @@ docs: $(READY)
 
 parity: $(READY)
 	$(BIN)/python -m benchmarks.parity
+
+rehearse: $(READY)
+	$(BIN)/python -m benchmarks.gpu_acceptance rehearsal --rehearse
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(if $(PHOTOGRAPHS),--photographs $(PHOTOGRAPHS)) \
@@ -78,4 +82,4 @@ $(READY): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(LOWEST) build dist demo site .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist demo site rehearsal .pytest_cache .mypy_cache .ruff_cache

@@ -39,14 +39,14 @@ def sole_user(folder: Path) -> Iterator[None]:
     """
     lock = _acquired(folder)
     path = folder / _LOCK
-    has_flock = not isinstance(lock, SoftFileLock)  # otherwise filelock owns the lock file
-    if has_flock:
+    with_flock = not isinstance(lock, SoftFileLock)  # otherwise filelock owns the lock file
+    if with_flock:
         with suppress(OSError):  # in filelock's format, only to report who holds the folder
             path.write_text(f"{os.getpid()}\n{socket.gethostname()}\n")
     try:
         yield
     finally:
-        if has_flock:  # before the release: a process that has opened the removed file tries again
+        if with_flock:  # before the release: a process that has opened the removed file tries again
             path.unlink(missing_ok=True)
         lock.release()
         with suppress(OSError):
@@ -68,15 +68,15 @@ def sole_writer_of(path: Path) -> Iterator[None]:
         OSError: The lock cannot be created.
     """
     lock_path = hidden_neighbour(path, "lock")
-    has_flock = _has_flock(path.parent)
-    lock = FileLock(lock_path) if has_flock else SoftFileLock(lock_path, timeout=_LONGEST_WAIT)
+    with_flock = has_flock(path.parent)
+    lock = FileLock(lock_path) if with_flock else SoftFileLock(lock_path, timeout=_LONGEST_WAIT)
     try:
         lock.acquire()
     except Timeout:
-        raise _in_use(path, lock_path, is_soft=not has_flock) from None
+        raise _in_use(path, lock_path, is_soft=not with_flock) from None
     try:
         yield
-        if has_flock:  # before the release: a process that has opened the removed file tries again
+        if with_flock:  # before the release: a process that has opened the removed file tries again
             lock_path.unlink(missing_ok=True)
     finally:
         lock.release()
@@ -85,7 +85,7 @@ def sole_writer_of(path: Path) -> Iterator[None]:
 def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     try:
         make_folder(folder)
-        kind = FileLock if _has_flock(folder) else SoftFileLock
+        kind = FileLock if has_flock(folder) else SoftFileLock
         lock = kind(folder / _LOCK, blocking=False)
         lock.acquire()
     except (FileNotFoundError, FileExistsError):
@@ -99,7 +99,12 @@ def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     return lock
 
 
-def _has_flock(folder: Path) -> bool:
+def has_flock(folder: Path) -> bool:
+    """Return whether the file system of a folder has flock, which ends with its process.
+
+    Raises:
+        OSError: The folder is missing, or files cannot be created in it.
+    """
     # on a temporary file: filelock would try flock on the lock file itself, and version 3.32
     # removes the lock of another process if that fails
     if sys.platform == "win32":

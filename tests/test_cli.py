@@ -15,7 +15,17 @@ from iirc_train.cli.show import show
 from iirc_train.config import MethodConfig
 from iirc_train.methods import METHODS, MethodParts, finetune
 
-COMMANDS = ("demo", "benchmarks", "data", "presets", "train", "sweep", "report", "compare")
+COMMANDS = (
+    "demo",
+    "benchmarks",
+    "data",
+    "presets",
+    "train",
+    "sweep",
+    "report",
+    "compare",
+    "doctor",
+)
 
 
 def invoke(*arguments: str):

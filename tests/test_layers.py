@@ -26,7 +26,7 @@ config metrics
 models runtime
 buffer run
 methods saved_model
-report training utils
+doctor report training utils
 demo sweep testing
 cli
 __main__

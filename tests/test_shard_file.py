@@ -152,7 +152,7 @@ def fast_switching():
 def test_threads_read_more_shards_than_are_kept_open(
     many, most_open, has_pread, monkeypatch, fast_switching
 ):
-    monkeypatch.setattr(store, "_MAX_OPEN_SHARDS", most_open)
+    monkeypatch.setattr(store, "MAX_OPEN_SHARDS", most_open)
     if not has_pread:
         monkeypatch.delattr(os, "pread")
     opened = ShardStore.open(many)

@@ -22,11 +22,11 @@ from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
 try:
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
 except ImportError:  # Windows
-    _MAX_OPEN_SHARDS = 128
+    MAX_OPEN_SHARDS = 128
 else:
     _limit = getrlimit(RLIMIT_NOFILE)[0]
     # half of the files that the process may open, at most 4096
-    _MAX_OPEN_SHARDS = 4096 if _limit == RLIM_INFINITY else max(1, min(4096, _limit // 2))
+    MAX_OPEN_SHARDS = 4096 if _limit == RLIM_INFINITY else max(1, min(4096, _limit // 2))
 
 # seconds, half a second in all: how long a read waits for other threads to close a file
 _WAITS = [0.001 * 2**attempt for attempt in range(9)]
@@ -192,7 +192,7 @@ def _cached(
     root: Path, manifest: Manifest, remote: RemoteDataset | None, most_open: int | None = None
 ) -> Any:
     """Return a function that opens a shard by number and keeps the last used shards open."""
-    most_open = _MAX_OPEN_SHARDS if most_open is None else most_open
+    most_open = MAX_OPEN_SHARDS if most_open is None else most_open
     return lru_cache(most_open)(partial(_open_shard, root, manifest, remote))
 
 

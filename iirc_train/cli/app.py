@@ -21,6 +21,7 @@ class _Commands(LazyGroup):
         "sweep": "iirc_train.cli.sweep:sweep",
         "report": "iirc_train.cli.report:report",
         "compare": "iirc_train.cli.compare:compare_runs",
+        "doctor": "iirc_train.cli.doctor:doctor",
     }
 
 

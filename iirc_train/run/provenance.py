@@ -1,9 +1,6 @@
 """What a run is made with: command, settings as resolved, versions, source and machine."""
 
 import datetime
-import importlib.metadata
-import os
-import platform
 import shlex
 import shutil
 import subprocess
@@ -15,12 +12,10 @@ from typing import Any
 
 import torch
 
+from iirc_train.run.machine import describe_machine, installed_versions
 from iirc_train.run.resolved import changes_said
 from iirc_train.runtime.distributed import world_size
 from iirc_train.runtime.program import typed_program
-
-_PACKAGES = ("iirc-pipeline", "torch", "torchvision", "numpy", "pillow", "zarr")
-_DALI = "nvidia-dali-cuda130"
 
 
 @dataclass(frozen=True)
@@ -49,7 +44,7 @@ class Surroundings:
             "command": _command(),
             "processes": world_size(),
             "resolved": dict(self.resolved),
-            "versions": _versions(),
+            "versions": installed_versions(),
             "source": _source(),
             "machine": describe_machine(self.device),
         }
@@ -61,26 +56,12 @@ def version_changes(before: Mapping[str, str]) -> str:
     Args:
         before: Package to version, as a session of a record holds them.
     """
-    now = _versions()
+    now = installed_versions()
     return ", ".join(
         f"{name} {before.get(name, 'missing')} → {now.get(name, 'missing')}"
         for name in sorted({*before, *now})
         if before.get(name) != now.get(name)
     )
-
-
-def describe_machine(device: torch.device) -> dict[str, Any]:
-    """Return system, processor, cores, memory and GPU of this machine, but not its name."""
-    memory = None
-    if hasattr(os, "sysconf"):
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return {
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "memory_bytes": memory,
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    }
 
 
 def now() -> str:
@@ -91,25 +72,6 @@ def now() -> str:
 def _command() -> str:
     words = shlex.join([*typed_program(), *sys.argv[1:]])
     return words.encode(errors="backslashreplace").decode()  # names need not be UTF-8
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor()
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in (*_PACKAGES, _DALI):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _source() -> dict[str, Any] | None:
