@@ -1,28 +1,27 @@
 """The decoder that decodes with DALI, on CPU or GPU."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
+from iirc_data.loader.collected import CollectedImages
 from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, Steps
 from iirc_data.loader.decoder import DecodeRequest, default_threads, sizes_differ
 from iirc_data.loader.fallback import Refused, with_finished
 from iirc_data.loader.host_memory import empty
 from iirc_data.loader.idle import Idle
+from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.per_process import PerProcess, keep_untouched
-from iirc_data.loader.resize import (
-    decode_and_augment,
-    far_larger,
-    resize_and_crop,
-    stack,
-)
+from iirc_data.loader.resize import decode_and_augment, far_larger
+from iirc_data.loader.threads import image_threads, submit_parts
 
 _MOST_IDLE = 4  # for training, evaluation and memories, and a spare
 
@@ -50,7 +49,7 @@ class DaliDecoder:
         self._device = device
         self._threads = threads or default_threads()
         self._idle: PerProcess[Idle[DaliPipeline]] = PerProcess(partial(Idle, _MOST_IDLE))
-        self._pool = PerProcess(partial(ThreadPoolExecutor, self._threads, "iirc-resize"))
+        self._pool = PerProcess(partial(image_threads, self._threads, "iirc-resize"))
         self._refused = Refused()
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
@@ -165,18 +164,19 @@ class DaliDecoder:
         return frozenset(n for n in numbers if decoder.decode(_part(request, n)) is None)
 
     def _resized(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
-        def resize(numbers: range) -> list[torch.Tensor]:
-            return [
-                resize_and_crop(from_dlpack(decoded[number]), request.augmentation, number)
-                for number in numbers
-            ]
+        images = CollectedImages(request)
 
-        n = len(request.encoded)
-        parts = [range(first, n, self._threads) for first in range(self._threads)]
-        images: list[torch.Tensor] = [torch.empty(0)] * n
-        for part, resized in zip(parts, self._pool.get().map(resize, parts), strict=True):
-            images[part.start :: self._threads] = resized
-        return stack(images, request)
+        def resize(numbers: range) -> None:
+            windows = [torch.from_numpy(np.asarray(decoded[number])) for number in numbers]
+            images.put(numbers, windows)
+
+        tasks = submit_parts(self._pool.get(), len(request.encoded), self._threads, resize)
+        try:
+            for task in tasks:
+                task.result()
+        finally:  # they read DALI's memory
+            wait(tasks)
+        return images.batch()
 
     def _copied(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
         """Copy images out of DALI's memory, which DALI will overwrite."""
@@ -184,7 +184,7 @@ class DaliDecoder:
             raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
         if self._device.type != "cuda":
             images: torch.Tensor = from_dlpack(decoded.as_tensor())
-            return empty(images.shape, images.dtype, images.device).copy_(images)
+            return _copied_to_host(images, request.normalization)
         # not on the training stream: it may be steps behind, and by the time that it ran the copy
         # DALI would have overwritten the images
         with torch.cuda.stream(self._copying):
@@ -196,6 +196,15 @@ class DaliDecoder:
     @cached_property
     def _copying(self) -> torch.cuda.Stream:
         return torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+
+def _copied_to_host(images: torch.Tensor, normalization: Normalization | None) -> torch.Tensor:
+    dtype = torch.uint8 if normalization is None else torch.float32
+    copy = empty(images.shape, dtype, images.device)
+    if normalization is None:
+        return copy.copy_(images)
+    normalization.write(images, copy)
+    return copy
 
 
 class SingleDecoder:
