@@ -11,10 +11,13 @@ from PIL import Image, ImageOps
 
 from iirc_data.augment import TRANSFORM_PRESETS, Augmentation, RandomResizedCropFlip, uniform
 from iirc_data.errors import LoaderError
-from iirc_data.loader import make_decoder, resize
+from iirc_data.loader import finish, make_decoder, resize
+from iirc_data.loader.collected import CollectedImages
 from iirc_data.loader.decoder import DecodeRequest, encode_rgb_png
 from iirc_data.loader.fallback import with_finished
-from iirc_data.loader.resize import decode_and_augment, far_larger, resize_and_crop, stack
+from iirc_data.loader.normalization import Normalization
+from iirc_data.loader.resize import decode_and_augment, far_larger, resize_and_crop
+from iirc_data.loader.threads import image_threads, submit_parts
 from tests.test_loader import DECODERS
 
 sides = st.integers(1, 60)
@@ -58,23 +61,67 @@ def test_crops_reach_outside_into_black_as_pillows_do(
     assert np.array_equal(found.numpy(), np.asarray(Image.fromarray(image).crop(box)))
 
 
+def collected(images, request):
+    found = CollectedImages(request)
+    for number, image in enumerate(images):
+        found.put([number], [torch.from_numpy(image)])
+    return found.batch()
+
+
 def test_batches_mirror_the_images_that_are_asked_for():
     images = [drawn(5, 7), drawn(5, 7)[::-1].copy()]
     request = DecodeRequest([], augmentation(flip=(True, False)), str)
-    batch = stack([torch.from_numpy(image) for image in images], request)
+    batch = collected(images, request)
     assert batch.dtype == torch.uint8
     assert batch.is_contiguous()
     assert np.array_equal(batch[0].numpy(), np.asarray(ImageOps.mirror(Image.fromarray(images[0]))))
     assert np.array_equal(batch[1].numpy(), images[1])
 
 
+@pytest.mark.parametrize("function", [finish.finish, finish.finish_in_python])
+@given(sides, sides, sides, sides, edges, edges, st.booleans(), st.booleans())
+def test_an_image_is_resized_cropped_mirrored_and_normalised_in_this_order(
+    function, height, width, tall, wide, top, left, mirrored, normalised
+):
+    """For crops inside and outside, scripted or not, as the steps one by one."""
+    image = drawn(height, width)
+    asked = augmentation((tall, wide), (top, left), (min(tall, 9), min(wide, 7)), (mirrored,))
+    normalization = Normalization((0.4, 0.5, 0.6), (0.2, 0.25, 0.3)) if normalised else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("iirc_data.loader.collected.finish", function)
+        found = collected([image], DecodeRequest([], asked, str, normalization=normalization))
+    expected = resize_and_crop(torch.from_numpy(image), asked, 0)
+    expected = (expected.flip(1) if mirrored else expected).unsqueeze(0)
+    if normalization is not None:
+        mean, std = (torch.tensor(x) * 255 for x in (normalization.mean, normalization.std))
+        expected = (expected.float() - mean) * std.reciprocal()
+    assert found.is_contiguous()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 15, 16, 17, 100])
+def test_the_threads_of_a_decoder_share_a_batch_and_take_no_threads_from_torch(n):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with image_threads(2, "test") as pool:
+            seen = []
+            for task in submit_parts(
+                pool, n, 2, lambda part: seen.append((*part, torch.get_num_threads()))
+            ):
+                task.result()
+            assert torch.get_num_threads() == 2
+        assert all(threads == 1 for *_, threads in seen)
+        assert sorted(number for *part, _ in seen for number in part) == list(range(n))
+        assert len(seen) >= min(n, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_images_of_different_sizes_are_no_batch():
     request = DecodeRequest([], augmentation(flip=(False, False)), "image {}".format)
     with pytest.raises(LoaderError, match=r"differ in size.*image 0"):
-        stack(
-            [torch.zeros(2, 2, 3, dtype=torch.uint8), torch.zeros(2, 3, 3, dtype=torch.uint8)],
-            request,
-        )
+        collected([drawn(2, 2), drawn(2, 3)], request)
 
 
 # --- images that are resized to far more than is shown of them --------------------------------

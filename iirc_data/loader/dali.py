@@ -2,15 +2,17 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from contextlib import suppress
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.dlpack import from_dlpack
 
 from iirc_data.errors import LoaderError
+from iirc_data.loader.collected import CollectedImages
 from iirc_data.loader.dali_graph import Decoding, Steps, are_small
 from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, copied_on_gpu
 from iirc_data.loader.decoder import (
@@ -22,14 +24,11 @@ from iirc_data.loader.decoder import (
 from iirc_data.loader.fallback import Refused, with_finished
 from iirc_data.loader.host_memory import empty
 from iirc_data.loader.idle import Idle
+from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.per_process import PerProcess, keep_untouched
-from iirc_data.loader.resize import (
-    decode_and_augment,
-    far_larger,
-    resize_and_crop,
-    stack,
-)
+from iirc_data.loader.resize import decode_and_augment, far_larger
 from iirc_data.loader.single_decoder import SingleDecoder, part_of
+from iirc_data.loader.threads import image_threads, submit_parts
 from iirc_data.loader.window_probe import WindowDecoding, window_decoding
 
 _MOST_IDLE = 4  # for training, evaluation and memories, and a spare
@@ -62,7 +61,7 @@ class DaliDecoder:
         self._hw_decoder_load = hw_decoder_load
         self._threads = threads or default_threads()
         self._idle: PerProcess[Idle[DaliPipeline]] = PerProcess(partial(Idle, _MOST_IDLE))
-        self._pool = PerProcess(partial(ThreadPoolExecutor, self._threads, "iirc-resize"))
+        self._pool = PerProcess(partial(image_threads, self._threads, "iirc-resize"))
         self._refused = Refused()
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
@@ -207,18 +206,19 @@ class DaliDecoder:
         return frozenset(n for n in numbers if decoder.decode(part_of(request, n)) is None)
 
     def _resized(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
-        def resize(numbers: range) -> list[torch.Tensor]:
-            return [
-                resize_and_crop(from_dlpack(decoded[number]), request.augmentation, number)
-                for number in numbers
-            ]
+        images = CollectedImages(request)
 
-        n = len(request.encoded)
-        parts = [range(first, n, self._threads) for first in range(self._threads)]
-        images: list[torch.Tensor] = [torch.empty(0)] * n
-        for part, resized in zip(parts, self._pool.get().map(resize, parts), strict=True):
-            images[part.start :: self._threads] = resized
-        return stack(images, request)
+        def resize(numbers: range) -> None:
+            windows = [torch.from_numpy(np.asarray(decoded[number])) for number in numbers]
+            images.put(numbers, windows)
+
+        tasks = submit_parts(self._pool.get(), len(request.encoded), self._threads, resize)
+        try:
+            for task in tasks:
+                task.result()
+        finally:  # they read DALI's memory
+            wait(tasks)
+        return images.batch()
 
     def _copied(self, decoded: Any, request: DecodeRequest) -> torch.Tensor:
         """Copy images out of DALI's memory, which DALI will overwrite."""
@@ -226,8 +226,16 @@ class DaliDecoder:
             raise sizes_differ(request, {tuple(shape[:2]) for shape in decoded.shape()})
         if self._device.type == "cuda":
             return copied_on_gpu(decoded, self._device)
-        images: torch.Tensor = from_dlpack(decoded.as_tensor())
-        return empty(images.shape, images.dtype, images.device).copy_(images)
+        return _copied_to_host(from_dlpack(decoded.as_tensor()), request.normalization)
+
+
+def _copied_to_host(images: torch.Tensor, normalization: Normalization | None) -> torch.Tensor:
+    dtype = torch.uint8 if normalization is None else torch.float32
+    copy = empty(images.shape, dtype, images.device)
+    if normalization is None:
+        return copy.copy_(images)
+    normalization.write(images, copy)
+    return copy
 
 
 def _failure(request: DecodeRequest, culprits: frozenset[int], error: DaliError) -> LoaderError:

@@ -14,6 +14,7 @@ from PIL import Image
 from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError, SourceError
+from iirc_data.loader.normalization import Normalization
 from iirc_data.shards.store import ShardStore
 from iirc_data.sources.images import Look, look_at
 
@@ -31,6 +32,7 @@ class DecodeRequest:
         irregular: Numbers of the odd images that violate their format. DALI may refuse them, so its
             decoder warns about them.
         most_pixels: Number of pixels of the largest image of the epoch; None if it is unknown.
+        normalization: Normalisation of the pixels; None for uint8.
     """
 
     encoded: list[NDArray[np.uint8]]
@@ -39,6 +41,7 @@ class DecodeRequest:
     odd: frozenset[int] = frozenset()
     irregular: frozenset[int] = frozenset()
     most_pixels: int | None = None
+    normalization: Normalization | None = None
 
 
 class Decoder(Protocol):
@@ -49,7 +52,7 @@ class Decoder(Protocol):
         """``"dali"`` or ``"pillow"``; a run records it."""
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
-        """Yield the images of each request, uint8 (N, H, W, 3).
+        """Yield the images of each request, uint8 or normalised float32 (N, H, W, 3).
 
         Raises:
             LoaderError: An image cannot be decoded, or the images of a batch differ in size.

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, Transform, uniform
 from iirc_data.loader.batch import Batch, indicator_targets, on_device
-from iirc_data.loader.decoder import Decoder
+from iirc_data.loader.decoder import Decoder, DecodeRequest
 from iirc_data.loader.epoch_samples import EpochSamples
 from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.operations import changed
@@ -160,7 +161,7 @@ class Loader:
         self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
     ) -> Iterator[torch.Tensor]:
         if not self._is_resident:
-            yield from self._decoder.images(self._samples.requests(work))
+            yield from self._decoder.images(map(self._completed, self._samples.requests(work)))
             return
         with self._decoding:  # only once, even with iterators in several threads
             if self._resident is None:
@@ -168,11 +169,17 @@ class Loader:
         for part in work:
             yield self._resident.augmented(*part)
 
+    def _completed(self, request: DecodeRequest) -> DecodeRequest:
+        """Let the decoder normalise on a CPU, where the pixels of an image are in the cache."""
+        if self._device.type != "cpu" or request.augmentation.operations is not None:
+            return request
+        return replace(request, normalization=self._normalization)
+
     def _split(
         self, chunk: list["_Part"], numbers: NDArray[np.int64], pixels: torch.Tensor
     ) -> Iterator[Batch]:
         images = pixels.permute(0, 3, 1, 2)
-        if self._normalization is not None:
+        if self._normalization is not None and images.dtype == torch.uint8:
             images = self._normalization(images)
         n_classes = self._samples.view.n_seen_classes
         targets = indicator_targets(self._samples.labels[numbers], n_classes)

@@ -22,12 +22,29 @@ class Normalization:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 (N, 3, H, W) to float32 of the same shape, both channels-last."""
+        pixels = images.permute(0, 2, 3, 1)
+        normalized = empty(pixels.shape, torch.float32, pixels.device)
+        self.write(pixels, normalized)
+        return normalized.permute(0, 3, 1, 2)
+
+    def write(self, pixels: torch.Tensor, out: torch.Tensor) -> None:
+        """Normalise pixels into memory that exists.
+
+        Args:
+            pixels: uint8 (..., W, 3).
+            out: float32 of the same shape, contiguous; receives the result.
+        """
         # whole rows of pixels: long inner loops are many times faster than loops over channels
-        rows = images.permute(0, 2, 3, 1).flatten(2)
-        mean, scale = _row_statistics(self, images.shape[3], images.device)
-        normalized = empty(rows.shape, torch.float32, rows.device)
-        normalized.copy_(rows).sub_(mean).mul_(scale)
-        return normalized.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)
+        mean, scale = self.rows(pixels.shape[-2], pixels.device)
+        out.flatten(-2).copy_(pixels.flatten(-2)).sub_(mean).mul_(scale)
+
+    def rows(self, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what is subtracted from a row of pixels, and the factors after it.
+
+        Returns:
+            float32 (3 W,) each, for values in [0, 255].
+        """
+        return _row_statistics(self, width, device)
 
 
 @lru_cache(maxsize=8)  # copying them to a GPU for every batch would synchronise

@@ -3,15 +3,17 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 
+from iirc_data.loader.collected import CollectedImages
 from iirc_data.loader.decoder import DecodeRequest, default_threads
 from iirc_data.loader.per_process import PerProcess
-from iirc_data.loader.resize import decode_and_augment, stack
+from iirc_data.loader.resize import decode_window
+from iirc_data.loader.threads import image_threads, submit_parts
 
 _BATCHES_AHEAD = 2
 
@@ -27,9 +29,8 @@ class PillowDecoder:
     name = "pillow"
 
     def __init__(self, threads: int | None = None) -> None:
-        self._pool = PerProcess(
-            partial(ThreadPoolExecutor, threads or default_threads(), "iirc-decode")
-        )
+        self._threads = threads or default_threads()
+        self._pool = PerProcess(partial(image_threads, self._threads, "iirc-decode"))
 
     def images(self, requests: Iterable[DecodeRequest]) -> Iterator[torch.Tensor]:
         """See :class:`iirc_data.loader.decoder.Decoder`."""
@@ -43,8 +44,8 @@ class PillowDecoder:
                 yield self._collect(pending.popleft())
         finally:
             for batch in pending:
-                for future in batch.images:
-                    future.cancel()
+                for task in batch.tasks:
+                    task.cancel()
 
     def resolved(self, has_windows: bool) -> dict[str, Any]:
         """See :class:`iirc_data.loader.decoder.Decoder`."""
@@ -55,19 +56,26 @@ class PillowDecoder:
         self._pool.get().shutdown(cancel_futures=True)
 
     def _begun(self, request: DecodeRequest) -> "_Batch":
-        submit = self._pool.get().submit
-        images = [submit(decode_and_augment, request, n) for n in range(len(request.encoded))]
-        return _Batch(request, images, os.getpid())
+        images = CollectedImages(request)
+
+        def decode(numbers: range) -> None:
+            images.put(numbers, [decode_window(request, number) for number in numbers])
+
+        tasks = submit_parts(self._pool.get(), len(request.encoded), self._threads, decode)
+        return _Batch(request, images, tasks, os.getpid())
 
     def _collect(self, batch: "_Batch") -> torch.Tensor:
         if batch.process != os.getpid():  # forked: those threads are not here
             batch = self._begun(batch.request)
-        return stack([image.result() for image in batch.images], batch.request)
+        for task in batch.tasks:
+            task.result()
+        return batch.images.batch()
 
 
 class _Batch(NamedTuple):
     """A batch whose images are being decoded."""
 
     request: DecodeRequest
-    images: list[Future[torch.Tensor]]
+    images: CollectedImages
+    tasks: list[Future[None]]
     process: int

@@ -1,7 +1,7 @@
-"""Decoding with Pillow; resizing, cropping and mirroring decoded images on the CPU."""
+"""Decoding with Pillow; resizing and cropping decoded images on the CPU."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,10 +10,8 @@ from PIL import Image
 
 from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
-from iirc_data.loader.decoder import DecodeRequest, sizes_differ
-from iirc_data.loader.host_memory import empty
+from iirc_data.loader.decoder import DecodeRequest
 
-_CPU = torch.device("cpu")
 # bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time; called directly
 # because torch.nn.functional.interpolate would not return channels-last memory
 _resize_bytes: Callable[..., torch.Tensor] = torch.ops.aten._upsample_bilinear2d_aa.out
@@ -23,8 +21,8 @@ _LARGE = 1 << 22
 _FAR_LARGER = 64
 
 
-def decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
-    """Decode one image with Pillow, then resize and crop it; mirroring is left to :func:`stack`.
+def decode_window(request: DecodeRequest, number: int) -> torch.Tensor:
+    """Decode one image with Pillow, and cut out its window.
 
     Args:
         request: The batch.
@@ -40,7 +38,23 @@ def decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
     if request.augmentation.window is not None:
         top, left, height, width = request.augmentation.window[number].tolist()
         image = image.crop((left, top, left + width, top + height))
-    return resize_and_crop(torch.from_numpy(np.array(image)), request.augmentation, number)
+    return torch.from_numpy(np.array(image))
+
+
+def decode_and_augment(request: DecodeRequest, number: int) -> torch.Tensor:
+    """Decode one image with Pillow, then resize and crop it.
+
+    Args:
+        request: The batch.
+        number: The image's number in the batch.
+
+    Returns:
+        uint8 (H, W, 3).
+
+    Raises:
+        LoaderError: The image is damaged.
+    """
+    return resize_and_crop(decode_window(request, number), request.augmentation, number)
 
 
 def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int) -> torch.Tensor:
@@ -65,6 +79,28 @@ def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int
     return image
 
 
+def shown_part(
+    augmentation: Augmentation, number: int
+) -> tuple[list[int], tuple[int, int], tuple[int, int]] | None:
+    """Return which part of a resized image is shown.
+
+    Returns:
+        The size to resize to, and the top left corner and the size of the part. None if the image
+        is not resized, if the part reaches beyond it, or if resizing all of it is too expensive.
+    """
+    if augmentation.resize is None:
+        return None
+    height, width = augmentation.resize[number].tolist()
+    if augmentation.crop is None or augmentation.output_size is None:
+        return [height, width], (0, 0), (height, width)
+    top, left = augmentation.crop[number].tolist()
+    rows, columns = augmentation.output_size
+    is_inside = 0 <= top <= height - rows and 0 <= left <= width - columns
+    if not is_inside or height * width > _most_resized(augmentation):
+        return None
+    return [height, width], (top, left), (rows, columns)
+
+
 def far_larger(augmentation: Augmentation) -> frozenset[int]:
     """Return the numbers of the images whose crop is a tiny part of the resized image."""
     if augmentation.resize is None:
@@ -77,30 +113,6 @@ def _most_resized(augmentation: Augmentation) -> float:
     if augmentation.crop is None or augmentation.output_size is None:
         return math.inf
     return max(_LARGE, _FAR_LARGER * math.prod(augmentation.output_size))
-
-
-def stack(images: Sequence[torch.Tensor], request: DecodeRequest) -> torch.Tensor:
-    """Mirror the images that the augmentation flips, and stack all into a batch.
-
-    Args:
-        images: uint8 (H, W, 3) each.
-        request: The batch.
-
-    Returns:
-        uint8 (N, H, W, 3).
-
-    Raises:
-        LoaderError: The images differ in size.
-    """
-    sizes = {(image.shape[0], image.shape[1]) for image in images}
-    if len(sizes) > 1:
-        raise sizes_differ(request, sizes)
-    batch = empty((len(images), *images[0].shape), torch.uint8, _CPU)
-    flip = request.augmentation.flip.tolist()
-    shown = [
-        _mirror(image) if mirrored else image for image, mirrored in zip(images, flip, strict=True)
-    ]
-    return torch.stack(shown, out=batch)
 
 
 def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -166,10 +178,6 @@ def _crop(image: torch.Tensor, top: int, left: int, height: int, width: int) -> 
     y, x = max(-top, 0), max(-left, 0)
     cropped[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return cropped
-
-
-def _mirror(image: torch.Tensor) -> torch.Tensor:
-    return _planes(image).flip(3)[0].permute(1, 2, 0)
 
 
 def _planes(image: torch.Tensor) -> torch.Tensor:
