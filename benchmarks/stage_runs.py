@@ -17,6 +17,7 @@ from iirc_data.loader import Decoder, Loader, Normalization, make_loader
 from iirc_data.loader.batch import on_device
 from iirc_data.loader.decoder import DecodeRequest
 from iirc_data.loader.epoch_samples import EpochSamples
+from iirc_train.config.network import image_size_of
 from iirc_train.methods.finetune import Model
 from iirc_train.run.resolved import resolved_precision
 from iirc_train.runtime.waiting import Waiting
@@ -192,7 +193,7 @@ class WithNetwork:
         self._epochs = count()
         self._method = Model([1], {"image": 0}, {"network": network, "lr": 0.01})
         self._method.to(workload.device).to(memory_format=torch.channels_last)
-        if resolved_precision(precision, workload.device) == "bf16":
+        if resolved_precision(precision, workload.device, image_size_of(workload.preset)) == "bf16":
             self._method.autocast_dtype = torch.bfloat16
         self._method.prepare_model_for_new_task()
         self._method.train()
