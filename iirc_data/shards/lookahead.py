@@ -1,0 +1,268 @@
+"""Fetching ahead of the readers: what running epochs need next, several blocks at a time."""
+
+import atexit
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple, Protocol
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.errors import ShardError
+from iirc_data.shards.cache_folder import Evict, NoRoomError
+
+CONNECTIONS = 8
+"""Number of blocks that a process fetches ahead at the same time."""
+
+AHEAD_BYTES = 1 << 28
+"""Bytes of blocks that a running epoch needs next, which are fetched ahead and pinned."""
+
+_IDLE_SECONDS = 5.0
+
+exiting = threading.Event()
+"""Set when the interpreter exits: transfers end, and remove their temporary files."""
+
+_running: "WeakSet[threading.Thread]" = WeakSet()
+
+logger = logging.getLogger(__name__)
+
+
+class Plan:
+    """The blocks that a reader needs, in order, and how far it has come.
+
+    The window is the distinct blocks of the samples to come, up to a number of bytes.
+
+    Args:
+        blocks: int64 (N,), the block of each sample, in the order of reading.
+        sizes: int64 (B,), bytes of each block.
+        most: Bytes of the window.
+        least: Number of blocks that may exceed ``most``.
+    """
+
+    def __init__(
+        self, blocks: NDArray[np.int64], sizes: NDArray[np.int64], most: int, least: int
+    ) -> None:
+        self._blocks = blocks
+        self._sizes = sizes
+        self._most = most
+        self._least = least
+        self._start = self._stop = 0
+        self._bytes = 0
+        self._counts: Counter[int] = Counter()
+
+    def __contains__(self, block: int) -> bool:
+        return block in self._counts
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(list(self._counts))
+
+    def advance(self, n: int) -> list[int]:
+        """Record that ``n`` more samples were read; return the blocks new in the window."""
+        stop = min(self._start + n, len(self._blocks))
+        for block in self._blocks[self._start : min(stop, self._stop)].tolist():
+            self._counts[block] -= 1
+            if not self._counts[block]:
+                del self._counts[block]
+                self._bytes -= int(self._sizes[block])
+        self._start = stop
+        self._stop = max(self._stop, stop)
+        new: list[int] = []
+        while self._stop < len(self._blocks):
+            block = int(self._blocks[self._stop])
+            if block not in self._counts:
+                size = int(self._sizes[block])
+                if self._bytes + size > self._most and len(self._counts) >= self._least:
+                    break
+                self._bytes += size
+                new.append(block)
+            self._counts[block] += 1
+            self._stop += 1
+        return new
+
+
+class Job(NamedTuple):
+    """A block to fetch ahead, and what may be evicted for it."""
+
+    block: int
+    evict: Evict
+
+
+class Lookahead:
+    """Threads that fetch the blocks of plans, in the order in which readers need them.
+
+    Args:
+        bring: Fetches a block into the cache unless it is there, making room as far as allowed.
+        sizes: int64 (B,), bytes of each block.
+        most: Bytes that each plan looks ahead.
+        least: Number of blocks that each plan looks ahead, whatever their size.
+        changed: Called when the blocks that plans need next have changed; True if there are any.
+    """
+
+    def __init__(
+        self,
+        bring: Callable[[int, Evict], None],
+        sizes: NDArray[np.int64],
+        *,
+        most: int,
+        least: int,
+        changed: Callable[[bool], None],
+    ) -> None:
+        self._bring = bring
+        self._sizes = sizes
+        self._most = most
+        self._least = least
+        self._tell = changed
+        self._changed = threading.Condition()
+        self._plans: dict[Plan, deque[int]] = {}
+        self._later: deque[int] = deque()
+        self._threads: set[threading.Thread] = set()
+
+    def plan(self, blocks: NDArray[np.int64]) -> "RunningPlan":
+        """Fetch ahead for a reader.
+
+        Args:
+            blocks: int64 (N,), the block of each sample, in the order of reading.
+        """
+        plan = Plan(blocks, self._sizes, self._most, self._least)
+        with self._changed:
+            self._plans[plan] = deque(plan.advance(0))
+            self._start_threads()
+        return RunningPlan(self, plan)
+
+    def expect(self, blocks: Iterable[int]) -> None:
+        """Fetch blocks when no plan needs any, as far as there is free room in the cache.
+
+        They replace those of an earlier call.
+        """
+        with self._changed:
+            self._later = deque(blocks)
+            self._start_threads()
+
+    def pins(self, block: int) -> bool:
+        """Return whether a plan needs a block next."""
+        return any(block in plan for plan in list(self._plans))
+
+    def pinned(self) -> set[int]:
+        """Return the blocks that plans need next."""
+        with self._changed:
+            return {block for plan in self._plans for block in plan}
+
+    def advance(self, plan: Plan, n: int) -> None:
+        """Record that a plan's reader has read ``n`` more samples."""
+        with self._changed:
+            if plan in self._plans:
+                self._plans[plan].extend(plan.advance(n))
+                self._start_threads()
+        self._tell(True)
+
+    def end(self, plan: Plan) -> None:
+        """Forget a plan."""
+        with self._changed:
+            self._plans.pop(plan, None)
+            is_needed = bool(self._plans)
+        self._tell(is_needed)
+
+    def close(self) -> None:
+        """Forget all plans; the threads end after the blocks that they are fetching."""
+        with self._changed:
+            self._plans.clear()
+            self._later.clear()
+            self._changed.notify_all()
+
+    def _start_threads(self) -> None:
+        waiting = sum(map(len, self._plans.values())) + len(self._later)
+        while len(self._threads) < min(CONNECTIONS, waiting):
+            thread = threading.Thread(target=self._work, name="iirc-fetch", daemon=True)
+            self._threads.add(thread)
+            _running.add(thread)
+            thread.start()
+        self._changed.notify_all()
+
+    def _next(self) -> Job | None:
+        for plan, todo in self._plans.items():
+            while todo:
+                if (block := todo.popleft()) in plan:
+                    return Job(block, Evict.UNPINNED)
+        return Job(self._later.popleft(), Evict.NOTHING) if self._later else None
+
+    def _work(self) -> None:
+        while (job := self._wait_for_job()) is not None:
+            try:
+                self._bring(*job)
+            except NoRoomError:
+                self._put_back(job)
+            except ShardError as error:  # the reader tries again, and raises
+                logger.debug("cannot fetch ahead: %s", error)
+            except BaseException:
+                with self._changed:
+                    self._threads.discard(threading.current_thread())
+                raise
+
+    def _wait_for_job(self) -> Job | None:
+        """Return the next job; None ends the thread."""
+        with self._changed:
+            is_idle = False
+            while (job := self._next()) is None or exiting.is_set():
+                if is_idle or exiting.is_set():
+                    self._threads.discard(threading.current_thread())
+                    return None
+                is_idle = not self._changed.wait(_IDLE_SECONDS)
+            return job
+
+    def _put_back(self, job: Job) -> None:
+        """Try again when a reader has moved on."""
+        with self._changed:
+            if job.evict is Evict.NOTHING:
+                self._later.clear()
+                return
+            self._changed.wait(_IDLE_SECONDS)
+            for plan, todo in self._plans.items():
+                if job.block in plan:
+                    todo.appendleft(job.block)
+                    return
+
+
+@atexit.register
+def _end_threads() -> None:
+    exiting.set()
+    for thread in list(_running):
+        thread.join(1.0)
+
+
+class ReadingPlan(Protocol):
+    """What a reader has announced to read."""
+
+    def advance(self, n: int) -> None:
+        """Record that the reader has read ``n`` more samples."""
+
+    def close(self) -> None:
+        """Record that the reader reads no more."""
+
+
+class NoPlan:
+    """The plan for a dataset of which nothing needs to be fetched."""
+
+    def advance(self, n: int) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class RunningPlan:
+    """A reader's handle of its plan."""
+
+    def __init__(self, lookahead: Lookahead, plan: Plan) -> None:
+        self._lookahead = lookahead
+        self._plan = plan
+
+    def advance(self, n: int) -> None:
+        """Record that the reader has read ``n`` more samples."""
+        self._lookahead.advance(self._plan, n)
+
+    def close(self) -> None:
+        """Stop fetching for this reader."""
+        self._lookahead.end(self._plan)
