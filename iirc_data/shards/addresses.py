@@ -25,6 +25,9 @@ WEB_PROTOCOLS = ("http", "https")
 CHUNK = 1 << 20
 """Largest number of bytes that are read at a time."""
 
+SECONDS_OF_SILENCE = 60.0
+"""How long a web server may send nothing before a transfer counts as interrupted."""
+
 _SECONDS_BETWEEN_ATTEMPTS = 1.0  # at first; it doubles with each failure
 _LONGEST_WAIT = 30.0  # seconds
 _LONGEST_ASKED = 300.0  # seconds, if the server says how long
@@ -78,7 +81,7 @@ def filesystem_at(address: str) -> tuple[Any, str]:
             from aiohttp import ClientTimeout
 
             # the default timeout, five minutes in total, is too short for large shards
-            timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)
+            timeout = ClientTimeout(total=None, sock_connect=30, sock_read=SECONDS_OF_SILENCE)
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
             options["encoded"] = "?" in address  # a signature covers the exact characters
         filesystem, path = url_to_fs(address, **options)

@@ -55,9 +55,7 @@ class BlockLayout:
         return np.searchsorted(self.first_row, sample_ids, side="right") - 1
 
 
-def block_layout(
-    table: SampleTable, manifest: Manifest, block_size: int | None = BLOCK_SIZE
-) -> BlockLayout:
+def block_layout(table: SampleTable, manifest: Manifest, block_size: int | None) -> BlockLayout:
     """Return the blocks of a dataset, a function of its sample table.
 
     Args:
@@ -83,6 +81,11 @@ def block_layout(
     is_last = np.r_[is_first[rows][1:], True]
     stop = np.where(is_last, shard_bytes[shard[rows]], np.r_[start[1:], 0])
     return BlockLayout(rows, shard[rows], start, stop)
+
+
+def blocks_of_dataset(table: SampleTable, manifest: Manifest) -> BlockLayout:
+    """Return the blocks of :data:`BLOCK_SIZE` bytes, which are those of every new dataset."""
+    return block_layout(table, manifest, BLOCK_SIZE)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,40 @@ def checksums_of(
         if whole.hexdigest() != shard.sha256:
             raise ShardError(f"{path} does not match its digest: run iirc data verify {root}")
     return BlockChecksums(block_size, as_checksums(digests))
+
+
+def write_checksums(
+    root: Path, table: SampleTable, manifest: Manifest, *, pin: bool = False
+) -> BlockChecksums | None:
+    """Write ``blocks.npz`` into a shard folder, unless it is there.
+
+    Args:
+        root: A complete shard folder.
+        table: Its sample table.
+        manifest: Its manifest.
+        pin: Record the digest of ``blocks.npz`` in ``manifest.json``, too.
+
+    Returns:
+        The checksums; None if the shards are so small that they need none.
+
+    Raises:
+        ShardError: A shard is missing or damaged, or the files cannot be written.
+    """
+    if not need_checksums(manifest):
+        return None
+    path = root / BLOCKS_NAME
+    try:
+        if path.exists():
+            checksums = BlockChecksums.load(path, manifest, str(path))
+        else:
+            checksums = checksums_of(root, table, manifest)
+            checksums.save(root, manifest)
+        if pin:
+            digest = checksums.digest(manifest)
+            manifest.model_copy(update={"blocks_sha256": digest}).save(root)
+    except OSError as error:
+        raise ShardError(f"cannot write {path}: {error.strerror or error}") from error
+    return checksums
 
 
 def as_checksums(digests: list[bytes]) -> NDArray[np.uint8]:

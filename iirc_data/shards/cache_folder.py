@@ -38,6 +38,7 @@ _PINS = ".pins"
 _PINS_LAST = 60.0  # seconds
 _SECONDS_BETWEEN_SCANS = 1.0
 _SECONDS_BETWEEN_LOOKS = 0.05
+_SECONDS_BETWEEN_TRIES = 0.005
 _LONGEST_WAIT = 600.0
 _STATE_BYTES = 1 << 18  # of the limit, for pins and locks
 
@@ -127,7 +128,8 @@ class CacheFolder:
                 yield file
                 file.flush()
                 sync_file(file.fileno())  # a power failure would leave a file of zeros
-            temporary.replace(path)
+            with self._held():  # otherwise a scan could miss both names
+                temporary.replace(path)
         except BaseException:
             with suppress(OSError):
                 temporary.unlink()
@@ -293,7 +295,7 @@ class CacheFolder:
     def _held(self) -> Iterator[None]:
         make_folder(self.base, durable=False)
         try:
-            with self._adding, sole_writer_of(self.base / "usage"):
+            with self._adding, sole_writer_of(self.base / "usage", _SECONDS_BETWEEN_TRIES):
                 yield
         except InUseError as error:
             raise ShardError(str(error)) from None

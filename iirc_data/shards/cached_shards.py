@@ -22,7 +22,7 @@ from iirc_data.shards.cache_folder import SIZE_VARIABLE, CacheFolder, Evict
 from iirc_data.shards.fetching import NoRangesError, fetch_range
 from iirc_data.shards.lookahead import AHEAD_BYTES, CONNECTIONS, Lookahead, RunningPlan, exiting
 from iirc_data.shards.manifest import Shard
-from iirc_data.shards.remote import RemoteDataset, check_shard, has_size, writing_alone
+from iirc_data.shards.remote import RemoteDataset, check_pixels_of, has_size, writing_alone
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import SampleTable
 
@@ -265,13 +265,16 @@ class CachedShards:
         address, shard = self._remote.address, part.shard
         fetch_range(keep, address, shard.path, part.start, part.stop, shard.bytes)
         where = masked(below(address, shard.path))
-        if part.is_whole:
+        is_right = digest.hexdigest() == part.sha256
+        if part.is_whole and is_right:
             file.flush()
-            check_shard(Path(file.name), digest.hexdigest(), shard, where)
-        elif digest.hexdigest() != part.sha256:
+            check_pixels_of(Path(file.name), shard, where)
+        elif not is_right:
+            sums = "digest in the manifest"
+            if not part.is_whole:
+                sums = f"checksum in {BLOCKS_NAME} from byte {part.start} to {part.stop}"
             raise _AlteredError(
-                f"{where}, bytes {part.start} to {part.stop}, does not match its checksum in "
-                f"{BLOCKS_NAME}: it was damaged or altered there"
+                f"{where} does not match its {sums}: it was damaged or altered there"
             )
 
     def _after_fork(self) -> None:

@@ -198,7 +198,12 @@ class RemoteDataset:
                 size = shard.bytes
                 fetch_range(keep, self.address, shard.path, 0, size, size)
                 file.flush()
-                check_shard(Path(file.name), digest.hexdigest(), shard, where)
+                if digest.hexdigest() != shard.sha256:
+                    raise ShardError(
+                        f"{where} does not match its digest in the manifest: it was damaged "
+                        "or altered there"
+                    )
+                check_pixels_of(Path(file.name), shard, where)
         except BaseException:
             progress(-done)
             raise
@@ -223,22 +228,17 @@ def cache_base(cache: PathLike | None = None) -> Path:
     return Path(base)
 
 
-def check_shard(path: Path, sha256: str, shard: Shard, where: str) -> None:
-    """Check a fetched shard against the manifest.
+def check_pixels_of(path: Path, shard: Shard, where: str) -> None:
+    """Check the pixels of a fetched shard, if the manifest has their digest.
 
     Args:
         path: The file.
-        sha256: Its digest.
         shard: The manifest's entry.
         where: Its address in error messages.
 
     Raises:
-        ShardError: The file is not the shard.
+        ShardError: The images differ from those that the manifest describes.
     """
-    if sha256 != shard.sha256:
-        raise ShardError(
-            f"{where} does not match its digest in the manifest: it was damaged or altered there"
-        )
     try:
         check_pixels(path, shard)
     except ShardError as error:

@@ -15,7 +15,7 @@ from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.reading import read_regular
 from iirc_data.shards.addresses import local_path
-from iirc_data.shards.blocks import BlockLayout, block_layout
+from iirc_data.shards.blocks import BlockLayout, blocks_of_dataset
 from iirc_data.shards.cache_folder import CacheFolder, size_in_bytes
 from iirc_data.shards.cached_shards import CachedShards
 from iirc_data.shards.lookahead import NoPlan, ReadingPlan
@@ -154,10 +154,8 @@ class ShardStore:
 
     @cached_property
     def blocks(self) -> BlockLayout:
-        """The blocks of the dataset; those of a remote dataset are the unit of fetching."""
-        if self._cached is not None:
-            return self._cached.layout
-        return block_layout(self.table, self.manifest)
+        """The blocks of the dataset, which are equal wherever it is."""
+        return blocks_of_dataset(self.table, self.manifest)
 
     def will_read(self, sample_ids: NDArray[np.int64]) -> None:
         """Ask the operating system to read images ahead, without waiting for them.

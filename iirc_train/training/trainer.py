@@ -162,6 +162,7 @@ class Training:
                 data, batch_size=HERDING_BATCH_SIZE, memory_batches=memory_batches
             )
         experiment.connect_network()
+        experiment.announce_task(task_id + 1)
         epochs = self.config.epochs_of_task(task_id)
         n_epochs = len(epochs)
         progress.begin_task(
