@@ -181,6 +181,10 @@ class CacheFolder:
             return sorted(p for p in self.base.iterdir() if _DATASET.fullmatch(p.name))
         return []
 
+    def held(self, dataset: Path) -> list[CachedFile]:
+        """Return the files of a cached dataset, also those in transfer."""
+        return list(_files_below(dataset))
+
     def set_limit(self, limit: int | None) -> None:
         """Set the limit for all processes that state none, and evict what exceeds it.
 
@@ -310,8 +314,12 @@ class CacheFolder:
         (self.base / "usage").write_text(f"{max(0, used)}\n")
 
 
-def size_in_bytes(size: int | str | None) -> int | None:
+def size_in_bytes(size: int | str | None, name: str = "cache_size") -> int | None:
     """Return a size in bytes that may be given as text; None stays None.
+
+    Args:
+        size: The size.
+        name: Name of the setting in error messages.
 
     Raises:
         ShardError: The text is not a size.
@@ -319,7 +327,7 @@ def size_in_bytes(size: int | str | None) -> int | None:
     try:
         return parse_size(size) if isinstance(size, str) else size
     except ValueError as error:
-        raise ShardError(f"cache_size: {error}") from error
+        raise ShardError(f"{name}: {error}") from error
 
 
 def _limit_of(base: Path) -> int | None:
