@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fsspec.asyn import AsyncFileSystem
 from fsspec.utils import get_protocol
 
 from iirc_data.errors import ShardError
@@ -83,10 +84,20 @@ def _parts(
     for first in range(start, stop, _LARGEST_REQUEST):
         last = min(first + _LARGEST_REQUEST, stop)
         with explained(address, path):
-            part: bytes = filesystem.cat_file(place, start=first, end=last)
+            part = _read_part(filesystem, place, first, last)
         yield part[: last - first]
         if len(part) < last - first:
             return
+
+
+def _read_part(filesystem: Any, place: str, start: int, stop: int) -> bytes:
+    if isinstance(filesystem, AsyncFileSystem):
+        part: bytes = filesystem.cat_file(place, start=start, end=stop)
+        return part
+    with filesystem.open(place, "rb", cache_type="none") as file:  # others would read ahead
+        file.seek(start)
+        part = file.read(stop - start)
+    return part
 
 
 def _web_parts(
