@@ -36,7 +36,8 @@ _DATASET = re.compile(r"[0-9a-f]{64}")
 _STALE = 3600.0  # seconds without a change, after which the writer of a partial file is dead
 _PINS = ".pins"
 _PINS_LAST = 60.0  # seconds
-_SECONDS_BETWEEN_SCANS = 1.0
+_SECONDS_BETWEEN_PINS = 1.0
+_REST_AFTER_SCAN = 10  # times as long as a scan takes
 _SECONDS_BETWEEN_LOOKS = 0.05
 _SECONDS_BETWEEN_TRIES = 0.005
 _LONGEST_WAIT = 600.0
@@ -91,7 +92,7 @@ class CacheFolder:
         self._adding = Lock()
         self._oldest: deque[CachedFile] = deque()
         self._needed: deque[CachedFile] = deque()
-        self._scanned = float("-inf")
+        self._may_scan = float("-inf")
         self._pinned: Callable[[Path], bool] = lambda path: False
         self._pinned_now: Callable[[], Iterable[Path]] = tuple
         self._pins = base / _PINS / uuid4().hex
@@ -148,7 +149,7 @@ class CacheFolder:
 
     def announce_pins(self) -> None:
         """Tell other processes, at most once a second, which files this one needs next."""
-        if time.monotonic() < self._pins_written + _SECONDS_BETWEEN_SCANS:
+        if time.monotonic() < self._pins_written + _SECONDS_BETWEEN_PINS:
             return
         self._pins_written = time.monotonic()
         text = "\n".join(path.relative_to(self.base).as_posix() for path in self._pinned_now())
@@ -251,8 +252,7 @@ class CacheFolder:
         """Evict until at most ``most`` bytes are used; return the number of bytes used."""
         if evict is not Evict.NOTHING:
             used = self._evict(used, most, Evict.UNPINNED)
-        rests = time.monotonic() < self._scanned + _SECONDS_BETWEEN_SCANS
-        if used > most and (evict is Evict.ANYTHING or not rests):
+        if used > most and (evict is Evict.ANYTHING or time.monotonic() >= self._may_scan):
             used = self._scan()
             if evict is not Evict.NOTHING:
                 used = self._evict(used, most, Evict.UNPINNED)
@@ -276,7 +276,7 @@ class CacheFolder:
 
     def _scan(self) -> int:
         """List what can be evicted; return the bytes of all files, also of those in transfer."""
-        self._scanned = time.monotonic()
+        started = time.monotonic()
         used = 0
         pinned = self.pinned_paths()
         files: list[tuple[bool, CachedFile]] = []
@@ -293,6 +293,7 @@ class CacheFolder:
         files.sort(key=lambda item: item[1].used)
         self._oldest = deque(file for is_pinned, file in files if not is_pinned)
         self._needed = deque(file for is_pinned, file in files if is_pinned)
+        self._may_scan = time.monotonic() + _REST_AFTER_SCAN * (time.monotonic() - started)
         return used
 
     @contextmanager
@@ -305,10 +306,10 @@ class CacheFolder:
             raise ShardError(str(error)) from None
 
     def _usage(self) -> int:
-        try:
-            return int((self.base / "usage").read_text())
-        except (OSError, ValueError):
-            return self._scan()
+        with suppress(OSError, ValueError):
+            if (used := int((self.base / "usage").read_text())) >= 0:
+                return used
+        return self._scan()
 
     def _write_usage(self, used: int) -> None:
         (self.base / "usage").write_text(f"{max(0, used)}\n")

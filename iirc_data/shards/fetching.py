@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from fsspec.asyn import AsyncFileSystem
 from fsspec.utils import get_protocol
@@ -92,12 +92,10 @@ def _parts(
 
 def _read_part(filesystem: Any, place: str, start: int, stop: int) -> bytes:
     if isinstance(filesystem, AsyncFileSystem):
-        part: bytes = filesystem.cat_file(place, start=start, end=stop)
-        return part
+        return cast(bytes, filesystem.cat_file(place, start=start, end=stop))
     with filesystem.open(place, "rb", cache_type="none") as file:  # others would read ahead
         file.seek(start)
-        part = file.read(stop - start)
-    return part
+        return cast(bytes, file.read(stop - start))
 
 
 def _web_parts(
