@@ -39,7 +39,7 @@ def names(folder: Path) -> set[str]:
 
 
 def test_the_file_that_was_not_used_for_longest_is_evicted_first(folder):
-    cache = CacheFolder(folder.parent, 56 * KB)  # a tenth is for the state
+    cache = CacheFolder(folder.parent, 50 * KB)  # a tenth is for the state
     for number in range(4):
         add(cache, folder / str(number), 10 * KB)
     os.utime(folder / "0")
