@@ -2,9 +2,9 @@
 
     python -m benchmarks.range_server FOLDER --latency 0.02 --rate 50000000
 
-It answers GET and HEAD as web servers do, and as S3 does with path-style addresses, without checking
-signatures. It prints its address. All connections share one limit. ``GET /.sent`` answers with the
-number of bytes sent so far.
+It answers GET and HEAD as web servers do, and as S3 does with path-style addresses, without
+checking signatures. It prints its address. All connections share one limit. ``GET /.sent`` answers
+with the number of bytes sent so far.
 """
 
 import os

@@ -6,7 +6,7 @@ PHOTOGRAPHS is a tar or a folder of images, or a shard folder. A server in anoth
 after 20 ms, at 50 MB/s and as fast as it can; it shares the processors of this machine. The program
 measures, in one run:
 
-- a cold epoch (nothing in the cache) and a warm one, against local shards and what the link carries;
+- a cold epoch (nothing in the cache) and a warm one, against local shards and the link's speed;
 - training a ResNet-18 in a cold epoch and in a warm one;
 - epochs with a cache of a third of the dataset: bytes fetched, the most that the cache ever held,
   and whether the images are those of local shards;
@@ -44,7 +44,7 @@ LATENCY = 0.02
 RATES = {"50 MB/s": 50e6, "unlimited": 0.0}
 BATCH_SIZE = 32
 N_CLASSES = 10
-_SMALL_BLOCKS = 4  # of the bounded order with a small cache
+_SMALL_BLOCKS = 2  # of the bounded order; the dataset has some dozen in all
 
 
 def everything(store: ShardStore) -> TaskView:

@@ -32,6 +32,7 @@ from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from iirc_data.task_view import TaskView
 from tests.conftest import write_image_folder
+from tests.processes import CONTEXT
 from tests.range_server import RangeServer, serving
 
 pytest.importorskip("aiohttp")
@@ -402,3 +403,48 @@ def test_training_through_a_small_cache_gives_the_right_images_and_never_exceeds
     assert 0 < most <= limit
     if order == "bounded":
         assert store.fetched_bytes <= 2.2 * total
+
+
+def read_in_order(url: str, cache: Path, limit: int, seed: int, expected: list[bytes]) -> None:
+    blocks.BLOCK_SIZE = BLOCK
+    store = ShardStore.open(url, cache=cache, cache_size=limit)
+    ids = np.random.default_rng(seed).permutation(len(store))
+    plan = store.plan(ids)
+    for sample_id in ids.tolist():
+        assert store.read(sample_id).tobytes() == expected[sample_id]
+        plan.advance(1)
+    plan.close()
+
+
+def test_processes_share_a_small_cache_and_stay_within_its_limit(local, server, tmp_path):
+    total = sum(shard.bytes for shard in local.manifest.shards)
+    limit, cache = total // 2, tmp_path / "shared cache"
+    cache.mkdir()
+    expected = contents(local)
+    processes = [
+        CONTEXT.Process(target=read_in_order, args=(server.url, cache, limit, seed, expected))
+        for seed in range(2)
+    ]
+    for process in processes:
+        process.start()
+    most = 0
+    while any(process.is_alive() for process in processes):
+        with sole_writer_of(cache / "usage"):
+            most = max(most, cached_bytes(cache))
+        time.sleep(0.1)
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert 0 < most <= limit
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_reads_what_its_parent_has_announced(local, server):
+    store = ShardStore.open(server.url)
+    plan = store.plan(np.arange(len(local)))
+    expected = contents(local)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if contents(store) == expected else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    plan.close()
+    assert contents(store) == expected

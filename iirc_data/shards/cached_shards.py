@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from iirc_data.errors import ShardError
 from iirc_data.masking import masked
 from iirc_data.shards.addresses import BrokenTransferError, Tries, below
-from iirc_data.shards.blocks import BLOCKS_NAME, BlockChecksums, BlockLayout, block_layout
+from iirc_data.shards.blocks import (
+    BLOCKS_NAME,
+    BlockChecksums,
+    BlockLayout,
+    block_layout,
+    need_checksums,
+)
 from iirc_data.shards.cache_folder import SIZE_VARIABLE, CacheFolder, Evict
 from iirc_data.shards.fetching import NoRangesError, fetch_range
 from iirc_data.shards.lookahead import AHEAD_BYTES, CONNECTIONS, Lookahead, RunningPlan, exiting
@@ -64,6 +70,9 @@ class CachedShards:
 
     Attributes:
         fetched_bytes: Number of bytes that this object has fetched from shards.
+
+    Raises:
+        ShardError: The checksums cannot be read, or do not match the manifest.
     """
 
     def __init__(
@@ -73,6 +82,7 @@ class CachedShards:
         self._root = root
         self._cache = cache
         self._table = table
+        self._checksums = self._read_checksums()
         self._begin()
 
     def _begin(self) -> None:
@@ -138,8 +148,12 @@ class CachedShards:
         if "_lookahead" in self.__dict__ and self._process == os.getpid():
             self._lookahead.close()
 
-    def bring(self, block: int, evict: Evict) -> None:
+    def bring(self, block: int, evict: Evict) -> float | None:
         """Fetch a block, unless it is in the cache; wait for a thread that is fetching it.
+
+        Returns:
+            The part of the time of the transfer that passed before its first byte, in [0, 1]; None
+            if there was no transfer.
 
         Raises:
             NoRoomError: See :meth:`CacheFolder.adding`.
@@ -152,7 +166,7 @@ class CachedShards:
                 coming = self._coming[block] = Future()
         if not is_own:
             coming.exception()  # what failed there, the caller tries again itself
-            return
+            return None
         try:
             parts = self._parts(block)
             self._block_of[parts[0].path] = block
@@ -160,12 +174,12 @@ class CachedShards:
                 if has_size(part.path, part.bytes):
                     with suppress(OSError):
                         os.utime(part.path)
-                    return
+                    return None
             try:
-                self._fetch(parts[0], evict)
+                return self._fetch(parts[0], evict)
             except NoRangesError:
                 self._whole_only.add(int(self.layout.shard[block]))
-                self._fetch(self._parts(block)[0], evict)
+                return self._fetch(self._parts(block)[0], evict)
         finally:
             with self._lock:
                 del self._coming[block]
@@ -177,9 +191,10 @@ class CachedShards:
         size = None if self._checksums is None else self._checksums.block_size
         return block_layout(self._table, self._remote.manifest, size)
 
-    @cached_property
-    def _checksums(self) -> BlockChecksums | None:
+    def _read_checksums(self) -> BlockChecksums | None:
         manifest, path = self._remote.manifest, self._root / BLOCKS_NAME
+        if not need_checksums(manifest):
+            return None
         try:
             return BlockChecksums.load(path, manifest, str(path))
         except ShardError:
@@ -241,20 +256,26 @@ class CachedShards:
         path = self._root / f"{shard.path}.blocks" / name
         return [_Part(path, shard, start, stop, sha256), whole]
 
-    def _fetch(self, part: _Part, evict: Evict) -> None:
+    def _fetch(self, part: _Part, evict: Evict) -> float | None:
         tries = Tries(self._remote.address)
+        waited = None
         with writing_alone(part.path):
             while not has_size(part.path, part.bytes):
                 try:
                     with self._cache.adding(part.path, part.bytes, evict) as file:
-                        self._fetch_into(file, part)
+                        waited = self._fetch_into(file, part)
                 except _AlteredError as error:  # damaged on the way, or there
                     tries.failed(error)
+        return waited
 
-    def _fetch_into(self, file: Any, part: _Part) -> None:
+    def _fetch_into(self, file: Any, part: _Part) -> float:
         digest = hashlib.sha256()
+        started = time.monotonic()
+        first: float | None = None
 
         def keep(data: bytes) -> None:
+            nonlocal first
+            first = time.monotonic() if first is None else first
             if exiting.is_set():
                 raise ShardError("the program ends")
             digest.update(data)
@@ -264,6 +285,7 @@ class CachedShards:
 
         address, shard = self._remote.address, part.shard
         fetch_range(keep, address, shard.path, part.start, part.stop, shard.bytes)
+        ended = time.monotonic()
         where = masked(below(address, shard.path))
         is_right = digest.hexdigest() == part.sha256
         if part.is_whole and is_right:
@@ -276,6 +298,7 @@ class CachedShards:
             raise _AlteredError(
                 f"{where} does not match its {sums}: it was damaged or altered there"
             )
+        return ((first or ended) - started) / max(ended - started, 1e-9)
 
     def _after_fork(self) -> None:
         """Begin again in a forked process, which has neither the threads nor their locks."""

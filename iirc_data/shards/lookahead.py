@@ -15,7 +15,15 @@ from iirc_data.errors import ShardError
 from iirc_data.shards.cache_folder import Evict, NoRoomError
 
 CONNECTIONS = 8
-"""Number of blocks that a process fetches ahead at the same time."""
+"""Largest number of blocks that a process fetches ahead at the same time.
+
+The fewer there are, the sooner the block that is needed first has arrived. So a process begins with
+two, and adds more as long as transfers wait for the server rather than for the link.
+"""
+
+_FEWEST_CONNECTIONS = 2
+_MUCH_WAITING = 0.3  # of a transfer's time
+_LITTLE_WAITING = 0.05
 
 AHEAD_BYTES = 1 << 28
 """Bytes of blocks that a running epoch needs next, which are fetched ahead and pinned."""
@@ -95,6 +103,7 @@ class Lookahead:
 
     Args:
         bring: Fetches a block into the cache unless it is there, making room as far as allowed.
+            Returns the part of the time that passed before the first byte, or None.
         sizes: int64 (B,), bytes of each block.
         most: Bytes that each plan looks ahead.
         least: Number of blocks that each plan looks ahead, whatever their size.
@@ -103,7 +112,7 @@ class Lookahead:
 
     def __init__(
         self,
-        bring: Callable[[int, Evict], None],
+        bring: Callable[[int, Evict], float | None],
         sizes: NDArray[np.int64],
         *,
         most: int,
@@ -119,6 +128,8 @@ class Lookahead:
         self._plans: dict[Plan, deque[int]] = {}
         self._later: deque[int] = deque()
         self._threads: set[threading.Thread] = set()
+        self._most_active = _FEWEST_CONNECTIONS
+        self._n_active = 0
 
     def plan(self, blocks: NDArray[np.int64]) -> "RunningPlan":
         """Fetch ahead for a reader.
@@ -182,6 +193,8 @@ class Lookahead:
         self._changed.notify_all()
 
     def _next(self) -> Job | None:
+        if self._n_active >= self._most_active:
+            return None
         for plan, todo in self._plans.items():
             while todo:
                 if (block := todo.popleft()) in plan:
@@ -190,8 +203,9 @@ class Lookahead:
 
     def _work(self) -> None:
         while (job := self._wait_for_job()) is not None:
+            waited = None
             try:
-                self._bring(*job)
+                waited = self._bring(*job)
             except NoRoomError:
                 self._put_back(job)
             except ShardError as error:  # the reader tries again, and raises
@@ -200,6 +214,18 @@ class Lookahead:
                 with self._changed:
                     self._threads.discard(threading.current_thread())
                 raise
+            finally:
+                self._adapt(waited)
+
+    def _adapt(self, waited: float | None) -> None:
+        """Change the number of connections by the part of a transfer that was waiting."""
+        with self._changed:
+            self._n_active -= 1
+            if waited is not None and waited > _MUCH_WAITING:
+                self._most_active = min(self._most_active + 1, CONNECTIONS)
+            elif waited is not None and waited < _LITTLE_WAITING:
+                self._most_active = max(self._most_active - 1, _FEWEST_CONNECTIONS)
+            self._changed.notify_all()
 
     def _wait_for_job(self) -> Job | None:
         """Return the next job; None ends the thread."""
@@ -210,6 +236,7 @@ class Lookahead:
                     self._threads.discard(threading.current_thread())
                     return None
                 is_idle = not self._changed.wait(_IDLE_SECONDS)
+            self._n_active += 1
             return job
 
     def _put_back(self, job: Job) -> None:

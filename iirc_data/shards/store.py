@@ -92,7 +92,8 @@ class ShardStore:
             folder = CacheFolder(cache_base(cache), size_in_bytes(cache_size))
             root = folder.of_manifest(remote.manifest_text)
             table = remote.cached_table(root, folder.adding)
-            return cls(root, remote.manifest, table, CachedShards(remote, root, folder, table))
+            cached = CachedShards(remote, root, folder, table)
+            return cls(root, remote.manifest, table, cached)
         manifest = read_manifest(root)
         return cls(root, manifest, load_table(root / TABLE_NAME, manifest, str(root / TABLE_NAME)))
 
