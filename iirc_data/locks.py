@@ -20,6 +20,7 @@ if sys.platform != "win32":
 
 _LOCK = ".lock"
 _ATTEMPTS = 10
+_SECONDS_BETWEEN_TRIES = 0.01
 _LONGEST_WAIT = 1800.0  # seconds; without flock, a dead owner on another host goes unnoticed
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -54,7 +55,7 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_writer_of(path: Path, seconds_between_tries: float = 0.05) -> Iterator[None]:
+def sole_writer_of(path: Path) -> Iterator[None]:
     """Wait until no other thread or process writes a file, then hold the file.
 
     The operating system releases the file if the process dies. Where the file system has no flock,
@@ -62,7 +63,6 @@ def sole_writer_of(path: Path, seconds_between_tries: float = 0.05) -> Iterator[
 
     Args:
         path: The file; its folder must exist.
-        seconds_between_tries: How often to try while another process holds the file.
 
     Raises:
         InUseError: Without flock, another process has held the file for half an hour.
@@ -72,7 +72,7 @@ def sole_writer_of(path: Path, seconds_between_tries: float = 0.05) -> Iterator[
     has_flock = _has_flock(path.parent)
     lock = FileLock(lock_path) if has_flock else SoftFileLock(lock_path, timeout=_LONGEST_WAIT)
     try:
-        lock.acquire(poll_interval=seconds_between_tries)
+        lock.acquire(poll_interval=_SECONDS_BETWEEN_TRIES)
     except Timeout:
         raise _in_use(path, lock_path, is_soft=not has_flock) from None
     try:

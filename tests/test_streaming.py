@@ -408,7 +408,7 @@ def test_training_through_a_small_cache_gives_the_right_images_and_never_exceeds
 def read_in_order(url: str, cache: Path, limit: int, seed: int, expected: list[bytes]) -> None:
     blocks.BLOCK_SIZE = BLOCK
     store = ShardStore.open(url, cache=cache, cache_size=limit)
-    ids = np.random.default_rng(seed).permutation(len(store))
+    ids = np.random.default_rng(seed).permutation(len(store))[:40]
     plan = store.plan(ids)
     for sample_id in ids.tolist():
         assert store.read(sample_id).tobytes() == expected[sample_id]

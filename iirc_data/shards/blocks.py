@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, BinaryIO, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,7 +189,7 @@ def checksums_of(
             with io.BufferedReader(open_regular(path)) as file:
                 for size in (layout.stop - layout.start)[first:last].tolist():
                     block = hashlib.sha256()
-                    for part in _parts(file, size):
+                    for part in _parts(cast(BinaryIO, file), size):
                         block.update(part)
                         whole.update(part)
                     digests.append(block.digest())
@@ -242,7 +242,7 @@ def as_checksums(digests: list[bytes]) -> NDArray[np.uint8]:
     return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, _SHA256_BYTES)
 
 
-def _parts(file: io.BufferedReader, size: int) -> Iterator[bytes]:
+def _parts(file: BinaryIO, size: int) -> Iterator[bytes]:
     while size and (part := file.read(min(size, BLOCK_SIZE))):
         size -= len(part)
         yield part

@@ -39,7 +39,6 @@ _PINS_LAST = 60.0  # seconds
 _SECONDS_BETWEEN_PINS = 1.0
 _REST_AFTER_SCAN = 10  # times as long as a scan takes
 _SECONDS_BETWEEN_LOOKS = 0.05
-_SECONDS_BETWEEN_TRIES = 0.005
 _LONGEST_WAIT = 600.0
 _STATE_BYTES = 1 << 18  # of the limit, for pins and locks
 
@@ -300,7 +299,7 @@ class CacheFolder:
     def _held(self) -> Iterator[None]:
         make_folder(self.base, durable=False)
         try:
-            with self._adding, sole_writer_of(self.base / "usage", _SECONDS_BETWEEN_TRIES):
+            with self._adding, sole_writer_of(self.base / "usage"):
                 yield
         except InUseError as error:
             raise ShardError(str(error)) from None

@@ -111,6 +111,7 @@ class CachedShards:
         """
         self._after_fork()
         block = int(self.layout.of_samples(np.array([sample_id]))[0])
+        failure: ShardError
         for _ in range(_READS):
             for part in self._parts(block):
                 try:
