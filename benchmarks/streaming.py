@@ -103,7 +103,7 @@ def train(epochs: Epochs, store: ShardStore, n_images: int) -> float:
     net = torchvision.models.resnet18(num_classes=N_CLASSES).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(net.parameters(), 0.01)
     view = everything(store)
-    view = view.subset(np.linspace(0, len(view) - 1, n_images).astype(np.int64))
+    view = view.subset(np.arange(min(n_images, len(view))))
     started = time.perf_counter()
     for batch in epochs.batches(store, 0, "bounded", _SMALL_BLOCKS, view):
         optimizer.zero_grad()
@@ -112,7 +112,7 @@ def train(epochs: Epochs, store: ShardStore, n_images: int) -> float:
         )
         loss.backward()
         optimizer.step()
-    return n_images / (time.perf_counter() - started)
+    return len(view) / (time.perf_counter() - started)
 
 
 @contextmanager
@@ -237,20 +237,25 @@ def main(
         headings = ("order", "same images", "most held ÷ limit", "fetched, epoch 1", "epoch 2")
         _table(console, "a cache of a third, in multiples of the dataset", headings, rows)
         if trained:
-            _table(console, *_training(epochs, local, trained))
+            _table(console, *_training(epochs, local, trained, runs))
         if with_peers:
             _table(console, *_peers(epochs, local))
 
 
-def _training(epochs: Epochs, local: ShardStore, n_images: int) -> Any:
+def _training(epochs: Epochs, local: ShardStore, n_images: int, runs: int) -> Any:
     rows = []
     for name, rate in RATES.items():
-        with fresh_cache() as cache, serving(local.root, LATENCY, rate) as address:
-            store = ShardStore.open(address, cache=cache)
-            cold = train(epochs, store, n_images)
-            warm = [train(epochs, store, n_images), train(epochs, local, n_images)]
-            rows.append((name, f"{cold:.1f}", *(f"{w:.1f}" for w in warm), f"{cold / warm[0]:.2f}"))
-    return "ResNet-18, images/s", ("link", "cold", "warm", "local", "cold ÷ warm"), rows
+        speeds: dict[str, list[float]] = {"cold": [], "warm": [], "local": []}
+        for _ in range(runs):
+            with fresh_cache() as cache, serving(local.root, LATENCY, rate) as address:
+                store = ShardStore.open(address, cache=cache)
+                speeds["cold"].append(train(epochs, store, n_images))
+                speeds["warm"].append(train(epochs, store, n_images))
+                speeds["local"].append(train(epochs, local, n_images))
+        ratios = [c / w for c, w in zip(speeds["cold"], speeds["warm"], strict=True)]
+        middle = [f"{median(values):.1f}" for values in speeds.values()]
+        rows.append((name, *middle, f"{median(ratios):.2f}"))
+    return "ResNet-18, images/s", ("link", *speeds, "cold ÷ warm"), rows
 
 
 def _peers(epochs: Epochs, local: ShardStore) -> Any:
