@@ -52,7 +52,7 @@ def test_the_file_that_was_not_used_for_longest_is_evicted_first(folder):
 def test_pinned_files_are_evicted_only_for_a_reader_that_waits(folder):
     cache = CacheFolder(folder.parent, 50 * KB)
     pinned = {folder / str(number) for number in range(4)}
-    cache.pin(pinned.__contains__, lambda: pinned)
+    cache.pins.pin(pinned.__contains__, lambda: pinned)
     for number in range(4):
         add(cache, folder / str(number), 10 * KB)
     with pytest.raises(NoRoomError):
@@ -72,15 +72,15 @@ def test_what_is_fetched_for_later_evicts_nothing(folder):
 def test_files_that_another_process_needs_next_stay(folder):
     one, other = (CacheFolder(folder.parent, 40 * KB) for _ in range(2))
     pinned = [folder / "0"]
-    one.pin(pinned.__contains__, lambda: pinned)
+    one.pins.pin(pinned.__contains__, lambda: pinned)
     for number in range(3):
         add(one, folder / str(number), 10 * KB)
-    one.announce_pins()
-    assert other.pinned_paths() == set(pinned)
+    one.pins.announce()
+    assert other.pins.everywhere() == set(pinned)
     add(other, folder / "3", 10 * KB)
     assert names(folder) == {"0", "2", "3"}
-    one.withdraw_pins()
-    assert other.pinned_paths() == set()
+    one.pins.withdraw()
+    assert other.pins.everywhere() == set()
 
 
 def test_files_in_transfer_count_and_a_reader_waits_for_them(folder):

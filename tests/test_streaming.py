@@ -3,11 +3,13 @@
 import os
 import pickle
 import shutil
+import signal
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,7 @@ from iirc_data.shards.blocks import (
     blocks_of_dataset,
     checksums_of,
 )
-from iirc_data.shards.lookahead import Plan
+from iirc_data.shards.reading_plan import Plan
 from iirc_data.shards.sharing import publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
@@ -448,3 +450,49 @@ def test_a_forked_process_reads_what_its_parent_has_announced(local, server):
     assert os.waitpid(child, 0)[1] == 0
     plan.close()
     assert contents(store) == expected
+
+
+def read_until_killed(url: str, cache: Path, limit: int, n_events: int) -> None:
+    """Read through a cache; at the given fsync, rename or removal, kill oneself."""
+    events = count(1)
+
+    def before(function):
+        def replacement(*arguments, **options):
+            if next(events) >= n_events:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return replacement
+
+    os.fsync = before(os.fsync)
+    Path.replace = before(Path.replace)
+    Path.unlink = before(Path.unlink)
+    blocks.BLOCK_SIZE = BLOCK
+    store = ShardStore.open(url, cache=cache, cache_size=limit)
+    plan = store.plan(np.arange(len(store)))
+    for sample_id in range(len(store)):
+        store.read(sample_id)
+        plan.advance(1)
+
+
+KILLS = int(os.environ.get("IIRC_STREAMING_KILLS", "2"))
+
+
+def test_killed_readers_leave_a_cache_that_is_right_and_within_its_limit(local, server, tmp_path):
+    total = sum(shard.bytes for shard in local.manifest.shards)
+    limit, cache = total // 2, tmp_path / "killed cache"
+    for kill in range(KILLS):
+        arguments = (server.url, cache, limit, 3 + 60 * kill // KILLS)
+        process = CONTEXT.Process(target=read_until_killed, args=arguments)
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert cached_bytes(cache) <= limit
+        for path in cache.rglob("*-000000.tar.blocks/[0-9]*"):
+            start, stop = map(int, path.name.split("-"))
+            shard = path.relative_to(path.parents[2]).parent.as_posix().removesuffix(".blocks")
+            assert path.read_bytes() == (local.root / shard).read_bytes()[start:stop]
+    store = ShardStore.open(server.url, cache=cache, cache_size=limit)
+    assert contents(store) == contents(local)
+    assert cached_bytes(cache) <= limit
+    assert list(cache.rglob("*/*/.*.partial")) == []

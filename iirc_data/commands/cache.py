@@ -9,7 +9,8 @@ from rich.table import Table
 
 from iirc_data.console import errors_in_one_line, one_line, plain_console
 from iirc_data.errors import ShardError
-from iirc_data.shards.cache_folder import CacheFolder, size_in_bytes
+from iirc_data.shards.cache_folder import CacheFolder
+from iirc_data.shards.cache_size import size_in_bytes
 from iirc_data.shards.remote import cache_base
 from iirc_data.shards.store import read_manifest
 
@@ -52,7 +53,7 @@ def show_cache(
 
 def _show(cache: CacheFolder, datasets: list[Path]) -> None:
     table = Table("dataset", "digest", "size", "held", "pinned", box=None)
-    pinned = cache.pinned_paths()
+    pinned = cache.pins.everywhere()
     for dataset in datasets:
         held = cache.held(dataset)
         needed = sum(file.bytes for file in held if file.path in pinned)

@@ -8,35 +8,29 @@ leave it too large, and it is recomputed before it refuses anything.
 """
 
 import hashlib
-import os
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from threading import Lock
-from typing import IO, NamedTuple
-from uuid import uuid4
+from typing import IO
 
 from iirc_data.errors import InUseError, ShardError
-from iirc_data.files import make_folder, partial_file, sync_file, write_atomically, writer_name
+from iirc_data.files import make_folder, partial_file, sync_file, write_atomically
 from iirc_data.locks import sole_writer_of
 from iirc_data.shards.blocks import BLOCKS_NAME
+from iirc_data.shards.cache_files import CachedFile, files_below, is_stale
+from iirc_data.shards.cache_pins import Pins
+from iirc_data.shards.cache_size import LIMIT_NAME, SIZE_VARIABLE, limit_of
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.table import TABLE_NAME
-from iirc_data.sizes import parse_size
-
-SIZE_VARIABLE = "IIRC_CACHE_SIZE"
 
 DESCRIPTION_NAMES = frozenset({MANIFEST_NAME, TABLE_NAME, BLOCKS_NAME})
 
 _DATASET = re.compile(r"[0-9a-f]{64}")
-_STALE = 3600.0  # seconds without a change, after which the writer of a partial file is dead
-_PINS = ".pins"
-_PINS_LAST = 60.0  # seconds
-_SECONDS_BETWEEN_PINS = 1.0
 _REST_AFTER_SCAN = 10  # times as long as a scan takes
 _SECONDS_BETWEEN_LOOKS = 0.05
 _LONGEST_WAIT = 600.0
@@ -55,20 +49,6 @@ class NoRoomError(ShardError):
     """The cache has no room for a file that nobody waits for."""
 
 
-class CachedFile(NamedTuple):
-    """A file in the cache.
-
-    Attributes:
-        path: The file.
-        bytes: Its size.
-        used: When it was last used, in nanoseconds.
-    """
-
-    path: Path
-    bytes: int
-    used: int
-
-
 class CacheFolder:
     """A folder that caches remote datasets.
 
@@ -80,6 +60,7 @@ class CacheFolder:
     Attributes:
         base: The folder.
         limit: Largest number of bytes, or None.
+        pins: The files that running epochs need next.
 
     Raises:
         ShardError: The limit is not a size.
@@ -87,15 +68,12 @@ class CacheFolder:
 
     def __init__(self, base: Path, limit: int | None = None) -> None:
         self.base = base
-        self.limit = limit if limit is not None else _limit_of(base)
+        self.limit = limit if limit is not None else limit_of(base)
+        self.pins = Pins(base)
         self._adding = Lock()
         self._oldest: deque[CachedFile] = deque()
         self._needed: deque[CachedFile] = deque()
         self._may_scan = float("-inf")
-        self._pinned: Callable[[Path], bool] = lambda path: False
-        self._pinned_now: Callable[[], Iterable[Path]] = tuple
-        self._pins = base / _PINS / uuid4().hex
-        self._pins_written = float("-inf")
 
     def of_manifest(self, manifest_text: bytes) -> Path:
         """Return the folder of a dataset, named by the digest of its ``manifest.json``."""
@@ -121,7 +99,6 @@ class CacheFolder:
             OSError: The file cannot be written.
         """
         temporary = partial_file(path)
-        make_folder(path.parent, durable=False)
         reserved = self._reserved(temporary, size, evict)
         try:
             with reserved as file:
@@ -137,44 +114,6 @@ class CacheFolder:
                     self._write_usage(self._usage() - size)
             raise
 
-    def pin(self, is_pinned: Callable[[Path], bool], paths: Callable[[], Iterable[Path]]) -> None:
-        """Keep the files that running epochs of this process need next.
-
-        Args:
-            is_pinned: Returns whether a file is needed.
-            paths: Returns the files that are needed.
-        """
-        self._pinned, self._pinned_now = is_pinned, paths
-
-    def announce_pins(self) -> None:
-        """Tell other processes, at most once a second, which files this one needs next."""
-        if time.monotonic() < self._pins_written + _SECONDS_BETWEEN_PINS:
-            return
-        self._pins_written = time.monotonic()
-        text = "\n".join(path.relative_to(self.base).as_posix() for path in self._pinned_now())
-        with suppress(OSError), write_atomically(self._pins, durable=False) as file:  # a courtesy
-            file.write(text.encode(errors="surrogateescape"))
-
-    def withdraw_pins(self) -> None:
-        """Tell other processes that this one needs no file next."""
-        self._pins_written = float("-inf")
-        with suppress(OSError):
-            self._pins.unlink(missing_ok=True)
-
-    def pinned_paths(self) -> set[Path]:
-        """Return the files that running epochs of all processes need next."""
-        found: set[Path] = set(self._pinned_now())
-        for file in _files_below(self.base / _PINS):
-            if file.path == self._pins:
-                continue
-            with suppress(OSError, ValueError):
-                if file.used / 1e9 > time.time() - _PINS_LAST:
-                    lines = file.path.read_text(errors="surrogateescape").splitlines()
-                    found.update(self.base / line for line in lines)
-                else:
-                    file.path.unlink()
-        return found
-
     def datasets(self) -> list[Path]:
         """Return the folders of the cached datasets, each named by the digest of a manifest."""
         with suppress(OSError):
@@ -183,7 +122,7 @@ class CacheFolder:
 
     def held(self, dataset: Path) -> list[CachedFile]:
         """Return the files of a cached dataset, also those in transfer."""
-        return list(_files_below(dataset))
+        return list(files_below(dataset))
 
     def set_limit(self, limit: int | None) -> None:
         """Set the limit for all processes that state none, and evict what exceeds it.
@@ -192,20 +131,20 @@ class CacheFolder:
             OSError: The folder cannot be written.
         """
         make_folder(self.base)
-        with write_atomically(self.base / "limit") as file:
+        with write_atomically(self.base / LIMIT_NAME) as file:
             file.write(f"{'' if limit is None else limit}\n".encode())
         self.limit = limit
         with self._held():
             used = self._scan()
             if limit is not None:
-                used = self._evict(used, limit, Evict.UNPINNED)
+                used = self._evict(used, int(self._room()), Evict.UNPINNED)
             self._write_usage(used)
 
     def clear(self, dataset: Path) -> int:
         """Remove a dataset; what reads it fetches it again. Return the number of bytes freed."""
         freed = 0
         with self._held():
-            for file in list(_files_below(dataset)):
+            for file in list(files_below(dataset)):
                 with suppress(FileNotFoundError):
                     if not file.path.name.startswith("."):
                         file.path.unlink()
@@ -228,9 +167,10 @@ class CacheFolder:
                 if used + size > limit:
                     used = self._make_room(used, int(limit) - size, evict)
                 if used + size <= limit:
+                    self._write_usage(used + size)  # first: a kill must not leave it too small
+                    make_folder(temporary.parent, durable=False)
                     file = temporary.open("wb")
                     file.truncate(size)
-                    self._write_usage(used + size)
                     return file
                 self._write_usage(used)
             if evict is not Evict.ANYTHING:
@@ -263,7 +203,7 @@ class CacheFolder:
     def _evict(self, used: int, most: int, evict: Evict) -> int:
         while used > most and self._oldest:
             file = self._oldest.popleft()
-            if self._pinned(file.path) and evict is not Evict.ANYTHING:
+            if self.pins.is_own(file.path) and evict is not Evict.ANYTHING:
                 self._needed.append(file)
                 continue
             with suppress(OSError):  # another process has evicted it
@@ -277,12 +217,12 @@ class CacheFolder:
         """List what can be evicted; return the bytes of all files, also of those in transfer."""
         started = time.monotonic()
         used = 0
-        pinned = self.pinned_paths()
+        pinned = self.pins.everywhere()
         files: list[tuple[bool, CachedFile]] = []
         for dataset in self.datasets():
-            for file in _files_below(dataset):
+            for file in files_below(dataset):
                 name = file.path.name
-                if name.endswith(".partial") and _is_stale(file):
+                if name.endswith(".partial") and is_stale(file):
                     with suppress(OSError):
                         file.path.unlink()
                     continue
@@ -306,70 +246,10 @@ class CacheFolder:
 
     def _usage(self) -> int:
         with suppress(OSError, ValueError):
-            if (used := int((self.base / "usage").read_text())) >= 0:
+            text = (self.base / "usage").read_text()
+            if text.endswith("\n") and (used := int(text)) >= 0:
                 return used
         return self._scan()
 
     def _write_usage(self, used: int) -> None:
         (self.base / "usage").write_text(f"{max(0, used)}\n")
-
-
-def size_in_bytes(size: int | str | None, name: str = "cache_size") -> int | None:
-    """Return a size in bytes that may be given as text; None stays None.
-
-    Args:
-        size: The size.
-        name: Name of the setting in error messages.
-
-    Raises:
-        ShardError: The text is not a size.
-    """
-    try:
-        return parse_size(size) if isinstance(size, str) else size
-    except ValueError as error:
-        raise ShardError(f"{name}: {error}") from error
-
-
-def _limit_of(base: Path) -> int | None:
-    source = SIZE_VARIABLE
-    text = os.environ.get(SIZE_VARIABLE, "").strip()
-    if not text:
-        source = str(base / "limit")
-        with suppress(OSError):
-            text = (base / "limit").read_text().strip()
-    try:
-        return parse_size(text) if text else None
-    except ValueError as error:
-        raise ShardError(f"{source}: {error}") from error
-
-
-def _files_below(folder: Path) -> Iterator[CachedFile]:
-    """Yield the files below a folder; what disappears meanwhile is left out."""
-    try:
-        entries = list(os.scandir(folder))
-    except OSError:
-        return
-    for entry in entries:
-        with suppress(OSError):
-            if entry.is_dir(follow_symlinks=False):
-                yield from _files_below(Path(entry.path))
-            else:
-                status = entry.stat()
-                yield CachedFile(Path(entry.path), status.st_size, status.st_mtime_ns)
-
-
-def _is_stale(file: CachedFile) -> bool:
-    """Return whether the writer of a partial file is dead."""
-    if file.used / 1e9 < time.time() - _STALE:
-        return True
-    host = re.escape(writer_name().rsplit("-", 2)[0])
-    match = re.search(rf"\.{host}-\d+-(\d+)\.partial$", file.path.name)
-    if match is None or os.name == "nt":
-        return False
-    try:
-        os.kill(int(match[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):
-        pass
-    return False

@@ -1,7 +1,6 @@
 """Reading the shards of a remote dataset through a cache of their blocks."""
 
 import errno
-import hashlib
 import os
 import threading
 import time
@@ -9,14 +8,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError
 from iirc_data.masking import masked
-from iirc_data.shards.addresses import BrokenTransferError, Tries, below
 from iirc_data.shards.blocks import (
     BLOCKS_NAME,
     BlockChecksums,
@@ -24,35 +22,18 @@ from iirc_data.shards.blocks import (
     block_layout,
     need_checksums,
 )
-from iirc_data.shards.cache_folder import SIZE_VARIABLE, CacheFolder, Evict
-from iirc_data.shards.fetching import NoRangesError, fetch_range
-from iirc_data.shards.lookahead import AHEAD_BYTES, CONNECTIONS, Lookahead, RunningPlan, exiting
-from iirc_data.shards.manifest import Shard
-from iirc_data.shards.remote import RemoteDataset, check_pixels_of, has_size, writing_alone
+from iirc_data.shards.cache_folder import CacheFolder, Evict
+from iirc_data.shards.cache_size import SIZE_VARIABLE
+from iirc_data.shards.fetching import NoRangesError
+from iirc_data.shards.lookahead import AHEAD_BYTES, CONNECTIONS, Lookahead, RunningPlan
+from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import SampleTable
+from iirc_data.shards.transfer import Part, Transfer
 
 _READS = 10  # of a block that other processes evict again and again
 _SECONDS_BETWEEN_READS = 0.05
 _SECONDS_BETWEEN_TOUCHES = 10.0
-
-
-class _Part(NamedTuple):
-    """A range of a shard that is one file in the cache: a block, or the whole shard."""
-
-    path: Path
-    shard: Shard
-    start: int
-    stop: int
-    sha256: str
-
-    @property
-    def bytes(self) -> int:
-        return self.stop - self.start
-
-    @property
-    def is_whole(self) -> bool:
-        return self.bytes == self.shard.bytes
 
 
 class CachedShards:
@@ -67,9 +48,6 @@ class CachedShards:
         root: The folder that caches it.
         cache: The folder of all cached datasets.
         table: The dataset's sample table.
-
-    Attributes:
-        fetched_bytes: Number of bytes that this object has fetched from shards.
 
     Raises:
         ShardError: The checksums cannot be read, or do not match the manifest.
@@ -92,7 +70,7 @@ class CachedShards:
         self._whole_only: set[int] = set()
         self._block_of: dict[Path, int] = {}  # of the files that were needed so far
         self._touched: dict[int, float] = {}
-        self.fetched_bytes = 0
+        self._transfer = Transfer(self._remote, self._cache)
 
     def __reduce__(self) -> tuple[Any, ...]:
         cache = self._cache
@@ -131,6 +109,11 @@ class CachedShards:
                 f"{SIZE_VARIABLE} or the setting cache_size"
             )
         raise failure
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Number of bytes of shards that this object has fetched."""
+        return self._transfer.fetched_bytes
 
     def plan(self, sample_ids: NDArray[np.int64]) -> RunningPlan:
         """Fetch ahead for a reader of these samples, in this order; see :class:`Lookahead`."""
@@ -177,10 +160,10 @@ class CachedShards:
                         os.utime(part.path)
                     return None
             try:
-                return self._fetch(parts[0], evict)
+                return self._transfer.fetch(parts[0], evict)
             except NoRangesError:
                 self._whole_only.add(int(self.layout.shard[block]))
-                return self._fetch(self._parts(block)[0], evict)
+                return self._transfer.fetch(self._parts(block)[0], evict)
         finally:
             with self._lock:
                 del self._coming[block]
@@ -203,6 +186,12 @@ class CachedShards:
             if found is None:
                 return None
             checksums, text = found
+            n_blocks = len(block_layout(self._table, manifest, checksums.block_size))
+            if len(checksums.sha256) != n_blocks:
+                raise ShardError(
+                    f"{path.name} of {masked(self._remote.address)} has {len(checksums.sha256)} "
+                    f"checksums for {n_blocks} blocks: it was altered there"
+                ) from None
             with writing_alone(path), self._cache.adding(path, len(text)) as file:
                 file.write(text)
             return checksums
@@ -226,14 +215,14 @@ class CachedShards:
         def pinned() -> list[Path]:
             return [self._parts(block)[0].path for block in lookahead.pinned()]
 
-        self._cache.pin(is_pinned, pinned)
+        self._cache.pins.pin(is_pinned, pinned)
         return lookahead
 
     def _announce_pins(self, are_pinned: bool) -> None:
         if are_pinned and self._cache.limit is not None:
-            self._cache.announce_pins()
+            self._cache.pins.announce()
         elif not are_pinned:
-            self._cache.withdraw_pins()
+            self._cache.pins.withdraw()
 
     def _touch(self, block: int, path: Path) -> None:
         """Mark a file as used, from time to time."""
@@ -243,63 +232,19 @@ class CachedShards:
             with suppress(OSError):
                 os.utime(path)
 
-    def _parts(self, block: int) -> list[_Part]:
+    def _parts(self, block: int) -> list[Part]:
         """Return the files that may hold a block; the first is the one to fetch."""
         layout = self.layout
         number = int(layout.shard[block])
         shard = self._remote.manifest.shards[number]
-        whole = _Part(self._root / shard.path, shard, 0, shard.bytes, shard.sha256)
+        whole = Part(self._root / shard.path, shard, 0, shard.bytes, shard.sha256)
         start, stop = int(layout.start[block]), int(layout.stop[block])
         if stop - start == shard.bytes or self._checksums is None or number in self._whole_only:
             return [whole]
         name = f"{start:012d}-{stop:012d}"
         sha256 = self._checksums.sha256[block].tobytes().hex()
         path = self._root / f"{shard.path}.blocks" / name
-        return [_Part(path, shard, start, stop, sha256), whole]
-
-    def _fetch(self, part: _Part, evict: Evict) -> float | None:
-        tries = Tries(self._remote.address)
-        waited = None
-        with writing_alone(part.path):
-            while not has_size(part.path, part.bytes):
-                try:
-                    with self._cache.adding(part.path, part.bytes, evict) as file:
-                        waited = self._fetch_into(file, part)
-                except _AlteredError as error:  # damaged on the way, or there
-                    tries.failed(error)
-        return waited
-
-    def _fetch_into(self, file: Any, part: _Part) -> float:
-        digest = hashlib.sha256()
-        started = time.monotonic()
-        first: float | None = None
-
-        def keep(data: bytes) -> None:
-            nonlocal first
-            first = time.monotonic() if first is None else first
-            if exiting.is_set():
-                raise ShardError("the program ends")
-            digest.update(data)
-            file.write(data)
-            with self._lock:
-                self.fetched_bytes += len(data)
-
-        address, shard = self._remote.address, part.shard
-        fetch_range(keep, address, shard.path, part.start, part.stop, shard.bytes)
-        ended = time.monotonic()
-        where = masked(below(address, shard.path))
-        is_right = digest.hexdigest() == part.sha256
-        if part.is_whole and is_right:
-            file.flush()
-            check_pixels_of(Path(file.name), shard, where)
-        elif not is_right:
-            sums = "digest in the manifest"
-            if not part.is_whole:
-                sums = f"checksum in {BLOCKS_NAME} from byte {part.start} to {part.stop}"
-            raise _AlteredError(
-                f"{where} does not match its {sums}: it was damaged or altered there"
-            )
-        return ((first or ended) - started) / max(ended - started, 1e-9)
+        return [Part(path, shard, start, stop, sha256), whole]
 
     def _after_fork(self) -> None:
         """Begin again in a forked process, which has neither the threads nor their locks."""
@@ -307,10 +252,6 @@ class CachedShards:
             self.__dict__.pop("_lookahead", None)
             self._cache = CacheFolder(self._cache.base, self._cache.limit)
             self._begin()
-
-
-class _AlteredError(BrokenTransferError):
-    """A block does not match its checksum."""
 
 
 def _restored(

@@ -16,10 +16,11 @@ from iirc_data.errors import ShardError
 from iirc_data.reading import read_regular
 from iirc_data.shards.addresses import local_path
 from iirc_data.shards.blocks import BlockLayout, blocks_of_dataset
-from iirc_data.shards.cache_folder import CacheFolder, size_in_bytes
+from iirc_data.shards.cache_folder import CacheFolder
+from iirc_data.shards.cache_size import size_in_bytes
 from iirc_data.shards.cached_shards import CachedShards
-from iirc_data.shards.lookahead import NoPlan, ReadingPlan
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
+from iirc_data.shards.reading_plan import NoPlan, ReadingPlan
 from iirc_data.shards.remote import RemoteDataset, cache_base
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
