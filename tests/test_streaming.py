@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+import traceback
 from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -34,7 +35,6 @@ from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from iirc_data.task_view import TaskView
 from tests.conftest import write_image_folder
-from tests.processes import CONTEXT
 from tests.range_server import RangeServer, serving
 
 pytest.importorskip("aiohttp")
@@ -407,6 +407,23 @@ def test_training_through_a_small_cache_gives_the_right_images_and_never_exceeds
         assert store.fetched_bytes <= 2.2 * total
 
 
+def forked(function, *arguments) -> int:
+    """Call a function in a forked process, which exits with 0 if it returns; return its number."""
+    process = os.fork()  # a new interpreter would import torch for seconds
+    if process == 0:
+        try:
+            function(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return process
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+
 def read_in_order(url: str, cache: Path, limit: int, seed: int, expected: list[bytes]) -> None:
     blocks.BLOCK_SIZE = BLOCK
     store = ShardStore.open(url, cache=cache, cache_size=limit)
@@ -418,35 +435,33 @@ def read_in_order(url: str, cache: Path, limit: int, seed: int, expected: list[b
     plan.close()
 
 
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_processes_share_a_small_cache_and_stay_within_its_limit(local, server, tmp_path):
     total = sum(shard.bytes for shard in local.manifest.shards)
     limit, cache = total // 2, tmp_path / "shared cache"
     cache.mkdir()
     expected = contents(local)
     processes = [
-        CONTEXT.Process(target=read_in_order, args=(server.url, cache, limit, seed, expected))
-        for seed in range(2)
+        forked(read_in_order, server.url, cache, limit, seed, expected) for seed in range(2)
     ]
-    for process in processes:
-        process.start()
     most = 0
-    while any(process.is_alive() for process in processes):
-        with sole_writer_of(cache / "usage"):
-            most = max(most, cached_bytes(cache))
-        time.sleep(0.1)
-    assert [process.exitcode for process in processes] == [0, 0]
+    for process in processes:
+        while (ended := os.waitpid(process, os.WNOHANG)) == (0, 0):
+            with sole_writer_of(cache / "usage"):
+                most = max(most, cached_bytes(cache))
+            time.sleep(0.1)
+        assert ended[1] == 0
     assert 0 < most <= limit
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_reads_what_its_parent_has_announced(local, server):
     store = ShardStore.open(server.url)
     plan = store.plan(np.arange(len(local)))
     expected = contents(local)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if contents(store) == expected else 1)
+    child = forked(lambda: [contents(store).index(data) for data in expected])
     assert os.waitpid(child, 0)[1] == 0
     plan.close()
     assert contents(store) == expected
@@ -475,18 +490,19 @@ def read_until_killed(url: str, cache: Path, limit: int, n_events: int) -> None:
         plan.advance(1)
 
 
-KILLS = int(os.environ.get("IIRC_STREAMING_KILLS", "2"))
+KILLS = int(os.environ.get("IIRC_STREAMING_KILLS", "5"))
 
 
+@needs_fork
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_killed_readers_leave_a_cache_that_is_right_and_within_its_limit(local, server, tmp_path):
     total = sum(shard.bytes for shard in local.manifest.shards)
     limit, cache = total // 2, tmp_path / "killed cache"
     for kill in range(KILLS):
         arguments = (server.url, cache, limit, 3 + 60 * kill // KILLS)
-        process = CONTEXT.Process(target=read_until_killed, args=arguments)
-        process.start()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
+        status = os.waitpid(forked(read_until_killed, *arguments), 0)[1]
+        assert os.WIFSIGNALED(status)
+        assert os.WTERMSIG(status) == signal.SIGKILL
         assert cached_bytes(cache) <= limit
         for path in cache.rglob("*-000000.tar.blocks/[0-9]*"):
             start, stop = map(int, path.name.split("-"))
