@@ -34,6 +34,7 @@ from iirc_data.shards.sharing import publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from iirc_data.task_view import TaskView
+from iirc_train import train
 from tests.conftest import write_image_folder
 from tests.range_server import RangeServer, serving
 
@@ -512,3 +513,27 @@ def test_killed_readers_leave_a_cache_that_is_right_and_within_its_limit(local, 
     assert contents(store) == contents(local)
     assert cached_bytes(cache) <= limit
     assert list(cache.rglob("*/*/.*.partial")) == []
+
+
+def test_a_run_on_remote_shards_gives_the_metrics_of_a_run_on_local_ones(
+    tiny_store, tiny_settings, tmp_path
+):
+    root = shutil.copytree(tiny_store.root, tmp_path / "shards")
+    blocks.write_checksums(root, tiny_store.table, tiny_store.manifest)
+    total = sum(shard.bytes for shard in tiny_store.manifest.shards)
+    settings = {
+        **tiny_settings,
+        "method": "finetune",
+        "order": "bounded",
+        "order_blocks": 3,
+        "resident": False,
+        "cache_size": str(total // 2),
+        "threads": 1,
+    }
+    with serving(root) as server:
+        for name, data in {"local": str(root), "remote": server.url}.items():
+            train({**settings, "data": data}, tmp_path / name, progress=False)
+        assert server.shard_ranges()
+    found = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("local", "remote")]
+    assert found[0] == found[1]
+    assert cached_bytes(tmp_path / "cache") <= total // 2
