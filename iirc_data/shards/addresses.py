@@ -82,7 +82,11 @@ def filesystem_at(address: str) -> tuple[Any, str]:
 
             # the default timeout, five minutes in total, is too short for large shards
             timeout = ClientTimeout(total=None, sock_connect=30, sock_read=SECONDS_OF_SILENCE)
-            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+            options["client_kwargs"] = {
+                "timeout": timeout,
+                "trust_env": True,
+                "read_bufsize": CHUNK,
+            }
             options["encoded"] = "?" in address  # a signature covers the exact characters
         filesystem, path = url_to_fs(address, **options)
     except ImportError as error:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any, cast
 
-from fsspec.asyn import AsyncFileSystem
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.utils import get_protocol
 
 from iirc_data.errors import ShardError
@@ -123,8 +123,20 @@ def _web_parts(
 
 
 def _chunks(file: Any) -> Iterator[bytes]:
-    while chunk := file.read(CHUNK):
+    while chunk := cast(bytes, sync(file.loop, _gathered, file.r.content)):
         yield chunk
+
+
+async def _gathered(content: Any) -> bytes:
+    """Return the next bytes of a body, at least a chunk; waking this thread for each costs more."""
+    parts: list[bytes] = []
+    try:
+        while sum(map(len, parts)) < CHUNK and (part := await content.readany()):
+            parts.append(part)
+    except Exception:  # what has arrived counts; the next call raises it again
+        if not parts:
+            raise
+    return b"".join(parts)
 
 
 def _after(start: int, parts: Iterator[bytes]) -> Iterator[bytes]:
