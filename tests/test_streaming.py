@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from iirc_data.commands.index import index_shards
 from iirc_data.errors import ShardError
 from iirc_data.loader import make_loader
 from iirc_data.locks import sole_writer_of
@@ -150,6 +151,24 @@ def test_checksums_of_other_shards_and_damaged_ones_are_refused(local, tmp_path)
     with pytest.raises(ShardError, match="does not match its manifest"):
         BlockChecksums.load(local.root / BLOCKS_NAME, pinned, "it")
     assert pinned.compute_digest() == local.manifest.digest
+
+
+def test_index_adds_checksums_to_an_older_dataset_and_pins_them_if_asked(local, tmp_path):
+    root = shutil.copytree(local.root, tmp_path / "shards")
+    (root / BLOCKS_NAME).unlink()
+    before = (root / "manifest.json").read_bytes()
+    index_shards(root)
+    assert (root / BLOCKS_NAME).read_bytes() == (local.root / BLOCKS_NAME).read_bytes()
+    assert (root / "manifest.json").read_bytes() == before
+    index_shards(root, pin=True)
+    pinned = ShardStore.open(root)
+    assert pinned.digest == local.digest
+    assert len(pinned.manifest.blocks_sha256) == 64
+    with serving(root) as server:
+        assert contents(ShardStore.open(server.url)) == contents(local)
+    (root / BLOCKS_NAME).unlink()
+    with serving(root) as server, pytest.raises(ShardError, match=BLOCKS_NAME):
+        ShardStore.open(server.url, cache=tmp_path / "empty")
 
 
 def test_checksums_go_where_the_dataset_goes(local, server, tmp_path):
