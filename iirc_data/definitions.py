@@ -23,7 +23,11 @@ INTASK_VALID: Final = "intask_valid"
 POSTTASK_VALID: Final = "posttask_valid"
 TEST: Final = "test"
 
+ORDER_BLOCKS: Final = 64
+"""Blocks of 4 MiB that the bounded order of an epoch works through at a time, by default."""
+
 DecoderName: TypeAlias = Literal["auto", "dali", "pillow"]
+OrderName: TypeAlias = Literal["exact", "bounded"]
 ImageOrder: TypeAlias = Literal["dataset", "published_imagenet"]
 Setup: TypeAlias = Literal["IIRC", "CIL"]
 SplitName: TypeAlias = Literal["train", "intask_valid", "posttask_valid", "test"]

@@ -38,7 +38,7 @@ def write_atomically(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]
         The binary file to write to.
     """
     make_folder(path.parent, durable=durable)
-    temporary = hidden_neighbour(path, f"{_writer()}.partial")
+    temporary = partial_file(path)
     try:
         with temporary.open("wb") as file:
             yield file
@@ -192,9 +192,17 @@ def sync_tree(folder: Path) -> None:
     sync_folder(folder)
 
 
-def _writer() -> str:
-    """Return a name that no other writer of the same file has, on this host or another."""
+def writer_name() -> str:
+    """Return a name that no other writer of the same file has, on this host or another.
+
+    It is ``HOST-THREAD-PROCESS``.
+    """
     host = socket.gethostname()
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", host):
         host = hashlib.sha256(os.fsencode(host)).hexdigest()[:16]
     return f"{host}-{threading.get_native_id()}-{os.getpid()}"
+
+
+def partial_file(path: Path) -> Path:
+    """Return the path of this writer's temporary file, which will be renamed to ``path``."""
+    return hidden_neighbour(path, f"{writer_name()}.partial")

@@ -20,6 +20,7 @@ if sys.platform != "win32":
 
 _LOCK = ".lock"
 _ATTEMPTS = 10
+_SECONDS_BETWEEN_TRIES = 0.01
 _LONGEST_WAIT = 1800.0  # seconds; without flock, a dead owner on another host goes unnoticed
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
@@ -71,7 +72,7 @@ def sole_writer_of(path: Path) -> Iterator[None]:
     with_flock = has_flock(path.parent)
     lock = FileLock(lock_path) if with_flock else SoftFileLock(lock_path, timeout=_LONGEST_WAIT)
     try:
-        lock.acquire()
+        lock.acquire(poll_interval=_SECONDS_BETWEEN_TRIES)
     except Timeout:
         raise _in_use(path, lock_path, is_soft=not with_flock) from None
     try:

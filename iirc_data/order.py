@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ORDER_STREAM = 0
+_BOUNDED_STREAM = 2
+_PLACE = 1 << 24  # steps of a delay per place
 
 
 def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.int64]:
@@ -24,6 +26,45 @@ def epoch_order(n: int, *, seed: int, epoch: int, shuffle: bool) -> NDArray[np.i
         np.random.Philox(np.random.SeedSequence([seed, epoch, _ORDER_STREAM]))
     )
     return generator.permutation(n)
+
+
+def bounded_order(
+    blocks: NDArray[np.int64], *, budget: int, seed: int, epoch: int
+) -> NDArray[np.int64]:
+    """Return an order of an epoch that works through a few blocks of the dataset at a time.
+
+    The blocks are permuted. Each sample is delayed, from its block's place in that permutation, by
+    a random number of places below ``budget``; samples follow in the order of the sums. So at each
+    position at most ``budget`` blocks have begun and are not finished, and the first batches need
+    few blocks. Samples in no block, such as memories, are spread evenly over the epoch.
+
+    Args:
+        blocks: int64 (n,), the number of the block that holds each sample, -1 for none.
+        budget: Largest number of blocks at a time.
+        seed: Seed of the run.
+        epoch: Number of the epoch.
+
+    Returns:
+        int64 (n,): the number of the sample at each position; each sample occurs once.
+
+    Raises:
+        ValueError: ``budget`` is below 1.
+    """
+    if budget < 1:
+        raise ValueError(f"expected a budget of at least 1 block, got {budget}")
+    generator = np.random.Generator(
+        np.random.Philox(np.random.SeedSequence([seed, epoch, _BOUNDED_STREAM]))
+    )
+    in_blocks = np.flatnonzero(blocks >= 0)
+    found, which = np.unique(blocks[in_blocks], return_inverse=True)
+    places = generator.permutation(len(found))[which]
+    delays = generator.integers(budget * _PLACE, size=len(in_blocks))
+    positions = generator.permutation(len(blocks))
+    order = np.empty(len(blocks), np.int64)
+    by_key = np.argsort(places * _PLACE + delays, kind="stable")
+    order[np.sort(positions[: len(in_blocks)])] = in_blocks[by_key]
+    order[positions[len(in_blocks) :]] = np.flatnonzero(blocks < 0)
+    return order
 
 
 def endless_order(n: int, *, seed: int, start: int, stop: int) -> NDArray[np.int64]:

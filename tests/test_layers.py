@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 # A floor per line, from top to bottom: a room imports rooms of the lines above it only.
 DATA_ROOMS = """
-definitions errors lifeline masking order spelling
+definitions errors lifeline masking order sizes spelling
 augment cluster console decoding reading
 benchmarks files image_sizes interrupts
 locks sampling sources

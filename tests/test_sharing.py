@@ -720,7 +720,7 @@ def copy_until_killed(copy, source: str, target: str, n_events: int) -> None:
 
         return replacement
 
-    addresses._CHUNK = 1024
+    addresses.CHUNK = 1024
     os.fsync = before(os.fsync)
     Path.replace = before(Path.replace)
     Path.mkdir = before(Path.mkdir)

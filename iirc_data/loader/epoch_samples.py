@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,29 +57,47 @@ class EpochSamples:
         slots = np.arange(len(self) - len(self.view))
         return np.concatenate([self.view.sample_ids, -1 - slots])
 
+    @cached_property
+    def blocks(self) -> NDArray[np.int64]:
+        """int64 (N,): number of the block of shards that holds the sample, -1 for a memory."""
+        of_view = self.store.blocks.of_samples(self.view.sample_ids)
+        return np.concatenate([of_view, np.full(len(self) - len(self.view), -1)])
+
     def is_replayed(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return for each number, bool (N,), whether it is that of a memory."""
         return numbers >= len(self.view)
 
     def requests(
-        self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
+        self,
+        order: NDArray[np.int64],
+        work: Iterable[tuple[NDArray[np.int64], Augmentation]],
     ) -> Iterator[DecodeRequest]:
         """Yield the decode request of each batch.
 
-        While one batch is read, the operating system prefetches the next one.
+        While one batch is read, the operating system prefetches the next one, and blocks of remote
+        shards are fetched further ahead.
 
         Args:
+            order: int64 (N,), the numbers of all batches one after the other.
             work: For each batch the numbers of its samples, int64 (N,), and their augmentation.
         """
-        announced: tuple[NDArray[np.int64], Augmentation] | None = None
-        for batch in work:
-            from_view = batch[0][~self.is_replayed(batch[0])]
-            self.store.will_read(self.view.sample_ids[from_view])
-            if announced is not None:
-                yield self._request(*announced)
-            announced = batch
-        if announced is not None:
-            yield self._request(*announced)
+        plan = self.store.plan(self._sample_ids_of(order))
+        try:
+            announced: tuple[NDArray[np.int64], Augmentation] | None = None
+            for batch in chain(work, [None]):
+                if batch is not None:
+                    self.store.will_read(self._sample_ids_of(batch[0]))
+                if announced is not None:
+                    request = self._request(*announced)
+                    plan.advance(len(self._sample_ids_of(announced[0])))
+                    yield request
+                announced = batch
+        finally:
+            plan.close()
+
+    def _sample_ids_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sample ids of those numbers that are of the view."""
+        return self.view.sample_ids[numbers[~self.is_replayed(numbers)]]
 
     def _request(self, numbers: NDArray[np.int64], augmentation: Augmentation) -> DecodeRequest:
         encoded = self._read(numbers)

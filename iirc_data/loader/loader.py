@@ -19,6 +19,7 @@ from iirc_data.loader.operations import changed
 from iirc_data.loader.resident import ResidentImages
 from iirc_data.order import (
     batch_bounds,
+    bounded_order,
     endless_order,
     epoch_order,
     global_batch_bounds,
@@ -41,6 +42,7 @@ class Loader:
         batch_size: int,
         shuffle: bool,
         endless: bool,
+        order_blocks: int | None,
         seed: int,
         rank: int,
         world_size: int,
@@ -54,6 +56,7 @@ class Loader:
         self._normalization = normalization
         self._shuffle = shuffle
         self._endless = endless
+        self._order_blocks = order_blocks
         self._seed = seed
         self._device = device
         self._decoder = decoder
@@ -128,7 +131,9 @@ class Loader:
                 drawn.append(self._augmentation(numbers, chunk, epoch))
                 yield numbers, drawn[-1]
 
-        for chunk, numbers, pixels in zip(chunks, chosen, self._pixels(work()), strict=True):
+        for chunk, numbers, pixels in zip(
+            chunks, chosen, self._pixels(chosen, work()), strict=True
+        ):
             images = changed(on_device(pixels, self._device), drawn.popleft().operations)
             yield from self._split(chunk, numbers, images)
 
@@ -138,6 +143,9 @@ class Loader:
         if self._endless:
             start = epoch * self._n
             order = endless_order(len(numbers), seed=self._seed, start=start, stop=start + self._n)
+        elif self._shuffle and self._order_blocks is not None:
+            blocks = self._samples.blocks[numbers]
+            order = bounded_order(blocks, budget=self._order_blocks, seed=self._seed, epoch=epoch)
         else:
             order = epoch_order(self._n, seed=self._seed, epoch=epoch, shuffle=self._shuffle)
         return numbers[order]
@@ -158,10 +166,14 @@ class Loader:
         return self._transform.parameters(sizes[:, 0], sizes[:, 1], np.concatenate(random))
 
     def _pixels(
-        self, work: Iterable[tuple[NDArray[np.int64], Augmentation]]
+        self,
+        chosen: list[NDArray[np.int64]],
+        work: Iterable[tuple[NDArray[np.int64], Augmentation]],
     ) -> Iterator[torch.Tensor]:
         if not self._is_resident:
-            yield from self._decoder.images(map(self._completed, self._samples.requests(work)))
+            order = np.concatenate([*chosen, np.empty(0, np.int64)])
+            requests = self._samples.requests(order, work)
+            yield from self._decoder.images(map(self._completed, requests))
             return
         with self._decoding:  # only once, even with iterators in several threads
             if self._resident is None:

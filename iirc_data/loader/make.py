@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from iirc_data.augment import ImagePreset, Transform, TransformPreset
-from iirc_data.definitions import DecoderName, current_decoder_name
+from iirc_data.definitions import ORDER_BLOCKS, DecoderName, OrderName, current_decoder_name
 from iirc_data.errors import LoaderError
 from iirc_data.image_sizes import training_difference
 from iirc_data.loader.batch import ReplaySource
@@ -91,6 +91,8 @@ def make_loader(
     batch_size: int = 128,
     shuffle: bool | None = None,
     endless: bool = False,
+    order: OrderName = "exact",
+    order_blocks: int = ORDER_BLOCKS,
     normalize: bool = True,
     replay_multiplier: float = 1.0,
     resident: bool | None = None,
@@ -124,6 +126,12 @@ def make_loader(
         endless: Yield an endless stream of passes, each a new permutation, cut into epochs of at
             least one pass in which every batch is full. If one batch holds all samples, an epoch is
             one pass. Requires a ``replay_multiplier`` of 1.
+        order: How epochs are shuffled. ``"exact"`` draws one permutation of all samples;
+            ``"bounded"`` works through ``order_blocks`` blocks of the shards at a time, so that
+            remote shards can be read with a small cache; see
+            :func:`~iirc_data.order.bounded_order`. Does not apply to ``endless`` streams.
+        order_blocks: Largest number of blocks, of 4 MiB each, that the bounded order has begun and
+            not finished.
         normalize: Return float32 normalised by the preset's mean and std; otherwise uint8.
         replay_multiplier: How often an epoch yields each memory. For the fractional part, a subset
             is drawn in each epoch. See :func:`~iirc_data.order.memories_of_epoch`.
@@ -147,6 +155,11 @@ def make_loader(
     if endless and replay_multiplier != 1:
         raise ValueError(f"endless yields each memory once a pass, not {replay_multiplier} times")
     device = with_number(torch.device(device))
+    if order not in get_args(OrderName) or order_blocks < 1:
+        raise ValueError(
+            f"expected order 'exact' or 'bounded' and order_blocks >= 1, got {order!r}, "
+            f"{order_blocks}"
+        )
     decoder = decoder if engine is None else engine
     if isinstance(decoder, str):
         decoder = make_decoder(decoder, device, hw_decoder_load=hw_decoder_load)
@@ -167,6 +180,7 @@ def make_loader(
         batch_size=batch_size,
         shuffle=train if shuffle is None else shuffle,
         endless=endless,
+        order_blocks=order_blocks if order == "bounded" else None,
         seed=seed,
         rank=rank,
         world_size=world_size,

@@ -41,7 +41,7 @@ class ResidentImages:
             (part, Unchanged().parameters(heights[part], widths[part], np.empty(0)))
             for part in parts
         )
-        decoded = decoder.images(samples.requests(work))
+        decoded = decoder.images(samples.requests(np.arange(len(samples)), work))
         for part, images in zip(parts, decoded, strict=True):
             pixels[part[0] : part[-1] + 1].copy_(images)
         self._bordered = _Bordered(pixels, 0)

@@ -26,7 +26,7 @@ from iirc_data.files import canonical_json, make_folder, write_json
 from iirc_data.loader.decoder import with_number
 from iirc_data.locks import sole_writer_of
 from iirc_data.reading import read_regular
-from iirc_data.shards.remote import cache_parent
+from iirc_data.shards.remote import cache_base
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ def _sole_prober(name: str) -> Iterator[Path | None]:
     path = None
     with ExitStack() as held:
         with suppress(OSError, ShardError, InUseError):
-            place = cache_parent() / "window_decoding" / f"{name}.json"
+            place = cache_base() / "window_decoding" / f"{name}.json"
             make_folder(place.parent)
             held.enter_context(sole_writer_of(place))
             path = place

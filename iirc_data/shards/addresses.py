@@ -1,10 +1,14 @@
 """Addresses of datasets, local and remote, and reading the files there."""
 
+import errno
+import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from string import punctuation
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
 from fsspec.core import url_to_fs
@@ -18,16 +22,37 @@ from iirc_data.reading import open_regular
 
 WEB_PROTOCOLS = ("http", "https")
 
-_CHUNK = 1 << 20
-_ATTEMPTS = 3
-_SECONDS_BETWEEN_ATTEMPTS = 1.0
-_REFUSALS = frozenset(range(400, 500)) - {408, 429}  # these two ask the client to try again
+CHUNK = 1 << 20
+"""Largest number of bytes that are read at a time."""
 
-T = TypeVar("T")
+SECONDS_OF_SILENCE = 60.0
+"""How long a web server may send nothing before a transfer counts as interrupted."""
+
+_SECONDS_BETWEEN_ATTEMPTS = 1.0  # at first; it doubles with each failure
+_LONGEST_WAIT = 30.0  # seconds
+_LONGEST_ASKED = 300.0  # seconds, if the server says how long
+_REFUSALS = frozenset(range(400, 500)) - {408, 429}  # these two ask the client to try again
+_NO_LOGIN = frozenset(
+    {
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "DefaultCredentialsError",
+        "LocalTokenNotFoundError",
+    }
+)
+_EXTRAS = {"http": "remote", "https": "remote", "s3": "s3", "gs": "gs", "hf": "hf"}
 
 
 class BrokenTransferError(ShardError):
-    """A transfer was interrupted; trying again may help."""
+    """A transfer was interrupted; trying again may help.
+
+    Attributes:
+        retry_after: Seconds that the server asks to wait, or None.
+    """
+
+    def __init__(self, text: str, retry_after: float | None = None) -> None:
+        super().__init__(text)
+        self.retry_after = retry_after
 
 
 def is_remote(address: PathLike) -> bool:
@@ -56,14 +81,20 @@ def filesystem_at(address: str) -> tuple[Any, str]:
             from aiohttp import ClientTimeout
 
             # the default timeout, five minutes in total, is too short for large shards
-            timeout = ClientTimeout(total=None, sock_connect=30, sock_read=60)
-            options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
+            timeout = ClientTimeout(total=None, sock_connect=30, sock_read=SECONDS_OF_SILENCE)
+            options["client_kwargs"] = {
+                "timeout": timeout,
+                "trust_env": True,
+                "read_bufsize": CHUNK,
+            }
             options["encoded"] = "?" in address  # a signature covers the exact characters
         filesystem, path = url_to_fs(address, **options)
     except ImportError as error:
+        extra = _EXTRAS.get(get_protocol(address))
+        remedy = f"'iirc-pipeline[{extra}]'" if extra else "the package of its protocol"
         raise ShardError(
             f"reading {masked(address)} needs a package that is not installed: pip install "
-            f"'iirc-pipeline[remote]' for http, or the package of its protocol ({error})"
+            f"{remedy} ({error})"
         ) from error
     except ValueError as error:
         raise ShardError(
@@ -94,7 +125,12 @@ def _cause(error: Exception, address: str) -> Exception | None:
 
 def read_whole(address: str, path: str, limit: int) -> bytes:
     """Return the content of a file of at most ``limit`` bytes; see :func:`stream`."""
-    return with_attempts(address, lambda: b"".join(stream(address, path, limit)))
+    tries = Tries(address)
+    while True:
+        try:
+            return b"".join(stream(address, path, limit))
+        except BrokenTransferError as error:
+            tries.failed(error)
 
 
 def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
@@ -109,45 +145,118 @@ def stream(address: str, path: str, limit: int) -> Iterator[bytes]:
         BrokenTransferError: Reading was interrupted, or the server asks to try again later.
         ShardError: The file does not exist, may not be read, or is larger than ``limit``.
     """
-    where = masked(below(address, path))
-    filesystem, root = filesystem_at(address)
+    filesystem, file_path = place_of(address, path)
     left = limit
     options: dict[str, Any] = {}
     if get_protocol(address) in WEB_PROTOCOLS:
         options = {"block_size": 0, "size": limit}  # one plain request, no HEAD, no ranges
-    file_path = below(root, path)
-    if _is_web(root):
-        file_path = quote(below(root, quote(path)), safe=punctuation)
-    try:
+    with explained(address, path):
         if is_remote(address):
             opened = filesystem.open(file_path, "rb", **options)
         else:
             opened = open_regular(file_path)
         with opened as file:
-            while chunk := file.read(_CHUNK):
+            while chunk := file.read(CHUNK):
                 left -= len(chunk)
                 if left < 0:
                     break
                 yield chunk
+    if left < 0:
+        raise longer(address, path, limit)
+
+
+def place_of(address: str, path: str) -> tuple[Any, str]:
+    """Return the fsspec filesystem of an address and the place of a file below it.
+
+    Raises:
+        ShardError: See :func:`filesystem_at`.
+    """
+    filesystem, root = filesystem_at(address)
+    if _is_web(root):
+        return filesystem, quote(below(root, quote(path)), safe=punctuation)
+    return filesystem, below(root, path)
+
+
+@contextmanager
+def explained(address: str, path: str) -> Iterator[None]:
+    """Raise what goes wrong while a file is read as a ShardError with its address and cause.
+
+    Raises:
+        BrokenTransferError: Trying again may help.
+        ShardError: The file does not exist, or may not be read.
+    """
+    where = masked(below(address, path))
+    try:
+        yield
+    except (ShardError, GeneratorExit):
+        raise
     except FileNotFoundError as error:
         raise ShardError(
             f"{where} does not exist: the address is wrong, or the dataset there is not finished"
         ) from _cause(error, address)
     except Exception as error:  # each filesystem raises its own types
-        refused = isinstance(error, PermissionError) or getattr(error, "status", 0) in _REFUSALS
-        kind = ShardError if refused else BrokenTransferError
-        raise kind(
-            f"cannot read {where}: {type(error).__name__}: {masked(str(error))}"
-        ) from _cause(error, address)
-    if left < 0:
-        raise ShardError(f"{where} is longer than the expected {limit} bytes: it was altered there")
+        text = f"cannot read {where}: {type(error).__name__}: {masked(str(error))}"
+        if type(error).__name__ in _NO_LOGIN:
+            text += "; log in as the protocol's package documents it, or make the dataset public"
+            raise ShardError(text) from _cause(error, address)
+        is_refused = isinstance(error, PermissionError) or _status(error) in _REFUSALS
+        if is_refused or getattr(error, "errno", None) == errno.EINVAL:  # s3fs: no such range
+            raise ShardError(text) from _cause(error, address)
+        raise BrokenTransferError(text, _retry_after(error)) from _cause(error, address)
 
 
-def with_attempts(address: str, transfer: Callable[[], T]) -> T:
-    """Run a transfer; retry an interrupted transfer from a remote address up to twice."""
-    for attempt in range(1, _ATTEMPTS if is_remote(address) else 1):
-        try:
-            return transfer()
-        except BrokenTransferError:
-            time.sleep(attempt * _SECONDS_BETWEEN_ATTEMPTS)
-    return transfer()
+def longer(address: str, path: str, size: int) -> ShardError:
+    """Return the error for a file that is longer than it should be."""
+    where = masked(below(address, path))
+    return ShardError(f"{where} is longer than the expected {size} bytes: it was altered there")
+
+
+class Tries:
+    """Waits between the attempts of one transfer, longer after each, with jitter.
+
+    Args:
+        address: Where the transfer is from; what fails at a local address is not repeated.
+        attempts: Number of failures in a row after which it is given up.
+    """
+
+    def __init__(self, address: str, attempts: int = 3) -> None:
+        self._left = attempts if is_remote(address) else 1
+        self._attempts = self._left
+        self._seconds = _SECONDS_BETWEEN_ATTEMPTS
+
+    def progressed(self) -> None:
+        """Start counting again: the last attempt brought something."""
+        self._left = self._attempts
+        self._seconds = _SECONDS_BETWEEN_ATTEMPTS
+
+    def failed(self, error: "BrokenTransferError") -> None:
+        """Wait before the next attempt, at least for as long as the server asks.
+
+        Raises:
+            BrokenTransferError: This was the last attempt.
+        """
+        self._left -= 1
+        if self._left <= 0:
+            raise error
+        asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
+        time.sleep(max(asked, self._seconds * random.uniform(0.5, 1.5)))
+        self._seconds = min(2 * self._seconds, _LONGEST_WAIT)
+
+
+def _status(error: Exception) -> int:
+    """Return the HTTP status that an exception stands for, or 0."""
+    status = getattr(error, "status", None)
+    if status is None:
+        status = getattr(getattr(error, "response", None), "status_code", 0)
+    return status if isinstance(status, int) else 0
+
+
+def _retry_after(error: Exception) -> float | None:
+    """Return the seconds that a server asks to wait, from its header ``Retry-After``."""
+    source = getattr(error, "response", error)
+    text = (getattr(source, "headers", None) or {}).get("Retry-After", "")
+    if text.isdecimal():
+        return float(text)
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    return None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.files import write_atomically
+from iirc_data.shards import blocks
 from iirc_data.shards.manifest import Shard
 from iirc_data.shards.pixel_digest import PixelDigest
 from iirc_data.shards.shard_names import shard_path
@@ -44,12 +45,14 @@ class ShardedClass:
         shards: The tars, in order.
         rows: int64 (N, 6): shard number within the class, offset, size, height, width, mode.
         image_formats: Extensions of the images.
+        blocks: SHA-256 of each block of the tars, see :mod:`iirc_data.shards.blocks`.
         is_kept: Whether an earlier, interrupted run wrote the class.
     """
 
     shards: list[Shard]
     rows: NDArray[np.int64]
     image_formats: frozenset[str]
+    blocks: list[bytes]
     is_kept: bool = False
 
     @property
@@ -81,6 +84,7 @@ def write_class(
     shards: list[Shard] = []
     rows: list[tuple[int, int, int, int, int, int]] = []
     formats: set[str] = set()
+    block_digests: list[bytes] = []
     origins: dict[str, str] = {}
     samples = source.samples(split, class_name)
     sample = next(samples, None)
@@ -95,7 +99,7 @@ def write_class(
         with (
             writing(out / path),
             write_atomically(out / path, durable=False) as file,
-            TarWriter(file) as tar,
+            TarWriter(file, blocks.BLOCK_SIZE) as tar,
         ):
             while sample is not None and (
                 data_size == 0 or data_size + len(sample.data) <= settings.max_shard_size
@@ -113,6 +117,7 @@ def write_class(
                 formats.add(sample.extension)
                 data_size += len(sample.data)
                 sample = next(samples, None)
+        block_digests += tar.blocks_sha256
         shards.append(
             Shard(
                 path=path,
@@ -123,7 +128,7 @@ def write_class(
                 pixels_sha256=None if pixels is None else pixels.hexdigest(),
             )
         )
-    return ShardedClass(shards, np.array(rows, dtype=np.int64), frozenset(formats))
+    return ShardedClass(shards, np.array(rows, dtype=np.int64), frozenset(formats), block_digests)
 
 
 @contextmanager

@@ -20,6 +20,8 @@ from iirc_data.files import canonical_json, write_json
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
+_NOT_DIGESTED = {"dataset", "digest", "blocks_sha256"}
+
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=1, le=1 << 48)]
 """A count; the sum over some thousands of shards still fits int64."""
@@ -81,6 +83,8 @@ class Manifest(BaseModel):
         digest: Digest of all fields above except the name. Two labs with the same digest have
             the same data. If this program encoded the images, the digest covers their pixels
             instead of their bytes, because codecs differ between versions.
+        blocks_sha256: Digest of ``blocks.npz``; None if the manifest does not pin that file. Not
+            part of the digest. Earlier releases refuse manifests that have it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -92,6 +96,7 @@ class Manifest(BaseModel):
     splits: dict[Name, list[Shard]]
     table_sha256: Sha256
     digest: Sha256 | Literal[""] = ""
+    blocks_sha256: Sha256 | None = None
 
     @cached_property
     def shards(self) -> list[Shard]:
@@ -116,7 +121,7 @@ class Manifest(BaseModel):
 
     def compute_digest(self) -> str:
         """Return the digest that identifies this data."""
-        content = self.model_dump(by_alias=True, exclude={"dataset", "digest"}, exclude_none=True)
+        content = self.model_dump(by_alias=True, exclude=_NOT_DIGESTED, exclude_none=True)
         encoded = [
             shard
             for shards in content["splits"].values()

@@ -3,11 +3,11 @@
 import hashlib
 import io
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import InUseError, ShardError
@@ -18,15 +18,23 @@ from iirc_data.shards.addresses import (
     BrokenTransferError,
     below,
     read_whole,
-    stream,
-    with_attempts,
 )
+from iirc_data.shards.blocks import (
+    BLOCKS_NAME,
+    BlockChecksums,
+    largest_blocks_file,
+    need_checksums,
+)
+from iirc_data.shards.fetching import fetch_range
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.pixel_digest import check_pixels
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
 
 CACHE_VARIABLE = "IIRC_CACHE"
+
+Opening = Callable[[Path, int], AbstractContextManager[IO[bytes]]]
+"""Opens a file to write, given its path and its size in bytes."""
 
 _LARGEST_MANIFEST = 1 << 28
 
@@ -92,25 +100,70 @@ class RemoteDataset:
         target = folder / shard.path
         if not recheck and has_size(target, shard.bytes):
             return
-        with _writing_alone(target):
+        with writing_alone(target):
             if has_size(target, shard.bytes):
                 if not recheck or file_sha256(target, progress) == shard.sha256:
                     return
                 progress(-shard.bytes)
-            with_attempts(self.address, lambda: self._download(shard, target, progress))
+            self._download(shard, target, progress)
 
-    def save_description(self, folder: Path, table_text: bytes) -> None:
-        """Write the sample table, then the manifest, into a folder, byte for byte.
+    def read_checksums(self) -> tuple[BlockChecksums, bytes] | None:
+        """Read the checksums of the blocks; return them and their file's bytes.
+
+        Returns:
+            None if the dataset has none.
+
+        Raises:
+            ShardError: The checksums cannot be read or do not match the manifest.
+        """
+        if not need_checksums(self.manifest):
+            return None
+        where = masked(below(self.address, BLOCKS_NAME))
+        try:
+            text = read_whole(self.address, BLOCKS_NAME, largest_blocks_file(self.manifest))
+        except BrokenTransferError:
+            raise
+        except ShardError:  # missing; some servers refuse files that do not exist
+            if self.manifest.blocks_sha256 is None:
+                return None
+            raise
+        return BlockChecksums.load(io.BytesIO(text), self.manifest, where), text
+
+    def save_description(
+        self,
+        folder: Path,
+        table_text: bytes,
+        blocks_text: bytes | None = None,
+        opening: Opening = lambda path, size: write_atomically(path),
+    ) -> None:
+        """Write checksums, sample table, and then the manifest into a folder, byte for byte.
+
+        Args:
+            folder: The folder.
+            table_text: Content of ``index.npz``.
+            blocks_text: Content of ``blocks.npz``, if the dataset has it.
+            opening: Opens each file, given its size in bytes.
 
         Raises:
             ShardError: They cannot be written.
         """
-        for name, text in ((TABLE_NAME, table_text), (MANIFEST_NAME, self.manifest_text)):
-            with _writing_alone(folder / name), write_atomically(folder / name) as file:
+        texts = {
+            BLOCKS_NAME: blocks_text,
+            TABLE_NAME: table_text,
+            MANIFEST_NAME: self.manifest_text,
+        }
+        for name, text in texts.items():
+            if text is None:
+                continue
+            with writing_alone(folder / name), opening(folder / name, len(text)) as file:
                 file.write(text)
 
-    def cached_table(self, folder: Path) -> SampleTable:
+    def cached_table(self, folder: Path, opening: Opening) -> SampleTable:
         """Load the sample table from the folder that caches this dataset; fetch it if missing.
+
+        Args:
+            folder: The folder.
+            opening: See :meth:`save_description`.
 
         Raises:
             ShardError: The table is missing and cannot be fetched or written.
@@ -120,7 +173,7 @@ class RemoteDataset:
         except ShardError:
             table, text = self.read_table()
             try:
-                self.save_description(folder, text)
+                self.save_description(folder, text, opening=opening)
             except ShardError as error:
                 raise ShardError(
                     f"{error}; remote datasets are cached there: set {CACHE_VARIABLE} to a "
@@ -134,57 +187,61 @@ class RemoteDataset:
         done = 0
         try:
             with write_atomically(target) as file:
-                for chunk in stream(self.address, shard.path, shard.bytes):
+
+                def keep(chunk: bytes) -> None:
+                    nonlocal done
                     digest.update(chunk)
                     file.write(chunk)
                     done += len(chunk)
                     progress(len(chunk))
-                if done < shard.bytes:
-                    raise BrokenTransferError(
-                        f"{where} ended after {done} of the {shard.bytes} bytes that the manifest "
-                        "gives"
-                    )
+
+                size = shard.bytes
+                fetch_range(keep, self.address, shard.path, 0, size, size)
+                file.flush()
                 if digest.hexdigest() != shard.sha256:
                     raise ShardError(
                         f"{where} does not match its digest in the manifest: it was damaged "
                         "or altered there"
                     )
-                file.flush()
-                try:
-                    check_pixels(Path(file.name), shard)
-                except ShardError as error:
-                    raise ShardError(f"{where} {error}") from error
+                check_pixels_of(Path(file.name), shard, where)
         except BaseException:
             progress(-done)
             raise
 
 
-def cache_folder(manifest_text: bytes, cache: PathLike | None = None) -> Path:
-    """Return the folder that caches the files of a remote dataset.
+def cache_base(cache: PathLike | None = None) -> Path:
+    """Return the folder of everything that is cached, above all remote datasets.
 
     Args:
-        manifest_text: The dataset's ``manifest.json``; its digest is the name of the folder.
-        cache: Parent of these folders; by default the value of the environment variable
-            ``IIRC_CACHE``, or ``~/.cache/iirc``.
+        cache: The folder; by default the value of the environment variable ``IIRC_CACHE``, or
+            ``~/.cache/iirc``.
 
     Raises:
         ShardError: No cache is given, and there is no home folder.
     """
-    return Path(cache or cache_parent()) / hashlib.sha256(manifest_text).hexdigest()
-
-
-def cache_parent() -> Path:
-    """Return the folder of everything that is cached: ``IIRC_CACHE``, or ``~/.cache/iirc``.
-
-    Raises:
-        ShardError: The variable is not set, and there is no home folder.
-    """
     try:
-        return Path(os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc")
+        return Path(cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "iirc")
     except RuntimeError as error:
         raise ShardError(
             f"there is no home folder to cache remote datasets in: set {CACHE_VARIABLE} to a folder"
         ) from error
+
+
+def check_pixels_of(path: Path, shard: Shard, where: str) -> None:
+    """Check the pixels of a fetched shard, if the manifest has their digest.
+
+    Args:
+        path: The file.
+        shard: The manifest's entry.
+        where: Its address in error messages.
+
+    Raises:
+        ShardError: The images differ from those that the manifest describes.
+    """
+    try:
+        check_pixels(path, shard)
+    except ShardError as error:
+        raise ShardError(f"{where} {error}") from error
 
 
 def has_size(path: Path, size: int) -> bool:
@@ -196,7 +253,7 @@ def has_size(path: Path, size: int) -> bool:
 
 
 @contextmanager
-def _writing_alone(target: Path) -> Iterator[None]:
+def writing_alone(target: Path) -> Iterator[None]:
     """Hold a file, see :func:`sole_writer_of`, and remove partial files of killed writers.
 
     Raises:

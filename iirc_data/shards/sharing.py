@@ -14,6 +14,7 @@ from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
 from iirc_data.masking import masked
 from iirc_data.shards.addresses import WEB_PROTOCOLS, filesystem_at, local_path
+from iirc_data.shards.blocks import BLOCKS_NAME
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
 from iirc_data.shards.remote import RemoteDataset, has_size
@@ -70,6 +71,7 @@ def pull(
         )
     shards = [shard for shard in manifest.shards if shard.class_name in wanted]
     _, table_text = dataset.read_table()
+    checksums = dataset.read_checksums()
     _check_free_space(out, shards)
 
     def bring(shard: Shard, advance: BytesDone) -> None:
@@ -77,7 +79,7 @@ def pull(
 
     total = sum(shard.bytes for shard in shards)
     for_each(bring, shards, workers=workers, total=total, progress=progress)
-    dataset.save_description(out, table_text)
+    dataset.save_description(out, table_text, None if checksums is None else checksums[1])
     return manifest
 
 
@@ -131,7 +133,10 @@ class _Publication:
     def run(self, workers: int, progress: TotalProgress) -> Manifest:
         """Copy the files that are not there yet."""
         manifest = self._source.manifest
-        _, table_text = self._source.read_table()  # raises if the table is damaged
+        texts = {TABLE_NAME: self._source.read_table()[1]}  # raises if the table is damaged
+        if (checksums := self._source.read_checksums()) is not None:
+            texts[BLOCKS_NAME] = checksums[1]
+        texts[MANIFEST_NAME] = self._source.manifest_text  # last: it makes the dataset complete
         sizes = self._sizes_in_place()
 
         def bring(shard: Shard, advance: BytesDone) -> None:
@@ -142,7 +147,7 @@ class _Publication:
 
         total = sum(shard.bytes for shard in manifest.shards)
         for_each(bring, manifest.shards, workers=workers, total=total, progress=progress)
-        for name, text in ((TABLE_NAME, table_text), (MANIFEST_NAME, self._source.manifest_text)):
+        for name, text in texts.items():
             if sizes.get(name) != len(text):
                 self._put(name, name)
         with self._explained(MARKER_NAME), suppress(FileNotFoundError):

@@ -1,7 +1,7 @@
 """Reading encoded images out of shards by sample id."""
 
 from collections.abc import Iterable, Iterator
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarError, TarInfo
 from time import sleep
@@ -14,8 +14,13 @@ from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.reading import read_regular
 from iirc_data.shards.addresses import local_path
+from iirc_data.shards.blocks import BlockLayout, blocks_of_dataset
+from iirc_data.shards.cache_folder import CacheFolder
+from iirc_data.shards.cache_size import size_in_bytes
+from iirc_data.shards.cached_shards import CachedShards
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
-from iirc_data.shards.remote import RemoteDataset, cache_folder
+from iirc_data.shards.reading_plan import NoPlan, ReadingPlan
+from iirc_data.shards.remote import RemoteDataset, cache_base
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
 
@@ -49,34 +54,46 @@ class ShardStore:
         root: Path,
         manifest: Manifest,
         table: SampleTable,
-        remote: RemoteDataset | None = None,
+        cached: CachedShards | None = None,
     ) -> None:
         self.root = root
         self.manifest = manifest
         self.table = table
         self.looks = np.zeros(len(table), np.int8)
-        self._remote = remote
-        self._shard = _cached(root, manifest, remote)
+        self._cached = cached
+        self._shard = _kept_open(root, manifest)
 
     @classmethod
-    def open(cls, address: PathLike, *, cache: PathLike | None = None) -> Self:
+    def open(
+        cls,
+        address: PathLike,
+        *,
+        cache: PathLike | None = None,
+        cache_size: int | str | None = None,
+    ) -> Self:
         """Open a dataset. This reads the manifest and the sample table, but no shard.
 
         Args:
             address: A shard folder that ``iirc data shard`` or ``iirc data pull`` wrote, or the
-                URL of one (``https://…``, ``s3://…``, any URL that fsspec reads). Shards at a
-                URL are fetched when they are first read, and cached.
+                URL of one (``https://…``, ``s3://…``, any URL that fsspec reads). Blocks of
+                shards at a URL are fetched when they are read, or before, and cached.
             cache: Folder that caches remote datasets; by default the value of the environment
                 variable ``IIRC_CACHE``, or ``~/.cache/iirc``.
+            cache_size: Limit of that folder, in bytes or as text such as ``"50GB"``; by default the
+                value of ``IIRC_CACHE_SIZE``, or the limit that ``iirc data cache --limit`` set.
 
         Raises:
-            ShardError: There is no finished dataset, or the table does not match the manifest.
+            ShardError: There is no finished dataset, the table does not match the manifest, or
+                ``cache_size`` is not a size.
         """
         root = local_path(address)
         if root is None:
             remote = RemoteDataset.open(address)
-            root = cache_folder(remote.manifest_text, cache)
-            return cls(root, remote.manifest, remote.cached_table(root), remote)
+            folder = CacheFolder(cache_base(cache), size_in_bytes(cache_size))
+            root = folder.of_manifest(remote.manifest_text)
+            table = remote.cached_table(root, folder.adding)
+            cached = CachedShards(remote, root, folder, table)
+            return cls(root, remote.manifest, table, cached)
         manifest = read_manifest(root)
         return cls(root, manifest, load_table(root / TABLE_NAME, manifest, str(root / TABLE_NAME)))
 
@@ -101,8 +118,45 @@ class ShardStore:
             ShardError: The shard is missing, does not have the size in the manifest, was
                 truncated after it was opened, or is on a failing disk.
         """
-        shard = self._open_shard(int(self.table.shard[sample_id]))
-        return shard.read(int(self.table.offset[sample_id]), int(self.table.size[sample_id]))
+        return self._bytes(
+            sample_id, int(self.table.offset[sample_id]), int(self.table.size[sample_id])
+        )
+
+    def plan(self, sample_ids: NDArray[np.int64]) -> ReadingPlan:
+        """Announce which images will be read, and in which order.
+
+        The blocks of a remote dataset are fetched ahead, several at a time, and stay in the cache
+        until they have been read. For a local dataset, :meth:`will_read` does what there is to do.
+
+        Args:
+            sample_ids: int64 (N,), rows of the sample table in the order of reading.
+
+        Returns:
+            The plan: call ``advance(n)`` after reading ``n`` more images, and ``close()`` at the
+            end.
+        """
+        return NoPlan() if self._cached is None else self._cached.plan(sample_ids)
+
+    def expect(self, sample_ids: NDArray[np.int64]) -> None:
+        """Announce images that will be read later, for example those of the next task.
+
+        Their blocks are fetched when no plan needs any, as far as the cache has free room.
+
+        Args:
+            sample_ids: int64 (N,), rows of the sample table.
+        """
+        if self._cached is not None:
+            self._cached.expect(sample_ids)
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Number of bytes of shards that this object has fetched; 0 for a local dataset."""
+        return 0 if self._cached is None else self._cached.fetched_bytes
+
+    @cached_property
+    def blocks(self) -> BlockLayout:
+        """The blocks of the dataset, which are equal wherever it is."""
+        return blocks_of_dataset(self.table, self.manifest)
 
     def read_many(self, sample_ids: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return several encoded images, with less overhead than reading them one by one.
@@ -116,20 +170,26 @@ class ShardStore:
         Raises:
             ShardError: See :meth:`read`.
         """
-        return [
-            self._open_shard(number).read(offset, size)
-            for number, offset, size in self._places(sample_ids)
-        ]
+        places = self._places(sample_ids)
+        if (cached := self._cached) is not None:
+            return [
+                cached.read(sample_id, offset, size)
+                for sample_id, (_, offset, size) in zip(sample_ids.tolist(), places, strict=True)
+            ]
+        return [self._open_shard(number).read(offset, size) for number, offset, size in places]
 
     def will_read(self, sample_ids: NDArray[np.int64]) -> None:
         """Ask the operating system to read images ahead, without waiting for them.
 
         The disk serves images that are announced before the first read in parallel. Shards that
-        cannot be opened are skipped; :meth:`read` raises the error.
+        cannot be opened are skipped; :meth:`read` raises the error. Of remote datasets nothing is
+        read ahead, see :meth:`plan`.
 
         Args:
             sample_ids: int64 (N,), rows of the sample table.
         """
+        if self._cached is not None:
+            return
         for number, offset, size in self._places(sample_ids):
             try:
                 shard = self._open_shard(number, waits=())
@@ -142,22 +202,29 @@ class ShardStore:
         number = int(self.table.shard[sample_id])
         start = int(self.table.offset[sample_id])
         try:
-            header = self._open_shard(number).read(start - BLOCKSIZE, BLOCKSIZE).tobytes()
+            header = self._bytes(sample_id, start - BLOCKSIZE, BLOCKSIZE).tobytes()
             member = TarInfo.frombuf(header, "utf-8", "surrogateescape").name
         except (ShardError, TarError):
             member = f"sample {sample_id}"
         return f"{self.root / self.manifest.shards[number].path}:{member}"
 
     def close(self) -> None:
-        """Close all shards; reading opens them again."""
+        """Close all shards and stop fetching ahead; reading opens them again."""
         self._shard.cache_clear()
+        if self._cached is not None:
+            self._cached.close()
 
     def __getstate__(self) -> dict[str, object]:
         return {name: value for name, value in self.__dict__.items() if name != "_shard"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._shard = _cached(self.root, self.manifest, self._remote)
+        self._shard = _kept_open(self.root, self.manifest)
+
+    def _bytes(self, sample_id: int, offset: int, size: int) -> NDArray[np.uint8]:
+        if self._cached is not None:
+            return self._cached.read(sample_id, offset, size)
+        return self._open_shard(int(self.table.shard[sample_id])).read(offset, size)
 
     def _places(self, sample_ids: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
         """Yield shard, offset and size of each sample; indexing a column once is much faster."""
@@ -181,27 +248,21 @@ class ShardStore:
             except TooManyFilesError:
                 shards.cache_clear()
                 if most_open := shards.cache_parameters()["maxsize"]:
-                    self._shard = _cached(self.root, self.manifest, self._remote, most_open // 2)
+                    self._shard = _kept_open(self.root, self.manifest, most_open // 2)
                 elif (wait := next(waits, None)) is not None:
                     sleep(wait)  # other threads close their shards when they have read
                 else:
                     raise
 
 
-def _cached(
-    root: Path, manifest: Manifest, remote: RemoteDataset | None, most_open: int | None = None
-) -> Any:
+def _kept_open(root: Path, manifest: Manifest, most_open: int | None = None) -> Any:
     """Return a function that opens a shard by number and keeps the last used shards open."""
     most_open = MAX_OPEN_SHARDS if most_open is None else most_open
-    return lru_cache(most_open)(partial(_open_shard, root, manifest, remote))
+    return lru_cache(most_open)(partial(_open_shard, root, manifest))
 
 
-def _open_shard(
-    root: Path, manifest: Manifest, remote: RemoteDataset | None, number: int
-) -> ShardFile:
+def _open_shard(root: Path, manifest: Manifest, number: int) -> ShardFile:
     shard = manifest.shards[number]
-    if remote is not None:
-        remote.fetch(shard, root)
     path = root / shard.path
     try:
         return ShardFile(path, shard.bytes)

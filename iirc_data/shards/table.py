@@ -39,6 +39,9 @@ IMAGE_MODES = (
 
 TABLE_NAME = "index.npz"
 
+HEADER_SIZE = BLOCKSIZE
+"""Bytes of the tar header directly before each image."""
+
 
 @dataclass(frozen=True)
 class SampleTable:
@@ -124,7 +127,7 @@ class SampleTable:
                 with io.BufferedReader(open_regular(file)) as opened:
                     return cls.load(opened, where)
             with np.load(file, allow_pickle=False) as archive:
-                _check_uncompressed(archive.zip)
+                check_uncompressed(archive.zip)
                 columns = {name: archive[name] for name in COLUMN_DTYPES if name in archive}
         except ShardError:
             raise
@@ -155,7 +158,7 @@ def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
     return table
 
 
-def _check_uncompressed(archive: ZipFile) -> None:
+def check_uncompressed(archive: ZipFile) -> None:
     """Refuse compressed columns, which could expand without limit; tables are written uncompressed.
 
     Raises:

@@ -34,15 +34,19 @@ class TarWriter:
 
     Args:
         file: The file to write to; it must have a descriptor.
+        block_size: Bytes per block, see :mod:`iirc_data.shards.blocks`; None for one block.
 
     Attributes:
         size: Number of bytes added so far; after closing, the size of the tar.
     """
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], block_size: int | None = None) -> None:
         self.size = 0
         self._file = file
-        self._digest = hashlib.sha256()
+        self._block_size = block_size
+        self._piece: int | None = None
+        self._cuts: list[int] = []  # where blocks start in the current buffer
+        self._digests = _Digests()
         self._is_direct = _set_direct(file, True)
         self._digesting = ThreadPoolExecutor(1, "iirc-digest")
         self._storing = ThreadPoolExecutor(1, "iirc-store")
@@ -89,14 +93,24 @@ class TarWriter:
         """
         header = member_header(name, len(data))
         offset = self.size + len(header)
-        for part in (header, data, _PADDING[-len(data) % BLOCKSIZE]):
+        piece = (offset - BLOCKSIZE) // self._block_size if self._block_size else None
+        self._put(header[:-BLOCKSIZE])  # extended headers end the block before
+        if self._piece is not None and self._piece != piece:
+            self._cuts.append(self._filled)
+        self._piece = piece
+        for part in (header[-BLOCKSIZE:], data, _PADDING[-len(data) % BLOCKSIZE]):
             self._put(part)
         return offset
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the closed tar."""
-        return self._digest.hexdigest()
+        return self._digests.whole.hexdigest()
+
+    @property
+    def blocks_sha256(self) -> list[bytes]:
+        """SHA-256 of each block of the closed tar."""
+        return self._digests.blocks()
 
     def _put(self, data: bytes) -> None:
         self.size += len(data)
@@ -111,10 +125,11 @@ class TarWriter:
     def _send(self) -> None:
         part = self._buffer[: self._filled]
         work = [
-            self._digesting.submit(self._digest.update, part),
+            self._digesting.submit(self._digests.update, part, self._cuts),
             self._storing.submit(self._store, part),
         ]
         self._under_way.append((self._buffer, work))
+        self._cuts = []
         while len(self._under_way) == _MAX_BUFFERS or (
             self._under_way and all(future.done() for future in self._under_way[0][1])
         ):
@@ -145,6 +160,34 @@ class TarWriter:
             self._file.flush()
             _set_direct(self._file, False)
             self._is_direct = False
+
+
+class _Digests:
+    """The digests of a tar and of its blocks; a tar of one block is hashed once."""
+
+    def __init__(self) -> None:
+        self.whole = hashlib.sha256()
+        self._block = self.whole
+        self._finished: list[bytes] = []
+
+    def update(self, data: memoryview, cuts: list[int]) -> None:
+        """Add bytes, in which new blocks start at the positions ``cuts``."""
+        start = 0
+        for cut in cuts:
+            self._add(data[start:cut])
+            self._finished.append(self._block.digest())
+            self._block = hashlib.sha256()
+            start = cut
+        self._add(data[start:])
+
+    def blocks(self) -> list[bytes]:
+        """Return the digest of each block."""
+        return [*self._finished, self._block.digest()]
+
+    def _add(self, data: memoryview) -> None:
+        self.whole.update(data)
+        if self._block is not self.whole:
+            self._block.update(data)
 
 
 def _new_buffer() -> memoryview:

@@ -13,7 +13,7 @@ from iirc_data.files import file_sha256, remove_partial_files, write_atomically
 from iirc_data.locks import sole_user
 from iirc_data.reading import read_regular
 from iirc_data.shards.class_writer import ShardedClass, writing
-from iirc_data.shards.manifest import Shard
+from iirc_data.shards.manifest import Sha256, Shard
 from iirc_data.shards.shard_names import escaped
 
 _RECEIPTS = ".receipts"
@@ -28,6 +28,7 @@ class _Receipt(BaseModel):
     shards: list[Shard]
     rows: list[tuple[int, int, int, int, int, int]]
     image_formats: list[str]
+    blocks: list[Sha256]
 
 
 @contextmanager
@@ -99,6 +100,7 @@ def save_receipt(
         shards=result.shards,
         rows=result.rows.tolist(),
         image_formats=sorted(result.image_formats),
+        blocks=[digest.hex() for digest in result.blocks],
     )
     path = _receipt_path(out, split, class_name)
     with writing(path), write_atomically(path, durable=False) as file:
@@ -125,6 +127,7 @@ def load_receipt(out: Path, split: str, class_name: str, fingerprint: str) -> Sh
         shards=receipt.shards,
         rows=np.array(receipt.rows, dtype=np.int64),
         image_formats=frozenset(receipt.image_formats),
+        blocks=[bytes.fromhex(digest) for digest in receipt.blocks],
         is_kept=True,
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
+from iirc_data.shards.blocks import BLOCKS_NAME, BlockChecksums, block_layout, checksums_of
 from iirc_data.shards.headers import header_problems
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import (
@@ -90,6 +91,8 @@ def verify(
         problems = _shard_problems(root, shard, manifest, table, rows, advance)
         return [f"{root / shard.path} {problem}" for problem in problems]
 
+    if table is not None and (root / BLOCKS_NAME).exists():
+        problems += _checksum_problems(root, table, manifest, complete=not absent)
     found = for_each(
         check,
         jobs,
@@ -98,6 +101,24 @@ def verify(
         progress=progress,
     )
     return Verification(manifest, absent, problems + [text for texts in found for text in texts])
+
+
+def _checksum_problems(
+    root: Path, table: SampleTable, manifest: Manifest, *, complete: bool
+) -> list[str]:
+    path = root / BLOCKS_NAME
+    try:
+        checksums = BlockChecksums.load(path, manifest, str(path))
+        n_blocks = len(block_layout(table, manifest, checksums.block_size))
+        if len(checksums.sha256) != n_blocks:
+            return [f"{path} has {len(checksums.sha256)} checksums for {n_blocks} blocks"]
+        if complete:
+            expected = checksums_of(root, table, manifest, checksums.block_size)
+            if not np.array_equal(expected.sha256, checksums.sha256):
+                return [f"{path} contains wrong checksums: remove it and run iirc data index"]
+    except ShardError as error:
+        return [str(error)] if str(path) in str(error) else []  # others are found by shard
+    return []
 
 
 def _shard_problems(

@@ -10,6 +10,7 @@ import numpy as np
 
 from iirc_data.errors import ShardError
 from iirc_data.files import sync_folder
+from iirc_data.shards import blocks
 from iirc_data.shards.class_writer import (
     DEFAULT_MAX_SHARD_SIZE,
     ShardedClass,
@@ -117,6 +118,9 @@ def write_shards(
             for folder in {(out / shard.path).parent for shard in manifest.shards}:
                 sync_folder(folder)
             table.save(out)
+            if blocks.need_checksums(manifest):
+                digests = blocks.as_checksums([d for job in jobs for d in results[job].blocks])
+                blocks.BlockChecksums(blocks.BLOCK_SIZE, digests).save(out, manifest)
             manifest.save(out)
         forget(out)
     return manifest
@@ -156,16 +160,16 @@ def _run_on(
 def _describe(dataset: str, results: dict[Job, ShardedClass]) -> tuple[SampleTable, Manifest]:
     classes = sorted({job.class_name for job in results})
     splits: dict[str, list[Shard]] = {}
-    blocks = []
+    parts = []
     n_shards = 0
     for job, result in results.items():
         splits.setdefault(job.split, []).extend(result.shards)
         class_id = np.full((len(result.rows), 1), classes.index(job.class_name))
-        blocks.append(np.hstack([class_id, result.rows]))
-        blocks[-1][:, 1] += n_shards
+        parts.append(np.hstack([class_id, result.rows]))
+        parts[-1][:, 1] += n_shards
         n_shards += len(result.shards)
     names = ("class_id", "shard", "offset", "size", "height", "width", "mode")
-    table = SampleTable.from_columns(dict(zip(names, np.concatenate(blocks).T, strict=True)))
+    table = SampleTable.from_columns(dict(zip(names, np.concatenate(parts).T, strict=True)))
     manifest = Manifest(
         dataset=dataset,
         image_formats=sorted(set().union(*(result.image_formats for result in results.values()))),

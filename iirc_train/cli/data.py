@@ -15,6 +15,7 @@ class _DataCommands(LazyGroup):
     places: ClassVar = {
         "shard": "iirc_data.commands.shard:app",
         "index": "iirc_data.commands.index:index_shards",
+        "cache": "iirc_data.commands.cache:show_cache",
         "show": "iirc_train.cli.show:show",
     }
     # importing the module of ``show`` takes seconds, because it imports torch

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
-from iirc_data.definitions import DecoderName, current_decoder_name
+from iirc_data.definitions import ORDER_BLOCKS, DecoderName, OrderName, current_decoder_name
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
+from iirc_data.sizes import parse_size
 from iirc_train.config.network import AUTO, MAX_LAYERS, check_depth
 from iirc_train.config.places import absolute_benchmark, absolute_data, benchmark_file, read_place
 from iirc_train.config.plain_yaml import read_settings, settings_text
@@ -28,6 +36,12 @@ def _split_epochs(value: Any) -> Any:
         value = value.split()
         return None if value == ["-1"] else value
     return value
+
+
+def _checked_size(text: str | None) -> str | None:
+    if text is not None:
+        parse_size(text)
+    return text
 
 
 class MethodConfig(Settings):
@@ -180,6 +194,26 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     samples_per_class: Annotated[
         PositiveInt | None,
         Field(description="Number of training images per leaf class; by default all"),
+    ] = None
+    order: Annotated[
+        OrderName,
+        Field(
+            description="Order of an epoch: 'exact' is one permutation of all samples, 'bounded' "
+            "works through a few blocks of the shards at a time"
+        ),
+    ] = "exact"
+    order_blocks: Annotated[
+        PositiveInt,
+        Field(description="Blocks of 4 MiB that the bounded order works through at a time"),
+    ] = ORDER_BLOCKS
+    cache_size: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        AfterValidator(_checked_size),
+        Role.MACHINE,
+        Field(
+            description="Limit of the cache of remote shards, e.g. '50GB'; by default that of "
+            "IIRC_CACHE_SIZE"
+        ),
     ] = None
     device: Annotated[
         str, Role.MACHINE, Field(description="'cpu', 'cuda', 'cuda:1', … or 'auto'")

@@ -51,12 +51,12 @@ def shared_memory() -> Iterator[Finding]:
 def folders() -> Iterator[Finding]:
     """Yield free space of the temporary folder and the cache, and the cache's kind of lock."""
     from iirc_data.locks import has_flock
-    from iirc_data.shards.remote import CACHE_VARIABLE, cache_parent
+    from iirc_data.shards.remote import CACHE_VARIABLE, cache_base
 
     temporary = Path(tempfile.gettempdir())
     yield _space("temporary folder", temporary, "set TMPDIR to a folder with more space")
     remedy = f"set {CACHE_VARIABLE} to a folder on a local disk"
-    cache = cache_parent()
+    cache = cache_base()
     yield _space("cache", cache, remedy)
     existing = nearest_folder(cache)
     if not os.access(existing, os.W_OK):

@@ -109,7 +109,7 @@ class Experiment:
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
-        self.store = ShardStore.open(config.data)
+        self.store = ShardStore.open(config.data, cache_size=config.cache_size)
         self.transforms = self.benchmark.image_preset.transforms
         self.decoder = make_decoder(
             config.decoder, self.device, hw_decoder_load=config.hw_decoder_load
@@ -157,6 +157,7 @@ class Experiment:
         if self._graphed_step is not None:
             self._graphed_step.release()
         self.decoder.close()
+        self.store.close()
 
     def _use_precision(self, precision: str) -> None:
         self.precision = resolved_precision(precision, self.device, self.image_size)
@@ -402,7 +403,22 @@ class Experiment:
 
     def _reader(self, seed: int | None = None) -> ImageReader:
         seed = self.config.seed if seed is None else seed
-        return ImageReader(self.store, self.transforms, self.decoder, self.device, seed)
+        return ImageReader(
+            self.store,
+            self.transforms,
+            self.decoder,
+            self.device,
+            seed,
+            self.config.order,
+            self.config.order_blocks,
+        )
+
+    def announce_task(self, task_id: int) -> None:
+        """Let the images of a later task be fetched when the present one needs none."""
+        if task_id < self.n_tasks:
+            ids = self.splits[TRAIN].view(task_id).sample_ids
+            # processes on one cache share the work: each starts elsewhere
+            self.store.expect(np.roll(ids, -share_of(len(ids)).start))
 
     def memory_batches(self, view: TaskView, first_batch: int = 0) -> Iterator[Batch] | None:
         """Return an endless stream of memories, for methods that do not mix them into batches.

@@ -12,7 +12,7 @@ from PIL import Image
 
 from iirc_data.augment import TransformPreset
 from iirc_data.decoding import decode
-from iirc_data.definitions import NO_LABEL_PLACEHOLDER
+from iirc_data.definitions import NO_LABEL_PLACEHOLDER, ORDER_BLOCKS, OrderName
 from iirc_data.loader import Batch, Decoder, Loader, ReplaySource, make_loader
 from iirc_data.loader.decoder import read_plain
 from iirc_data.shards import ShardStore
@@ -33,6 +33,8 @@ class ImageReader:
         decoder: What decodes them.
         device: Device of the batches.
         seed: Seed of order and augmentation.
+        order: How epochs are shuffled, see :func:`make_loader`.
+        order_blocks: Blocks that the bounded order works through at a time.
     """
 
     store: ShardStore
@@ -40,6 +42,8 @@ class ImageReader:
     decoder: Decoder
     device: torch.device
     seed: int
+    order: OrderName = "exact"
+    order_blocks: int = ORDER_BLOCKS
 
     def loader(
         self,
@@ -77,6 +81,8 @@ class ImageReader:
             endless=endless,
             batch_size=batch_size,
             replay_multiplier=replay_multiplier,
+            order=self.order,
+            order_blocks=self.order_blocks,
             resident=resident,
             seed=self.seed,
             rank=rank() if shared else 0,

@@ -166,6 +166,7 @@ class Training:
                 data, batch_size=herding_batch_size, memory_batches=memory_batches
             )
         experiment.connect_network()
+        experiment.announce_task(task_id + 1)
         epochs = self.config.epochs_of_task(task_id)
         n_epochs = len(epochs)
         progress.begin_task(

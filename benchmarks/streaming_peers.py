@@ -1,0 +1,154 @@
+"""Other libraries that stream datasets, configured as their documentation recommends.
+
+Each function takes local shards and an empty folder. It returns the folder to serve, and a function
+that takes the server's address and returns the epochs: a function that reads one epoch and returns
+the number of images. All use two worker processes, and the decoder and transforms of torchvision.
+"""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision import transforms
+
+from iirc_data.shards import ShardStore
+
+BATCH_SIZE = 32
+WORKERS = 2
+
+Epoch = Callable[[int], int]
+Prepared = tuple[Callable[[str], Epoch], Path]
+
+_TRANSFORM = transforms.Compose(
+    [
+        transforms.RandomResizedCrop(224),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ]
+)
+
+
+class UnavailableError(RuntimeError):
+    """A library is not installed."""
+
+
+def decoded(encoded: bytes) -> torch.Tensor:
+    """Decode and augment one image, float32 (3, 224, 224)."""
+    image: torch.Tensor = _TRANSFORM(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    return image
+
+
+def _counted(loader: Any) -> int:
+    return sum(len(batch) for batch in loader)
+
+
+def webdataset(local: ShardStore, folder: Path) -> Prepared:
+    """Stream the same tars, cached by webdataset."""
+    import webdataset as wds
+
+    def make(address: str) -> Epoch:
+        urls = [f"{address}/{shard.path}" for shard in local.manifest.shards]
+        data = (
+            wds.WebDataset(
+                [f"pipe:curl -s -f {url}" for url in urls],
+                shardshuffle=len(urls),
+                cache_dir=str(folder / "cache"),
+                empty_check=False,
+            )
+            .shuffle(100)
+            .map(_of_tar)
+        )
+        loader = DataLoader(data, BATCH_SIZE, num_workers=WORKERS)
+        return lambda number: _counted(loader)
+
+    (folder / "cache").mkdir()
+    return make, local.root
+
+
+def _of_tar(sample: dict[str, Any]) -> torch.Tensor:
+    return decoded(next(sample[key] for key in ("jpg", "jpeg", "png") if key in sample))
+
+
+def litdata(local: ShardStore, folder: Path) -> Prepared:
+    """Stream chunks of LitData through its S3 client."""
+    try:
+        import litdata as ld
+    except ImportError as error:
+        raise UnavailableError("not installed") from error
+    from litdata.streaming.writer import BinaryWriter
+
+    out = folder / "bench"
+    out.mkdir()
+    writer = BinaryWriter(str(out), chunk_bytes="4MB")
+    for number in range(len(local)):
+        writer[number] = {"image": local.read(number).tobytes()}
+    writer.done()
+    writer.merge(1)
+    _credentials()
+
+    def make(address: str) -> Epoch:
+        data = ld.StreamingDataset(
+            "s3://bench",
+            cache_dir=str(folder / "cache"),
+            shuffle=True,
+            transform=_of_record,
+            storage_options={"endpoint_url": address},
+        )
+        loader = ld.StreamingDataLoader(data, batch_size=BATCH_SIZE, num_workers=WORKERS)
+        return lambda number: _counted(loader)
+
+    return make, folder
+
+
+def mosaicml(local: ShardStore, folder: Path) -> Prepared:
+    """Stream shards of MosaicML Streaming through its S3 client."""
+    try:
+        from streaming import MDSWriter, StreamingDataset
+    except ImportError as error:
+        raise UnavailableError("not installed") from error
+    out = folder / "bench"
+    with MDSWriter(out=str(out), columns={"image": "bytes"}, size_limit=1 << 22) as writer:
+        for number in range(len(local)):
+            writer.write({"image": local.read(number).tobytes()})
+    _credentials()
+
+    class Images(StreamingDataset):  # type: ignore[misc]
+        def __getitem__(self, at: Any) -> Any:
+            return decoded(super().__getitem__(at)["image"])
+
+    def make(address: str) -> Epoch:
+        os.environ["S3_ENDPOINT_URL"] = address
+        data = Images(
+            remote="s3://bench",
+            local=str(folder / "cache"),
+            shuffle=True,
+            batch_size=BATCH_SIZE,
+        )
+        loader = DataLoader(data, BATCH_SIZE, num_workers=WORKERS)
+        return lambda number: _counted(loader)
+
+    return make, folder
+
+
+def _of_record(record: dict[str, Any]) -> torch.Tensor:
+    return decoded(record["image"])
+
+
+def _credentials() -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        os.environ.setdefault(name, "none")
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")
+    os.environ.setdefault("AWS_ALLOW_HTTP", "true")
+
+
+PEERS: dict[str, Callable[[ShardStore, Path], Prepared]] = {
+    "webdataset": webdataset,
+    "LitData": litdata,
+    "MosaicML Streaming": mosaicml,
+}

@@ -1,0 +1,112 @@
+"""Shards in an S3-compatible store and on the Hugging Face Hub, by servers started here."""
+
+import importlib
+import sys
+
+import numpy as np
+import pytest
+
+from iirc_data.errors import ShardError
+from iirc_data.shards import ShardStore, addresses
+from iirc_data.shards.sharing import publish, pull
+from tests.hub_endpoint import hub
+from tests.test_streaming import contents, local, surroundings  # noqa: F401  # fixtures
+
+FEW = [40, 41, 90]
+
+
+def range_of(store: ShardStore, sample_id: int) -> tuple[int, int]:
+    layout = store.blocks
+    block = int(layout.of_samples(np.array([sample_id]))[0])
+    return int(layout.start[block]), int(layout.stop[block])
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """The name of an empty bucket of an S3-compatible server."""
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'iirc-pipeline[test]'")
+    server = pytest.importorskip("moto.server", reason="moto with flask is not installed")
+    import boto3
+
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+    moto = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    moto.start()
+    host, port = moto.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3").create_bucket(Bucket="lab")
+    import s3fs
+
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield "lab"
+    moto.stop()
+
+
+def test_a_dataset_in_an_s3_bucket_is_published_read_by_blocks_and_pulled(local, bucket, tmp_path):  # noqa: F811
+    address = f"s3://{bucket}/tiny"
+    publish(local.root, address)
+    store = ShardStore.open(address)
+    assert contents(store, FEW) == contents(local, FEW)
+    assert store.fetched_bytes == sum(
+        stop - start for start, stop in {range_of(local, i) for i in FEW}
+    )
+    plan = store.plan(np.arange(len(local)))
+    assert contents(store) == contents(local)
+    plan.close()
+    assert store.fetched_bytes == sum(shard.bytes for shard in local.manifest.shards)
+    pull(address, tmp_path / "copy")
+    assert contents(ShardStore.open(tmp_path / "copy")) == contents(local)
+
+
+def test_a_bucket_without_the_dataset_is_an_error_with_its_address(local, bucket):  # noqa: F811
+    with pytest.raises(ShardError, match=r"s3://lab/nothing/manifest\.json does not exist"):
+        ShardStore.open(f"s3://{bucket}/nothing")
+
+
+def test_an_object_that_is_shorter_than_the_manifest_says_is_refused(local, bucket):  # noqa: F811
+    publish(local.root, f"s3://{bucket}/tiny")
+    import boto3
+
+    path = local.manifest.shards[int(local.table.shard[90])].path
+    boto3.client("s3").put_object(Bucket=bucket, Key=f"tiny/{path}", Body=b"\0" * 1000)
+    with pytest.raises(ShardError, match=f"s3://lab/tiny/{path}"):
+        ShardStore.open(f"s3://{bucket}/tiny").read(90)
+
+
+def test_a_dataset_on_the_hub_is_read_by_blocks(local, monkeypatch):  # noqa: F811
+    package = pytest.importorskip(
+        "huggingface_hub", reason="huggingface_hub is not installed: pip install it"
+    )
+    with hub(local.root) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint.url)
+        constants = importlib.import_module("huggingface_hub.constants")
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint.url)
+        package.HfFileSystem.clear_instance_cache()
+        store = ShardStore.open("hf://datasets/lab/tiny")
+        assert contents(store, FEW) == contents(local, FEW)
+        ranges = {range_of(local, sample_id) for sample_id in FEW}
+        asked = {text for name, text in endpoint.ranges if name.endswith(".tar")}
+        assert asked == {f"bytes={start}-{stop - 1}" for start, stop in ranges}
+        plan = store.plan(np.arange(len(local)))
+        assert contents(store) == contents(local)
+        plan.close()
+
+
+@pytest.mark.parametrize(
+    "protocol, package, extra",
+    [("s3", "s3fs", "s3"), ("gs", "gcsfs", "gs"), ("hf", "huggingface_hub", "hf")],
+)
+def test_a_missing_package_is_named_with_what_installs_it(monkeypatch, protocol, package, extra):
+    from fsspec.registry import _registry
+
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(_registry, protocol, raising=False)
+    with pytest.raises(ShardError, match=rf"pip install 'iirc-pipeline\[{extra}\]'"):
+        addresses.filesystem_at(f"{protocol}://lab/tiny")
