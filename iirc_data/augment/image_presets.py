@@ -148,10 +148,10 @@ class ImagePreset(_Data):
 
 
 _CIFAR_STEPS = ImageSteps(crop="random", padding=4, flip=True)
-_CIFAR100: Mapping[str, tuple[float, float, float]] = {
-    "mean": (0.5071, 0.4867, 0.4408),
-    "std": (0.2675, 0.2565, 0.2761),
-}
+_CIFAR100 = ImagePreset(
+    size=32, train=_CIFAR_STEPS, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)
+)
+_PYCIL_JITTER = ColorJitter(brightness=63 / 255)
 
 IMAGE_PRESETS = {
     "cifar": ImagePreset(
@@ -170,11 +170,9 @@ IMAGE_PRESETS = {
     "cifar10": ImagePreset(
         size=32, train=_CIFAR_STEPS, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2615)
     ),
-    "cifar100": ImagePreset(size=32, train=_CIFAR_STEPS, **_CIFAR100),
-    "cifar100_pycil": ImagePreset(
-        size=32,
-        train=_CIFAR_STEPS.model_copy(update={"color_jitter": ColorJitter(brightness=63 / 255)}),
-        **_CIFAR100,
+    "cifar100": _CIFAR100,
+    "cifar100_pycil": _CIFAR100.model_copy(
+        update={"train": _CIFAR_STEPS.model_copy(update={"color_jitter": _PYCIL_JITTER})}
     ),
     "tiny_imagenet": ImagePreset(
         size=64,
