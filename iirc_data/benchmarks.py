@@ -111,7 +111,7 @@ class Benchmark(_Frozen):
         setup: ``"IIRC"`` or ``"CIL"``.
         description: One or two sentences for readers.
         attribution: Source of the definition, if it was taken from elsewhere.
-        transforms: Augmentation and normalisation of images: the name of an image preset,
+        transforms: Augmentation and normalisation of images: the name of an image preset, such as
             ``"cifar"`` or ``"imagenet"``, or an
             :class:`~iirc_data.augment.image_presets.ImagePreset` as an object.
         superclasses: Maps each superclass to the names of its subclasses.

@@ -128,3 +128,26 @@ def write_imagenet_tars(root: Path) -> Path:
     )
     (root / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(devkit))
     return root
+
+
+def write_tiny_imagenet(root: Path, per_class: int = 3) -> Path:
+    """Write ``tiny-imagenet-200`` as it is unpacked; validation images alternate in class."""
+    folder = root / "tiny-imagenet-200"
+    for row, wordnet_id in enumerate(WORDNET_IDS):
+        images = folder / "train" / wordnet_id / "images"
+        images.mkdir(parents=True)
+        (images.parent / f"{wordnet_id}_boxes.txt").write_text(f"{wordnet_id}_0.JPEG\t0\t1\t2\t3\n")
+        for number in range(per_class):
+            data = encode(noise_image(100 * row + number))
+            (images / f"{wordnet_id}_{number}.JPEG").write_bytes(data)
+    lines = []
+    for split in ("val", "test"):
+        (folder / split / "images").mkdir(parents=True)
+        for number in range(12 if split == "val" else 2):
+            name = f"{split}_{number}.JPEG"
+            (folder / split / "images" / name).write_bytes(encode(noise_image(1000 + number)))
+            lines.append(f"{name}\t{WORDNET_IDS[number % 3]}\t0\t32\t44\t62\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines[:12]))
+    (folder / "wnids.txt").write_text("\n".join(reversed(WORDNET_IDS)) + "\n")
+    (folder / "words.txt").write_text("n00001740\tentity\n")
+    return folder

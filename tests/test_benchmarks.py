@@ -296,12 +296,25 @@ def run(*arguments: str):
 def test_the_list_shows_every_benchmark_with_its_counts_in_80_columns():
     result = run()
     assert result.exit_code == 0
-    rows = {line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line}
+    rows = {
+        line.split()[0]: line.split()[1:] for line in result.output.splitlines() if line.strip()
+    }
     for name in benchmark_names():
         assert name in rows
-    assert rows["iirc_cifar100"] == ["IIRC", "115", "15", "100", "10", "22", "10+21x5"]
-    assert rows["iirc_imagenet_full"] == ["IIRC", "1,083", "85", "998", "5", "35", "63+34x30"]
-    assert rows["incremental_imagenet_lite"] == ["CIL", "430", "0", "1,000", "5", "10", "160+9x30"]
+    assert rows["iirc_cifar100"] == ["115", "15", "100", "10", "22", "10+21x5"]
+    assert rows["iirc_imagenet_full"] == ["1,083", "85", "998", "5", "35", "63+34x30"]
+    assert rows["incremental_imagenet_lite"] == ["430", "0", "1,000", "5", "10", "160+9x30"]
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+def test_the_list_is_grouped_by_setup_and_dataset_and_steps_are_in_ascending_order():
+    lines = [line.strip() for line in run().output.splitlines()]
+    groups = ["IIRC, cifar100", "IIRC, imagenet", "CIL, cifar10", "CIL, cifar100", "CIL, imagenet"]
+    assert [line for line in lines if line in groups] == groups
+    group = lines[lines.index("CIL, cifar100") + 1 :]
+    names = [line.split()[0] for line in group[: group.index("")]]
+    assert names[:3] == [f"cil_cifar100_b0_{steps}" for steps in (5, 10, 20)]
+    assert names[-2:] == ["incremental_cifar100", "split_cifar100"]
 
 
 def test_show_prints_taxonomy_and_schedule_with_readable_names():

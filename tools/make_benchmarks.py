@@ -1,4 +1,4 @@
-"""Convert the benchmark definitions of the published package ``iirc`` into ``manifests/``."""
+"""Make ``manifests/``: the benchmarks of the published package ``iirc``, and other protocols."""
 
 import importlib.util
 import json
@@ -13,6 +13,7 @@ from iirc_data.console import errors_in_one_line, run_tool
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, Setup
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import write_atomically
+from tools.protocols import protocols
 
 ATTRIBUTION = (
     "Converted from the metadata of the Python package iirc 1.0.1 "
@@ -209,6 +210,11 @@ def to_json(value: Any, indent: str = "") -> str:
     return f"{opening}\n{deeper}" + f",\n{deeper}".join(entries) + f"\n{indent}{closing}"
 
 
+def manifest_text(benchmark: Benchmark) -> str:
+    """Return the content of a benchmark's file."""
+    return to_json(benchmark.model_dump()) + "\n"
+
+
 def main(
     metadata: Annotated[
         Path | None,
@@ -218,13 +224,13 @@ def main(
         Path, typer.Option(help="Folder to write the benchmarks to.")
     ] = manifests_folder(),  # noqa: B008 - typer shows the default in its help
 ) -> None:
-    """Convert the benchmark definitions of the published package iirc into manifests."""
+    """Write the benchmarks of the published package iirc, and the protocols of other code."""
     with errors_in_one_line():
         folder = published_metadata() if metadata is None else metadata
         benchmarks = [convert(name, folder) for name in PUBLISHED]
-    for benchmark in benchmarks:
+    for benchmark in (*benchmarks, *protocols()):
         with write_atomically(out / f"{benchmark.name}.json") as file:
-            file.write(to_json(benchmark.model_dump()).encode() + b"\n")
+            file.write(manifest_text(benchmark).encode())
 
 
 if __name__ == "__main__":

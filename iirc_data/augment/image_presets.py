@@ -147,10 +147,16 @@ class ImagePreset(_Data):
         )
 
 
+_CIFAR_STEPS = ImageSteps(crop="random", padding=4, flip=True)
+_CIFAR100 = ImagePreset(
+    size=32, train=_CIFAR_STEPS, mean=(0.5071, 0.4867, 0.4408), std=(0.2675, 0.2565, 0.2761)
+)
+_PYCIL_JITTER = ColorJitter(brightness=63 / 255)
+
 IMAGE_PRESETS = {
     "cifar": ImagePreset(
         size=32,
-        train=ImageSteps(crop="random", padding=4, flip=True),
+        train=_CIFAR_STEPS,
         mean=(0.5071, 0.4866, 0.4409),
         std=(0.2009, 0.1984, 0.2023),
     ),
@@ -161,8 +167,26 @@ IMAGE_PRESETS = {
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
     ),
+    "cifar10": ImagePreset(
+        size=32, train=_CIFAR_STEPS, mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2615)
+    ),
+    "cifar100": _CIFAR100,
+    "cifar100_pycil": _CIFAR100.model_copy(
+        update={"train": _CIFAR_STEPS.model_copy(update={"color_jitter": _PYCIL_JITTER})}
+    ),
+    "tiny_imagenet": ImagePreset(
+        size=64,
+        train=_CIFAR_STEPS,
+        mean=(0.4802, 0.4480, 0.3975),
+        std=(0.2770, 0.2691, 0.2821),
+    ),
 }
-"""The presets that a benchmark can name."""
+"""The presets that a benchmark can name.
+
+``cifar`` has the statistics of the published package ``iirc`` (and of LUCIR), ``cifar10``,
+``cifar100`` and ``tiny_imagenet`` those of Mammoth; ``cifar100_pycil`` is ``cifar100`` with PyCIL's
+colour jitter.
+"""
 
 TRANSFORM_PRESETS: Mapping[str, TransformPreset] = {
     name: preset.transforms for name, preset in IMAGE_PRESETS.items()

@@ -1,6 +1,7 @@
 """``iirc benchmarks``: list the benchmarks, or show one."""
 
 import json
+import re
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Annotated
@@ -31,15 +32,18 @@ def list_benchmarks(context: typer.Context) -> None:
         show_edge=False,
     )
     table.add_column("name", no_wrap=True)
-    table.add_column("setup", no_wrap=True)
     for heading in ("classes", "super", "leaves", "schedules", "tasks"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("task sizes", no_wrap=True)
-    for benchmark in map(load_benchmark, benchmark_names()):
+    group = None
+    for benchmark in sorted(map(load_benchmark, benchmark_names()), key=_place):
+        if (benchmark.setup, benchmark.dataset) != group:
+            group = benchmark.setup, benchmark.dataset
+            table.add_section()
+            table.add_row(Text(f"{benchmark.setup}, {benchmark.dataset}", "bold"))
         tasks = benchmark.tasks()
         table.add_row(
             benchmark.name,
-            benchmark.setup,
             f"{sum(map(len, tasks)):,}",
             f"{len(benchmark.superclasses):,}",
             f"{len(benchmark.leaf_classes):,}",
@@ -65,6 +69,13 @@ def show(
     _print_settings(console, loaded)
     console.print(_taxonomy_table(loaded))
     console.print(_schedule_table(loaded, schedule, tasks))
+
+
+def _place(benchmark: Benchmark) -> tuple[bool, str, list[tuple[bool, int, str]]]:
+    """Return a key that sorts by setup, dataset and name, numbers in names by their value."""
+    parts = re.split(r"(\d+)", benchmark.name)
+    name = [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+    return benchmark.setup != IIRC_SETUP, benchmark.dataset, name
 
 
 def task_sizes(tasks: Tasks) -> str:

@@ -10,6 +10,7 @@ from iirc_data.sources.imagenet import (
     open_imagenet_tars,
     open_imagenet_tree,
 )
+from iirc_data.sources.tiny_imagenet import TinyImageNetSource, open_tiny_imagenet
 
 __all__ = [
     "CifarSource",
@@ -20,9 +21,11 @@ __all__ = [
     "Sample",
     "Source",
     "TarFolderSource",
+    "TinyImageNetSource",
     "open_cifar",
     "open_folder",
     "open_imagenet",
     "open_imagenet_tars",
     "open_imagenet_tree",
+    "open_tiny_imagenet",
 ]

@@ -1,8 +1,5 @@
 """An image folder ``split/class/*``, on disk or in a tar, which is read without unpacking."""
 
-import hashlib
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,25 +7,19 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.files import canonical_json
 from iirc_data.reading import kind_of
-from iirc_data.sources.base import (
-    FileStamp,
-    Sample,
-    Source,
-    cannot_read,
-    file_stamp,
-    is_hidden,
-    read_file,
-    split_file_name,
+from iirc_data.sources.base import FileStamp, Sample, Source, cannot_read, file_stamp, is_hidden
+from iirc_data.sources.image_files import (
+    LAYOUT,
+    fingerprint_of,
+    images_in,
+    read_samples,
+    sorted_names,
 )
 from iirc_data.sources.tar import TarMember, list_members, read_images
 
 TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
 """Split to class to the files of the class, sorted by name."""
-
-LAYOUT = "expected <split>/<class>/<image>, for example train/dog/0001.jpg"
-_LINK_TO_NOTHING = "a broken link"
 
 
 def open_folder(path: Path) -> Source:
@@ -105,13 +96,12 @@ class FolderSource:
         Raises:
             SourceError: See :meth:`samples`; but no file is read.
         """
-        return len(self._images(split, class_name))
+        return len(images_in(self.root / split / class_name))
 
     def fingerprint(self, split: str, class_name: str) -> str:
         """Return a digest of the names, sizes and modification times of the files."""
         folder = self.root / split / class_name
-        files = [[name, *file_stamp(f"{folder}/{name}")] for name in _sorted_names(folder)]
-        return hashlib.sha256(canonical_json(files)).hexdigest()
+        return fingerprint_of(folder, sorted_names(folder))
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield the images of one class, sorted by file name.
@@ -120,56 +110,14 @@ class FolderSource:
             SourceError: The folder is missing or empty, or contains something other than image
                 files.
         """
-        for path, key, extension in self._images(split, class_name):
-            yield Sample(key, extension, read_file(path), path)
+        yield from read_samples(images_in(self.root / split / class_name))
 
     def _split_folders(self) -> list[Path]:
         return _folders(self.root) if self.splits is None else [self.root / s for s in self.splits]
 
-    def _images(self, split: str, class_name: str) -> list[tuple[str, str, str]]:
-        folder = self.root / split / class_name
-        images = []
-        for entry in _sorted_entries(folder):
-            path = f"{folder}/{entry.name}"
-            if not entry.is_file(follow_symlinks=False) and (kind := _kind(entry)) is not None:
-                raise SourceError(f"{path} is {kind}, not an image: {_remedy(kind, folder)}")
-            images.append((path, *split_file_name(entry.name, path)))
-        if not images:
-            raise SourceError(f"{folder} holds no images: remove the folder or fill it")
-        return images
-
-
-def _sorted_entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not is_hidden(entry.name)]
-    except NotADirectoryError as error:
-        raise SourceError(f"{folder} is not a folder: {LAYOUT}") from error
-    except OSError as error:
-        raise cannot_read(folder, error) from error
-    return sorted(found, key=lambda entry: entry.name)
-
-
-def _sorted_names(folder: Path) -> list[str]:
-    return [entry.name for entry in _sorted_entries(folder)]
-
-
-def _kind(entry: os.DirEntry[str]) -> str | None:
-    """Return the kind of an entry or of a link's target; None for a regular file."""
-    try:
-        return kind_of(entry.stat().st_mode)
-    except OSError:
-        return _LINK_TO_NOTHING
-
-
-def _remedy(kind: str, folder: Path) -> str:
-    if kind == kind_of(stat.S_IFDIR):
-        return f"{LAYOUT}; move its images up into {folder}"
-    return "remove it from the dataset"
-
 
 def _folders(folder: Path) -> list[Path]:
-    entries = [folder / name for name in _sorted_names(folder)]
+    entries = [folder / name for name in sorted_names(folder)]
     for path in entries:
         if not path.is_dir():
             raise SourceError(f"{path} is not a folder: {LAYOUT}")

@@ -64,7 +64,7 @@ def open_imagenet_tree(root: Path, classes: Collection[str] | None = None) -> Fo
         SourceError: The layout of the folders is wrong.
     """
     source = FolderSource(root, _SPLITS)
-    _check_classes(source.classes(), str(root), classes)
+    check_wordnet_classes(source.classes(), str(root), classes)
     return source
 
 
@@ -83,11 +83,23 @@ def open_imagenet_tars(
         SourceError: A file is missing or damaged, or the files do not match each other.
     """
     source = ImageNetTars(train, val, devkit)
-    _check_classes(source.classes(), f"{train} and {val}", classes)
+    check_wordnet_classes(source.classes(), f"{train} and {val}", classes)
     return source
 
 
-def _check_classes(found: dict[str, list[str]], where: str, wanted: Collection[str] | None) -> None:
+def check_wordnet_classes(
+    found: dict[str, list[str]], where: str, wanted: Collection[str] | None
+) -> None:
+    """Check that classes have WordNet ids, and that both splits have the same ones.
+
+    Args:
+        found: Split to its classes.
+        where: Name of the dataset in error messages.
+        wanted: The classes to check; None for all.
+
+    Raises:
+        SourceError: A class has another name, or is in one split only.
+    """
     used = {
         split: [name for name in names if wanted is None or name in wanted]
         for split, names in found.items()

@@ -5,10 +5,12 @@ import typer
 from iirc_data.commands.shard.cifar import shard_cifar
 from iirc_data.commands.shard.folder import shard_folder
 from iirc_data.commands.shard.imagenet import shard_imagenet
+from iirc_data.commands.shard.tiny_imagenet import shard_tiny_imagenet
 
 app = typer.Typer(
     help="Write a raw dataset as per-class tar shards.", no_args_is_help=True, add_completion=False
 )
 app.command("cifar")(shard_cifar)
 app.command("imagenet")(shard_imagenet)
+app.command("tiny-imagenet")(shard_tiny_imagenet)
 app.command("folder")(shard_folder)
