@@ -2,11 +2,11 @@
 
 import hashlib
 import io
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, Self
-from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,10 @@ from PIL import Image
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
 from iirc_data.reading import open_regular
+from iirc_data.shards.columns import Column, RunColumn, packed
+from iirc_data.shards.digest_thread import DigestThread
 from iirc_data.shards.manifest import Manifest
+from iirc_data.shards.npz import PIECE, StoredColumn, stored_columns
 
 COLUMN_DTYPES: dict[str, str] = {
     "shard": "<i4",
@@ -39,10 +42,30 @@ IMAGE_MODES = (
 
 TABLE_NAME = "index.npz"
 
+# shards have one class each, and images start at multiples of a block
+_PACKING: dict[str, dict[str, Any]] = {
+    "shard": {"runs": True},
+    "class_id": {"runs": True},
+    "offset": {"unit": BLOCKSIZE},
+}
+
+Digested = Callable[[Any], None]
+"""Called with a contiguous buffer that does not change any more."""
+
+
+_ROWS_AT_ONCE = 1 << 16  # as many as stay in the processor's cache
+
+
+def _not_digested(data: Any) -> None:
+    return None
+
 
 @dataclass(frozen=True)
 class SampleTable:
     """One row per sample, in the order of the manifest's shards.
+
+    The columns are indexed like numpy arrays but take less memory, see
+    :class:`iirc_data.shards.columns.Column`.
 
     Attributes:
         shard: int32 (N,), index of the sample's shard in :attr:`Manifest.shards`.
@@ -54,13 +77,13 @@ class SampleTable:
         mode: uint8 (N,), index into :data:`IMAGE_MODES`.
     """
 
-    shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    class_id: NDArray[np.int32]
-    height: NDArray[np.int32]
-    width: NDArray[np.int32]
-    mode: NDArray[np.uint8]
+    shard: Column
+    offset: Column
+    size: Column
+    class_id: Column
+    height: Column
+    width: Column
+    mode: Column
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -73,23 +96,8 @@ class SampleTable:
             ShardError: Columns are missing, differ in length, are not one-dimensional, or do not
                 fit the dtypes.
         """
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype in COLUMN_DTYPES.items():
-            if name not in columns:
-                raise ShardError(f"sample table lacks column {name!r}")
-            array = np.asarray(columns[name])
-            if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-                raise ShardError(
-                    f"sample table column {name!r} is {array.dtype} {array.shape}, "
-                    "expected one dimension of integers"
-                )
-            arrays[name] = array.astype(dtype, copy=False)
-            if not np.array_equal(arrays[name], array):
-                raise ShardError(f"sample table column {name!r} does not fit {dtype}")
-            arrays[name].flags.writeable = False
-        if len({len(array) for array in arrays.values()}) != 1:
-            raise ShardError("sample table columns differ in length")
-        return cls(**arrays)
+        arrays = {name: np.asarray(column) for name, column in columns.items()}
+        return cls(**_packed({name: _Pieces(array) for name, array in arrays.items()}))
 
     def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the height and width in pixels of some rows, int32 (N, 2)."""
@@ -100,7 +108,8 @@ class SampleTable:
         digest = hashlib.sha256()
         for column in fields(self):
             digest.update(column.name.encode())
-            digest.update(np.ascontiguousarray(getattr(self, column.name)).data)
+            for piece in _Pieces(getattr(self, column.name)):
+                digest.update(piece.data)
         return digest.hexdigest()
 
     def save(self, root: Path) -> None:
@@ -119,20 +128,7 @@ class SampleTable:
         Raises:
             ShardError: The file is missing, damaged, or not a sample table.
         """
-        try:
-            if isinstance(file, str | Path):
-                with io.BufferedReader(open_regular(file)) as opened:
-                    return cls.load(opened, where)
-            with np.load(file, allow_pickle=False) as archive:
-                _check_uncompressed(archive.zip)
-                columns = {name: archive[name] for name in COLUMN_DTYPES if name in archive}
-        except ShardError:
-            raise
-        except FileNotFoundError as error:
-            raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
-        except Exception as error:  # numpy and zipfile raise many types on damaged files
-            raise ShardError(f"{where} is not a readable sample table: {error}") from error
-        return cls.from_columns(columns)
+        return cls(**_load(file, where))
 
 
 def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
@@ -147,23 +143,84 @@ def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
         ShardError: The table is missing, damaged, from another dataset, or refers to bytes
             outside the shards.
     """
-    table = SampleTable.load(file, where)
-    if table.digest() != manifest.table_sha256:
+    with DigestThread() as digest:
+        table = SampleTable(**_load(file, where, digest.update))
+    if digest.hexdigest() != manifest.table_sha256:
         raise ShardError(f"{where} does not match its manifest: copy it again")
     if problems := table_problems(table, manifest):
         raise ShardError(f"{where} contradicts its manifest: {problems[0]}")
     return table
 
 
-def _check_uncompressed(archive: ZipFile) -> None:
-    """Refuse compressed columns, which could expand without limit; tables are written uncompressed.
+class _Pieces:
+    """The values of an array or column, piece by piece, as :class:`StoredColumn` has them."""
+
+    def __init__(self, column: NDArray[Any] | Column) -> None:
+        self.dtype, self.shape = column.dtype, column.shape
+        self._column = column
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        rows = max(1, PIECE // self.dtype.itemsize)
+        for start in range(0, len(self._column), rows):
+            yield np.ascontiguousarray(self._column[start : start + rows])
+
+
+def _load(file: Any, where: str, digest: Digested = _not_digested) -> dict[str, Column]:
+    try:
+        if isinstance(file, str | Path):
+            with io.BufferedReader(open_regular(file)) as opened:
+                return _load(opened, where, digest)
+        return _packed(stored_columns(file), digest)
+    except ShardError:
+        raise
+    except FileNotFoundError as error:
+        raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
+    except Exception as error:  # numpy and zipfile raise many types on damaged files
+        raise ShardError(f"{where} is not a readable sample table: {error}") from error
+
+
+def _packed(
+    sources: Mapping[str, StoredColumn | _Pieces], digest: Digested = _not_digested
+) -> dict[str, Column]:
+    """Pack the columns of a table.
+
+    Args:
+        sources: The columns by name; others than those of a table are ignored.
+        digest: Called with the name and the values of each column, from which
+            :meth:`SampleTable.digest` is computed.
 
     Raises:
-        ValueError: A column is compressed.
+        ShardError: See :meth:`SampleTable.from_columns`.
     """
-    for member in archive.infolist():
-        if member.compress_type != ZIP_STORED:
-            raise ValueError(f"{member.filename} is compressed")
+    for name in COLUMN_DTYPES:
+        if name not in sources:
+            raise ShardError(f"sample table lacks column {name!r}")
+        dtype, shape = sources[name].dtype, sources[name].shape
+        if len(shape) != 1 or (shape[0] and dtype.kind not in "iu"):
+            raise ShardError(
+                f"sample table column {name!r} is {dtype} {shape}, "
+                "expected one dimension of integers"
+            )
+    if len({sources[name].shape for name in COLUMN_DTYPES}) != 1:
+        raise ShardError("sample table columns differ in length")
+    columns = {}
+    for name, dtype in COLUMN_DTYPES.items():
+        digest(name.encode())
+        pieces = _digested(name, dtype, sources[name], digest)
+        columns[name] = packed(dtype, sources[name].shape[0], pieces, **_PACKING.get(name, {}))
+    return columns
+
+
+def _digested(
+    name: str, dtype: str, source: StoredColumn | _Pieces, digest: Digested
+) -> Iterator[NDArray[Any]]:
+    for piece in source:
+        values = piece.astype(dtype, copy=False)
+        if values is not piece and not np.array_equal(values, piece):
+            raise ShardError(f"sample table column {name!r} does not fit {dtype}")
+        digest(values.data)
+        for start in range(0, len(values), _ROWS_AT_ONCE):
+            yield values[start : start + _ROWS_AT_ONCE]
 
 
 def largest_table_file(manifest: Manifest) -> int:
@@ -182,25 +239,44 @@ def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
     n_samples = sum(shard.samples for shard in shards)
     if len(table) != n_samples:
         return [f"it has {len(table)} rows, the manifest has {n_samples} samples"]
-    samples = np.array([shard.samples for shard in shards], np.int64)
-    expected = np.repeat(np.arange(len(shards)), samples)
-    if not np.array_equal(table.shard, expected):
-        row = int(np.flatnonzero(table.shard != expected)[0])
-        return [f"row {row} is in shard {table.shard[row]}, by the manifest in {expected[row]}"]
+    ends = np.cumsum([shard.samples for shard in shards])
+    by_manifest = RunColumn("<i4", np.arange(len(shards)), ends)
     class_ids = {name: class_id for class_id, name in enumerate(manifest.classes)}
     shard_class = np.array([class_ids.get(shard.class_name, -1) for shard in shards], np.int64)
     shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
-    wrong = {
-        "class": table.class_id != shard_class[table.shard],
-        "offset": (table.offset < BLOCKSIZE) | (table.offset % BLOCKSIZE != 0),
-        "size": (table.size < 1) | (table.size > shard_bytes[table.shard] - table.offset),
-        "height or width": (table.height < 1)
-        | (table.width < 1)
-        | (table.height.astype(np.int64) * table.width > (Image.MAX_IMAGE_PIXELS or np.inf)),
-        "mode": table.mode >= len(IMAGE_MODES),
+    most_pixels = Image.MAX_IMAGE_PIXELS or np.inf
+    # the extremes, which are found fast, may rule a problem out
+    may_be_wrong = n_samples > 0 and {
+        "offset": table.offset.unit % BLOCKSIZE != 0 or table.offset.min() < BLOCKSIZE,
+        "height or width": min(table.height.min(), table.width.min()) < 1
+        or int(table.height.max()) * int(table.width.max()) > most_pixels,
+        "mode": table.mode.max() >= len(IMAGE_MODES),
     }
+    found: dict[str, list[int]] = {}
+    for start in range(0, n_samples, _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        shard, offset, size = table.shard[rows], table.offset[rows], table.size[rows]
+        expected = by_manifest[rows]
+        if not np.array_equal(shard, expected):
+            row = int(np.flatnonzero(shard != expected)[0])
+            return [
+                f"row {start + row} is in shard {shard[row]}, by the manifest in {expected[row]}"
+            ]
+        wrong = {
+            "class": table.class_id[rows] != shard_class[shard],
+            "offset": may_be_wrong["offset"] and (offset < BLOCKSIZE) | (offset % BLOCKSIZE != 0),
+            "size": (size < 1) | (size > shard_bytes[shard] - offset),
+            "height or width": may_be_wrong["height or width"]
+            and (table.height[rows] < 1)
+            | (table.width[rows] < 1)
+            | (table.height[rows].astype(np.int64) * table.width[rows] > most_pixels),
+            "mode": may_be_wrong["mode"] and table.mode[rows] >= len(IMAGE_MODES),
+        }
+        for name, is_wrong in wrong.items():
+            if np.any(is_wrong):
+                first = start + int(np.flatnonzero(is_wrong)[0])
+                found.setdefault(name, [first, 0])[1] += int(is_wrong.sum())
     return [
-        f"row {np.flatnonzero(rows)[0]} has a wrong {name} ({rows.sum()} such rows)"
-        for name, rows in wrong.items()
-        if rows.any()
+        f"row {first} has a wrong {name} ({count} such rows)"
+        for name, (first, count) in found.items()
     ]
