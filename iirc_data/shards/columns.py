@@ -108,22 +108,21 @@ class RunColumn(Column):
 
     def __getitem__(self, rows: Any) -> Any:
         if isinstance(rows, slice):
-            return self._between(*rows.indices(len(self)))
+            start, stop, step = rows.indices(len(self))
+            return self._between(start, stop)[::step] if step > 0 else self[:][rows]
         rows = np.asarray(rows)
         if rows.dtype == bool or rows.size > len(self) // _ROWS_PER_RUN:
-            return self._between(0, len(self), 1)[rows]
+            return self._between(0, len(self))[rows]
         if rows.size and not (rows.min() >= -len(self) and rows.max() < len(self)):
             raise IndexError(f"row {rows.max()} or {rows.min()} of {len(self)} does not exist")
         return self.values[
             np.searchsorted(self.ends, np.where(rows < 0, rows + len(self), rows), "right")
         ]
 
-    def _between(self, start: int, stop: int, step: int) -> NDArray[Any]:
-        if step < 0:
-            return self._between(0, len(self), 1)[slice(start, None if stop < 0 else stop, step)]
+    def _between(self, start: int, stop: int) -> NDArray[Any]:
         first, last = np.searchsorted(self.ends, [start, stop - 1], "right")
         lengths = np.diff(np.clip(self.ends[first : last + 1], start, stop), prepend=start)
-        return np.repeat(self.values[first : last + 1], np.maximum(lengths, 0))[::step]
+        return np.repeat(self.values[first : last + 1], np.maximum(lengths, 0))
 
 
 def packed(
@@ -190,7 +189,7 @@ class _Narrowed:
         self._dtype = np.dtype(dtype)
         self._narrower = [d for d in _NARROW if d.itemsize < self._dtype.itemsize]
         self._stored = np.empty(n_rows, self._narrower[0] if self._narrower else self._dtype)
-        self._unit = unit
+        self._unit = unit if unit <= np.iinfo(self._dtype).max else 1
         self._done = 0
 
     def add(self, chunk: NDArray[Any]) -> None:
