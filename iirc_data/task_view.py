@@ -271,8 +271,8 @@ class TaskSequence:
             for rows in self._rows_by_class.get(index, [])
         ]
         if sum(map(len, groups)) < len(self._sample_ids) // _FEW:
-            rows = np.sort(np.concatenate([*groups, np.empty(0, np.int64)]), kind="stable")
-            return rows[np.diff(rows, prepend=-1) > 0]
+            few = np.sort(np.concatenate([*groups, np.empty(0, np.int64)]), kind="stable")
+            return few[np.diff(few, prepend=-1) > 0]
         shown = np.zeros(len(self._sample_ids), dtype=bool)
         for rows in groups:
             shown[slice(rows.start, rows.stop) if isinstance(rows, range) else rows] = True

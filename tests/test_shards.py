@@ -18,7 +18,8 @@ from iirc_data.errors import ShardError
 from iirc_data.shards import SampleTable, ShardStore, write_shards
 from iirc_data.shards.manifest import Manifest, Shard, load_manifest
 from iirc_data.shards.sharing import pull
-from iirc_data.shards.table import COLUMN_DTYPES, IMAGE_MODES
+from iirc_data.shards.table import IMAGE_MODES
+from iirc_data.shards.table_columns import COLUMN_DTYPES
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
 from iirc_data.sources.drawn import DrawnSource

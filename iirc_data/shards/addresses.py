@@ -1,5 +1,6 @@
 """Addresses of datasets, local and remote, and reading the files there."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from iirc_data.reading import open_regular
 
 WEB_PROTOCOLS = ("http", "https")
 
+_PIN = "@sha256:"
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
 _SECONDS_BETWEEN_ATTEMPTS = 1.0
@@ -36,12 +38,39 @@ def is_remote(address: PathLike) -> bool:
 
 
 def local_path(address: PathLike) -> Path | None:
-    """Return the local path that an address denotes, or None if it is remote."""
-    if isinstance(address, Path) or ("://" not in address and "::" not in address):
-        return Path(address)
-    if get_protocol(address) in LocalFileSystem.protocol:
-        return Path(LocalFileSystem._strip_protocol(address))
+    """Return the local path that an address denotes, or None if it is remote.
+
+    Raises:
+        ShardError: See :func:`split_pin`.
+    """
+    place, _ = split_pin(address)
+    if isinstance(address, Path) or ("://" not in place and "::" not in place):
+        return Path(place)
+    if get_protocol(place) in LocalFileSystem.protocol:
+        return Path(LocalFileSystem._strip_protocol(place))
     return None
+
+
+def split_pin(address: PathLike) -> tuple[str, str | None]:
+    """Split ``ADDRESS@sha256:DIGEST`` into the address and the digest, None if there is none.
+
+    Raises:
+        ShardError: What follows ``@sha256:`` is not a digest.
+    """
+    place, mark, digest = str(address).rpartition(_PIN)
+    if not mark:
+        return str(address), None
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest) or not place:
+        raise ShardError(
+            f"{masked(str(address))} does not pin a digest: expected ADDRESS@sha256: and the 64 "
+            "hexadecimal digits that iirc data info prints"
+        )
+    return place, digest.lower()
+
+
+def pinned(address: str, digest: str) -> str:
+    """Return an address that pins a digest."""
+    return f"{address}{_PIN}{digest}"
 
 
 def filesystem_at(address: str) -> tuple[Any, str]:

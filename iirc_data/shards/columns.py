@@ -42,7 +42,7 @@ class Column(NDArrayOperatorsMixin, ABC):
         """Number of rows, as an array has it."""
         return (len(self),)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
             raise ValueError("a column has to be copied to become an array")
         array: NDArray[Any] = self[:]

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.reading import read_regular
-from iirc_data.shards.addresses import local_path
+from iirc_data.shards.addresses import local_path, split_pin
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.remote import RemoteDataset, cache_folder
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
+from iirc_data.shards.versions import version_file
 
 try:
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -66,19 +67,31 @@ class ShardStore:
             address: A shard folder that ``iirc data shard`` or ``iirc data pull`` wrote, or the
                 URL of one (``https://…``, ``s3://…``, any URL that fsspec reads). Shards at a
                 URL are fetched when they are first read, and cached.
+                ``ADDRESS@sha256:DIGEST`` pins the digest of the dataset.
             cache: Folder that caches remote datasets; by default the value of the environment
                 variable ``IIRC_CACHE``, or ``~/.cache/iirc``.
 
         Raises:
-            ShardError: There is no finished dataset, or the table does not match the manifest.
+            ShardError: There is no finished dataset, none with the pinned digest, or the table
+                does not match the manifest.
         """
         root = local_path(address)
         if root is None:
             remote = RemoteDataset.open(address)
             root = cache_folder(remote.manifest_text, cache)
             return cls(root, remote.manifest, remote.cached_table(root), remote)
-        manifest = read_manifest(root)
-        return cls(root, manifest, load_table(root / TABLE_NAME, manifest, str(root / TABLE_NAME)))
+        manifest, table = read_manifest(root), root / TABLE_NAME
+        if split_pin(address)[1] not in (None, manifest.digest):
+            earlier = RemoteDataset.open(address)
+            manifest, table = earlier.manifest, root / earlier.table_name
+        try:
+            return cls(root, manifest, load_table(table, manifest, str(table)))
+        except ShardError:
+            table = root / version_file(manifest.digest, "npz")
+            if not table.exists():
+                raise
+            # a new version is being published there
+            return cls(root, manifest, load_table(table, manifest, str(table)))
 
     def __len__(self) -> int:
         return len(self.table)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from tarfile import BLOCKSIZE
@@ -15,20 +14,18 @@ from PIL import Image
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
 from iirc_data.reading import open_regular
-from iirc_data.shards.columns import Column, RunColumn, packed
+from iirc_data.shards.columns import Column, RunColumn
 from iirc_data.shards.digest_thread import DigestThread
 from iirc_data.shards.manifest import Manifest
-from iirc_data.shards.npz import PIECE, StoredColumn, stored_columns
-
-COLUMN_DTYPES: dict[str, str] = {
-    "shard": "<i4",
-    "offset": "<i8",
-    "size": "<i8",
-    "class_id": "<i4",
-    "height": "<i4",
-    "width": "<i4",
-    "mode": "|u1",
-}
+from iirc_data.shards.npz import stored_columns
+from iirc_data.shards.table_columns import (
+    COLUMN_DTYPES,
+    ROWS_AT_ONCE,
+    Digested,
+    Pieces,
+    not_digested,
+    packed_columns,
+)
 
 IMAGE_MODES = (
     *("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "I", "I;16", "I;16B", "F", "PA"),
@@ -41,23 +38,6 @@ IMAGE_MODES = (
 """
 
 TABLE_NAME = "index.npz"
-
-# shards have one class each, and images start at multiples of a block
-_PACKING: dict[str, dict[str, Any]] = {
-    "shard": {"runs": True},
-    "class_id": {"runs": True},
-    "offset": {"unit": BLOCKSIZE},
-}
-
-Digested = Callable[[Any], None]
-"""Called with a contiguous buffer that does not change any more."""
-
-
-_ROWS_AT_ONCE = 1 << 16  # as many as stay in the processor's cache
-
-
-def _not_digested(data: Any) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -97,7 +77,7 @@ class SampleTable:
                 fit the dtypes.
         """
         arrays = {name: np.asarray(column) for name, column in columns.items()}
-        return cls(**_packed({name: _Pieces(array) for name, array in arrays.items()}))
+        return cls(**packed_columns({name: Pieces(array) for name, array in arrays.items()}))
 
     def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the height and width in pixels of some rows, int32 (N, 2)."""
@@ -108,7 +88,7 @@ class SampleTable:
         digest = hashlib.sha256()
         for column in fields(self):
             digest.update(column.name.encode())
-            for piece in _Pieces(getattr(self, column.name)):
+            for piece in Pieces(getattr(self, column.name)):
                 digest.update(piece.data)
         return digest.hexdigest()
 
@@ -152,75 +132,18 @@ def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
     return table
 
 
-class _Pieces:
-    """The values of an array or column, piece by piece, as :class:`StoredColumn` has them."""
-
-    def __init__(self, column: NDArray[Any] | Column) -> None:
-        self.dtype, self.shape = column.dtype, column.shape
-        self._column = column
-
-    def __iter__(self) -> Iterator[NDArray[Any]]:
-        rows = max(1, PIECE // self.dtype.itemsize)
-        for start in range(0, len(self._column), rows):
-            yield np.ascontiguousarray(self._column[start : start + rows])
-
-
-def _load(file: Any, where: str, digest: Digested = _not_digested) -> dict[str, Column]:
+def _load(file: Any, where: str, digest: Digested = not_digested) -> dict[str, Column]:
     try:
         if isinstance(file, str | Path):
             with io.BufferedReader(open_regular(file)) as opened:
                 return _load(opened, where, digest)
-        return _packed(stored_columns(file), digest)
+        return packed_columns(stored_columns(file), digest)
     except ShardError:
         raise
     except FileNotFoundError as error:
         raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
     except Exception as error:  # numpy and zipfile raise many types on damaged files
         raise ShardError(f"{where} is not a readable sample table: {error}") from error
-
-
-def _packed(
-    sources: Mapping[str, StoredColumn | _Pieces], digest: Digested = _not_digested
-) -> dict[str, Column]:
-    """Pack the columns of a table.
-
-    Args:
-        sources: The columns by name; others than those of a table are ignored.
-        digest: Called with the name and the values of each column, from which
-            :meth:`SampleTable.digest` is computed.
-
-    Raises:
-        ShardError: See :meth:`SampleTable.from_columns`.
-    """
-    for name in COLUMN_DTYPES:
-        if name not in sources:
-            raise ShardError(f"sample table lacks column {name!r}")
-        dtype, shape = sources[name].dtype, sources[name].shape
-        if len(shape) != 1 or (shape[0] and dtype.kind not in "iu"):
-            raise ShardError(
-                f"sample table column {name!r} is {dtype} {shape}, "
-                "expected one dimension of integers"
-            )
-    if len({sources[name].shape for name in COLUMN_DTYPES}) != 1:
-        raise ShardError("sample table columns differ in length")
-    columns = {}
-    for name, dtype in COLUMN_DTYPES.items():
-        digest(name.encode())
-        pieces = _digested(name, dtype, sources[name], digest)
-        columns[name] = packed(dtype, sources[name].shape[0], pieces, **_PACKING.get(name, {}))
-    return columns
-
-
-def _digested(
-    name: str, dtype: str, source: StoredColumn | _Pieces, digest: Digested
-) -> Iterator[NDArray[Any]]:
-    for piece in source:
-        values = piece.astype(dtype, copy=False)
-        if values is not piece and not np.array_equal(values, piece):
-            raise ShardError(f"sample table column {name!r} does not fit {dtype}")
-        digest(values.data)
-        for start in range(0, len(values), _ROWS_AT_ONCE):
-            yield values[start : start + _ROWS_AT_ONCE]
 
 
 def largest_table_file(manifest: Manifest) -> int:
@@ -246,15 +169,19 @@ def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
     shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
     most_pixels = Image.MAX_IMAGE_PIXELS or np.inf
     # the extremes, which are found fast, may rule a problem out
-    may_be_wrong = n_samples > 0 and {
-        "offset": table.offset.unit % BLOCKSIZE != 0 or table.offset.min() < BLOCKSIZE,
-        "height or width": min(table.height.min(), table.width.min()) < 1
-        or int(table.height.max()) * int(table.width.max()) > most_pixels,
-        "mode": table.mode.max() >= len(IMAGE_MODES),
-    }
+    may_be_wrong = (
+        {}
+        if n_samples == 0
+        else {
+            "offset": table.offset.unit % BLOCKSIZE != 0 or table.offset.min() < BLOCKSIZE,
+            "height or width": min(table.height.min(), table.width.min()) < 1
+            or int(table.height.max()) * int(table.width.max()) > most_pixels,
+            "mode": table.mode.max() >= len(IMAGE_MODES),
+        }
+    )
     found: dict[str, list[int]] = {}
-    for start in range(0, n_samples, _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    for start in range(0, n_samples, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
         shard, offset, size = table.shard[rows], table.offset[rows], table.size[rows]
         expected = by_manifest[rows]
         if not np.array_equal(shard, expected):
