@@ -29,7 +29,7 @@ from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import TotalProgress
 from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
-from iirc_data.shards.store import ShardStore, read_manifest
+from iirc_data.shards.store import ShardStore
 from iirc_data.shards.verify import verify
 from iirc_data.splits import TEST_FOLDERS
 from iirc_data.task_view import TaskSequence
@@ -116,7 +116,7 @@ def publish_dataset(
     """
     with errors_in_one_line():
         card = Card(licence, None if benchmark is None else load_benchmark(benchmark))
-        before = read_manifest(root).digest
+        before = RemoteDataset.open(root).manifest.digest
         with _progress_bar("publish") as progress:
             manifest = publish(
                 root,
