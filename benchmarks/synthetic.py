@@ -1,10 +1,13 @@
 """Sample tables with the format and size of real ones, but without images, for benchmarks."""
 
 import math
+import random
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from iirc_data.benchmarks import Benchmark
+from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, Setup
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.table import SampleTable
 
@@ -27,6 +30,42 @@ def imagenet_class_sizes(classes: Sequence[str]) -> dict[str, int]:
     for name, share in zip(classes[::9], 732 + 567 * small, strict=False):
         sizes[name] = int(share)
     return sizes
+
+
+def imagenet21k_sizes() -> dict[str, dict[str, int]]:
+    """Return the number of images per split and class of a dataset of ImageNet-21k's shape.
+
+    It has 21,000 classes, 14.7 million images and 42,000 shards; all classes have the same size.
+    """
+    classes = [f"n{number:08d}" for number in range(21_000)]
+    return {"train": dict.fromkeys(classes, 650), "val": dict.fromkeys(classes, 50)}
+
+
+def imagenet21k_benchmark(setup: Setup) -> Benchmark:
+    """Return a benchmark on :func:`imagenet21k_sizes`, with classes in a random order.
+
+    In the IIRC setup, 1,000 superclasses of 20 classes come in the first two of 107 tasks; the
+    class-incremental setup has 100 tasks.
+    """
+    leaves = list(imagenet21k_sizes()["train"])
+    random.Random(0).shuffle(leaves)
+    superclasses: dict[str, list[str]] = {}
+    if setup == IIRC_SETUP:
+        superclasses = {f"superclass {n}": leaves[20 * n : 20 * n + 20] for n in range(1000)}
+    names = list(superclasses)
+    per_task = 210 if setup == CIL_SETUP else 200
+    tasks = [names[:500], names[500:]] if names else []
+    random.Random(1).shuffle(leaves)
+    tasks += [leaves[start : start + per_task] for start in range(0, len(leaves), per_task)]
+    grouped = {leaf for subclasses in superclasses.values() for leaf in subclasses}
+    return Benchmark(
+        name=f"{setup} of ImageNet-21k's shape",
+        dataset="synthetic",
+        setup=setup,
+        superclasses=superclasses,
+        other_classes=[leaf for leaf in leaves if leaf not in grouped],
+        schedules=[tasks],
+    )
 
 
 def synthetic_dataset(

@@ -2,52 +2,56 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.benchmarks import SamplingSettings
 from iirc_data.definitions import NO_LABEL
+from iirc_data.grouping import grouped
+
+Rows = range | NDArray[np.int64]
+"""Positions of samples, ascending."""
+
+Combinations = Mapping[tuple[int, int], Rows]
+"""Maps each label combination, of class indices, to its samples."""
 
 
-def rows_by_value(values: NDArray[Any]) -> dict[int, NDArray[np.int64]]:
-    """Group row numbers by value.
+@dataclass(frozen=True)
+class CombinedLabels:
+    """The labels of samples that share few label combinations.
 
-    Args:
-        values: Integers (N,).
-
-    Returns:
-        Maps each value, in ascending order, to its rows, int64 ascending.
+    Attributes:
+        labels: int32 (C, 2), the distinct combinations: superclass and subclass, or the only label
+            and ``NO_LABEL``.
+        combination: int32 (N,), the number of each sample's combination.
     """
-    if not len(values):
-        return {}
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    groups = np.split(order.astype(np.int64, copy=False), starts[1:])
-    return dict(zip(ordered[starts].tolist(), groups, strict=True))
+
+    labels: NDArray[np.int32]
+    combination: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int32]) -> Self:
+        """Find the combinations among the labels, int32 (N, 2), of samples."""
+        n_labels = int(labels.max(initial=0)) + 2
+        codes = labels[:, 0].astype(np.int64) * n_labels + (labels[:, 1] + 1)
+        distinct, combination = np.unique(codes, return_inverse=True)
+        pairs = np.stack([distinct // n_labels, distinct % n_labels - 1], axis=1)
+        return cls(pairs.astype(np.int32), combination.astype(np.int32))
 
 
-def rows_by_combination(labels: NDArray[np.int32]) -> dict[tuple[int, int], NDArray[np.int64]]:
-    """Group row numbers by label combination.
-
-    Args:
-        labels: int32 (N, 2), see :func:`sample_rows_by_class`.
-
-    Returns:
-        Maps each pair of labels that occurs to its rows, int64 ascending.
-    """
-    n_labels = int(labels.max(initial=0)) + 2
-    codes = labels[:, 0].astype(np.int64) * n_labels + (labels[:, 1] + 1)
-    return {
-        (code // n_labels, code % n_labels - 1): rows for code, rows in rows_by_value(codes).items()
-    }
+def rows_by_combination(labels: CombinedLabels) -> dict[tuple[int, int], Rows]:
+    """Group the positions of samples by label combination, for those that occur."""
+    groups = grouped(labels.combination)
+    pairs = map(tuple, labels.labels[groups.values].tolist())
+    return dict(zip(pairs, groups.each(), strict=True))
 
 
 def sample_rows_by_class(
-    labels: NDArray[np.int32], settings: SamplingSettings | None
-) -> dict[int, list[NDArray[np.int64]]]:
+    combinations: Combinations, settings: SamplingSettings | None
+) -> dict[int, list[Rows]]:
     """Return the samples that each class shows.
 
     Samples are grouped by label combination, as published. Of the n samples of a combination
@@ -60,15 +64,14 @@ def sample_rows_by_class(
     slice is ``[-0:]``); here it takes none (see :func:`classes_with_empty_share`).
 
     Args:
-        labels: int32 (N, 2): superclass and subclass, or the only label and ``NO_LABEL``.
+        combinations: See :func:`rows_by_combination`.
         settings: Fractions and cap, or None to show every sample under all its labels (test mode,
             class-incremental setup).
 
     Returns:
-        Maps each class to the positions of its samples: per combination one ascending int64 array.
+        Maps each class to the positions of its samples, for each combination.
     """
-    combinations = rows_by_combination(labels)
-    shown: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
+    shown: dict[int, list[Rows]] = defaultdict(list)
     n_subclasses = Counter(first for first, second in combinations if second != NO_LABEL)
     for (first, second), rows in combinations.items():
         if second == NO_LABEL:
@@ -85,26 +88,23 @@ def sample_rows_by_class(
 
 
 def classes_with_empty_share(
-    labels: NDArray[np.int32], rows_by_class: Mapping[int, Sequence[NDArray[np.int64]]]
+    combinations: Combinations, rows_by_class: Mapping[int, Sequence[Rows]]
 ) -> list[int]:
     """Return the classes for which a fraction of few samples rounded to 0.
 
     Args:
-        labels: The labels given to :func:`sample_rows_by_class`.
+        combinations: What :func:`sample_rows_by_class` was given.
         rows_by_class: Its result.
 
     Returns:
         The classes that show no sample and the subclasses that show none of a combination,
         ascending.
     """
-
-    def is_subclass(index: int) -> bool:
-        return bool((labels[:, 1] == index).any())
-
+    subclasses = {second for _, second in combinations}
     return sorted(
         index
         for index, groups in rows_by_class.items()
-        if not any(map(len, groups)) or (not all(map(len, groups)) and is_subclass(index))
+        if not any(map(len, groups)) or (not all(map(len, groups)) and index in subclasses)
     )
 
 

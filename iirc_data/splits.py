@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from iirc_data.benchmarks import Benchmark, SplitSettings
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError
-from iirc_data.sampling import rows_by_value
+from iirc_data.grouping import Groups, ascending, grouped, rows_by_value, stable_order
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 
@@ -43,7 +43,8 @@ def split_sample_ids(
     rows = manifest.split_rows(split_folder(list(manifest.splits), manifest.dataset, split))
     class_ids = table.class_id[rows.start : rows.stop]
     positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
-    return rows.start + positions
+    positions += rows.start
+    return positions
 
 
 def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
@@ -82,6 +83,7 @@ def split_positions(
     Returns:
         int64 (n,), positions of images of the benchmark's classes, in the order that sampling uses.
     """
+    order: NDArray[np.int64] | None  # None: all images in the order of the dataset
     if benchmark.image_order == "published_imagenet":
         index = {name: number for number, name in enumerate(classes)}
         listed = [*benchmark.other_classes, *benchmark.superclass_of]
@@ -94,9 +96,14 @@ def split_positions(
             )
         order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
     else:
-        order = np.flatnonzero(np.isin(classes, benchmark.leaf_classes)[class_ids])
+        wanted = np.isin(classes, benchmark.leaf_classes)
+        order = None if wanted.all() else np.flatnonzero(wanted[class_ids])
     if split != TEST:
-        order = order[split_training_samples(class_ids[order], benchmark.splits)[split]]
+        rows = grouped(class_ids if order is None else class_ids[order])
+        positions = _rows_of_split(rows, benchmark.splits, split)
+        order = positions if order is None else order[positions]
+    elif order is None:
+        order = np.arange(len(class_ids))
     if samples_per_class is not None:
         order = order[_first_of_each(class_ids[order], samples_per_class)]
     return order
@@ -118,22 +125,23 @@ def split_training_samples(
     Returns:
         The positions of the samples of each of the three splits, int64, ascending.
     """
-    parts: dict[SplitName, list[NDArray[np.int64]]] = {
-        INTASK_VALID: [],
-        POSTTASK_VALID: [],
-        TRAIN: [],
-    }
-    for rows in rows_by_value(class_ids).values():
-        n_intask = int(settings.intask_valid_ratio * len(rows))
-        n_valid = n_intask + int(settings.posttask_valid_ratio * len(rows))
-        parts[INTASK_VALID].append(rows[:n_intask])
-        parts[POSTTASK_VALID].append(rows[n_intask:n_valid])
-        parts[TRAIN].append(rows[n_valid:])
-    empty = [np.empty(0, np.int64)]
-    # a stable sort is fast on sorted rows, which a table of per-class shards has
+    classes = grouped(class_ids)
     return {
-        name: np.sort(np.concatenate(rows or empty), kind="stable") for name, rows in parts.items()
+        split: _rows_of_split(classes, settings, split)
+        for split in (INTASK_VALID, POSTTASK_VALID, TRAIN)
     }
+
+
+def _rows_of_split(classes: Groups, settings: SplitSettings, split: SplitName) -> NDArray[np.int64]:
+    n = classes.lengths
+    n_intask = (settings.intask_valid_ratio * n).astype(np.int64)
+    n_valid = n_intask + (settings.posttask_valid_ratio * n).astype(np.int64)
+    first, end = {
+        INTASK_VALID: (np.zeros_like(n), n_intask),
+        POSTTASK_VALID: (n_intask, n_valid),
+        TRAIN: (n_valid, n),
+    }[split]
+    return ascending(classes.rows(first, end - first))
 
 
 def published_imagenet_order(
@@ -177,10 +185,10 @@ def in_published_order(
         int64 (N,), positions in ``class_ids``.
     """
     place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
-    places = np.array([place.get(name, -1) for name in classes])
-    return np.argsort(places[class_ids], kind="stable")
+    places = np.array([place.get(name, -1) for name in classes], np.int32)
+    return stable_order(places[class_ids])
 
 
 def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
-    groups = [rows[:n] for rows in rows_by_value(class_ids).values()]
-    return np.sort(np.concatenate(groups), kind="stable") if groups else np.empty(0, np.int64)
+    classes = grouped(class_ids)
+    return ascending(classes.rows(np.zeros_like(classes.lengths), np.minimum(classes.lengths, n)))

@@ -22,10 +22,18 @@ from iirc_data.definitions import (
 )
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json
-from iirc_data.sampling import classes_with_empty_share, sample_rows_by_class
+from iirc_data.grouping import is_ascending, order_of_distinct
+from iirc_data.sampling import (
+    CombinedLabels,
+    classes_with_empty_share,
+    rows_by_combination,
+    sample_rows_by_class,
+)
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 from iirc_data.splits import in_published_order, split_sample_ids
+
+_FEW = 64  # samples to one that a task shows: then sorting those is faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +125,8 @@ class TaskSequence:
         sample_ids: int64 (N,), ids of the split's samples, in the order that sampling uses.
         labels: int32 (N, 2), class indices of each sample's full label combination: superclass
             and subclass, or the only label and -1. Indices from ``len(class_names)`` on are those
-            of classes that are not scheduled.
+            of classes that are not scheduled. Many samples may be given in less memory as
+            :class:`~iirc_data.sampling.CombinedLabels`.
         tasks: The names of each task's classes, those that it introduces and those that reappear.
         setup: ``"IIRC"`` or ``"CIL"``. The latter does not sample: a sample with two labels belongs
             to the tasks of both labels, as published.
@@ -128,7 +137,7 @@ class TaskSequence:
     def __init__(
         self,
         sample_ids: NDArray[np.int64],
-        labels: NDArray[np.int32],
+        labels: NDArray[np.int32] | CombinedLabels,
         tasks: Sequence[Sequence[str]],
         *,
         setup: Setup,
@@ -139,11 +148,15 @@ class TaskSequence:
         self.class_names_to_idx = class_order(self.tasks)
         self.complete_information = complete_information
         self._sample_ids = sample_ids
-        self._labels = labels
-        self._rows_by_class = sample_rows_by_class(labels, None if setup == CIL_SETUP else sampling)
+        self._labels = labels if isinstance(labels, CombinedLabels) else CombinedLabels.of(labels)
+        combinations = rows_by_combination(self._labels)
+        sampling = None if setup == CIL_SETUP else sampling
+        self._rows_by_class = sample_rows_by_class(combinations, sampling)
         self._classes = [[self.class_names_to_idx[name] for name in task] for task in self.tasks]
-        self._warn_of_empty_shares()
-        self._n_labels = max(len(self.class_names_to_idx), int(labels.max(initial=NO_LABEL)) + 1)
+        self._warn_of_empty_shares(classes_with_empty_share(combinations, self._rows_by_class))
+        self._n_labels = max(
+            len(self.class_names_to_idx), int(self._labels.labels.max(initial=NO_LABEL)) + 1
+        )
 
     @classmethod
     def from_table(
@@ -181,13 +194,13 @@ class TaskSequence:
         check_classes(benchmark, manifest, tasks)
         sample_ids = split_sample_ids(benchmark, manifest, table, split, samples_per_class)
         class_ids = table.class_id[sample_ids]
-        sample_ids = sample_ids[in_published_order(benchmark, manifest.classes, class_ids)]
+        order = in_published_order(benchmark, manifest.classes, class_ids)
         combinations = label_combinations(
             map(benchmark.labels_of, manifest.classes), class_order(tasks)
         )
         return cls(
-            sample_ids,
-            combinations[table.class_id[sample_ids]],
+            sample_ids[order],
+            CombinedLabels(combinations, class_ids[order]),
             tasks,
             setup=benchmark.setup,
             sampling=None if test_mode else benchmark.sampling,
@@ -224,21 +237,23 @@ class TaskSequence:
         seen = range(seen_up_to + 1)
         visible[self._classes_of(seen if self.complete_information else chosen)] = True
         rows = self.rows(chosen)
-        rows = rows[np.argsort(self._sample_ids[rows], kind="stable")]
+        sample_ids = self._sample_ids[rows]
+        if not is_ascending(sample_ids):
+            order = order_of_distinct(sample_ids)
+            rows, sample_ids = rows[order], sample_ids[order]
         return TaskView(
             class_names=tuple(self.class_names_to_idx),
             task_ids=chosen,
             seen_up_to=seen_up_to,
             n_seen_classes=len(set(self._classes_of(seen))),
             task_classes=tuple(sorted(set(self._classes_of(chosen)))),
-            sample_ids=self._sample_ids[rows],
-            labels=visible_labels(self._labels[rows], visible),
+            sample_ids=sample_ids,
+            labels=visible_labels(self._labels.labels, visible)[self._labels.combination[rows]],
             places=rows,
         )
 
-    def _warn_of_empty_shares(self) -> None:
+    def _warn_of_empty_shares(self, empty: Sequence[int]) -> None:
         names = list(self.class_names_to_idx)
-        empty = classes_with_empty_share(self._labels, self._rows_by_class)
         if scheduled := [names[index] for index in empty if index < len(names)]:
             warnings.warn(
                 "classes show no sample of a label combination because their fraction of its few "
@@ -250,10 +265,17 @@ class TaskSequence:
 
     def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:
         """Return the positions among the split's samples of those that tasks show, ascending."""
+        groups = [
+            rows
+            for index in self._classes_of(task_ids)
+            for rows in self._rows_by_class.get(index, [])
+        ]
+        if sum(map(len, groups)) < len(self._sample_ids) // _FEW:
+            few = np.sort(np.concatenate([*groups, np.empty(0, np.int64)]), kind="stable")
+            return few[np.diff(few, prepend=-1) > 0]
         shown = np.zeros(len(self._sample_ids), dtype=bool)
-        for index in self._classes_of(task_ids):
-            for rows in self._rows_by_class.get(index, []):
-                shown[rows] = True
+        for rows in groups:
+            shown[slice(rows.start, rows.stop) if isinstance(rows, range) else rows] = True
         return np.flatnonzero(shown)
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:

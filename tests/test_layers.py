@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 DATA_ROOMS = """
 definitions errors lifeline masking order sizes spelling
 augment cluster console decoding reading
-benchmarks files image_sizes interrupts
+benchmarks files grouping image_sizes interrupts
 locks sampling sources
 shards utils
 splits

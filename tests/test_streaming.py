@@ -46,13 +46,13 @@ TREE = {"train": {"bear": 30, "cat": 25, "dog": 40}, "test": {"cat": 2}}
 
 
 @pytest.fixture(scope="module")
-def local(tmp_path_factory) -> Iterator[ShardStore]:
+def local(tmp_path_factory) -> ShardStore:
     """A dataset of some forty blocks, most shards of several."""
     folder = tmp_path_factory.mktemp("streamed")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(blocks, "BLOCK_SIZE", BLOCK)
         write_shards(open_folder(write_image_folder(folder / "images", TREE)), folder / "shards")
-        yield ShardStore.open(folder / "shards")
+    return ShardStore.open(folder / "shards")
 
 
 @pytest.fixture(autouse=True)

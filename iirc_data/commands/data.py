@@ -24,6 +24,7 @@ from iirc_data.dataset_checks import needed_classes
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError, ShardError
 from iirc_data.shards.addresses import local_path
+from iirc_data.shards.card import Card
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import TotalProgress
 from iirc_data.shards.remote import RemoteDataset, has_size
@@ -39,7 +40,12 @@ app = typer.Typer(
 
 SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 
-Address = Annotated[str, typer.Argument(help="Shard folder, or its URL (https://, s3://, …).")]
+Address = Annotated[
+    str,
+    typer.Argument(
+        help="Shard folder, or its URL (https://, s3://, …); @sha256:DIGEST pins the digest."
+    ),
+]
 Root = Annotated[Path, typer.Argument(help="Local shard folder.")]
 Workers = Annotated[int, typer.Option(min=1, help="Number of files to copy at the same time.")]
 Schedule = Annotated[int, typer.Option(min=0, help="Number of the benchmark's schedule.")]
@@ -92,12 +98,36 @@ def verify_folder(
 def publish_dataset(
     root: Root,
     address: Annotated[str, typer.Argument(help="Folder or URL to copy to (s3://, …).")],
+    new_version: Annotated[
+        bool, typer.Option(help="Publish beside the versions there, sharing equal shards.")
+    ] = False,
+    licence: Annotated[
+        str | None,
+        typer.Option("--license", help="Licence of the images, for the page: an SPDX identifier."),
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="Show the taxonomy of this benchmark (name or file).")
+    ] = None,
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
-    """Copy a dataset to an address from which others can pull it; run again to resume."""
+    """Copy a dataset to an address from which others can pull it; run again to resume.
+
+    A page that describes it, README.md and index.html, is written beside it.
+    """
     with errors_in_one_line():
+        card = Card(licence, None if benchmark is None else load_benchmark(benchmark))
+        before = RemoteDataset.open(root).manifest.digest
         with _progress_bar("publish") as progress:
-            manifest = publish(root, address, workers=workers, progress=progress)
+            manifest = publish(
+                root,
+                address,
+                new_version=new_version,
+                card=card,
+                workers=workers,
+                progress=progress,
+            )
+        if manifest.digest != before:
+            typer.echo(one_line(f"{root}: shards were renamed; before, the digest was {before}"))
         shards = f"{len(manifest.shards)} shards, {_size(manifest.shards)}"
         typer.echo(one_line(f"{address}: {shards}"))
         typer.echo(f"digest {manifest.digest}")
@@ -114,13 +144,18 @@ def pull_dataset(
     tasks: Annotated[
         str | None, typer.Option(help="Copy only what these tasks need, for example 0-3,5.")
     ] = None,
+    update: Annotated[
+        bool, typer.Option(help="Replace another version of the dataset in the folder.")
+    ] = False,
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
     """Copy a dataset, or the part that some tasks need; run again to resume or to add tasks."""
     with errors_in_one_line():
         classes = _classes_to_pull(benchmark, schedule, tasks)
         with _progress_bar("pull") as progress:
-            manifest = pull(address, out, classes=classes, workers=workers, progress=progress)
+            manifest = pull(
+                address, out, classes=classes, update=update, workers=workers, progress=progress
+            )
         shards = f"{len(manifest.shards)} shards, {_size(manifest.shards)}"
         typer.echo(one_line(f"{out}: {shards}"))
         typer.echo(f"digest {manifest.digest}")

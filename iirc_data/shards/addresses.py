@@ -2,6 +2,7 @@
 
 import errno
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +25,8 @@ WEB_PROTOCOLS = ("http", "https")
 
 CHUNK = 1 << 20
 """Largest number of bytes that are read at a time."""
+
+_PIN = "@sha256:"
 
 SECONDS_OF_SILENCE = 60.0
 """How long a web server may send nothing before a transfer counts as interrupted."""
@@ -61,12 +64,39 @@ def is_remote(address: PathLike) -> bool:
 
 
 def local_path(address: PathLike) -> Path | None:
-    """Return the local path that an address denotes, or None if it is remote."""
-    if isinstance(address, Path) or ("://" not in address and "::" not in address):
-        return Path(address)
-    if get_protocol(address) in LocalFileSystem.protocol:
-        return Path(LocalFileSystem._strip_protocol(address))
+    """Return the local path that an address denotes, or None if it is remote.
+
+    Raises:
+        ShardError: See :func:`split_pin`.
+    """
+    place, _ = split_pin(address)
+    if isinstance(address, Path) or ("://" not in place and "::" not in place):
+        return Path(place)
+    if get_protocol(place) in LocalFileSystem.protocol:
+        return Path(LocalFileSystem._strip_protocol(place))
     return None
+
+
+def split_pin(address: PathLike) -> tuple[str, str | None]:
+    """Split ``ADDRESS@sha256:DIGEST`` into the address and the digest, None if there is none.
+
+    Raises:
+        ShardError: What follows ``@sha256:`` is not a digest.
+    """
+    place, mark, digest = str(address).rpartition(_PIN)
+    if not mark:
+        return str(address), None
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", digest) or not place:
+        raise ShardError(
+            f"{masked(str(address))} does not pin a digest: expected ADDRESS@sha256: and the 64 "
+            "hexadecimal digits that iirc data info prints"
+        )
+    return place, digest.lower()
+
+
+def pinned(address: str, digest: str) -> str:
+    """Return an address that pins a digest."""
+    return f"{address}{_PIN}{digest}"
 
 
 def filesystem_at(address: str) -> tuple[Any, str]:

@@ -20,7 +20,8 @@ from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
 from iirc_data.reading import open_regular
 from iirc_data.shards.manifest import Manifest
-from iirc_data.shards.table import HEADER_SIZE, SampleTable, check_uncompressed
+from iirc_data.shards.npz import check_uncompressed
+from iirc_data.shards.table import HEADER_SIZE, SampleTable
 
 BLOCK_SIZE = 1 << 22
 """Bytes per block, but for the rest of the last sample that starts in it."""

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -18,6 +18,7 @@ from iirc_data.shards.addresses import (
     BrokenTransferError,
     below,
     read_whole,
+    split_pin,
 )
 from iirc_data.shards.blocks import (
     BLOCKS_NAME,
@@ -30,6 +31,7 @@ from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manif
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.pixel_digest import check_pixels
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
+from iirc_data.shards.versions import version_file
 
 CACHE_VARIABLE = "IIRC_CACHE"
 
@@ -47,22 +49,55 @@ class RemoteDataset:
         address: URL or path of the shard folder.
         manifest: The dataset's manifest.
         manifest_text: Content of ``manifest.json``, byte for byte.
+        table_name: Path of the sample table at the address.
     """
 
     address: str
     manifest: Manifest
     manifest_text: bytes
+    table_name: str = TABLE_NAME
 
     @classmethod
     def open(cls, address: PathLike) -> Self:
         """Read the manifest at an address.
 
+        Args:
+            address: URL or path of a shard folder; ``ADDRESS@sha256:DIGEST`` pins the digest of
+                the dataset, and finds earlier versions of it.
+
         Raises:
-            ShardError: The address cannot be read, or there is no finished dataset.
+            ShardError: The address cannot be read, there is no finished dataset, or none with the
+                pinned digest.
         """
-        address = str(address)
-        text = read_whole(address, MANIFEST_NAME, _LARGEST_MANIFEST)
-        return cls(address, load_manifest(text, masked(below(address, MANIFEST_NAME))), text)
+        address, digest = split_pin(address)
+        if digest is None:
+            return cls._described_by(address, MANIFEST_NAME, TABLE_NAME)
+        try:
+            current = cls._described_by(address, MANIFEST_NAME, TABLE_NAME)
+            if current.manifest.digest == digest:
+                return current
+            problem = f"{masked(address)} has the digest {current.manifest.digest}"
+        except ShardError as error:  # while a new version is published
+            problem = str(error)
+        names = version_file(digest, "json"), version_file(digest, "npz")
+        try:
+            earlier = cls._described_by(address, *names)
+        except ShardError as error:
+            raise ShardError(
+                f"{problem}, and no version there has the pinned digest {digest} ({error}): "
+                "compare iirc data info ADDRESS with the digest that you were given"
+            ) from error
+        if earlier.manifest.digest != digest:
+            raise ShardError(
+                f"{masked(below(address, names[0]))} has another digest: it was altered"
+            )
+        return earlier
+
+    @classmethod
+    def _described_by(cls, address: str, manifest_name: str, table_name: str) -> Self:
+        text = read_whole(address, manifest_name, _LARGEST_MANIFEST)
+        manifest = load_manifest(text, masked(below(address, manifest_name)))
+        return cls(address, manifest, text, table_name)
 
     def read_table(self) -> tuple[SampleTable, bytes]:
         """Read the sample table; return it and its file's bytes.
@@ -70,10 +105,19 @@ class RemoteDataset:
         Raises:
             ShardError: The table cannot be read or does not match the manifest.
         """
-        text = read_whole(self.address, TABLE_NAME, largest_table_file(self.manifest))
-        return load_table(
-            io.BytesIO(text), self.manifest, masked(below(self.address, TABLE_NAME))
-        ), text
+        try:
+            return self._read_table(self.table_name)
+        except ShardError as error:
+            own_name = version_file(self.manifest.digest, "npz")
+            if own_name == self.table_name:
+                raise
+            with suppress(ShardError):  # another version has just been published
+                return self._read_table(own_name)
+            raise error
+
+    def _read_table(self, name: str) -> tuple[SampleTable, bytes]:
+        text = read_whole(self.address, name, largest_table_file(self.manifest))
+        return load_table(io.BytesIO(text), self.manifest, masked(below(self.address, name))), text
 
     def fetch(
         self,
@@ -111,12 +155,12 @@ class RemoteDataset:
         """Read the checksums of the blocks; return them and their file's bytes.
 
         Returns:
-            None if the dataset has none.
+            None if the dataset has none, or is an earlier version.
 
         Raises:
             ShardError: The checksums cannot be read or do not match the manifest.
         """
-        if not need_checksums(self.manifest):
+        if not need_checksums(self.manifest) or self.table_name != TABLE_NAME:
             return None
         where = masked(below(self.address, BLOCKS_NAME))
         try:
@@ -127,7 +171,18 @@ class RemoteDataset:
             if self.manifest.blocks_sha256 is None:
                 return None
             raise
-        return BlockChecksums.load(io.BytesIO(text), self.manifest, where), text
+        try:
+            return BlockChecksums.load(io.BytesIO(text), self.manifest, where), text
+        except ShardError:
+            if self._is_earlier_version():  # another one has just been published
+                return None
+            raise
+
+    def _is_earlier_version(self) -> bool:
+        name = version_file(self.manifest.digest, "json")
+        with suppress(ShardError):
+            return read_whole(self.address, name, _LARGEST_MANIFEST) == self.manifest_text
+        return False
 
     def save_description(
         self,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
 from iirc_data.reading import read_regular
-from iirc_data.shards.addresses import local_path
+from iirc_data.shards.addresses import local_path, split_pin
 from iirc_data.shards.blocks import BlockLayout, blocks_of_dataset
 from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.cache_size import size_in_bytes
@@ -23,6 +23,7 @@ from iirc_data.shards.reading_plan import NoPlan, ReadingPlan
 from iirc_data.shards.remote import RemoteDataset, cache_base
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import TABLE_NAME, SampleTable, load_table
+from iirc_data.shards.versions import version_file
 
 try:
     from resource import RLIM_INFINITY, RLIMIT_NOFILE, getrlimit
@@ -77,14 +78,15 @@ class ShardStore:
             address: A shard folder that ``iirc data shard`` or ``iirc data pull`` wrote, or the
                 URL of one (``https://…``, ``s3://…``, any URL that fsspec reads). Blocks of
                 shards at a URL are fetched when they are read, or before, and cached.
+                ``ADDRESS@sha256:DIGEST`` pins the digest of the dataset.
             cache: Folder that caches remote datasets; by default the value of the environment
                 variable ``IIRC_CACHE``, or ``~/.cache/iirc``.
             cache_size: Limit of that folder, in bytes or as text such as ``"50GB"``; by default the
                 value of ``IIRC_CACHE_SIZE``, or the limit that ``iirc data cache --limit`` set.
 
         Raises:
-            ShardError: There is no finished dataset, the table does not match the manifest, or
-                ``cache_size`` is not a size.
+            ShardError: There is no finished dataset, none with the pinned digest, the table does
+                not match the manifest, or ``cache_size`` is not a size.
         """
         root = local_path(address)
         if root is None:
@@ -94,8 +96,18 @@ class ShardStore:
             table = remote.cached_table(root, folder.adding)
             cached = CachedShards(remote, root, folder, table)
             return cls(root, remote.manifest, table, cached)
-        manifest = read_manifest(root)
-        return cls(root, manifest, load_table(root / TABLE_NAME, manifest, str(root / TABLE_NAME)))
+        manifest, table = read_manifest(root), root / TABLE_NAME
+        if split_pin(address)[1] not in (None, manifest.digest):
+            earlier = RemoteDataset.open(address)
+            manifest, table = earlier.manifest, root / earlier.table_name
+        try:
+            return cls(root, manifest, load_table(table, manifest, str(table)))
+        except ShardError:
+            table = root / version_file(manifest.digest, "npz")
+            if not table.exists():
+                raise
+            # a new version is being published there
+            return cls(root, manifest, load_table(table, manifest, str(table)))
 
     def __len__(self) -> int:
         return len(self.table)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from tarfile import BLOCKSIZE
 from typing import Any, Self
-from zipfile import ZIP_STORED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +14,18 @@ from PIL import Image
 from iirc_data.errors import ShardError
 from iirc_data.files import write_atomically
 from iirc_data.reading import open_regular
+from iirc_data.shards.columns import Column, RunColumn
+from iirc_data.shards.digest_thread import DigestThread
 from iirc_data.shards.manifest import Manifest
-
-COLUMN_DTYPES: dict[str, str] = {
-    "shard": "<i4",
-    "offset": "<i8",
-    "size": "<i8",
-    "class_id": "<i4",
-    "height": "<i4",
-    "width": "<i4",
-    "mode": "|u1",
-}
+from iirc_data.shards.npz import stored_columns
+from iirc_data.shards.table_columns import (
+    COLUMN_DTYPES,
+    ROWS_AT_ONCE,
+    Digested,
+    Pieces,
+    not_digested,
+    packed_columns,
+)
 
 IMAGE_MODES = (
     *("RGB", "L", "1", "P", "RGBA", "LA", "CMYK", "YCbCr", "I", "I;16", "I;16B", "F", "PA"),
@@ -47,6 +47,9 @@ HEADER_SIZE = BLOCKSIZE
 class SampleTable:
     """One row per sample, in the order of the manifest's shards.
 
+    The columns are indexed like numpy arrays but take less memory, see
+    :class:`iirc_data.shards.columns.Column`.
+
     Attributes:
         shard: int32 (N,), index of the sample's shard in :attr:`Manifest.shards`.
         offset: int64 (N,), bytes from the shard's start to the encoded image.
@@ -57,13 +60,13 @@ class SampleTable:
         mode: uint8 (N,), index into :data:`IMAGE_MODES`.
     """
 
-    shard: NDArray[np.int32]
-    offset: NDArray[np.int64]
-    size: NDArray[np.int64]
-    class_id: NDArray[np.int32]
-    height: NDArray[np.int32]
-    width: NDArray[np.int32]
-    mode: NDArray[np.uint8]
+    shard: Column
+    offset: Column
+    size: Column
+    class_id: Column
+    height: Column
+    width: Column
+    mode: Column
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -76,23 +79,8 @@ class SampleTable:
             ShardError: Columns are missing, differ in length, are not one-dimensional, or do not
                 fit the dtypes.
         """
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, dtype in COLUMN_DTYPES.items():
-            if name not in columns:
-                raise ShardError(f"sample table lacks column {name!r}")
-            array = np.asarray(columns[name])
-            if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-                raise ShardError(
-                    f"sample table column {name!r} is {array.dtype} {array.shape}, "
-                    "expected one dimension of integers"
-                )
-            arrays[name] = array.astype(dtype, copy=False)
-            if not np.array_equal(arrays[name], array):
-                raise ShardError(f"sample table column {name!r} does not fit {dtype}")
-            arrays[name].flags.writeable = False
-        if len({len(array) for array in arrays.values()}) != 1:
-            raise ShardError("sample table columns differ in length")
-        return cls(**arrays)
+        arrays = {name: np.asarray(column) for name, column in columns.items()}
+        return cls(**packed_columns({name: Pieces(array) for name, array in arrays.items()}))
 
     def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Return the height and width in pixels of some rows, int32 (N, 2)."""
@@ -103,7 +91,8 @@ class SampleTable:
         digest = hashlib.sha256()
         for column in fields(self):
             digest.update(column.name.encode())
-            digest.update(np.ascontiguousarray(getattr(self, column.name)).data)
+            for piece in Pieces(getattr(self, column.name)):
+                digest.update(piece.data)
         return digest.hexdigest()
 
     def save(self, root: Path) -> None:
@@ -122,20 +111,7 @@ class SampleTable:
         Raises:
             ShardError: The file is missing, damaged, or not a sample table.
         """
-        try:
-            if isinstance(file, str | Path):
-                with io.BufferedReader(open_regular(file)) as opened:
-                    return cls.load(opened, where)
-            with np.load(file, allow_pickle=False) as archive:
-                check_uncompressed(archive.zip)
-                columns = {name: archive[name] for name in COLUMN_DTYPES if name in archive}
-        except ShardError:
-            raise
-        except FileNotFoundError as error:
-            raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
-        except Exception as error:  # numpy and zipfile raise many types on damaged files
-            raise ShardError(f"{where} is not a readable sample table: {error}") from error
-        return cls.from_columns(columns)
+        return cls(**_load(file, where))
 
 
 def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
@@ -150,23 +126,27 @@ def load_table(file: Any, manifest: Manifest, where: str) -> SampleTable:
         ShardError: The table is missing, damaged, from another dataset, or refers to bytes
             outside the shards.
     """
-    table = SampleTable.load(file, where)
-    if table.digest() != manifest.table_sha256:
+    with DigestThread() as digest:
+        table = SampleTable(**_load(file, where, digest.update))
+    if digest.hexdigest() != manifest.table_sha256:
         raise ShardError(f"{where} does not match its manifest: copy it again")
     if problems := table_problems(table, manifest):
         raise ShardError(f"{where} contradicts its manifest: {problems[0]}")
     return table
 
 
-def check_uncompressed(archive: ZipFile) -> None:
-    """Refuse compressed columns, which could expand without limit; tables are written uncompressed.
-
-    Raises:
-        ValueError: A column is compressed.
-    """
-    for member in archive.infolist():
-        if member.compress_type != ZIP_STORED:
-            raise ValueError(f"{member.filename} is compressed")
+def _load(file: Any, where: str, digest: Digested = not_digested) -> dict[str, Column]:
+    try:
+        if isinstance(file, str | Path):
+            with io.BufferedReader(open_regular(file)) as opened:
+                return _load(opened, where, digest)
+        return packed_columns(stored_columns(file), digest)
+    except ShardError:
+        raise
+    except FileNotFoundError as error:
+        raise ShardError(f"{where} is missing: the shard folder is incomplete") from error
+    except Exception as error:  # numpy and zipfile raise many types on damaged files
+        raise ShardError(f"{where} is not a readable sample table: {error}") from error
 
 
 def largest_table_file(manifest: Manifest) -> int:
@@ -185,25 +165,48 @@ def table_problems(table: SampleTable, manifest: Manifest) -> list[str]:
     n_samples = sum(shard.samples for shard in shards)
     if len(table) != n_samples:
         return [f"it has {len(table)} rows, the manifest has {n_samples} samples"]
-    samples = np.array([shard.samples for shard in shards], np.int64)
-    expected = np.repeat(np.arange(len(shards)), samples)
-    if not np.array_equal(table.shard, expected):
-        row = int(np.flatnonzero(table.shard != expected)[0])
-        return [f"row {row} is in shard {table.shard[row]}, by the manifest in {expected[row]}"]
+    ends = np.cumsum([shard.samples for shard in shards])
+    by_manifest = RunColumn("<i4", np.arange(len(shards)), ends)
     class_ids = {name: class_id for class_id, name in enumerate(manifest.classes)}
     shard_class = np.array([class_ids.get(shard.class_name, -1) for shard in shards], np.int64)
     shard_bytes = np.array([shard.bytes for shard in shards], np.int64)
-    wrong = {
-        "class": table.class_id != shard_class[table.shard],
-        "offset": (table.offset < BLOCKSIZE) | (table.offset % BLOCKSIZE != 0),
-        "size": (table.size < 1) | (table.size > shard_bytes[table.shard] - table.offset),
-        "height or width": (table.height < 1)
-        | (table.width < 1)
-        | (table.height.astype(np.int64) * table.width > (Image.MAX_IMAGE_PIXELS or np.inf)),
-        "mode": table.mode >= len(IMAGE_MODES),
-    }
+    most_pixels = Image.MAX_IMAGE_PIXELS or np.inf
+    # the extremes, which are found fast, may rule a problem out
+    may_be_wrong = (
+        {}
+        if n_samples == 0
+        else {
+            "offset": table.offset.unit % BLOCKSIZE != 0 or table.offset.min() < BLOCKSIZE,
+            "height or width": min(table.height.min(), table.width.min()) < 1
+            or int(table.height.max()) * int(table.width.max()) > most_pixels,
+            "mode": table.mode.max() >= len(IMAGE_MODES),
+        }
+    )
+    found: dict[str, list[int]] = {}
+    for start in range(0, n_samples, ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        shard, offset, size = table.shard[rows], table.offset[rows], table.size[rows]
+        expected = by_manifest[rows]
+        if not np.array_equal(shard, expected):
+            row = int(np.flatnonzero(shard != expected)[0])
+            return [
+                f"row {start + row} is in shard {shard[row]}, by the manifest in {expected[row]}"
+            ]
+        wrong = {
+            "class": table.class_id[rows] != shard_class[shard],
+            "offset": may_be_wrong["offset"] and (offset < BLOCKSIZE) | (offset % BLOCKSIZE != 0),
+            "size": (size < 1) | (size > shard_bytes[shard] - offset),
+            "height or width": may_be_wrong["height or width"]
+            and (table.height[rows] < 1)
+            | (table.width[rows] < 1)
+            | (table.height[rows].astype(np.int64) * table.width[rows] > most_pixels),
+            "mode": may_be_wrong["mode"] and table.mode[rows] >= len(IMAGE_MODES),
+        }
+        for name, is_wrong in wrong.items():
+            if np.any(is_wrong):
+                first = start + int(np.flatnonzero(is_wrong)[0])
+                found.setdefault(name, [first, 0])[1] += int(is_wrong.sum())
     return [
-        f"row {np.flatnonzero(rows)[0]} has a wrong {name} ({rows.sum()} such rows)"
-        for name, rows in wrong.items()
-        if rows.any()
+        f"row {first} has a wrong {name} ({count} such rows)"
+        for name, (first, count) in found.items()
     ]

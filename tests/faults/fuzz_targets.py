@@ -32,7 +32,8 @@ from iirc_data.errors import (
 from iirc_data.shards import ShardStore
 from iirc_data.shards.headers import header_problems
 from iirc_data.shards.manifest import Manifest, load_manifest
-from iirc_data.shards.table import COLUMN_DTYPES, SampleTable, load_table, table_problems
+from iirc_data.shards.table import SampleTable, load_table, table_problems
+from iirc_data.shards.table_columns import COLUMN_DTYPES
 from iirc_data.shards.verify import member_problems
 from iirc_data.sources.base import Sample
 from iirc_data.sources.images import decode_rgb, read_header
