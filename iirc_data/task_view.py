@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
-from iirc_data.dataset_checks import check_classes
+from iirc_data.dataset_checks import check_classes_of_parts
+from iirc_data.datasets import DatasetPart, parts_of
 from iirc_data.definitions import (
     CIL_SETUP,
     NO_LABEL,
@@ -24,6 +25,7 @@ from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json
 from iirc_data.sampling import classes_with_empty_share, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.shards.table import SampleTable
 from iirc_data.splits import in_published_order, split_sample_ids
 
@@ -176,18 +178,78 @@ class TaskSequence:
         Raises:
             BenchmarkError: The dataset lacks classes or a split of the benchmark.
         """
+        return cls._of(
+            benchmark,
+            {manifest.dataset: (manifest, table)},
+            split,
+            schedule=schedule,
+            joint=joint,
+            complete_information=complete_information,
+            samples_per_class=samples_per_class,
+        )
+
+    @classmethod
+    def from_store(
+        cls,
+        benchmark: Benchmark,
+        store: SampleStore,
+        split: SplitName,
+        *,
+        schedule: int = 0,
+        joint: bool = False,
+        complete_information: bool | None = None,
+        samples_per_class: int | None = None,
+    ) -> Self:
+        """Make the tasks of one split of the data of a benchmark, in one dataset or several.
+
+        Each class of each dataset is divided into training and validation on its own, and so is
+        ``samples_per_class`` counted.
+
+        Args:
+            benchmark: The benchmark.
+            store: Its data, see :func:`iirc_data.datasets.open_datasets`.
+            split: See :meth:`from_table`.
+            schedule: See :meth:`from_table`.
+            joint: See :meth:`from_table`.
+            complete_information: See :meth:`from_table`.
+            samples_per_class: See :meth:`from_table`.
+
+        Raises:
+            BenchmarkError: A dataset is missing, or lacks classes or a split of the benchmark.
+        """
+        return cls._of(
+            benchmark,
+            {name: (part.manifest, part.table) for name, part in store.datasets.items()},
+            split,
+            schedule=schedule,
+            joint=joint,
+            complete_information=complete_information,
+            samples_per_class=samples_per_class,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        benchmark: Benchmark,
+        datasets: Mapping[str, tuple[Manifest, SampleTable]],
+        split: SplitName,
+        *,
+        schedule: int,
+        joint: bool,
+        complete_information: bool | None,
+        samples_per_class: int | None,
+    ) -> Self:
         test_mode = split in (TEST, POSTTASK_VALID)
         tasks = benchmark.tasks(schedule, joint=joint)
-        check_classes(benchmark, manifest, tasks)
-        sample_ids = split_sample_ids(benchmark, manifest, table, split, samples_per_class)
-        class_ids = table.class_id[sample_ids]
-        sample_ids = sample_ids[in_published_order(benchmark, manifest.classes, class_ids)]
-        combinations = label_combinations(
-            map(benchmark.labels_of, manifest.classes), class_order(tasks)
-        )
+        parts = parts_of(benchmark, {name: manifest for name, (manifest, _) in datasets.items()})
+        check_classes_of_parts(benchmark, parts, tasks)
+        tables = [table for _, table in datasets.values()]
+        sample_ids, class_ids, classes = _split_samples(parts, tables, split, samples_per_class)
+        order = in_published_order(benchmark, classes, class_ids)
+        combinations = label_combinations(map(benchmark.labels_of, classes), class_order(tasks))
         return cls(
-            sample_ids,
-            combinations[table.class_id[sample_ids]],
+            sample_ids[order],
+            combinations[class_ids[order]],
             tasks,
             setup=benchmark.setup,
             sampling=None if test_mode else benchmark.sampling,
@@ -258,6 +320,32 @@ class TaskSequence:
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
         return [index for task in task_ids for index in self._classes[task]]
+
+
+def _split_samples(
+    parts: Sequence[DatasetPart],
+    tables: Sequence[SampleTable],
+    split: SplitName,
+    samples_per_class: int | None,
+) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
+    """Return a split's sample ids, the number of each one's class, and the names of the classes."""
+    if len(parts) == 1 and parts[0].has_own_names:
+        (part,), (table,) = parts, tables
+        ids = split_sample_ids(part.benchmark, part.manifest, table, split, samples_per_class)
+        return ids, table.class_id[ids], part.manifest.classes
+    number_of: dict[str, int] = {}
+    sample_ids, class_ids, first = [], [], 0
+    for part, table in zip(parts, tables, strict=True):
+        names = [
+            part.leaf_of.get(name, f"{part.manifest.dataset}/{name}")
+            for name in part.manifest.classes
+        ]
+        numbers = np.array([number_of.setdefault(name, len(number_of)) for name in names], np.int32)
+        own = split_sample_ids(part.benchmark, part.manifest, table, split, samples_per_class)
+        sample_ids.append(first + own)
+        class_ids.append(numbers[table.class_id[own]])
+        first += len(table)
+    return np.concatenate(sample_ids), np.concatenate(class_ids), list(number_of)
 
 
 def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -10,12 +10,12 @@ ROOT = Path(__file__).parents[1]
 
 # A floor per line, from top to bottom: a room imports rooms of the lines above it only.
 DATA_ROOMS = """
-definitions errors lifeline masking order spelling
+definitions errors lifeline masking order qualified_names spelling
 augment cluster console decoding reading
 benchmarks files image_sizes interrupts
 locks sampling sources
 shards utils
-splits
+datasets splits
 dataset_checks
 task_view
 lifelong_dataset loader

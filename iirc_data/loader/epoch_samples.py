@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
-from iirc_data.loader.batch import ReplaySource
+from iirc_data.errors import LoaderError
+from iirc_data.loader.batch import KnowsDatasets, ReplaySource
 from iirc_data.loader.decoder import DecodeRequest, checked_look
-from iirc_data.shards.store import ShardStore
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 
 
@@ -25,7 +26,7 @@ class EpochSamples:
     """
 
     view: TaskView
-    store: ShardStore
+    store: SampleStore
     replay: ReplaySource | None
 
     def __len__(self) -> int:
@@ -40,10 +41,47 @@ class EpochSamples:
     @cached_property
     def sizes(self) -> NDArray[np.int32]:
         """int32 (N, 2): height and width in pixels."""
-        sizes = [self.store.table.sizes(self.view.sample_ids)]
+        sizes = [self.store.sizes(self.view.sample_ids)]
         if self.replay is not None:
             sizes.append(np.stack([self.replay.heights, self.replay.widths], axis=1))
         return np.concatenate(sizes)
+
+    def datasets(self, numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the number of each sample's dataset, int64 (N,); None if there is only one.
+
+        Raises:
+            LoaderError: There are several, and the memories do not know theirs.
+        """
+        if len(self.store.datasets) == 1:
+            return None
+        replayed = self.is_replayed(numbers)
+        found = np.empty(len(numbers), np.int64)
+        found[~replayed] = self.store.dataset_numbers(self.view.sample_ids[numbers[~replayed]])
+        if replayed.any():
+            if not isinstance(self.replay, KnowsDatasets):
+                raise LoaderError(
+                    f"the data has the datasets {', '.join(self.store.datasets)}, and "
+                    f"{type(self.replay).__name__} does not say which of them a memory is from: "
+                    "give it the attribute datasets, see iirc_data.loader.KnowsDatasets"
+                )
+            found[replayed] = self.replay.datasets[numbers[replayed] - len(self.view)]
+        return found
+
+    @cached_property
+    def present(self) -> list[int]:
+        """Numbers of the datasets that the samples are from.
+
+        Raises:
+            LoaderError: Memories are from another dataset than those of the store.
+        """
+        found = self.datasets(np.arange(len(self)))
+        numbers = [0] if found is None else np.unique(found).tolist()
+        if wrong := [number for number in numbers if not 0 <= number < len(self.store.datasets)]:
+            raise LoaderError(
+                f"memories are from dataset number {wrong[0]}, the data has only "
+                f"{', '.join(self.store.datasets)}: they belong to other data"
+            )
+        return numbers
 
     @cached_property
     def most_pixels(self) -> int:
@@ -105,7 +143,7 @@ class EpochSamples:
 
     @cached_property
     def _looks_of_memories(self) -> NDArray[np.int8]:
-        """int8 (memories,), as :attr:`ShardStore.looks` for samples."""
+        """int8 (memories,), as :attr:`SampleStore.looks` for samples."""
         return np.zeros(len(self) - len(self.view), np.int8)
 
     def _looks(
@@ -113,7 +151,7 @@ class EpochSamples:
     ) -> NDArray[np.int8]:
         """Return the looks of images; inspect those that were not inspected before.
 
-        See :attr:`ShardStore.looks`.
+        See :attr:`SampleStore.looks`.
         """
         found = np.zeros(len(numbers), np.int8)
         replayed = self.is_replayed(numbers)

@@ -1,10 +1,14 @@
 """Normalisation of uint8 pixels to float32 network input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from iirc_data.loader.batch import on_device
 from iirc_data.loader.host_memory import empty
 
 
@@ -22,15 +26,38 @@ class Normalization:
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Normalise uint8 (N, 3, H, W) to float32 of the same shape, both channels-last."""
-        # whole rows of pixels: long inner loops are many times faster than loops over channels
-        rows = images.permute(0, 2, 3, 1).flatten(2)
-        mean, scale = _row_statistics(self, images.shape[3], images.device)
-        normalized = empty(rows.shape, torch.float32, rows.device)
-        normalized.copy_(rows).sub_(mean).mul_(scale)
-        return normalized.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)
+        return _normalized(images, *_row_statistics(self, images.shape[3], images.device))
 
 
-@lru_cache(maxsize=8)  # copying them to a GPU for every batch would synchronise
+def normalize_each(
+    images: torch.Tensor, normalizations: Sequence[Normalization], which: NDArray[np.int64]
+) -> torch.Tensor:
+    """Normalise each image as its dataset asks.
+
+    Args:
+        images: uint8 (N, 3, H, W), channels-last.
+        normalizations: The normalisation of each dataset.
+        which: int64 (N,), number of each image's dataset.
+
+    Returns:
+        float32 of the same shape, channels-last; bit for bit what each normalisation returns.
+    """
+    device = images.device
+    numbers = on_device(torch.from_numpy(which), device)
+    of_datasets = [_row_statistics(n, images.shape[3], device) for n in normalizations]
+    mean, scale = (torch.stack(rows)[numbers, None] for rows in zip(*of_datasets, strict=True))
+    return _normalized(images, mean, scale)
+
+
+def _normalized(images: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    # whole rows of pixels: long inner loops are many times faster than loops over channels
+    rows = images.permute(0, 2, 3, 1).flatten(2)
+    normalized = empty(rows.shape, torch.float32, rows.device)
+    normalized.copy_(rows).sub_(mean).mul_(scale)
+    return normalized.view(*rows.shape[:2], -1, 3).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=64)  # copying them to a GPU for every batch would synchronise
 def _row_statistics(
     normalization: Normalization, width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,6 +1,6 @@
 """Reading encoded images out of shards by sample id."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarError, TarInfo
@@ -87,6 +87,19 @@ class ShardStore:
     def digest(self) -> str:
         """Digest that identifies the data."""
         return self.manifest.digest
+
+    @property
+    def datasets(self) -> Mapping[str, "ShardStore"]:
+        """This dataset by its name; see :class:`~iirc_data.shards.sample_store.SampleStore`."""
+        return {self.manifest.dataset: self}
+
+    def sizes(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the height and width in pixels of samples, int32 (N, 2)."""
+        return self.table.sizes(sample_ids)
+
+    def dataset_numbers(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of each sample's dataset, int64 (N,): 0, for there is one."""
+        return np.zeros(len(sample_ids), np.int64)
 
     def read(self, sample_id: int) -> NDArray[np.uint8]:
         """Return one encoded image.
