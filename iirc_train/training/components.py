@@ -235,7 +235,7 @@ class Experiment:
 
     def _transforms_as_written(self) -> Any:
         if not self.benchmark.datasets:
-            return self.benchmark.model_dump(mode="json")["transforms"]
+            return self.benchmark.model_dump(mode="json", include={"transforms"})["transforms"]
         presets = self.benchmark.image_presets.items()
         return {name: preset.model_dump(mode="json") for name, preset in presets}
 
