@@ -46,7 +46,9 @@ def rows_by_combination(labels: NDArray[np.int32]) -> dict[tuple[int, int], NDAr
 
 
 def sample_rows_by_class(
-    labels: NDArray[np.int32], settings: SamplingSettings | None
+    labels: NDArray[np.int32],
+    settings: SamplingSettings | None,
+    sources: NDArray[np.int32] | None = None,
 ) -> dict[int, list[NDArray[np.int64]]]:
     """Return the samples that each class shows.
 
@@ -63,14 +65,23 @@ def sample_rows_by_class(
         labels: int32 (N, 2): superclass and subclass, or the only label and ``NO_LABEL``.
         settings: Fractions and cap, or None to show every sample under all its labels (test mode,
             class-incremental setup).
+        sources: int32 (N,), number of the class that a sample has in its dataset; None if every
+            combination has one. The samples of each are divided on their own: otherwise superclass
+            and subclass would show images of different datasets.
 
     Returns:
-        Maps each class to the positions of its samples: per combination one ascending int64 array.
+        Maps each class to the positions of its samples: per combination and source one ascending
+        int64 array.
     """
     combinations = rows_by_combination(labels)
     shown: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
     n_subclasses = Counter(first for first, second in combinations if second != NO_LABEL)
-    for (first, second), rows in combinations.items():
+    parts = (
+        (first, second, rows)
+        for (first, second), of_combination in combinations.items()
+        for rows in _by_source(of_combination, sources)
+    )
+    for first, second, rows in parts:
         if second == NO_LABEL:
             shown[first].append(rows)
         elif settings is None:
@@ -82,6 +93,14 @@ def sample_rows_by_class(
             shown[first].append(rows[:n_superclass])
             shown[second].append(rows[len(rows) - n_subclass :])
     return dict(shown)
+
+
+def _by_source(
+    rows: NDArray[np.int64], sources: NDArray[np.int32] | None
+) -> list[NDArray[np.int64]]:
+    if sources is None:
+        return [rows]
+    return [rows[places] for places in rows_by_value(sources[rows]).values()]
 
 
 def classes_with_empty_share(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
 from iirc_data.dataset_checks import check_classes_of_parts
-from iirc_data.datasets import DatasetPart, parts_of
+from iirc_data.datasets import parts_of
 from iirc_data.definitions import (
     CIL_SETUP,
     NO_LABEL,
@@ -27,7 +27,8 @@ from iirc_data.sampling import classes_with_empty_share, sample_rows_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.shards.table import SampleTable
-from iirc_data.splits import in_published_order, split_sample_ids
+from iirc_data.split_samples import samples_of_split
+from iirc_data.splits import in_published_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +126,7 @@ class TaskSequence:
             to the tasks of both labels, as published.
         sampling: Fractions for superclasses and subclasses; None shows every sample (test mode).
         complete_information: Show all labels seen so far, not only those of the current task.
+        sources: See :func:`~iirc_data.sampling.sample_rows_by_class`.
     """
 
     def __init__(
@@ -136,13 +138,16 @@ class TaskSequence:
         setup: Setup,
         sampling: SamplingSettings | None,
         complete_information: bool,
+        sources: NDArray[np.int32] | None = None,
     ) -> None:
         self.tasks = [list(task) for task in tasks]
         self.class_names_to_idx = class_order(self.tasks)
         self.complete_information = complete_information
         self._sample_ids = sample_ids
         self._labels = labels
-        self._rows_by_class = sample_rows_by_class(labels, None if setup == CIL_SETUP else sampling)
+        self._rows_by_class = sample_rows_by_class(
+            labels, None if setup == CIL_SETUP else sampling, sources
+        )
         self._classes = [[self.class_names_to_idx[name] for name in task] for task in self.tasks]
         self._warn_of_empty_shares()
         self._n_labels = max(len(self.class_names_to_idx), int(labels.max(initial=NO_LABEL)) + 1)
@@ -244,18 +249,21 @@ class TaskSequence:
         parts = parts_of(benchmark, {name: manifest for name, (manifest, _) in datasets.items()})
         check_classes_of_parts(benchmark, parts, tasks)
         tables = [table for _, table in datasets.values()]
-        sample_ids, class_ids, classes = _split_samples(parts, tables, split, samples_per_class)
-        order = in_published_order(benchmark, classes, class_ids)
-        combinations = label_combinations(map(benchmark.labels_of, classes), class_order(tasks))
+        samples = samples_of_split(parts, tables, split, samples_per_class)
+        order = in_published_order(benchmark, samples.classes, samples.class_ids)
+        combinations = label_combinations(
+            map(benchmark.labels_of, samples.classes), class_order(tasks)
+        )
         return cls(
-            sample_ids[order],
-            combinations[class_ids[order]],
+            samples.sample_ids[order],
+            combinations[samples.class_ids[order]],
             tasks,
             setup=benchmark.setup,
             sampling=None if test_mode else benchmark.sampling,
             complete_information=test_mode
             if complete_information is None
             else complete_information,
+            sources=None if samples.sources is None else samples.sources[order],
         )
 
     def __len__(self) -> int:
@@ -320,32 +328,6 @@ class TaskSequence:
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
         return [index for task in task_ids for index in self._classes[task]]
-
-
-def _split_samples(
-    parts: Sequence[DatasetPart],
-    tables: Sequence[SampleTable],
-    split: SplitName,
-    samples_per_class: int | None,
-) -> tuple[NDArray[np.int64], NDArray[np.int32], list[str]]:
-    """Return a split's sample ids, the number of each one's class, and the names of the classes."""
-    if len(parts) == 1 and parts[0].has_own_names:
-        (part,), (table,) = parts, tables
-        ids = split_sample_ids(part.benchmark, part.manifest, table, split, samples_per_class)
-        return ids, table.class_id[ids], part.manifest.classes
-    number_of: dict[str, int] = {}
-    sample_ids, class_ids, first = [], [], 0
-    for part, table in zip(parts, tables, strict=True):
-        names = [
-            part.leaf_of.get(name, f"{part.manifest.dataset}/{name}")
-            for name in part.manifest.classes
-        ]
-        numbers = np.array([number_of.setdefault(name, len(number_of)) for name in names], np.int32)
-        own = split_sample_ids(part.benchmark, part.manifest, table, split, samples_per_class)
-        sample_ids.append(first + own)
-        class_ids.append(numbers[table.class_id[own]])
-        first += len(table)
-    return np.concatenate(sample_ids), np.concatenate(class_ids), list(number_of)
 
 
 def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -16,7 +16,7 @@ benchmarks files image_sizes interrupts
 locks sampling sources
 shards utils
 datasets splits
-dataset_checks
+dataset_checks split_samples
 task_view
 lifelong_dataset loader
 commands datasets_loader

@@ -267,6 +267,21 @@ def test_classes_of_one_name_are_kept_apart_unless_joined(store):
     )
 
 
+def test_superclass_and_subclass_share_each_datasets_images(store):
+    """Taken together, the superclass would show dogs of one dataset and the subclass the others."""
+    both = parsed(sampling={"superclass_data_pct": 0.5, "subclass_data_pct": 0.5})
+    tasks = TaskSequence.from_store(both, store, "train")
+    dogs = [
+        view.sample_ids[[store.name(i).split("/")[-1].startswith("dog") for i in view.sample_ids]]
+        for view in (tasks.view(0), tasks.view(1))
+    ]
+    left = {"small": 12 - 3 - 1, "large": 11 - 1 - 1}
+    for ids in dogs:
+        shown = np.bincount(store.dataset_numbers(ids)).tolist()
+        assert shown == [n // 2 for n in left.values()]
+    assert np.intersect1d(*dogs).size == 0
+
+
 # --- images ----------------------------------------------------------------------------------
 
 
