@@ -66,5 +66,9 @@ def samples_of_split(
         sources.append(first_source + own_class)
         first += len(table)
         first_source += len(leaves)
-    ids, classes, own = map(np.concatenate, (sample_ids, class_ids, sources))
-    return SplitSamples(ids, classes, list(number_of), own)
+    return SplitSamples(
+        np.concatenate(sample_ids),
+        np.concatenate(class_ids),
+        list(number_of),
+        np.concatenate(sources),
+    )
