@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from iirc_data.augment import IMAGE_PRESETS, ImagePreset, ImageSteps, PerDataset, uniform
 from iirc_data.benchmarks import Benchmark, parse_benchmark
+from iirc_data.commands.shard.selection import select
 from iirc_data.datasets import by_dataset, open_datasets
+from iirc_data.datasets_loader import get_lifelong_datasets
 from iirc_data.errors import BenchmarkError, CheckpointError, ConfigurationError, IIRCError
 from iirc_data.loader import make_loader
 from iirc_data.loader.decoder import DecodeRequest
@@ -31,6 +33,8 @@ from iirc_train.training.launch import repeat_experiment, resume_experiment, run
 from iirc_train.training.trainer import Training
 from tests.conftest import write_image_folder
 from tests.test_resume import QUIET, BrokenOffError, break_off_at_save
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to 0")
 
 SIZES = {"small": (32, 32), "large": (48, 40)}
 COUNTS = {
@@ -175,6 +179,16 @@ def test_data_that_cannot_be_opened_or_lacks_classes_is_named(places, tmp_path):
     swapped = UnionStore.open({"small": places["large"], "large": places["small"]})
     with pytest.raises(BenchmarkError, match="dataset 'small' does not have: cat"):
         TaskSequence.from_store(parsed(), swapped, "train")
+
+
+def test_what_serves_one_dataset_only_says_so(settings, tmp_path):
+    file = str(settings["benchmark"])
+    with pytest.raises(BenchmarkError, match="draws from the datasets small, large: train on it"):
+        get_lifelong_datasets(file, tmp_path)
+    with pytest.raises(BenchmarkError, match="without --benchmark"):
+        select(None, classes=None, benchmark=parsed())
+    with pytest.raises(BenchmarkError, match="image preset for each of its datasets"):
+        _ = parsed().image_preset
 
 
 def test_names_of_places_are_told_from_paths(tmp_path, monkeypatch):
@@ -338,6 +352,18 @@ def test_a_mixed_batch_is_augmented_by_each_datasets_own_transform(store, view, 
             assert torch.equal(shown[place], image)
         else:
             assert drawn.operations[0] and not torch.equal(shown[place], image)
+
+
+def test_ranks_together_show_what_one_process_shows(store, view):
+    options = {"transforms": parsed().image_presets, "train": True, "decoder": "pillow", "seed": 5}
+    (whole,) = make_loader(view, store, batch_size=len(view), **options)
+    half = len(view) // 2
+    parts = [
+        next(iter(make_loader(view, store, batch_size=half, rank=rank, world_size=2, **options)))
+        for rank in range(2)
+    ]
+    assert torch.equal(whole.images, torch.cat([part.images for part in parts]))
+    assert torch.equal(whole.sample_ids, torch.cat([part.sample_ids for part in parts]))
 
 
 def test_epochs_of_one_dataset_need_only_its_steps(store, view):
