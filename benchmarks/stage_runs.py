@@ -88,7 +88,8 @@ def prepared(workload: Workload, decoder: Decoder) -> Prepared:
     """Prepare the work of an epoch in random order."""
     samples, numbers = in_batches(workload)
     augmentations = draw(workload, samples, numbers)
-    requests = list(samples.requests(zip(numbers, augmentations, strict=True)))
+    work = zip(numbers, augmentations, strict=True)
+    requests = list(samples.requests(np.concatenate(numbers), work))
     (pixels,) = decoder.images(requests[:1])
     return Prepared(samples, numbers, augmentations, requests, pixels)
 
@@ -111,7 +112,7 @@ def stages_of_loading(
 
     def request() -> int:
         drawn = zip(numbers, work.augmentations, strict=True)
-        return sum(len(made.encoded) for made in samples.requests(drawn))
+        return sum(len(made.encoded) for made in samples.requests(np.concatenate(numbers), drawn))
 
     def repeated(one: Callable[[], object]) -> int:
         for _ in numbers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from iirc_data.augment import TRANSFORM_PRESETS
     from iirc_data.benchmarks import Benchmark, benchmark_names, load_benchmark
+    from iirc_data.datasets import open_datasets
     from iirc_data.errors import IIRCError
     from iirc_data.loader import Batch, Loader, make_loader
     from iirc_data.shards import ShardStore, write_shards
@@ -35,6 +36,7 @@ __all__ = [
     "load_benchmark",
     "make_loader",
     "open_cifar",
+    "open_datasets",
     "open_folder",
     "open_imagenet",
     "open_shards",
@@ -47,6 +49,7 @@ __all__ = [
 _PLACES = {
     "iirc_data.augment": ("TRANSFORM_PRESETS",),
     "iirc_data.benchmarks": ("Benchmark", "benchmark_names", "load_benchmark"),
+    "iirc_data.datasets": ("open_datasets",),
     "iirc_data.errors": ("IIRCError",),
     "iirc_data.loader": ("Batch", "Loader", "make_loader"),
     "iirc_data.shards": ("ShardStore", "write_shards"),

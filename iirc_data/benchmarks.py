@@ -8,6 +8,7 @@ import difflib
 import json
 import reprlib
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,8 +19,10 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    SerializerFunctionWrapHandler,
     Tag,
     ValidationError,
+    model_serializer,
     model_validator,
 )
 from pydantic_core import ErrorDetails
@@ -34,12 +37,15 @@ from iirc_data.definitions import (
 )
 from iirc_data.errors import BenchmarkError
 from iirc_data.masking import masked
+from iirc_data.qualified_names import check_qualified_names, split_name
 from iirc_data.reading import read_text
 
 SCHEMA_VERSION = 1
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # names a folder
+QualifiedName = Annotated[str, Field(min_length=1, max_length=511)]  # dataset/class
+DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
 Tasks = list[list[str]]
 
 
@@ -101,13 +107,35 @@ class SamplingSettings(_Frozen):
     superclass_sampling_size_cap: Annotated[int, Field(ge=1)] = 100
 
 
+class DatasetSettings(_Frozen):
+    """What a benchmark says of one of its datasets; None for what the whole benchmark says.
+
+    Attributes:
+        transforms: See :attr:`Benchmark.transforms`.
+        image_order: See :attr:`Benchmark.image_order`.
+        splits: See :class:`SplitSettings`.
+    """
+
+    transforms: PresetOrName | None = None
+    image_order: ImageOrder | None = None
+    splits: SplitSettings | None = None
+
+
 class Benchmark(_Frozen):
     """A benchmark definition, the content of ``manifests/<name>.json``.
+
+    A benchmark may draw from several datasets. Each leaf class is then named ``dataset/class``,
+    so that classes of the same name are told apart, or is a joined class, with the images of
+    several such classes.
 
     Attributes:
         schema_version: Version of this format, 1.
         name: Name of the benchmark.
-        dataset: Name of the dataset that the benchmark is defined on; informative.
+        dataset: Name of the dataset that the benchmark is defined on; informative. Optional if
+            there are ``datasets``.
+        datasets: Maps the name of each dataset to its :class:`DatasetSettings`; empty for a
+            benchmark of one dataset. The order determines the numbers of samples.
+        joined_classes: Maps leaf classes to the classes, ``dataset/class``, whose images they have.
         setup: ``"IIRC"`` or ``"CIL"``.
         description: One or two sentences for readers.
         attribution: Source of the definition, if it was taken from elsewhere.
@@ -129,6 +157,8 @@ class Benchmark(_Frozen):
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
     dataset: str
+    datasets: dict[DatasetName, DatasetSettings] = {}
+    joined_classes: dict[ClassName, Annotated[list[QualifiedName], Field(min_length=1)]] = {}
     setup: Setup = IIRC_SETUP
     description: str = ""
     attribution: str = ""
@@ -144,9 +174,27 @@ class Benchmark(_Frozen):
         Field(min_length=1),
     ]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _names_its_datasets(cls, content: Any) -> Any:
+        names = content.get("datasets") if isinstance(content, dict) else None
+        if isinstance(names, dict) and names and "dataset" not in content:
+            return {**content, "dataset": " + ".join(map(str, names))}
+        return content
+
+    @model_serializer(mode="wrap")
+    def _as_written_for_one_dataset(self, serialized: SerializerFunctionWrapHandler) -> Any:
+        content = serialized(self)
+        for name in ("datasets", "joined_classes"):
+            if not content.get(name, True):
+                del content[name]  # earlier releases do not know it
+        return content
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         self._check_taxonomy()
+        check_qualified_names(self.datasets, self.joined_classes, self.leaf_classes)
+        self._check_sizes()
         known = {*self.superclasses, *self.leaf_classes}
         for name in self.readable_names:
             if name not in known:
@@ -185,6 +233,16 @@ class Benchmark(_Frozen):
                 f"a class may not be called {NO_LABEL_PLACEHOLDER!r}: that name stands for no label"
             )
 
+    def _check_sizes(self) -> None:
+        sizes = {name: p.size for name, p in self.image_presets.items() if p.size is not None}
+        first = next(iter(sizes), "")
+        for name, size in sizes.items():
+            if size != sizes[first]:
+                raise ValueError(
+                    f"datasets: images of {first!r} are shown at {sizes[first]} pixels, those of "
+                    f"{name!r} at {size}: give the image presets (transforms) one size"
+                )
+
     @property
     def leaf_classes(self) -> list[str]:
         """Leaf classes: subclasses grouped by superclass, then the classes without superclass."""
@@ -198,9 +256,73 @@ class Benchmark(_Frozen):
 
     @property
     def image_preset(self) -> ImagePreset:
-        """Augmentation and normalisation of images."""
-        named = self.transforms
-        return IMAGE_PRESETS[named] if isinstance(named, str) else named
+        """Augmentation and normalisation of images.
+
+        Raises:
+            BenchmarkError: The datasets of the benchmark have different ones.
+        """
+        first, *others = self.image_presets.values()
+        if any(other != first for other in others):
+            raise BenchmarkError(
+                f"benchmark {self.name!r} has an image preset for each of its datasets: use "
+                "image_presets"
+            )
+        return first
+
+    @property
+    def image_presets(self) -> dict[str, ImagePreset]:
+        """Augmentation and normalisation of the images of each dataset."""
+        named = {name: s.transforms or self.transforms for name, s in self.datasets.items()}
+        named = named or {self.dataset: self.transforms}
+        return {
+            name: IMAGE_PRESETS[preset] if isinstance(preset, str) else preset
+            for name, preset in named.items()
+        }
+
+    def classes_in(self, dataset: str, leaf_classes: Iterable[str]) -> list[str]:
+        """Return the classes of a dataset, by their names there, whose images leaf classes have.
+
+        Args:
+            dataset: Name of one of ``datasets``.
+            leaf_classes: The leaf classes.
+        """
+        sources = [name for leaf in leaf_classes for name in self.joined_classes.get(leaf, [leaf])]
+        return [name for of, name in map(split_name, sources) if of == dataset]
+
+    def part(self, dataset: str) -> "Benchmark":
+        """Return the benchmark's part in one of its ``datasets``, without schedules.
+
+        Its leaf classes are classes of the dataset, by their names there.
+        """
+        own = self.datasets[dataset]
+        classes = {sup: self.classes_in(dataset, subs) for sup, subs in self.superclasses.items()}
+        return Benchmark.model_construct(
+            name=self.name,
+            dataset=dataset,
+            setup=self.setup,
+            transforms=own.transforms or self.transforms,
+            superclasses={sup: names for sup, names in classes.items() if names},
+            other_classes=self.classes_in(dataset, self.other_classes),
+            image_order=own.image_order or self.image_order,
+            splits=own.splits or self.splits,
+            sampling=self.sampling,
+            schedules=[],
+        )
+
+    def check_one_dataset(self, remedy: str) -> None:
+        """Check that the benchmark draws from one dataset.
+
+        Args:
+            remedy: What to do otherwise, for the error.
+
+        Raises:
+            BenchmarkError: It draws from several.
+        """
+        if self.datasets:
+            raise BenchmarkError(
+                f"benchmark {self.name!r} draws from the datasets {', '.join(self.datasets)}: "
+                f"{remedy}"
+            )
 
     def tasks(self, schedule: int = 0, *, joint: bool = False) -> Tasks:
         """Return the tasks of one schedule.

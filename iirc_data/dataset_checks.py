@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from iirc_data.benchmarks import Benchmark
+from iirc_data.datasets import DatasetPart, parts_of
 from iirc_data.definitions import TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards.manifest import Manifest
@@ -45,11 +46,36 @@ def check_classes(
     Raises:
         BenchmarkError: Classes are missing; the message names them.
     """
-    if missing := sorted(needed_classes(benchmark, tasks) - set(dataset.classes)):
+    _check_has(benchmark, dataset, needed_classes(benchmark, tasks))
+    _warn_of_early_subclasses(benchmark, tasks)
+
+
+def check_classes_of_parts(
+    benchmark: Benchmark, parts: Sequence[DatasetPart], tasks: Sequence[Sequence[str]]
+) -> None:
+    """Check that the datasets of a benchmark have the classes of a schedule.
+
+    See :func:`check_classes`.
+
+    Raises:
+        BenchmarkError: Classes are missing; the message names them and their dataset.
+    """
+    needed = needed_classes(benchmark, tasks)
+    for part in parts:
+        own = {name for name, leaf in part.leaf_of.items() if leaf in needed}
+        _check_has(benchmark, part.manifest, own)
+    _warn_of_early_subclasses(benchmark, tasks)
+
+
+def _check_has(benchmark: Benchmark, dataset: NamedClasses, needed: set[str]) -> None:
+    if missing := sorted(needed - set(dataset.classes)):
         raise BenchmarkError(
             f"benchmark {benchmark.name!r} needs {len(missing)} classes that dataset "
             f"{dataset.dataset!r} does not have: {with_known_spelling(missing, dataset.classes)}"
         )
+
+
+def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> None:
     task_of: dict[str, int] = {}
     for number, task in enumerate(tasks):
         for name in task:
@@ -63,7 +89,7 @@ def check_classes(
         warnings.warn(
             f"benchmark {benchmark.name!r} schedules subclasses before their superclass: "
             f"{', '.join(early[:5])}",
-            stacklevel=2,
+            stacklevel=3,
         )
 
 
@@ -78,8 +104,22 @@ def classes_without_images(
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
     """
-    folder = split_folder(list(manifest.splits), manifest.dataset, split)
-    there = {shard.class_name for shard in manifest.splits[folder]}
+    return _without_images(
+        benchmark, parts_of(benchmark, {manifest.dataset: manifest}), tasks, split
+    )
+
+
+def _without_images(
+    benchmark: Benchmark,
+    parts: Sequence[DatasetPart],
+    tasks: Sequence[Sequence[str]],
+    split: SplitName,
+) -> list[str]:
+    there: set[str] = set()
+    for part in parts:
+        folder = split_folder(list(part.manifest.splits), part.manifest.dataset, split)
+        names = {shard.class_name for shard in part.manifest.splits[folder]}
+        there |= {part.leaf_of[name] for name in names if name in part.leaf_of}
     return sorted(needed_classes(benchmark, tasks) - there)
 
 
@@ -96,23 +136,36 @@ def check_images(benchmark: Benchmark, manifest: Manifest, tasks: Sequence[Seque
     Raises:
         BenchmarkError: A class has no training image, or a task no test image.
     """
-    if missing := classes_without_images(benchmark, manifest, tasks, TRAIN):
+    check_images_of_parts(benchmark, parts_of(benchmark, {manifest.dataset: manifest}), tasks)
+
+
+def check_images_of_parts(
+    benchmark: Benchmark, parts: Sequence[DatasetPart], tasks: Sequence[Sequence[str]]
+) -> None:
+    """Check that the datasets of a benchmark have images; see :func:`check_images`.
+
+    Raises:
+        BenchmarkError: A class has no training image, or a task no test image.
+    """
+    names = [repr(part.manifest.dataset) for part in parts]
+    data = f"dataset {names[0]} has" if len(names) == 1 else f"datasets {', '.join(names)} have"
+    known = {name for part in parts for name in part.manifest.classes}
+    if missing := _without_images(benchmark, parts, tasks, TRAIN):
         raise BenchmarkError(
-            f"dataset {manifest.dataset!r} has no training image of {len(missing)} classes: "
-            f"{with_known_spelling(missing, manifest.classes)}"
+            f"{data} no training image of {len(missing)} classes: "
+            f"{with_known_spelling(missing, known)}"
         )
-    missing = classes_without_images(benchmark, manifest, tasks, TEST)
+    missing = _without_images(benchmark, parts, tasks, TEST)
     for number, task in enumerate(tasks):
         needed = needed_classes(benchmark, [task])
         if needed and needed <= set(missing):
             raise BenchmarkError(
                 f"the dataset has no test image of task {number} "
-                f"({with_known_spelling(task, manifest.classes)})"
+                f"({with_known_spelling(task, known)})"
             )
     if missing:
-        names = with_known_spelling(missing, manifest.classes)
         warnings.warn(
-            f"dataset {manifest.dataset!r} has no test image of {len(missing)} classes, which "
-            f"count in no result: {names}",
+            f"{data} no test image of {len(missing)} classes, which count in no result: "
+            f"{with_known_spelling(missing, known)}",
             stacklevel=2,
         )

@@ -84,6 +84,7 @@ def get_lifelong_datasets(
         )
     print_msg(f"Creating {dataset_name}")
     benchmark = load_benchmark(dataset_name)
+    benchmark.check_one_dataset("train on it with iirc_train.train or iirc train")
     tasks = benchmark.tasks(tasks_configuration_id, joint=joint)
     collections = open_collections(dataset_root, benchmark)
     train, test = collections[TRAIN], collections[TEST]

@@ -1,6 +1,7 @@
 """The check, before training starts, that an image preset gives all images one size."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,38 @@ def check_image_sizes(
         raise BenchmarkError(
             f"{image(first[TRAIN] + number)} {said}: {_remedy(transforms, everything)}"
         )
+
+
+def check_sizes_of_datasets(
+    transforms: Mapping[str, TransformPreset],
+    sizes: Mapping[str, Mapping[str, Sizes]],
+    name: Callable[[str, str, int], str],
+) -> None:
+    """Check that the presets of several datasets give all their images one size.
+
+    Args:
+        transforms: The transforms of each dataset.
+        sizes: The sizes of each dataset's images, see :func:`check_image_sizes`.
+        name: Returns the name of an image, given its dataset, its split and its number.
+
+    Raises:
+        BenchmarkError: See :func:`check_image_sizes`; or two datasets have different sizes.
+    """
+    shown: dict[str, tuple[str, Sizes]] = {}
+    for dataset, of_splits in sizes.items():
+        check_image_sizes(transforms[dataset], of_splits, partial(name, dataset))
+        for split, of_split in of_splits.items():
+            if len(of_split) and dataset not in shown:
+                size = shown_sizes(transforms[dataset].evaluate, of_split[:1])[0]
+                shown[dataset] = name(dataset, split, 0), size
+    (first, (example, usual)), *others = shown.items() or [("", ("", np.zeros(2, np.int32)))]
+    for dataset, (other, size) in others:
+        if (size != usual).any():
+            raise BenchmarkError(
+                f"the images of datasets {first!r} and {dataset!r} differ in size: {example} is "
+                f"shown at {_text(usual)} pixels, {other} at {_text(size)}: give the datasets "
+                "image presets (transforms) of one size"
+            )
 
 
 def training_difference(transforms: TransformPreset, sizes: Sizes) -> tuple[int, str] | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import SamplingSettings
 from iirc_data.definitions import NO_LABEL
-from iirc_data.grouping import grouped
+from iirc_data.grouping import grouped, rows_by_value
 
 Rows = range | NDArray[np.int64]
 """Positions of samples, ascending."""
@@ -50,7 +50,9 @@ def rows_by_combination(labels: CombinedLabels) -> dict[tuple[int, int], Rows]:
 
 
 def sample_rows_by_class(
-    combinations: Combinations, settings: SamplingSettings | None
+    combinations: Combinations,
+    settings: SamplingSettings | None,
+    sources: NDArray[np.int32] | None = None,
 ) -> dict[int, list[Rows]]:
     """Return the samples that each class shows.
 
@@ -67,13 +69,21 @@ def sample_rows_by_class(
         combinations: See :func:`rows_by_combination`.
         settings: Fractions and cap, or None to show every sample under all its labels (test mode,
             class-incremental setup).
+        sources: int32 (N,), number of the class that a sample has in its dataset; None if every
+            combination has one. The samples of each are divided on their own: otherwise superclass
+            and subclass would show images of different datasets.
 
     Returns:
-        Maps each class to the positions of its samples, for each combination.
+        Maps each class to the positions of its samples, for each combination and source.
     """
     shown: dict[int, list[Rows]] = defaultdict(list)
     n_subclasses = Counter(first for first, second in combinations if second != NO_LABEL)
-    for (first, second), rows in combinations.items():
+    parts = (
+        (first, second, rows)
+        for (first, second), of_combination in combinations.items()
+        for rows in _by_source(of_combination, sources)
+    )
+    for first, second, rows in parts:
         if second == NO_LABEL:
             shown[first].append(rows)
         elif settings is None:
@@ -85,6 +95,13 @@ def sample_rows_by_class(
             shown[first].append(rows[:n_superclass])
             shown[second].append(rows[len(rows) - n_subclass :])
     return dict(shown)
+
+
+def _by_source(rows: Rows, sources: NDArray[np.int32] | None) -> list[Rows]:
+    if sources is None:
+        return [rows]
+    numbers = np.asarray(rows, np.int64)
+    return [numbers[places] for places in rows_by_value(sources[numbers]).values()]
 
 
 def classes_with_empty_share(

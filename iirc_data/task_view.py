@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
-from iirc_data.dataset_checks import check_classes
+from iirc_data.dataset_checks import check_classes_of_parts
+from iirc_data.datasets import parts_of
 from iirc_data.definitions import (
     CIL_SETUP,
     NO_LABEL,
@@ -30,8 +31,10 @@ from iirc_data.sampling import (
     sample_rows_by_class,
 )
 from iirc_data.shards.manifest import Manifest
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.shards.table import SampleTable
-from iirc_data.splits import in_published_order, split_sample_ids
+from iirc_data.split_samples import samples_of_split
+from iirc_data.splits import in_published_order
 
 _FEW = 64  # samples to one that a task shows: then sorting those is faster
 
@@ -132,6 +135,7 @@ class TaskSequence:
             to the tasks of both labels, as published.
         sampling: Fractions for superclasses and subclasses; None shows every sample (test mode).
         complete_information: Show all labels seen so far, not only those of the current task.
+        sources: See :func:`~iirc_data.sampling.sample_rows_by_class`.
     """
 
     def __init__(
@@ -143,6 +147,7 @@ class TaskSequence:
         setup: Setup,
         sampling: SamplingSettings | None,
         complete_information: bool,
+        sources: NDArray[np.int32] | None = None,
     ) -> None:
         self.tasks = [list(task) for task in tasks]
         self.class_names_to_idx = class_order(self.tasks)
@@ -151,7 +156,7 @@ class TaskSequence:
         self._labels = labels if isinstance(labels, CombinedLabels) else CombinedLabels.of(labels)
         combinations = rows_by_combination(self._labels)
         sampling = None if setup == CIL_SETUP else sampling
-        self._rows_by_class = sample_rows_by_class(combinations, sampling)
+        self._rows_by_class = sample_rows_by_class(combinations, sampling, sources)
         self._classes = [[self.class_names_to_idx[name] for name in task] for task in self.tasks]
         self._warn_of_empty_shares(classes_with_empty_share(combinations, self._rows_by_class))
         self._n_labels = max(
@@ -189,24 +194,87 @@ class TaskSequence:
         Raises:
             BenchmarkError: The dataset lacks classes or a split of the benchmark.
         """
+        return cls._of(
+            benchmark,
+            {manifest.dataset: (manifest, table)},
+            split,
+            schedule=schedule,
+            joint=joint,
+            complete_information=complete_information,
+            samples_per_class=samples_per_class,
+        )
+
+    @classmethod
+    def from_store(
+        cls,
+        benchmark: Benchmark,
+        store: SampleStore,
+        split: SplitName,
+        *,
+        schedule: int = 0,
+        joint: bool = False,
+        complete_information: bool | None = None,
+        samples_per_class: int | None = None,
+    ) -> Self:
+        """Make the tasks of one split of the data of a benchmark, in one dataset or several.
+
+        Each class of each dataset is divided into training and validation on its own, and so is
+        ``samples_per_class`` counted.
+
+        Args:
+            benchmark: The benchmark.
+            store: Its data, see :func:`iirc_data.datasets.open_datasets`.
+            split: See :meth:`from_table`.
+            schedule: See :meth:`from_table`.
+            joint: See :meth:`from_table`.
+            complete_information: See :meth:`from_table`.
+            samples_per_class: See :meth:`from_table`.
+
+        Raises:
+            BenchmarkError: A dataset is missing, or lacks classes or a split of the benchmark.
+        """
+        return cls._of(
+            benchmark,
+            {name: (part.manifest, part.table) for name, part in store.datasets.items()},
+            split,
+            schedule=schedule,
+            joint=joint,
+            complete_information=complete_information,
+            samples_per_class=samples_per_class,
+        )
+
+    @classmethod
+    def _of(
+        cls,
+        benchmark: Benchmark,
+        datasets: Mapping[str, tuple[Manifest, SampleTable]],
+        split: SplitName,
+        *,
+        schedule: int,
+        joint: bool,
+        complete_information: bool | None,
+        samples_per_class: int | None,
+    ) -> Self:
         test_mode = split in (TEST, POSTTASK_VALID)
         tasks = benchmark.tasks(schedule, joint=joint)
-        check_classes(benchmark, manifest, tasks)
-        sample_ids = split_sample_ids(benchmark, manifest, table, split, samples_per_class)
-        class_ids = table.class_id[sample_ids]
-        order = in_published_order(benchmark, manifest.classes, class_ids)
+        parts = parts_of(benchmark, {name: manifest for name, (manifest, _) in datasets.items()})
+        check_classes_of_parts(benchmark, parts, tasks)
+        tables = [table for _, table in datasets.values()]
+        samples = samples_of_split(parts, tables, split, samples_per_class)
+        order = in_published_order(benchmark, samples.classes, samples.class_ids)
         combinations = label_combinations(
-            map(benchmark.labels_of, manifest.classes), class_order(tasks)
+            map(benchmark.labels_of, samples.classes), class_order(tasks)
         )
         return cls(
-            sample_ids[order],
-            CombinedLabels(combinations, class_ids[order]),
+            samples.sample_ids[order],
+            CombinedLabels(combinations, samples.class_ids[order]),
             tasks,
             setup=benchmark.setup,
             sampling=None if test_mode else benchmark.sampling,
             complete_information=test_mode
             if complete_information is None
             else complete_information,
+            sources=None if samples.sources is None else samples.sources[order],
         )
 
     def __len__(self) -> int:

@@ -264,7 +264,8 @@ def test_the_help_of_train_tells_of_every_setting():
         ("lr", float),
         ("resident", bool),
         ("lr_schedule", list[str]),
-        ("data", str),
+        ("data", list[str]),
+        ("benchmark", str),
     ],
 )
 def test_options_are_parsed_as_their_settings(name, kind):

@@ -185,6 +185,8 @@ def prepare(page: str, folder: Path) -> None:
         # too few for validation images, because ImageNet's network is slow on a CPU
         counts = {"train": dict.fromkeys(classes, 9), "test": dict.fromkeys(classes, 1)}
         write_image_folder(folder / "photographs", counts)
+        drawn = {"train": {"oak": 9, "whippet": 9}, "test": {"oak": 1, "whippet": 1}}
+        write_image_folder(folder / "drawings", drawn, height=48, width=40)
     if page == "docs/own_method.md":
         add_balanced_replay()
 

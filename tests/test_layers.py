@@ -10,13 +10,13 @@ ROOT = Path(__file__).parents[1]
 
 # A floor per line, from top to bottom: a room imports rooms of the lines above it only.
 DATA_ROOMS = """
-definitions errors lifeline masking order sizes spelling
+definitions errors lifeline masking order qualified_names sizes spelling
 augment cluster console decoding reading
 benchmarks files grouping image_sizes interrupts
 locks sampling sources
 shards utils
-splits
-dataset_checks
+datasets splits
+dataset_checks split_samples
 task_view
 lifelong_dataset loader
 commands datasets_loader

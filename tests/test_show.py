@@ -39,7 +39,8 @@ def run(settings, tmp_path_factory) -> Path:
 
 
 def as_shown(experiment: Experiment, images: torch.Tensor) -> np.ndarray:
-    mean, std = (np.array(v) for v in (experiment.transforms.mean, experiment.transforms.std))
+    (transforms,) = experiment.transforms.values()
+    mean, std = np.array(transforms.mean), np.array(transforms.std)
     return np.rint((images.permute(0, 2, 3, 1).numpy() * std + mean) * 255).astype(np.uint8)
 
 

@@ -30,6 +30,7 @@ from iirc_data.augment.parameters import (
     Transform,
     uniform,
 )
+from iirc_data.augment.per_dataset import PerDataset
 from iirc_data.augment.preset import TransformPreset
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "ImageSteps",
     "Integers",
     "Operation",
+    "PerDataset",
     "Places",
     "RandomCrop",
     "RandomCropFlip",

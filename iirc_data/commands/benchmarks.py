@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from iirc_data.benchmarks import Benchmark, Tasks, benchmark_names, load_benchmark
+from iirc_data.augment import ImagePreset
+from iirc_data.benchmarks import (
+    Benchmark,
+    SplitSettings,
+    Tasks,
+    benchmark_names,
+    load_benchmark,
+)
 from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.definitions import IIRC_SETUP
 
@@ -89,21 +96,42 @@ def _print_settings(console: Console, benchmark: Benchmark) -> None:
     if benchmark.description:
         console.print(benchmark.description)
     splits, sampling = benchmark.splits, benchmark.sampling
-    console.print(
-        f"in-task validation takes {_percent(splits.intask_valid_ratio)} of each class's training "
-        f"images, post-task validation {_percent(splits.posttask_valid_ratio)}"
-    )
+    console.print(_validation(splits))
     if benchmark.setup == IIRC_SETUP:
         console.print(
             f"a superclass shows {_percent(sampling.superclass_data_pct)} of each subclass's "
             f"images (less if it has more than {sampling.superclass_sampling_size_cap} "
             f"subclasses), a subclass {_percent(sampling.subclass_data_pct)} of its own"
         )
-    preset = json.dumps(benchmark.image_preset.model_dump(mode="json", exclude_defaults=True))
-    name = f" {benchmark.transforms}" if isinstance(benchmark.transforms, str) else ""
-    console.print(Text(f"image preset{name}: {preset}"))
+    if not benchmark.datasets:
+        console.print(_image_preset(benchmark.transforms, benchmark.image_preset))
+    for name, own in benchmark.datasets.items():
+        n_classes = len(benchmark.classes_in(name, benchmark.leaf_classes))
+        preset = _image_preset(
+            own.transforms or benchmark.transforms, benchmark.image_presets[name]
+        )
+        console.print(
+            Text.assemble((f"dataset {name}", "bold"), f": {n_classes:,} classes; ", preset)
+        )
+        if own.splits is not None:
+            console.print(Text(f"dataset {name}: {_validation(own.splits)}"))
+    for name, sources in benchmark.joined_classes.items():
+        console.print(Text(f"class {name} joins {', '.join(sources)}"))
     if benchmark.attribution:
         console.print(benchmark.attribution, style="dim")
+
+
+def _validation(splits: SplitSettings) -> str:
+    return (
+        f"in-task validation takes {_percent(splits.intask_valid_ratio)} of each class's training "
+        f"images, post-task validation {_percent(splits.posttask_valid_ratio)}"
+    )
+
+
+def _image_preset(named: str | ImagePreset, preset: ImagePreset) -> Text:
+    name = f" {named}" if isinstance(named, str) else ""
+    content = json.dumps(preset.model_dump(mode="json", exclude_defaults=True))
+    return Text(f"image preset{name}: {content}")
 
 
 def _percent(share: float) -> str:

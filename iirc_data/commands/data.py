@@ -21,15 +21,16 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.commands.number_list import parse_numbers
 from iirc_data.console import errors_in_one_line, one_line, plain_console
 from iirc_data.dataset_checks import needed_classes
+from iirc_data.datasets import by_dataset, open_datasets
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError, ShardError
+from iirc_data.masking import masked
 from iirc_data.shards.addresses import local_path
 from iirc_data.shards.card import Card
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import TotalProgress
 from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
-from iirc_data.shards.store import ShardStore
 from iirc_data.shards.verify import verify
 from iirc_data.splits import TEST_FOLDERS
 from iirc_data.task_view import TaskSequence
@@ -147,11 +148,15 @@ def pull_dataset(
     update: Annotated[
         bool, typer.Option(help="Replace another version of the dataset in the folder.")
     ] = False,
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="Which dataset of the benchmark this is, if it draws from several."),
+    ] = None,
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
     """Copy a dataset, or the part that some tasks need; run again to resume or to add tasks."""
     with errors_in_one_line():
-        classes = _classes_to_pull(benchmark, schedule, tasks)
+        classes = _classes_to_pull(benchmark, schedule, tasks, dataset)
         with _progress_bar("pull") as progress:
             manifest = pull(
                 address, out, classes=classes, update=update, workers=workers, progress=progress
@@ -164,28 +169,44 @@ def pull_dataset(
 
 @app.command("digest")
 def show_digests(
-    address: Address,
+    addresses: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ADDRESS...",
+            help="Shard folder or its URL; NAME=ADDRESS for each of several datasets.",
+        ),
+    ],
     benchmark: Annotated[str, typer.Option(help="Name or file of a benchmark.")],
     schedule: Schedule = 0,
 ) -> None:
     """Print the digests that show whether two labs train on the same samples.
 
-    One digest identifies the dataset; one per task and split identifies the samples and their
-    labels, with incomplete information for training and in-task validation, and complete
-    information for post-task validation and test.
+    One digest identifies the dataset, or each of several and then all together; one per task and
+    split identifies the samples and their labels, with incomplete information for training and
+    in-task validation, and complete information for post-task validation and test.
     """
     with errors_in_one_line():
-        store = ShardStore.open(address)
         definition = load_benchmark(benchmark)
+        store = open_datasets(definition, _places(addresses))
+        for name, part in store.datasets.items() if definition.datasets else ():
+            typer.echo(f"dataset {name} {part.digest}")
         typer.echo(f"dataset {store.digest}")
-        has_test = not store.manifest.splits.keys().isdisjoint(TEST_FOLDERS)
+        has_test = all(
+            not part.manifest.splits.keys().isdisjoint(TEST_FOLDERS)
+            for part in store.datasets.values()
+        )
         for split in SPLITS if has_test else SPLITS[:-1]:
-            sequence = TaskSequence.from_table(
-                definition, store.manifest, store.table, split, schedule=schedule
-            )
+            sequence = TaskSequence.from_store(definition, store, split, schedule=schedule)
             for task in range(len(sequence)):
                 view = sequence.view(task)
                 typer.echo(f"{split} task {task} samples {len(view)} {view.digest()}")
+
+
+def _places(addresses: list[str]) -> str | dict[str, str]:
+    try:
+        return by_dataset(addresses)
+    except ValueError as error:
+        raise BenchmarkError(f"{', '.join(map(masked, addresses))}: {error}") from error
 
 
 def parse_task_ids(text: str) -> list[int]:
@@ -202,22 +223,31 @@ def parse_task_ids(text: str) -> list[int]:
         ) from error
 
 
-def _classes_to_pull(benchmark: str | None, schedule: int, tasks: str | None) -> set[str] | None:
+def _classes_to_pull(
+    benchmark: str | None, schedule: int, tasks: str | None, dataset: str | None
+) -> set[str] | None:
     if benchmark is None:
-        if tasks is not None:
-            raise BenchmarkError("--tasks needs --benchmark, which defines the tasks")
+        for option, value in (("--tasks", tasks), ("--dataset", dataset)):
+            if value is not None:
+                raise BenchmarkError(f"{option} needs --benchmark, which defines the tasks")
         return None
     definition = load_benchmark(benchmark)
+    if dataset is None:
+        definition.check_one_dataset("say which of them this is with --dataset NAME")
+    elif dataset not in definition.datasets:
+        known = ", ".join(definition.datasets) or "one only, so leave out --dataset"
+        raise BenchmarkError(
+            f"benchmark {definition.name!r} has no dataset {dataset!r}; it has {known}"
+        )
     scheduled = definition.tasks(schedule)
-    if tasks is None:
-        return needed_classes(definition, scheduled)
-    task_ids = parse_task_ids(tasks)
+    task_ids = range(len(scheduled)) if tasks is None else parse_task_ids(tasks)
     if max(task_ids) >= len(scheduled):
         raise BenchmarkError(
             f"schedule {schedule} of benchmark {definition.name!r} has the tasks 0 to "
             f"{len(scheduled) - 1}, got {tasks!r}"
         )
-    return needed_classes(definition, [scheduled[task] for task in task_ids])
+    needed = needed_classes(definition, [scheduled[task] for task in task_ids])
+    return needed if dataset is None else set(definition.classes_in(dataset, needed))
 
 
 def _echo_absent(root: Path, manifest: Manifest) -> None:

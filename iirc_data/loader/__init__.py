@@ -1,7 +1,7 @@
 """Loaders turn task views and replayed memories into batches, decoded by DALI or Pillow."""
 
 from iirc_data.definitions import DecoderName
-from iirc_data.loader.batch import Batch, ReplaySource, indicator_targets
+from iirc_data.loader.batch import Batch, KnowsDatasets, ReplaySource, indicator_targets
 from iirc_data.loader.decoder import Decoder
 from iirc_data.loader.loader import Loader
 from iirc_data.loader.make import make_decoder, make_loader
@@ -18,6 +18,7 @@ __all__ = [
     "DecoderName",
     "Engine",
     "EngineName",
+    "KnowsDatasets",
     "Loader",
     "Normalization",
     "ReplaySource",

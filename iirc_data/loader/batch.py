@@ -1,7 +1,7 @@
 """The batch that a loader yields, and the interface that it needs of a replay buffer."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -57,6 +57,15 @@ class ReplaySource(Protocol):
 
     def name(self, slot: int) -> str:
         """Return the name of a memory for error messages."""
+
+
+@runtime_checkable
+class KnowsDatasets(Protocol):
+    """A replay source that knows the dataset of each memory; needed with several datasets."""
+
+    @property
+    def datasets(self) -> NDArray[np.int64]:
+        """int64 (memories,): number of the dataset that each memory's image came from."""
 
 
 def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor:

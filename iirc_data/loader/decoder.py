@@ -15,7 +15,7 @@ from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
 from iirc_data.errors import LoaderError, SourceError
 from iirc_data.loader.normalization import Normalization
-from iirc_data.shards.store import ShardStore
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.sources.images import Look, look_at
 
 
@@ -89,7 +89,7 @@ def default_threads() -> int:
     return max(1, processors // max(1, int(processes))) if processes.isdecimal() else processors
 
 
-def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
+def read_plain(store: SampleStore, sample_id: int) -> NDArray[np.uint8]:
     """Read an encoded image in a form that every decoder decodes to the same RGB pixels.
 
     An image that decoders may decode differently is returned as an RGB PNG of Pillow's pixels.
@@ -105,8 +105,8 @@ def read_plain(store: ShardStore, sample_id: int) -> NDArray[np.uint8]:
         LoaderError: The image is damaged, or its size differs from the sample table's.
     """
     encoded = store.read(sample_id)
-    size = int(store.table.height[sample_id]), int(store.table.width[sample_id])
-    if checked_look(encoded, size, lambda: store.name(sample_id)).is_plain:
+    height, width = store.sizes(np.array([sample_id]))[0].tolist()
+    if checked_look(encoded, (height, width), lambda: store.name(sample_id)).is_plain:
         return encoded
     return encode_rgb_png(decode(encoded, lambda: store.name(sample_id)))
 

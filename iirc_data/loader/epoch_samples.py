@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
-from iirc_data.loader.batch import ReplaySource
+from iirc_data.errors import LoaderError
+from iirc_data.loader.batch import KnowsDatasets, ReplaySource
 from iirc_data.loader.decoder import DecodeRequest, checked_look
-from iirc_data.shards.store import ShardStore
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 
 
@@ -26,7 +27,7 @@ class EpochSamples:
     """
 
     view: TaskView
-    store: ShardStore
+    store: SampleStore
     replay: ReplaySource | None
 
     def __len__(self) -> int:
@@ -41,10 +42,47 @@ class EpochSamples:
     @cached_property
     def sizes(self) -> NDArray[np.int32]:
         """int32 (N, 2): height and width in pixels."""
-        sizes = [self.store.table.sizes(self.view.sample_ids)]
+        sizes = [self.store.sizes(self.view.sample_ids)]
         if self.replay is not None:
             sizes.append(np.stack([self.replay.heights, self.replay.widths], axis=1))
         return np.concatenate(sizes)
+
+    def datasets(self, numbers: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """Return the number of each sample's dataset, int64 (N,); None if there is only one.
+
+        Raises:
+            LoaderError: There are several, and the memories do not know theirs.
+        """
+        if len(self.store.datasets) == 1:
+            return None
+        replayed = self.is_replayed(numbers)
+        found = np.empty(len(numbers), np.int64)
+        found[~replayed] = self.store.dataset_numbers(self.view.sample_ids[numbers[~replayed]])
+        if replayed.any():
+            if not isinstance(self.replay, KnowsDatasets):
+                raise LoaderError(
+                    f"the data has the datasets {', '.join(self.store.datasets)}, and "
+                    f"{type(self.replay).__name__} does not say which of them a memory is from: "
+                    "give it the attribute datasets, see iirc_data.loader.KnowsDatasets"
+                )
+            found[replayed] = self.replay.datasets[numbers[replayed] - len(self.view)]
+        return found
+
+    @cached_property
+    def present(self) -> list[int]:
+        """Numbers of the datasets that the samples are from.
+
+        Raises:
+            LoaderError: Memories are from another dataset than those of the store.
+        """
+        found = self.datasets(np.arange(len(self)))
+        numbers = [0] if found is None else np.unique(found).tolist()
+        if wrong := [number for number in numbers if not 0 <= number < len(self.store.datasets)]:
+            raise LoaderError(
+                f"memories are from dataset number {wrong[0]}, the data has only "
+                f"{', '.join(self.store.datasets)}: they belong to other data"
+            )
+        return numbers
 
     @cached_property
     def most_pixels(self) -> int:
@@ -60,7 +98,7 @@ class EpochSamples:
     @cached_property
     def blocks(self) -> NDArray[np.int64]:
         """int64 (N,): number of the block of shards that holds the sample, -1 for a memory."""
-        of_view = self.store.blocks.of_samples(self.view.sample_ids)
+        of_view = self.store.block_numbers(self.view.sample_ids)
         return np.concatenate([of_view, np.full(len(self) - len(self.view), -1)])
 
     def is_replayed(self, numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -124,7 +162,7 @@ class EpochSamples:
 
     @cached_property
     def _looks_of_memories(self) -> NDArray[np.int8]:
-        """int8 (memories,), as :attr:`ShardStore.looks` for samples."""
+        """int8 (memories,), as :attr:`SampleStore.looks` for samples."""
         return np.zeros(len(self) - len(self.view), np.int8)
 
     def _looks(
@@ -132,7 +170,7 @@ class EpochSamples:
     ) -> NDArray[np.int8]:
         """Return the looks of images; inspect those that were not inspected before.
 
-        See :attr:`ShardStore.looks`.
+        See :attr:`SampleStore.looks`.
         """
         found = np.zeros(len(numbers), np.int8)
         replayed = self.is_replayed(numbers)

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iirc_data.augment import Augmentation, Transform, uniform
+from iirc_data.augment import Augmentation, PerDataset, uniform
 from iirc_data.loader.batch import Batch, indicator_targets, on_device
 from iirc_data.loader.decoder import Decoder, DecodeRequest
 from iirc_data.loader.epoch_samples import EpochSamples
-from iirc_data.loader.normalization import Normalization
+from iirc_data.loader.normalization import Normalization, normalize_each
 from iirc_data.loader.operations import changed
 from iirc_data.loader.resident import ResidentImages
 from iirc_data.order import (
@@ -37,8 +37,8 @@ class Loader:
         samples: EpochSamples,
         *,
         replay_multiplier: float,
-        transform: Transform,
-        normalization: Normalization | None,
+        transform: PerDataset,
+        normalizations: tuple[Normalization, ...],
         batch_size: int,
         shuffle: bool,
         endless: bool,
@@ -52,8 +52,8 @@ class Loader:
     ) -> None:
         self._samples = samples
         self._multiplier = replay_multiplier
-        self._transform = transform
-        self._normalization = normalization
+        self._transform = transform.of_datasets(samples.present)
+        self._normalizations = normalizations
         self._shuffle = shuffle
         self._endless = endless
         self._order_blocks = order_blocks
@@ -162,8 +162,9 @@ class Loader:
     ) -> Augmentation:
         n = self._transform.n_random
         random = [uniform(self._seed, epoch, part.start, part.stop, n) for part in chunk]
-        sizes = self._samples.sizes[numbers]
-        return self._transform.parameters(sizes[:, 0], sizes[:, 1], np.concatenate(random))
+        heights, widths = self._samples.sizes[numbers].T
+        datasets = self._samples.datasets(numbers)
+        return self._transform.parameters(datasets, heights, widths, np.concatenate(random))
 
     def _pixels(
         self,
@@ -183,16 +184,23 @@ class Loader:
 
     def _completed(self, request: DecodeRequest) -> DecodeRequest:
         """Let the decoder normalise on a CPU, where the pixels of an image are in the cache."""
-        if self._device.type != "cpu" or request.augmentation.operations is not None:
+        is_common = len(set(self._normalizations)) == 1
+        if self._device.type != "cpu" or not is_common or request.augmentation.operations:
             return request
-        return replace(request, normalization=self._normalization)
+        return replace(request, normalization=self._normalizations[0])
+
+    def _normalized(self, images: torch.Tensor, numbers: NDArray[np.int64]) -> torch.Tensor:
+        if not self._normalizations or images.dtype != torch.uint8:
+            return images
+        datasets = self._samples.datasets(numbers)
+        if datasets is None or len(set(self._normalizations)) == 1:
+            return self._normalizations[0](images)
+        return normalize_each(images, self._normalizations, datasets)
 
     def _split(
         self, chunk: list["_Part"], numbers: NDArray[np.int64], pixels: torch.Tensor
     ) -> Iterator[Batch]:
-        images = pixels.permute(0, 3, 1, 2)
-        if self._normalization is not None and images.dtype == torch.uint8:
-            images = self._normalization(images)
+        images = self._normalized(pixels.permute(0, 3, 1, 2), numbers)
         n_classes = self._samples.view.n_seen_classes
         targets = indicator_targets(self._samples.labels[numbers], n_classes)
         targets = on_device(targets, self._device)

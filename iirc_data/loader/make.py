@@ -2,12 +2,13 @@
 
 import logging
 import warnings
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, get_args
 
 import numpy as np
 import torch
 
-from iirc_data.augment import ImagePreset, Transform, TransformPreset
+from iirc_data.augment import ImagePreset, PerDataset, Transform, TransformPreset
 from iirc_data.definitions import ORDER_BLOCKS, DecoderName, OrderName, current_decoder_name
 from iirc_data.errors import LoaderError
 from iirc_data.image_sizes import training_difference
@@ -18,10 +19,13 @@ from iirc_data.loader.loader import Loader
 from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.pillow import PillowDecoder
 from iirc_data.loader.resident import MAX_BYTES, decoded_bytes, why_not_resident
-from iirc_data.shards.store import ShardStore
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 
 logger = logging.getLogger(__name__)
+
+Transforms: TypeAlias = TransformPreset | ImagePreset
+"""The transforms of a dataset."""
 
 
 def make_decoder(
@@ -83,10 +87,10 @@ def _dali_decoder(
 
 def make_loader(
     view: TaskView,
-    store: ShardStore,
+    store: SampleStore,
     replay: ReplaySource | None = None,
     *,
-    transforms: TransformPreset | ImagePreset,
+    transforms: Transforms | Mapping[str, Transforms],
     train: bool,
     batch_size: int = 128,
     shuffle: bool | None = None,
@@ -119,7 +123,8 @@ def make_loader(
         view: Samples and their labels; without shuffling, batches keep its order.
         store: The shards that hold the samples.
         replay: Memories to mix in.
-        transforms: Augmentation and normalisation, for example ``benchmark.image_preset``.
+        transforms: Augmentation and normalisation, for example ``benchmark.image_preset``; or those
+            of each dataset by its name, for example ``benchmark.image_presets``.
         train: Use the training augmentation; otherwise that of evaluation.
         batch_size: Samples per batch and rank.
         shuffle: Draw a new order in each epoch; by default equal to ``train``.
@@ -149,7 +154,8 @@ def make_loader(
         An iterable of :class:`~iirc_data.loader.batch.Batch`, with ``len`` and ``set_epoch``.
 
     Raises:
-        LoaderError: The decoder is unknown or not installed, or ``resident=True`` is impossible.
+        LoaderError: The decoder is unknown or not installed, ``resident=True`` is impossible, or
+            a dataset has no transforms.
         ValueError: A number is out of range.
     """
     if endless and replay_multiplier != 1:
@@ -164,19 +170,16 @@ def make_loader(
     if isinstance(decoder, str):
         decoder = make_decoder(decoder, device, hw_decoder_load=hw_decoder_load)
     samples = EpochSamples(view, store, replay)
-    if isinstance(transforms, ImagePreset):
-        transforms = transforms.transforms
-    if train and (difference := training_difference(transforms, samples.sizes)) is not None:
-        number, sizes = difference
-        warnings.warn(
-            f"image {number} {sizes}: choose an image preset for images of this size", stacklevel=2
-        )
-    transform = transforms.train if train else transforms.evaluate
+    of_datasets = _of_datasets(transforms, store)
+    if train:
+        _warn_of_training_difference(of_datasets, samples)
+    transform = PerDataset(dict(enumerate(t.train if train else t.evaluate for t in of_datasets)))
+    normalizations = tuple(Normalization(t.mean, t.std) for t in of_datasets) if normalize else ()
     return Loader(
         samples,
         replay_multiplier=replay_multiplier,
         transform=transform,
-        normalization=Normalization(transforms.mean, transforms.std) if normalize else None,
+        normalizations=normalizations,
         batch_size=batch_size,
         shuffle=train if shuffle is None else shuffle,
         endless=endless,
@@ -190,13 +193,47 @@ def make_loader(
     )
 
 
+def _of_datasets(
+    transforms: Transforms | Mapping[str, Transforms], store: SampleStore
+) -> list[TransformPreset]:
+    """Return the transforms of each dataset, in the order of their numbers."""
+    names = list(store.datasets)
+    if not isinstance(transforms, Mapping):
+        given = [transforms] * len(names)
+    elif len(names) == len(transforms) == 1:  # a benchmark may call its only dataset otherwise
+        given = list(transforms.values())
+    elif missing := [name for name in names if name not in transforms]:
+        raise LoaderError(
+            f"there are no transforms for dataset {missing[0]!r}, only for {', '.join(transforms)}"
+        )
+    else:
+        given = [transforms[name] for name in names]
+    return [t.transforms if isinstance(t, ImagePreset) else t for t in given]
+
+
+def _warn_of_training_difference(
+    transforms: Sequence[TransformPreset], samples: EpochSamples
+) -> None:
+    numbers = np.arange(len(samples))
+    datasets = samples.datasets(numbers)
+    for dataset in samples.present:
+        own = numbers if datasets is None else np.flatnonzero(datasets == dataset)
+        sizes_of_own = samples.sizes if datasets is None else samples.sizes[own]
+        if (found := training_difference(transforms[dataset], sizes_of_own)) is not None:
+            number, sizes = found
+            warnings.warn(
+                f"image {own[number]} {sizes}: choose an image preset for images of this size",
+                stacklevel=3,
+            )
+
+
 def needs_windows(transform: Transform) -> bool:
     """Return whether a transform shows only a window of each image."""
     one = np.ones(1, np.int32)
     return transform.parameters(one, one, np.zeros((1, transform.n_random))).window is not None
 
 
-def _is_resident(asked: bool | None, samples: EpochSamples, transform: Transform) -> bool:
+def _is_resident(asked: bool | None, samples: EpochSamples, transform: PerDataset) -> bool:
     if asked is False:
         return False
     reason = why_not_resident(samples, transform)

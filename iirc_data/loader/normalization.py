@@ -1,10 +1,14 @@
 """Normalisation of uint8 pixels to float32 network input."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from iirc_data.loader.batch import on_device
 from iirc_data.loader.host_memory import empty
 
 
@@ -34,9 +38,7 @@ class Normalization:
             pixels: uint8 (..., W, 3).
             out: float32 of the same shape, contiguous; receives the result.
         """
-        # whole rows of pixels: long inner loops are many times faster than loops over channels
-        mean, scale = self.rows(pixels.shape[-2], pixels.device)
-        out.flatten(-2).copy_(pixels.flatten(-2)).sub_(mean).mul_(scale)
+        _write(pixels, out, *self.rows(pixels.shape[-2], pixels.device))
 
     def rows(self, width: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what is subtracted from a row of pixels, and the factors after it.
@@ -47,7 +49,37 @@ class Normalization:
         return _row_statistics(self, width, device)
 
 
-@lru_cache(maxsize=8)  # copying them to a GPU for every batch would synchronise
+def normalize_each(
+    images: torch.Tensor, normalizations: Sequence[Normalization], which: NDArray[np.int64]
+) -> torch.Tensor:
+    """Normalise each image as its dataset asks.
+
+    Args:
+        images: uint8 (N, 3, H, W), channels-last.
+        normalizations: The normalisation of each dataset.
+        which: int64 (N,), number of each image's dataset.
+
+    Returns:
+        float32 of the same shape, channels-last; bit for bit what each normalisation returns.
+    """
+    device = images.device
+    numbers = on_device(torch.from_numpy(which), device)
+    of_datasets = [_row_statistics(n, images.shape[3], device) for n in normalizations]
+    mean, scale = (torch.stack(rows)[numbers, None] for rows in zip(*of_datasets, strict=True))
+    pixels = images.permute(0, 2, 3, 1)
+    normalized = empty(pixels.shape, torch.float32, device)
+    _write(pixels, normalized, mean, scale)
+    return normalized.permute(0, 3, 1, 2)
+
+
+def _write(
+    pixels: torch.Tensor, out: torch.Tensor, mean: torch.Tensor, scale: torch.Tensor
+) -> None:
+    # whole rows of pixels: long inner loops are many times faster than loops over channels
+    out.flatten(-2).copy_(pixels.flatten(-2)).sub_(mean).mul_(scale)
+
+
+@lru_cache(maxsize=64)  # copying them to a GPU for every batch would synchronise
 def _row_statistics(
     normalization: Normalization, width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:

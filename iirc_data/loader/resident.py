@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from iirc_data.augment import Augmentation, Places, Transform, Unchanged
+from iirc_data.augment import Augmentation, PerDataset, Places, Unchanged
 from iirc_data.loader.batch import on_device
 from iirc_data.loader.decoder import Decoder
 from iirc_data.loader.epoch_samples import EpochSamples
@@ -119,7 +119,7 @@ def _indices(values: NDArray[np.int64], bordered: _Bordered) -> torch.Tensor:
     return on_device(torch.from_numpy(values), bordered.pixels.device)
 
 
-def why_not_resident(samples: EpochSamples, transform: Transform) -> str | None:
+def why_not_resident(samples: EpochSamples, transform: PerDataset) -> str | None:
     """Return why images cannot be resident, or None if they can."""
     if not len(samples):
         return "there are no images"
@@ -127,9 +127,10 @@ def why_not_resident(samples: EpochSamples, transform: Transform) -> str | None:
     if (smallest != largest).any():
         return f"images differ in size, from {smallest.tolist()} to {largest.tolist()} pixels"
     heights, widths = samples.sizes[:1].T
-    augmentation = transform.parameters(heights, widths, np.zeros((1, transform.n_random)))
-    if augmentation.window is not None or augmentation.resize is not None:
-        return "the transform resizes images"
+    for each in transform.of_datasets(samples.present).transforms.values():
+        augmentation = each.parameters(heights, widths, np.zeros((1, each.n_random)))
+        if augmentation.window is not None or augmentation.resize is not None:
+            return "the transform resizes images"
     return None
 
 

@@ -1,6 +1,6 @@
 """Reading encoded images out of shards by sample id."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from tarfile import BLOCKSIZE, TarError, TarInfo
@@ -96,18 +96,18 @@ class ShardStore:
             table = remote.cached_table(root, folder.adding)
             cached = CachedShards(remote, root, folder, table)
             return cls(root, remote.manifest, table, cached)
-        manifest, table = read_manifest(root), root / TABLE_NAME
+        manifest, path = read_manifest(root), root / TABLE_NAME
         if split_pin(address)[1] not in (None, manifest.digest):
             earlier = RemoteDataset.open(address)
-            manifest, table = earlier.manifest, root / earlier.table_name
+            manifest, path = earlier.manifest, root / earlier.table_name
         try:
-            return cls(root, manifest, load_table(table, manifest, str(table)))
+            return cls(root, manifest, load_table(path, manifest, str(path)))
         except ShardError:
-            table = root / version_file(manifest.digest, "npz")
-            if not table.exists():
+            path = root / version_file(manifest.digest, "npz")
+            if not path.exists():
                 raise
             # a new version is being published there
-            return cls(root, manifest, load_table(table, manifest, str(table)))
+            return cls(root, manifest, load_table(path, manifest, str(path)))
 
     def __len__(self) -> int:
         return len(self.table)
@@ -116,6 +116,19 @@ class ShardStore:
     def digest(self) -> str:
         """Digest that identifies the data."""
         return self.manifest.digest
+
+    @property
+    def datasets(self) -> Mapping[str, "ShardStore"]:
+        """This dataset by its name; see :class:`~iirc_data.shards.sample_store.SampleStore`."""
+        return {self.manifest.dataset: self}
+
+    def sizes(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the height and width in pixels of samples, int32 (N, 2)."""
+        return self.table.sizes(sample_ids)
+
+    def dataset_numbers(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number of each sample's dataset, int64 (N,): 0, for there is one."""
+        return np.zeros(len(sample_ids), np.int64)
 
     def read(self, sample_id: int) -> NDArray[np.uint8]:
         """Return one encoded image.
@@ -169,6 +182,10 @@ class ShardStore:
     def blocks(self) -> BlockLayout:
         """The blocks of the dataset, which are equal wherever it is."""
         return blocks_of_dataset(self.table, self.manifest)
+
+    def block_numbers(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the number in :attr:`blocks` of the block that holds each sample, int64 (N,)."""
+        return self.blocks.of_samples(sample_ids)
 
     def read_many(self, sample_ids: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
         """Return several encoded images, with less overhead than reading them one by one.

@@ -4,7 +4,7 @@ from PIL import Image
 
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader.decoder import encode_rgb_png
-from iirc_train.buffer.samples import HoldsEncoded, HoldsImages, TaskSamples
+from iirc_train.buffer.samples import HoldsEncoded, HoldsImages, KnowsDataset, TaskSamples
 from iirc_train.buffer.store import Memory
 
 
@@ -16,7 +16,8 @@ def memory_of(samples: TaskSamples, index: int) -> Memory:
     """
     if isinstance(samples, HoldsEncoded):  # keep the dataset's own bytes
         encoded, (height, width) = samples.encoded(index)
-        return Memory(bytes(encoded.data), samples.get_labels(index), height, width)
+        dataset = samples.dataset_number(index) if isinstance(samples, KnowsDataset) else 0
+        return Memory(bytes(encoded.data), samples.get_labels(index), height, width, dataset)
     if not isinstance(samples, HoldsImages):
         raise ConfigurationError(
             f"{type(samples).__name__} has neither encoded(index) nor get_item(index): add one, "

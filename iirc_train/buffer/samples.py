@@ -80,3 +80,11 @@ class HoldsImages(Protocol):
 
     def get_item(self, index: int) -> tuple[Any, str, str]:
         """Return the untransformed Pillow image of a sample, and its labels."""
+
+
+@runtime_checkable
+class KnowsDataset(Protocol):
+    """A dataset whose samples are from several datasets, which a buffer keeps track of."""
+
+    def dataset_number(self, index: int) -> int:
+        """Return the number of the dataset that a sample is from."""

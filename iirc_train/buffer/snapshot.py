@@ -15,7 +15,8 @@ from iirc_train.buffer.store import ClassMemories
 class ReplaySnapshot:
     """A snapshot of a buffer's memories, for a loader; the buffer can change afterwards.
 
-    It implements :class:`iirc_data.loader.ReplaySource`.
+    It implements :class:`iirc_data.loader.ReplaySource`, and with several datasets
+    :class:`iirc_data.loader.KnowsDatasets`.
 
     Args:
         classes: Name of each class, its stored memories, and how many of them the buffer uses.
@@ -30,14 +31,17 @@ class ReplaySnapshot:
         self._classes = {name: memories for name, memories, _ in classes}
         self._all_slots = Slots({name: count for name, _, count in classes})
         labels, sizes = [np.empty((0, 2), np.int32)], [np.empty((0, 2), np.int32)]
+        datasets = [np.empty(0, np.int64)]
         for _, memories, count in classes:
             indices = [class_names_to_idx[name] for name in memories.label_names]
             to_index = np.array([*indices, NO_LABEL], np.int32)
             labels.append(to_index[memories.labels[:count]])
             sizes.append(memories.sizes[:count])
+            datasets.append(memories.datasets[:count])
         self._chosen = np.arange(len(self._all_slots))
         self.labels = np.concatenate(labels)
         self.heights, self.widths = np.concatenate(sizes).T
+        self.datasets = np.concatenate(datasets)
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -48,6 +52,7 @@ class ReplaySnapshot:
         chosen._chosen = self._chosen[slots]
         chosen.labels = self.labels[slots]
         chosen.heights, chosen.widths = self.heights[slots], self.widths[slots]
+        chosen.datasets = self.datasets[slots]
         return chosen
 
     def read(self, slot: int) -> NDArray[np.uint8]:

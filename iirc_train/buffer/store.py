@@ -6,6 +6,7 @@ Layout of version 3, which plain ``zarr`` can read::
                           attributes: class_name; label_names; offsets (memories + 1), where each
                           image starts and ends; labels, two indices into label_names for each
                           memory, -1 for none; sizes, height and width of each memory in pixels;
+                          datasets, only in a run of several: the number of each memory's dataset;
                           sha256 of all of these
     generations/000001    group; attributes: counts (class name to number of memories in use),
                           sha256 of the counts
@@ -55,9 +56,11 @@ _ARRAYS = {
     "offsets": ("int64", (-1,)),
     "labels": ("int32", (-1, 2)),
     "sizes": ("int32", (-1, 2)),
+    "datasets": ("int64", (-1,)),
 }
-"""Dtype and shape of the arrays of a class."""
+"""Dtype and shape of the arrays of a class; the last one is optional."""
 _TABLES = ("offsets", "labels", "sizes")
+_DATASETS = "datasets"
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,14 @@ class Memory:
         labels: The labels visible when the memory was chosen, ``NO_LABEL_PLACEHOLDER`` for none.
         height: Pixels.
         width: Pixels.
+        dataset: Number of the dataset that the image is from, where a run has several.
     """
 
     data: bytes
     labels: tuple[str, str]
     height: int
     width: int
+    dataset: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,7 @@ class ClassMemories:
         offsets: Where each image starts and ends in ``data``, int64 (memories + 1,).
         labels: Indices into ``label_names``, -1 for none, int32 (memories, 2).
         sizes: Height and width in pixels, int32 (memories, 2).
+        datasets: Number of each memory's dataset, int64 (memories,).
     """
 
     label_names: list[str]
@@ -94,6 +100,7 @@ class ClassMemories:
     offsets: NDArray[np.int64]
     labels: NDArray[np.int32]
     sizes: NDArray[np.int32]
+    datasets: NDArray[np.int64]
 
     def encoded(self, number: int) -> NDArray[np.uint8]:
         """Return the encoded image of a memory, uint8 (bytes,)."""
@@ -156,19 +163,22 @@ class BufferStore:
         """
         label_names = sorted({name for m in memories for name in m.labels} - {NO_LABEL_PLACEHOLDER})
         codes = {name: index for index, name in enumerate(label_names)}
+        datasets = [memory.dataset for memory in memories]
         values = _typed(
             {
                 "data": np.frombuffer(b"".join(memory.data for memory in memories), np.uint8),
                 "offsets": np.cumsum([0, *(len(memory.data) for memory in memories)]),
                 "labels": [[codes.get(n, NO_LABEL) for n in memory.labels] for memory in memories],
                 "sizes": [[memory.height, memory.width] for memory in memories],
+                # left out of the buffers of one dataset, which earlier releases read
+                **({_DATASETS: datasets} if any(datasets) else {}),
             }
         )
         name = f"{_CLASSES}/{number:06d}"
         attributes = {
             "class_name": class_name,
             "label_names": label_names,
-            **{table: values[table].tolist() for table in _TABLES},
+            **{table: values[table].tolist() for table in values if table != "data"},
             "sha256": _digest(class_name, label_names, values),
         }
         with _failing_as(f"cannot write {self.path}/{name}"):
@@ -207,16 +217,19 @@ class BufferStore:
             label_names = [str(label) for label in attributes["label_names"]]
             if isinstance(node, zarr.Array):
                 tables = {table: attributes[table] for table in _TABLES}
+                if _DATASETS in attributes:
+                    tables[_DATASETS] = attributes[_DATASETS]
                 values = _typed({"data": _read_array(node, "data"), **tables})
             else:
-                values = {key: _read_array(node[key], key) for key in _ARRAYS}
+                values = {key: _read_array(node[key], key) for key in ("data", *_TABLES)}
             sha256 = attributes["sha256"]
         if sha256 != _digest(class_name, label_names, values):
             raise BufferStorageError(
                 f"{self.path}/{name} is damaged, or contains the memories of a class other than "
                 f"{class_name!r}"
             )
-        return ClassMemories(label_names, **values)
+        of_one = {_DATASETS: np.zeros(len(values["sizes"]), np.int64)}
+        return ClassMemories(label_names, **(of_one | values))
 
     def commit(self, counts: Mapping[str, int]) -> int:
         """Write a generation. When this returns, everything on disk survives a power failure.
@@ -339,12 +352,13 @@ def _typed(values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {
         name: np.asarray(values[name]).astype(dtype, copy=False).reshape(shape)
         for name, (dtype, shape) in _ARRAYS.items()
+        if name in values
     }
 
 
 def _digest(class_name: str, label_names: list[str], arrays: Mapping[str, NDArray[Any]]) -> str:
     digest = hashlib.sha256(canonical_json([class_name, label_names]))
-    for name in _ARRAYS:
+    for name in filter(arrays.__contains__, _ARRAYS):
         digest.update(canonical_json(arrays[name].shape))
         digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()

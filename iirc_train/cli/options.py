@@ -78,7 +78,7 @@ def given(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that the user gave, as the configuration reads them."""
     return {
         ExperimentConfig.former_names.get(name, name): (
-            " ".join(value) if isinstance(value, list) else value
+            " ".join(value) if isinstance(value, list) and name != "data" else value
         )
         for name, value in settings.items()
         if value is not None and value != []
@@ -131,6 +131,6 @@ def _parsed_as(annotation: Any) -> Any:
     kinds = [annotation]
     for kind in kinds:  # the list grows while types are unpacked
         kinds += get_args(kind)
-    if any(get_origin(kind) is list for kind in kinds):
+    if any(get_origin(kind) in (list, dict) for kind in kinds):
         return list[str]
     return next((kind for kind in kinds if kind in (bool, int, float)), str)

@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
 from iirc_data.console import errors_in_one_line, plain_console
@@ -16,7 +15,7 @@ from iirc_data.task_view import TaskView
 from iirc_train.buffer.store import BufferStore
 from iirc_train.cli.options import at_home_if_given, given
 from iirc_train.config.experiment import ExperimentConfig
-from iirc_train.config.places import at_home
+from iirc_train.config.places import at_home, moved
 from iirc_train.methods.settings import settings_of_run
 from iirc_train.report.contact_sheet import ShownImage, contact_sheet
 from iirc_train.report.figure_files import write_figure
@@ -33,8 +32,11 @@ HERE: dict[str, Any] = {"device": "cpu", "decoder": "auto", "resident": False, "
 
 def show(
     data: Annotated[
-        str | None,
-        typer.Argument(metavar="SHARDS", help="Shard folder; default: the run's."),
+        list[str] | None,
+        typer.Argument(
+            metavar="[SHARDS]...",
+            help="Shard folder, or NAME=FOLDER for each of several datasets; default: the run's.",
+        ),
     ] = None,
     task: Annotated[int, typer.Option(min=0, help="Number of the task.")] = 0,
     benchmark: Annotated[str | None, typer.Option(help="Name or file of a benchmark.")] = None,
@@ -67,10 +69,11 @@ def show(
                     f"--run determines {', '.join(settings)}: give one or the other"
                 )
             config = settings_of_run(RunDirectory.open(run)[1])
-            elsewhere = {"data": data} if data is not None else {}
-            config = config.model_copy(update=HERE | elsewhere)
+            elsewhere = {"data": moved(config.data, data)} if data else {}
+            values = {**config.values(), **HERE, **elsewhere}
+            config = ExperimentConfig.parse(values, own=values)
         else:
-            if data is None or benchmark is None:
+            if not data or benchmark is None:
                 raise ConfigurationError("nothing to show: give SHARDS and --benchmark, or --run")
             settings |= {"data": data, "method": "finetune"}
             config = ExperimentConfig.parse(settings | HERE)
@@ -110,22 +113,19 @@ def images_shown(experiment: Experiment, task: int, n: int) -> list[ShownImage]:
     If the method draws memories apart from its batches, half of the images are such memories.
     """
     view = experiment.view(TRAIN, task)
-    loader = experiment.training_loader(view)
+    loader = experiment.training_loader(view, normalize=False)
     loader.set_epoch(experiment.config.epochs_of_task(task).start)
-    memories = experiment.memory_batches(view)
+    memories = experiment.memory_batches(view, normalize=False)
     n_memories = 0 if memories is None else n // 2
-    samples = islice(_images(loader, experiment, view), n - n_memories)
-    return [*samples, *islice(_images(memories or (), experiment, view), n_memories)]
+    samples = islice(_images(loader, view), n - n_memories)
+    return [*samples, *islice(_images(memories or (), view), n_memories)]
 
 
-def _images(
-    batches: Iterable[Batch], experiment: Experiment, view: TaskView
-) -> Iterator[ShownImage]:
-    mean, std = (torch.tensor(v) for v in (experiment.transforms.mean, experiment.transforms.std))
+def _images(batches: Iterable[Batch], view: TaskView) -> Iterator[ShownImage]:
     for batch in batches:
-        pixels = (batch.images.permute(0, 2, 3, 1) * std + mean).mul(255).round().clamp(0, 255)
+        pixels = batch.images.permute(0, 2, 3, 1)
         for image, targets, is_replayed in zip(
-            pixels.byte().numpy(), batch.targets.bool(), batch.in_buffer.tolist(), strict=True
+            pixels.numpy(), batch.targets.bool(), batch.in_buffer.tolist(), strict=True
         ):
             names = [view.class_names[index] for index in targets.nonzero().flatten().tolist()]
             yield ShownImage(image, tuple(names), is_replayed)

@@ -18,7 +18,14 @@ from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
 from iirc_data.sizes import parse_size
 from iirc_train.config.network import AUTO, MAX_LAYERS, check_depth
-from iirc_train.config.places import absolute_benchmark, absolute_data, benchmark_file, read_place
+from iirc_train.config.places import (
+    absolute_benchmark,
+    absolute_data,
+    benchmark_file,
+    places_of,
+    read_data,
+    read_place,
+)
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.config.settings import Role, Settings
 
@@ -160,7 +167,14 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Role.PLACE,
         Field(description="Name of a benchmark, or its JSON file"),
     ]
-    data: Annotated[str, PlainValidator(read_place), Role.PLACE, Field(description="Shard folder")]
+    data: Annotated[
+        str | dict[str, str],
+        PlainValidator(read_data),
+        Role.PLACE,
+        Field(
+            description="Shard folder; NAME=FOLDER, repeated, for a benchmark of several datasets"
+        ),
+    ]
     method: Annotated[str, Field(description="Method")]
     schedule: Annotated[int, Field(ge=0, description="Index of the benchmark's schedule")] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
@@ -315,9 +329,14 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         }
         return self.model_copy(update=places)
 
-    def missing_places(self) -> dict[str, Path]:
-        """Return the expected paths of data and benchmark file that do not exist here."""
-        paths = {"data": local_path(self.data), "benchmark": benchmark_file(self.benchmark)}
+    def missing_places(self) -> dict[tuple[str, str], Path]:
+        """Return the expected paths of data and benchmark file that do not exist here.
+
+        Each belongs to a setting and, of several datasets, to one of them by name.
+        """
+        data = places_of(self.data).items()
+        paths = {("data", name): local_path(place) for name, place in data}
+        paths["benchmark", ""] = benchmark_file(self.benchmark)
         return {name: path for name, path in paths.items() if path and not path.exists()}
 
     @classmethod

@@ -93,7 +93,9 @@ def image_size_of(dataset: str) -> int:
 
 def image_size(benchmark: Benchmark) -> int:
     """Return the height and width in pixels at which a benchmark's images are shown."""
-    return _shown_size(benchmark.image_preset.transforms)
+    presets = list(benchmark.image_presets.values())
+    sized = [preset for preset in presets if preset.size is not None] or presets
+    return _shown_size(sized[0].transforms)
 
 
 def _shown_size(transforms: TransformPreset) -> int:

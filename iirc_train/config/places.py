@@ -1,9 +1,11 @@
 """Paths and addresses of a run's data and benchmark."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iirc_data.datasets import by_dataset
 from iirc_data.shards.addresses import local_path
 
 
@@ -28,6 +30,27 @@ def read_place(value: Any) -> str:
     return place
 
 
+def read_data(value: Any) -> str | dict[str, str]:
+    """Read where data is: one place, or one for each of several datasets.
+
+    Args:
+        value: A path or an address; or several, by the name of their dataset: a mapping, or a list
+            of ``name=place``.
+
+    Raises:
+        ValueError: A place is wrong (see :func:`read_place`), or a dataset is named twice.
+    """
+    if isinstance(value, str):
+        value = [value]
+    if isinstance(value, list | tuple):
+        value = by_dataset(value)
+    if isinstance(value, Mapping):
+        if not value or not all(isinstance(name, str) for name in value):
+            raise ValueError("expected the name of each dataset and its place")
+        return {name: read_place(place) for name, place in value.items()}
+    return read_place(value)
+
+
 def at_home(path: Path) -> Path:
     """Replace a leading ``~`` with the home folder; a shell does not in ``--data=~/x``."""
     try:
@@ -36,8 +59,10 @@ def at_home(path: Path) -> Path:
         return path
 
 
-def absolute_data(data: str) -> str:
-    """Return the address of a dataset, with a relative path made absolute."""
+def absolute_data(data: str | Mapping[str, str]) -> Any:
+    """Return the address of a dataset, or of several, with relative paths made absolute."""
+    if not isinstance(data, str):
+        return {name: absolute_data(place) for name, place in data.items()}
     return str(Path(data).absolute()) if _is_path(data) else data
 
 
@@ -53,8 +78,35 @@ def absolute_benchmark(benchmark: str) -> str:
     return benchmark if file is None else str(file.absolute())
 
 
-def is_same_data(one: str, other: str) -> bool:
-    """Return whether two addresses lead to the same dataset."""
+def places_of(data: str | Mapping[str, str]) -> dict[str, str]:
+    """Return the address of each dataset by name; the name of a single one is empty."""
+    return {"": data} if isinstance(data, str) else dict(data)
+
+
+def moved(data: str | Mapping[str, str], to: Any) -> Any:
+    """Return where data is after it moved.
+
+    Args:
+        data: Where it was.
+        to: Where it is, as :func:`read_data` reads it; of several datasets, those that moved.
+
+    Returns:
+        A value for :func:`read_data`; ``to`` itself if it is not readable.
+    """
+    try:
+        now = read_data(to)
+    except ValueError:
+        return to
+    return now if isinstance(data, str) or isinstance(now, str) else {**data, **now}
+
+
+def is_same_data(one: str | Mapping[str, str], other: str | Mapping[str, str]) -> bool:
+    """Return whether two addresses lead to the same dataset, or the same datasets by name."""
+    if not (isinstance(one, str) and isinstance(other, str)):
+        ours_by_name, theirs_by_name = places_of(one), places_of(other)
+        return ours_by_name.keys() == theirs_by_name.keys() and all(
+            is_same_data(place, theirs_by_name[name]) for name, place in ours_by_name.items()
+        )
     ours, theirs = local_path(one), local_path(other)
     return one == other if ours is None or theirs is None else _is_same_path(ours, theirs)
 

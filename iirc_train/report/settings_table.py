@@ -54,4 +54,6 @@ def _text(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, list):
         return " ".join(map(str, value))
+    if isinstance(value, dict):
+        return " ".join(f"{name}={of_name}" for name, of_name in value.items())
     return str(value)

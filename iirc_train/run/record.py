@@ -11,7 +11,8 @@ from typing import Any
 from iirc_data.definitions import SplitName
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_json
-from iirc_data.shards import ShardStore
+from iirc_data.shards.sample_store import SampleStore
+from iirc_data.shards.store import ShardStore
 from iirc_data.task_view import TaskSequence
 from iirc_train.run.directory import RECORD_NAME
 from iirc_train.run.provenance import Surroundings, now, version_changes
@@ -25,28 +26,39 @@ class SeenData:
     """What a run sees of a dataset, in digests.
 
     Attributes:
-        dataset: The dataset's ``name`` and ``digest``.
+        dataset: The dataset's ``name`` and ``digest``. A union of several also has ``datasets``:
+            the name and digest of each, by the name that the benchmark gives it.
         task_views: Split to the digest of each task's view.
     """
 
-    dataset: dict[str, str]
+    dataset: dict[str, Any]
     task_views: dict[str, list[str]]
 
     @classmethod
-    def of(cls, store: ShardStore, splits: Mapping[SplitName, TaskSequence]) -> "SeenData":
+    def of(cls, store: SampleStore, splits: Mapping[SplitName, TaskSequence]) -> "SeenData":
         """Compute the digests.
 
         Args:
-            store: The dataset.
+            store: The dataset, or the union of several.
             splits: The tasks of each split.
         """
         return cls(
-            {"name": store.manifest.dataset, "digest": store.manifest.digest},
+            _described(store),
             {
                 split: [sequence.view(task).digest() for task in range(len(sequence))]
                 for split, sequence in splits.items()
             },
         )
+
+
+def _described(store: SampleStore) -> dict[str, Any]:
+    datasets = {
+        name: {"name": part.manifest.dataset, "digest": part.digest}
+        for name, part in store.datasets.items()
+    }
+    if isinstance(store, ShardStore):
+        return datasets[store.manifest.dataset]
+    return {"name": " + ".join(datasets), "digest": store.digest, "datasets": datasets}
 
 
 @contextmanager
@@ -125,12 +137,18 @@ def check_same_data(record: Mapping[str, Any], found: SeenData) -> None:
     Raises:
         ConfigurationError: The dataset or a task view differs.
     """
-    if record["dataset"] != found.dataset:
+    before, now = dict(record["dataset"]), found.dataset
+    if before != now:
+        parts, our_parts = before.get("datasets", {}), now.get("datasets", {})
+        for name in our_parts:  # report the one that differs, rather than all together
+            if name in parts and parts[name] != our_parts[name]:
+                before, now = parts[name], our_parts[name]
+                break
         raise ConfigurationError(
             "the run was made with dataset {name}, digest {digest}; ".format_map(
-                {"name": "?", "digest": "?"} | dict(record["dataset"])
+                {"name": "?", "digest": "?"} | before
             )
-            + "here is dataset {name}, digest {digest}".format_map(found.dataset)
+            + "here is dataset {name}, digest {digest}".format_map(now)
         )
     for split, views in found.task_views.items():
         if record["task_views"].get(split) != views:

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark, load_benchmark
-from iirc_data.dataset_checks import check_images
+from iirc_data.dataset_checks import check_images_of_parts
+from iirc_data.datasets import open_datasets, parts_of
 from iirc_data.definitions import (
     INTASK_VALID,
     POSTTASK_VALID,
@@ -20,10 +21,10 @@ from iirc_data.definitions import (
     current_decoder_name,
 )
 from iirc_data.errors import CheckpointError, ConfigurationError
-from iirc_data.image_sizes import check_image_sizes
+from iirc_data.image_sizes import check_sizes_of_datasets
 from iirc_data.loader import Batch, Loader, make_decoder
 from iirc_data.loader.make import needs_windows
-from iirc_data.shards import ShardStore
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import current_name, image_size, resolve_network
@@ -57,14 +58,13 @@ SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 
 
 def task_sequences(
-    config: ExperimentConfig, benchmark: Benchmark, store: ShardStore
+    config: ExperimentConfig, benchmark: Benchmark, store: SampleStore
 ) -> dict[SplitName, TaskSequence]:
     """Return the tasks of each split as the configuration defines them."""
     return {
-        split: TaskSequence.from_table(
+        split: TaskSequence.from_store(
             benchmark,
-            store.manifest,
-            store.table,
+            store,
             split,
             schedule=config.schedule,
             joint=config.joint,
@@ -109,8 +109,12 @@ class Experiment:
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
-        self.store = ShardStore.open(config.data, cache_size=config.cache_size)
-        self.transforms = self.benchmark.image_preset.transforms
+        self.store = open_datasets(self.benchmark, config.data, cache_size=config.cache_size)
+        presets = self.benchmark.image_presets.values()
+        self.transforms = {
+            name: preset.transforms
+            for name, preset in zip(self.store.datasets, presets, strict=True)
+        }
         self.decoder = make_decoder(
             config.decoder, self.device, hw_decoder_load=config.hw_decoder_load
         )
@@ -179,7 +183,9 @@ class Experiment:
             "threads": torch.get_num_threads(),
             "network": self.network,
             "graph": self.graph,
-            **self.decoder.resolved(has_windows=needs_windows(self.transforms.train)),
+            **self.decoder.resolved(
+                has_windows=any(needs_windows(t.train) for t in self.transforms.values())
+            ),
         }
 
     @property
@@ -289,18 +295,27 @@ class Experiment:
         # earlier releases compare the other free settings, so those remain in it
         elsewhere = ("benchmark", "data", "device", "resident")
         settings = self.config.values()
+        digests = {name: store.digest for name, store in self.store.datasets.items()}
         return {
-            "dataset": self.store.manifest.digest,
+            "dataset": digests if self.benchmark.datasets else self.store.digest,
             "benchmark": {
                 "tasks": [list(task) for task in self.splits[TRAIN].tasks],
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
-            **self.benchmark.model_dump(mode="json", include={"transforms"}),
+            "transforms": self._transforms_as_written(),
             "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
         }
 
+    def _transforms_as_written(self) -> Any:
+        if not self.benchmark.datasets:
+            return self.benchmark.model_dump(mode="json", include={"transforms"})["transforms"]
+        presets = self.benchmark.image_presets.items()
+        return {name: preset.model_dump(mode="json") for name, preset in presets}
+
     def _check_views(self) -> None:
-        check_images(self.benchmark, self.store.manifest, self.splits[TRAIN].tasks)
+        manifests = {name: store.manifest for name, store in self.store.datasets.items()}
+        parts = parts_of(self.benchmark, manifests)
+        check_images_of_parts(self.benchmark, parts, self.splits[TRAIN].tasks)
         by_validation = [
             name
             for name in ("use_best_model", "reduce_lr_on_plateau")
@@ -322,13 +337,19 @@ class Experiment:
 
     def _check_image_sizes(self) -> None:
         everything = range(self.n_tasks)
-        shown: dict[str, NDArray[np.int64]] = {
-            split: tasks.view(everything).sample_ids for split, tasks in self.splits.items()
-        }
-        check_image_sizes(
+        shown: dict[str, dict[str, NDArray[np.int64]]] = {name: {} for name in self.store.datasets}
+        for split, tasks in self.splits.items():
+            rows = tasks.view(everything).sample_ids
+            numbers = self.store.dataset_numbers(rows)
+            for number, name in enumerate(shown):
+                shown[name][split] = rows[numbers == number]
+        check_sizes_of_datasets(
             self.transforms,
-            {split: self.store.table.sizes(rows) for split, rows in shown.items()},
-            lambda split, number: self.store.name(int(shown[split][number])),
+            {
+                name: {split: self.store.sizes(rows) for split, rows in of_splits.items()}
+                for name, of_splits in shown.items()
+            },
+            lambda name, split, number: self.store.name(int(shown[name][split][number])),
         )
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -372,12 +393,17 @@ class Experiment:
         if self.config.threads is None and before.get("processes", world_size()) == world_size():
             torch.set_num_threads(threads)
 
-    def training_loader(self, view: TaskView) -> Loader:
-        """Return the loader of a view's epochs, with memories mixed in if the method asks."""
+    def training_loader(self, view: TaskView, *, normalize: bool = True) -> Loader:
+        """Return the loader of a view's epochs, with memories mixed in if the method asks.
+
+        Args:
+            view: The samples.
+            normalize: Normalise images to float32; otherwise they are uint8.
+        """
         replay = None
         if self.method.replay_in_batches and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
-        return self._reader().loader(
+        return self._reader(normalize=normalize).loader(
             view,
             self.batch_size,
             replay,
@@ -401,7 +427,7 @@ class Experiment:
         batch_size = self.inference_batch_size(self.batch_size)
         return reader.loader(mine, batch_size, augment=False, resident=resident)
 
-    def _reader(self, seed: int | None = None) -> ImageReader:
+    def _reader(self, seed: int | None = None, normalize: bool = True) -> ImageReader:
         seed = self.config.seed if seed is None else seed
         return ImageReader(
             self.store,
@@ -411,6 +437,7 @@ class Experiment:
             seed,
             self.config.order,
             self.config.order_blocks,
+            normalize,
         )
 
     def announce_task(self, task_id: int) -> None:
@@ -420,12 +447,15 @@ class Experiment:
             # processes on one cache share the work: each starts elsewhere
             self.store.expect(np.roll(ids, -share_of(len(ids)).start))
 
-    def memory_batches(self, view: TaskView, first_batch: int = 0) -> Iterator[Batch] | None:
+    def memory_batches(
+        self, view: TaskView, first_batch: int = 0, *, normalize: bool = True
+    ) -> Iterator[Batch] | None:
         """Return an endless stream of memories, for methods that do not mix them into batches.
 
         Args:
             view: The task's view.
             first_batch: Number of batches of the stream already used.
+            normalize: Normalise images to float32; otherwise they are uint8.
 
         Returns:
             The stream; None if the method mixes memories into batches, or there are none.
@@ -442,7 +472,7 @@ class Experiment:
             )
         key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        memories = MemoryData(self.buffer, view, self._reader(seed))
+        memories = MemoryData(self.buffer, view, self._reader(seed, normalize))
         return memories.endless_batches(self.batch_size, first_batch, resident=self.config.resident)
 
 

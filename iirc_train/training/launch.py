@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.places import moved, read_data
 from iirc_train.methods.settings import settings_of_run
 from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import (
@@ -265,14 +266,20 @@ def _changed(
     that it started with.
     """
     check_changeable("a run that was started", changes)
+    if "data" in changes:
+        changes = {**changes, "data": moved(saved.data, changes["data"])}
     changed = ExperimentConfig.parse({**saved.values(), **changes}, own=saved.values())
     config = changed.model_copy(update={"precision": saved.precision}).with_absolute_places()
     return config, changed.precision if "precision" in changes else None
 
 
-def _check_places(config: ExperimentConfig, given: Container[str]) -> None:
-    for name, path in config.missing_places().items():
-        if name not in given:
+def _check_places(config: ExperimentConfig, changes: Mapping[str, Any]) -> None:
+    given = set(changes)
+    of_data = read_data(changes["data"]) if "data" in changes else {}
+    for (name, dataset), path in config.missing_places().items():
+        if name not in given or (dataset and dataset not in of_data):
+            what, value = (f"{name} {dataset}", f" {dataset}=PLACE") if dataset else (name, "")
             raise ConfigurationError(
-                f"the run's {name} is not at {path}: if it moved, give its new place with --{name}"
+                f"the run's {what} is not at {path}: if it moved, give its new place with "
+                f"--{name}{value}"
             )

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.datasets import open_datasets
 from iirc_data.errors import ConfigurationError
-from iirc_data.shards import ShardStore
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES, image_size, with_named_network
 from iirc_train.config.places import is_same_benchmark, is_same_data
@@ -49,8 +49,9 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
     if "benchmark" in changes and is_same_benchmark(saved.benchmark, config.benchmark):
         del changes["benchmark"]
     if changes.keys() & {"data", "benchmark"} and (folder / RECORD_NAME).exists():
-        store = ShardStore.open(config.data)
-        splits = task_sequences(config, load_benchmark(config.benchmark), store)
+        benchmark = load_benchmark(config.benchmark)
+        store = open_datasets(benchmark, config.data)
+        splits = task_sequences(config, benchmark, store)
         try:
             check_same_data(read_record(folder), SeenData.of(store, splits))
         except ConfigurationError as error:

@@ -1,6 +1,6 @@
 """The samples and memories of a task as methods see them: published attributes, our loaders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -15,7 +15,7 @@ from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER, ORDER_BLOCKS, OrderName
 from iirc_data.loader import Batch, Decoder, Loader, ReplaySource, make_loader
 from iirc_data.loader.decoder import read_plain
-from iirc_data.shards import ShardStore
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 from iirc_train.buffer import BufferBase
 from iirc_train.runtime.distributed import rank, world_size
@@ -29,21 +29,23 @@ class ImageReader:
 
     Attributes:
         store: The shards with the samples.
-        transforms: Transforms for training and for evaluation.
+        transforms: Transforms of each dataset for training and for evaluation.
         decoder: What decodes them.
         device: Device of the batches.
         seed: Seed of order and augmentation.
         order: How epochs are shuffled, see :func:`make_loader`.
         order_blocks: Blocks that the bounded order works through at a time.
+        normalize: Normalise images to float32; otherwise they are uint8.
     """
 
-    store: ShardStore
-    transforms: TransformPreset
+    store: SampleStore
+    transforms: Mapping[str, TransformPreset]
     decoder: Decoder
     device: torch.device
     seed: int
     order: OrderName = "exact"
     order_blocks: int = ORDER_BLOCKS
+    normalize: bool = True
 
     def loader(
         self,
@@ -77,6 +79,7 @@ class ImageReader:
             replay,
             transforms=self.transforms,
             train=augment,
+            normalize=self.normalize,
             shuffle=shuffle,
             endless=endless,
             batch_size=batch_size,
@@ -174,9 +177,13 @@ class TaskData(_Augmented):
     def encoded(self, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Return an encoded image, RGB or grayscale, uint8 (bytes,); and its height and width."""
         sample_id = int(self.view.sample_ids[index])
-        table = self._reader.store.table
-        size = int(table.height[sample_id]), int(table.width[sample_id])
-        return read_plain(self._reader.store, sample_id), size
+        height, width = self._reader.store.sizes(np.array([sample_id]))[0].tolist()
+        return read_plain(self._reader.store, sample_id), (height, width)
+
+    def dataset_number(self, index: int) -> int:
+        """Return the number of the dataset that a sample is from."""
+        sample_ids = self.view.sample_ids[index : index + 1]
+        return int(self._reader.store.dataset_numbers(sample_ids)[0])
 
 
 class MemoryData(_Augmented):

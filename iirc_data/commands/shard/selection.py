@@ -51,7 +51,10 @@ def selected_classes(classes: str | None, benchmark: Benchmark | None) -> list[f
 
     Raises:
         SourceError: See :func:`read_class_list`.
+        BenchmarkError: The benchmark draws from several datasets.
     """
+    if benchmark is not None:
+        benchmark.check_one_dataset("make the shards of each without --benchmark")
     chosen = [] if benchmark is None else [frozenset(benchmark.leaf_classes)]
     if classes is not None:
         chosen.append(frozenset(read_class_list(classes)))
