@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from iirc_data.benchmarks import load_benchmark
-from iirc_data.errors import ConfigurationError
+from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_data.shards import ShardStore
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES, image_size, with_named_network
 from iirc_train.config.places import is_same_benchmark, is_same_data
+from iirc_train.config.setup import with_setup
+from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
 from iirc_train.run.record import SeenData, check_same_data, read_record
@@ -30,7 +32,7 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         IIRCError: The data or the benchmark does not exist.
     """
     saved = settings_of_run(RunDirectory.open(folder)[1])
-    config = checked_settings(config)
+    config = _with_setup(checked_settings(config), saved)
     before, now = saved.values(), config.values()
     if any(before[name] != now[name] for name in ALTERNATIVES):
         size = image_size(load_benchmark(config.benchmark))
@@ -56,3 +58,18 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         except ConfigurationError as error:
             raise ConfigurationError(f"{folder} holds a run with other data: {error}") from error
     return changes
+
+
+def _with_setup(config: ExperimentConfig, saved: ExperimentConfig) -> ExperimentConfig:
+    """Return settings as a run with them resolves them; see :func:`with_setup`.
+
+    A finished run no longer needs its benchmark. Without it, open settings are those of the run.
+    """
+    try:
+        setup = load_benchmark(config.benchmark).setup
+    except BenchmarkError:
+        choices = saved.values()
+        is_open = {"loss": "auto", "decision": "auto", "first_task_epochs": None}
+        found = {name: choices[name] for name in is_open if getattr(config, name) == is_open[name]}
+        return config.model_copy(update=found)
+    return with_setup(config, setup, get_method(config.method).model.losses, config.method)
