@@ -22,6 +22,9 @@ With one label and one prediction per sample, it is the accuracy.
 TOP1 = "top1"
 """Name of the metric for summaries of runs that predict one label per sample."""
 
+ACCURACIES = frozenset({TOP1, "top5", "task_incremental_accuracy"})
+"""Names of the metrics that such runs compute besides the others."""
+
 
 class Outputs(NamedTuple):
     """The outputs of a method for a batch, and the targets.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from benchmarks.operations import operations_of_steps
@@ -18,6 +19,10 @@ from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.losses import distillation_loss
 from iirc_train.methods.optimizers import get_optimizer
+from iirc_train.methods.step import Step
+from iirc_train.report.comparison import compare, write_csv, write_latex
+from iirc_train.report.page import write_report
+from iirc_train.report.runs import find_runs
 from iirc_train.run.directory import read_metrics
 from iirc_train.run.results import RunResults, read_results
 from iirc_train.run.summaries import average_incremental_score, backward_transfer, forgetting
@@ -90,6 +95,23 @@ def test_ce_is_the_cross_entropy_of_class_indices(name, strength):
     predictions = method.observe(images, F.one_hot(labels, N_SEEN), in_buffer)[0]
     assert torch.equal(predictions.float().argmax(1), logits.argmax(1))
     assert predictions.sum(1).tolist() == [1] * len(images)
+
+
+def test_the_masked_loss_does_not_depend_on_how_processes_share_a_batch(monkeypatch):
+    method, images, labels, in_buffer = second_task("mask_seen_classes", memory_strength=2.0)
+    targets = F.one_hot(labels, N_SEEN).float()
+    output, latent = method.net(images)
+
+    def loss(rows, share):
+        return method._loss(
+            Step(*(t[rows] for t in (output, latent, images, targets, in_buffer)), share)
+        )
+
+    whole = loss(slice(None), 1.0)
+    n_labelled = (~in_buffer).sum()
+    monkeypatch.setattr("iirc_train.methods.step.total", lambda count: n_labelled)
+    parts = 1 / 6 * loss(slice(0, 1), 1 / 6) + 5 / 6 * loss(slice(1, None), 5 / 6)
+    torch.testing.assert_close(parts, whole)
 
 
 def test_distillation_is_the_divergence_up_to_the_teachers_entropy():
@@ -318,6 +340,34 @@ def test_each_task_records_summaries_and_sizes(run, settings):
         buffer.load_buffer_state_dict(generation | {"counts": counts})
         source = buffer.replay_source(experiment.class_names_to_idx)
         assert last["exemplar_bytes"] == sum(len(source.read(slot)) for slot in range(18))
+
+
+def test_a_comparison_is_by_accuracy(run, tmp_path, capsys):
+    found = find_runs([run])
+    (comparison,) = compare(found.by_benchmark())
+    results = read_results(run)
+    numbers = {
+        h: s.mean for h, s in zip(comparison.headings, comparison.rows[0].summary, strict=False)
+    }
+    assert numbers["average incremental accuracy"] == pytest.approx(results.all_seen.mean())
+    assert numbers["last accuracy"] == results.all_seen[-1]
+    assert numbers["forgetting"] == forgetting(results)
+    tests = [r for r in read_metrics(run) if r.get("split") == TEST and r.get("task") == "all"]
+    assert numbers["last top-5"] == tests[-1]["top5"]
+    assert numbers["last task-incremental accuracy"] == tests[-1]["task_incremental_accuracy"]
+    write_csv([comparison], tmp_path / "t.csv")
+    write_latex([comparison], tmp_path / "t.tex")
+    assert (
+        f"tiny_cil,finetune,top-1,2,{float(results.all_seen[-1])!r},"
+        in (tmp_path / "t.csv").read_text()
+    )
+    assert "average incremental accuracy & last accuracy" in (tmp_path / "t.tex").read_text()
+    page = write_report(found, tmp_path / "report").read_text()
+    assert "<dt>Last accuracy</dt>" in page and "Final pw-JS" not in page
+    events = EventAccumulator(str(run / "tensorboard/tasks"))
+    events.Reload()
+    scalars = events.Tags()["scalars"]
+    assert {"summary/last accuracy", "summary/exemplar bytes", "test top-5/task 2"} <= {*scalars}
 
 
 def test_an_earlier_run_without_these_settings_resumes_as_it_was(settings, tmp_path):

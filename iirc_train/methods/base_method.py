@@ -59,6 +59,7 @@ class BaseMethod(Predictor, Optimized, ABC):
     """Class of the method's settings; a method with settings of its own names a subclass."""
 
     config: MethodConfig
+    task_of_class: torch.Tensor
 
     losses: ClassVar[tuple[Loss, ...]] = ("bce",)
     """The losses that the method has, ``"bce"`` and ``"ce"``; the first is the default of IIRC."""

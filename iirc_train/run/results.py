@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.metrics import MAIN_METRIC, TOP1
+from iirc_train.metrics import ACCURACIES, MAIN_METRIC, TOP1
 from iirc_train.run.directory import METRICS_NAME, read_metrics
 
 PWJS = MAIN_METRIC
@@ -35,12 +35,12 @@ class RunResults:
 
 
 def main_metric(computed: Collection[str]) -> str:
-    """Return the metric that runs are judged by: top-1 if they computed it, otherwise pw-JS.
+    """Return the metric that runs are judged by: top-1 if they have accuracies, otherwise pw-JS.
 
     Args:
         computed: Names of the metrics that the runs computed.
     """
-    return TOP1 if TOP1 in computed else PWJS
+    return TOP1 if ACCURACIES.issubset(computed) else PWJS
 
 
 def read_results(path: Path, name: str | None = None, metric: str | None = None) -> RunResults:

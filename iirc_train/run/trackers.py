@@ -221,7 +221,7 @@ def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
 
 def summary_scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the scalars of a record of kind ``"task"``: summary numbers, and sizes."""
-    numbers = {name: n for name, n in record.items() if name not in ("kind", "after_task")}
+    numbers = {name: n for name, n in record.items() if name not in ("kind", "split", "after_task")}
     return {f"summary/{name.replace('_', ' ')}": value for name, value in numbers.items()}
 
 

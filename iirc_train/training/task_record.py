@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from iirc_data.definitions import TEST
 from iirc_train.buffer import BufferBase
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.run.results import main_metric, read_evaluations, read_results
@@ -27,6 +28,7 @@ def task_record(
     metrics = {summary.metric for summary in summaries_of(main_metric(read_evaluations(run)[0]))}
     return {
         "kind": "task",
+        "split": TEST,
         "after_task": after_task,
         **summary_of({metric: read_results(run, metric=metric) for metric in metrics}),
         "parameters": sum(parameter.numel() for parameter in method.net.parameters()),
