@@ -36,7 +36,7 @@ from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_train.buffer.store import BufferStore
 from iirc_train.config import ExperimentConfig
 from iirc_train.config.compose import compose
-from iirc_train.config.experiment import FIRST_TASK_EPOCHS
+from iirc_train.config.setup import FORMER_FIRST_TASK_EPOCHS as FIRST_TASK_EPOCHS
 from iirc_train.run.directory import TIMINGS_NAME
 from iirc_train.runtime.distributed import choose_device
 from iirc_train.training import trainer

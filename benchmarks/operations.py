@@ -77,17 +77,19 @@ class Operations(TorchDispatchMode):
         }
 
 
-def operations_of_steps(method: str, n_layers: int = 32) -> dict[str, Operations]:
+def operations_of_steps(method: str, n_layers: int = 32, **settings: Any) -> dict[str, Operations]:
     """Count the operations of a training step of the second task, in each precision.
 
     Args:
         method: Name of the method.
         n_layers: Layers of the network, a :class:`ResNetCIFAR`.
+        **settings: Settings of the method.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # threads of a batch this small only wait for each other
     try:
-        run = MadeUpRun(get_method(method).model, ResNetCIFAR(N_CLASSES, n_layers), batch_size=2)
+        net = ResNetCIFAR(N_CLASSES, n_layers)
+        run = MadeUpRun(get_method(method).model, net, batch_size=2, **settings)
         run.train(run.begin_task())
         run.end_task()
         batch = run.begin_task()

@@ -1,10 +1,11 @@
 """The metrics. Each is a row of :data:`METRICS`; adding one needs no other edit.
 
 The metrics of the IIRC paper (Abdelsalam et al., 2021, section 4) follow from three counts per
-sample, so an evaluation keeps only these. A metric that needs more declares what to keep.
+sample, so an evaluation keeps only these. A metric that needs more declares what to keep. The
+accuracies of class-incremental learning are computed in runs that predict one label per sample.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 MAIN_METRIC = "modified_jaccard_sim"
-"""Name of the metric for learning rate schedules, choosing the best model, and summaries."""
+"""Name of the metric for learning rate schedules and choosing the best model.
+
+With one label and one prediction per sample, it is the accuracy.
+"""
+
+TOP1 = "top1"
+"""Name of the metric for summaries of runs that predict one label per sample."""
+
+ACCURACIES = frozenset({TOP1, "top5", "task_incremental_accuracy"})
+"""Names of the metrics that such runs compute besides the others."""
 
 
 class Outputs(NamedTuple):
@@ -25,11 +35,14 @@ class Outputs(NamedTuple):
         scores: A score for each label, higher for a more likely one, float (N, classes seen):
             logits, or the negative distance to a class mean. None in training steps, which return
             only predictions.
+        task_of_class: The task that introduces each class, int64 (classes seen or more,). None in
+            training steps.
     """
 
     predictions: torch.Tensor
     targets: torch.Tensor
     scores: torch.Tensor | None = None
+    task_of_class: torch.Tensor | None = None
 
 
 KeepRows = Callable[[Outputs], torch.Tensor]
@@ -54,6 +67,38 @@ def counts_of_labels(outputs: Outputs) -> torch.Tensor:
     return label_counts(outputs.predictions, outputs.targets)
 
 
+def rank_of_label(outputs: Outputs) -> torch.Tensor:
+    """Return how many classes score higher than each sample's best label, int64 (N,).
+
+    Of equal scores the first counts as the highest, as for ``argmax``. A sample without a label has
+    the rank 2^31.
+    """
+    assert outputs.scores is not None
+    return _rank(outputs.scores, outputs.targets)
+
+
+def rank_within_task(outputs: Outputs) -> torch.Tensor:
+    """Return :func:`rank_of_label` among the classes of the task that introduced the label."""
+    assert outputs.scores is not None and outputs.task_of_class is not None
+    task_of_class = outputs.task_of_class[: outputs.targets.shape[1]]
+    tasks = task_of_class.expand_as(outputs.targets)
+    task = torch.where(outputs.targets, tasks, -1).amax(dim=1, keepdim=True)
+    return _rank(outputs.scores, outputs.targets, tasks == task)
+
+
+def _rank(
+    scores: torch.Tensor, targets: torch.Tensor, among: torch.Tensor | None = None
+) -> torch.Tensor:
+    places = torch.arange(scores.shape[1], device=scores.device)
+    own = torch.where(targets, scores, -torch.inf)
+    best = own.amax(dim=1, keepdim=True)
+    place = torch.where(targets & (own == best), places, scores.shape[1]).amin(dim=1, keepdim=True)
+    ahead = (scores > best) | ((scores == best) & (places < place))
+    if among is not None:
+        ahead &= among
+    return torch.where(targets.any(dim=1), ahead.sum(dim=1), 2**31)
+
+
 @dataclass(frozen=True)
 class Metric:
     """A metric, as a row of :data:`METRICS`.
@@ -66,6 +111,8 @@ class Metric:
             Metrics with the same function share its rows.
         needs_scores: Whether ``keep`` reads scores. Such a metric is computed on validation and
             test samples, but not in training steps.
+        decision: The metric is computed only in runs with this decision, ``"threshold"`` or
+            ``"argmax"``; None for all runs.
         shown: Whether to show the metric in TensorBoard, progress lines and reports;
             ``metrics.jsonl`` contains all metrics.
     """
@@ -75,12 +122,14 @@ class Metric:
     keep: KeepRows = counts_of_labels
     needs_scores: bool = False
     shown: bool = True
+    decision: str | None = None
 
     def __call__(
         self,
         predictions: torch.Tensor,
         target: torch.Tensor,
         scores: torch.Tensor | None = None,
+        task_of_class: torch.Tensor | None = None,
     ) -> float:
         """Compute the metric of some samples; 0 if there are none.
 
@@ -88,8 +137,9 @@ class Metric:
             predictions: bool (N, classes).
             target: bool (N, classes).
             scores: float (N, classes), for a metric that needs them.
+            task_of_class: int64 (classes,), for a metric that needs it; see :class:`Outputs`.
         """
-        return self.of_rows(self.keep(Outputs(predictions, target, scores)))
+        return self.of_rows(self.keep(Outputs(predictions, target, scores, task_of_class)))
 
     def of_rows(self, rows: torch.Tensor) -> float:
         """Compute the metric from kept rows, (N, ...). Waits for the device."""
@@ -125,6 +175,7 @@ class Tally:
         with_scores: Whether batches have scores. If not, metrics that need scores are left out.
         samples_at_once: Number of samples to wait for before their rows are computed together: in
             training, a few kernels for many steps instead of for each.
+        decision: The run's decision. Metrics of another one are left out.
     """
 
     def __init__(
@@ -134,14 +185,18 @@ class Tally:
         *,
         with_scores: bool = True,
         samples_at_once: int = 1,
+        decision: str = "threshold",
     ) -> None:
         self._metrics = {
             name: metric
             for name, metric in METRICS.items()
-            if with_scores or not metric.needs_scores
+            if (with_scores or not metric.needs_scores) and metric.decision in (None, decision)
         }
         scores = torch.zeros(0, n_classes, device=device)
-        nothing = Outputs(scores.bool(), scores.bool(), scores if with_scores else None)
+        nothing = Outputs(scores.bool(), scores.bool())
+        if with_scores:
+            tasks = torch.zeros(n_classes, dtype=torch.int64, device=device)
+            nothing = nothing._replace(scores=scores, task_of_class=tasks)
         # in the order of the table, because all processes must gather in the same order
         each = dict.fromkeys(metric.keep for metric in self._metrics.values())
         self._batches = {keep: [keep(nothing)] for keep in each}
@@ -168,6 +223,7 @@ class Tally:
             _joined([waiting.predictions for waiting in self._waiting]),
             _joined([waiting.targets for waiting in self._waiting]).bool(),
             _joined(scores) if scores else None,
+            self._waiting[0].task_of_class,
         )
         for keep, batches in self._batches.items():
             batches.append(keep(outputs))
@@ -276,6 +332,10 @@ def _recall(counts: torch.Tensor) -> torch.Tensor:
     return both.sum() / true.sum().clamp(min=1)
 
 
+def _share_below(most: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda ranks: (ranks < most).float().mean()
+
+
 def _jaccard(counts: torch.Tensor) -> torch.Tensor:
     predicted, true, both = counts.unbind(dim=1)
     union = predicted + true - both
@@ -287,10 +347,27 @@ METRICS: dict[str, Metric] = {
     "jaccard_sim": Metric("JS", _jaccard_sim),
     "strict_accuracy": Metric("strict accuracy", _strict_accuracy, shown=False),
     "recall": Metric("recall", _recall, shown=False),
+    TOP1: Metric("top-1", _share_below(1), rank_of_label, needs_scores=True, decision="argmax"),
+    "top5": Metric("top-5", _share_below(5), rank_of_label, needs_scores=True, decision="argmax"),
+    "task_incremental_accuracy": Metric(
+        "task-incremental accuracy",
+        _share_below(1),
+        rank_within_task,
+        needs_scores=True,
+        decision="argmax",
+    ),
 }
 """The metrics by their name in ``metrics.jsonl``. Scripts can add rows."""
 
 
-def shown_labels() -> dict[str, str]:
-    """Return names and labels of the metrics to show, in the order of the table."""
-    return {name: metric.label for name, metric in METRICS.items() if metric.shown}
+def shown_labels(computed: Collection[str] | None = None) -> dict[str, str]:
+    """Return names and labels of the metrics to show, in the order of the table.
+
+    Args:
+        computed: Names to choose from, such as the keys of a record; by default all metrics.
+    """
+    return {
+        name: metric.label
+        for name, metric in METRICS.items()
+        if metric.shown and (computed is None or name in computed)
+    }

@@ -69,6 +69,8 @@ def test_presets_are_the_published_configurations(shared_file, prefix, file):
         assert settings["reduce_lr_on_plateau"]  # the schedule is ignored then
         for name in ("group", "tasks_configuration_id", "lr_schedule"):
             settings.pop(name, None)
+        settings |= {"loss": "bce", "decision": "threshold"}
+        settings["first_task_epochs"] = 2 * settings["epochs_per_task"]
         expected[f"{prefix}_{RENAMED.get(key, key)}"] = named(experiment_config(**settings))
     found = {
         name.replace("-", "_"): named(compose(name, overrides={"data": "shards"}))
@@ -252,7 +254,7 @@ def test_the_help_of_train_tells_of_every_setting():
         ("--joint", "[default: no]"),
         ("--tensorboard", "[default: yes]"),
         ("--method", ", ".join(METHODS)),
-        ("--optimizer", "(momentum, adam)"),
+        ("--optimizer", "(momentum, sgd, adam, adamw)"),
     ]:
         assert told in lines[option]
 
@@ -469,7 +471,8 @@ def test_settings_that_earlier_releases_wrote_for_every_method_are_read(write, t
     old = write(yaml.safe_dump(REQUIRED) + OLD)
     assert compose(None, old) == compose(None, None, REQUIRED)
     run = write(yaml.safe_dump(REQUIRED) + OLD.replace("5.0", "3"))  # it had no effect
-    assert settings_of_run(ExperimentConfig.load(run)) == compose(None, None, REQUIRED)
+    former = {"loss": "bce", "decision": "threshold", "first_task_epochs": 280}
+    assert settings_of_run(ExperimentConfig.load(run)) == compose(None, None, REQUIRED | former)
     lucir = write(yaml.safe_dump(REQUIRED | {"method": "lucir"}) + OLD.replace("5.0", "3"))
     assert settings_of_run(ExperimentConfig.load(lucir)).values()["lucir_lambda"] == 3.0
 

@@ -53,6 +53,9 @@ def settings(tiny_settings, tmp_path_factory) -> dict[str, object]:
         "method": "finetune",
         "threads": 1,
         "decoder": "pillow",
+        "loss": "bce",  # with one class, ce is 0
+        "decision": "threshold",
+        "first_task_epochs": 2,
     }
 
 

@@ -84,7 +84,9 @@ def learn(method, step, n_epochs: int = 3):
     return [*shown, torch.rand(1)]
 
 
-@pytest.mark.parametrize("settings", [{}, {"memory_strength": 2.0, "temperature": 1.5}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"memory_strength": 2.0, "temperature": 1.5}, {"loss": "ce"}]
+)
 @pytest.mark.parametrize("name", CAPTURABLE)
 def test_a_captured_step_learns_bit_for_bit_what_an_eager_one_does(name, settings):
     eager, graphed = make_method(name, **settings), make_method(name, **settings)
@@ -215,7 +217,7 @@ def test_methods_declare_for_themselves_that_their_step_can_be_captured():
         ({}, {"device": torch.device("cpu")}, "a GPU, got device cpu"),
         ({}, {"processes": 2}, "a single process, got 2 processes"),
         ({}, {"is_capturable": False}, "step can be captured, got method finetune"),
-        ({"optimizer": "adam"}, {}, "optimizer momentum, got optimizer adam"),
+        ({"optimizer": "adam"}, {}, "optimizer momentum or sgd, got optimizer adam"),
         ({"resident": False}, {}, "resident images, got resident: false"),
     ],
 )

@@ -579,16 +579,20 @@ def test_metric_gives_the_published_number(name, case):
 def test_a_metric_of_nothing_or_of_everything_is_a_float():
     for n in (0, 3):
         for of_all in (torch.zeros(n, 4).bool(), torch.ones(n, 4).bool()):
-            values = [metric(of_all, of_all) for metric in METRICS.values()]
+            scores, tasks = of_all.float(), torch.zeros(4, dtype=torch.int64)
+            values = [metric(of_all, of_all, scores, tasks) for metric in METRICS.values()]
             assert {type(value) for value in values} == {float}
             assert all(0 <= value <= 1 for value in values)
 
 
 def test_metrics_of_nothing_are_numbers():
     nothing = torch.zeros(0, 4, dtype=torch.bool)
-    assert {metric(nothing, nothing) for metric in METRICS.values()} == {0.0}
+    tasks = torch.zeros(4, dtype=torch.int64)
+    of_nothing = (nothing, nothing, nothing.float(), tasks)
+    assert {metric(*of_nothing) for metric in METRICS.values()} == {0.0}
     silent = torch.zeros(3, 4, dtype=torch.bool)
-    assert all(np.isfinite(metric(silent, silent)) for metric in METRICS.values())
+    of_silent = (silent, silent, silent.float(), tasks)
+    assert all(np.isfinite(metric(*of_silent)) for metric in METRICS.values())
 
 
 @pytest.mark.parametrize(
@@ -661,8 +665,8 @@ def test_the_learning_rate_follows_its_schedule_or_a_plateau():
     for _ in range(12):
         scheduler.step(0.5)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
-    with pytest.raises(ConfigurationError, match="sgd"):
-        get_optimizer(parameters, "sgd")
+    with pytest.raises(ConfigurationError, match="'sdg'"):
+        get_optimizer(parameters, "sdg")
 
 
 def test_label_names_become_indicator_vectors():
@@ -681,7 +685,7 @@ def test_label_names_become_indicator_vectors():
         ({"epochs": 3}, "epochs_per_task"),
         ({"lr": -1}, "lr"),
         ({"epochs_per_task": 0}, "epochs_per_task"),
-        ({"optimizer": "sgd"}, "optimizer"),
+        ({"optimizer": "sdg"}, "optimizer.*did you mean 'sgd'"),
         ({"n_memories_per_class": 3, "total_n_mems": 4}, "exclude"),
         ({"n_memories_per_class": -1}, "total_n_mems"),
         ({"buffer": "lmdb"}, "buffer"),

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import METRICS, Metric, Outputs, Tally
+from iirc_train.metrics import METRICS, Metric, Outputs, Tally, rank_of_label
 from iirc_train.run.directory import read_metrics
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import outputs_of
@@ -32,16 +33,19 @@ def outputs(n: int, n_classes: int = 5, seed: int = 0) -> Outputs:
     return Outputs(scores > 0, scores.flip(0) > 0.5, scores)
 
 
+TASKS = torch.tensor([0, 0, 1, 1, 2])
+
+
 @pytest.mark.parametrize("name", METRICS)
 def test_the_result_does_not_depend_on_the_batches(name):
-    metric, everything = METRICS[name], outputs(20)
-    tally = Tally(5, torch.device("cpu"))
+    metric, everything = METRICS[name], outputs(20)[:3]
+    tally = Tally(5, torch.device("cpu"), decision="argmax")
     for part in (slice(0, 7), slice(7, 7), slice(7, 20)):
-        tally.add(Outputs(*(values[part] for values in everything)))
+        tally.add(Outputs(*(values[part] for values in everything), TASKS))
     kept = tally.kept(lambda rows: rows)
-    assert kept.values()[name] == metric(*everything)
+    assert kept.values()[name] == metric(*everything, TASKS)
     chosen = torch.tensor([3, 11, 4]).numpy()
-    some = Outputs(*(values[chosen] for values in everything))
+    some = Outputs(*(values[chosen] for values in everything), TASKS)
     assert kept.of(chosen).values()[name] == metric(*some)
     assert kept.of(chosen[:0]).values()[name] == 0.0
 
@@ -51,8 +55,47 @@ def test_samples_of_several_processes_are_concatenated():
     tally.add(outputs(20))
     other = outputs(6, seed=1)
     kept = tally.kept(lambda rows: torch.cat([rows, METRICS["recall"].keep(other)]))
-    both = Outputs(*(torch.cat(pair) for pair in zip(outputs(20), other, strict=True)))
-    assert kept.values() == {name: metric(*both) for name, metric in METRICS.items()}
+    both = Outputs(*(torch.cat(pair) for pair in zip(outputs(20)[:3], other[:3], strict=True)))
+    values = kept.values()
+    assert values == {name: METRICS[name](*both) for name in values}
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_accuracies_agree_with_sorting_and_with_sklearns_definition(ties):
+    n, generator = 200, torch.Generator().manual_seed(1)
+    scores = torch.randn(n, 5, generator=generator)
+    if ties:
+        scores = scores.round()
+        scores[:, 3] = -torch.inf  # as the distance to a class without memories
+    labels = torch.randint(5, (n,), generator=generator)
+    targets = F.one_hot(labels, 5).bool()
+    order = torch.sort(scores, dim=1, descending=True, stable=True).indices
+    found = {name: metric(targets, targets, scores, TASKS) for name, metric in METRICS.items()}
+    assert found["top1"] == pytest.approx((scores.argmax(1) == labels).float().mean().item())
+    assert found["top1"] == pytest.approx((order[:, 0] == labels).float().mean().item())
+    top2 = (order[:, :2] == labels[:, None]).any(1)
+    assert torch.equal(rank_of_label(Outputs(targets, targets, scores)) < 2, top2)
+    own = [
+        (max(torch.where(TASKS[label] == TASKS)[0], key=lambda c: row[c]) == label).float()
+        for row, label in zip(scores, labels, strict=True)
+    ]
+    assert found["task_incremental_accuracy"] == pytest.approx(torch.stack(own).mean().item())
+    assert found["top1"] < found["task_incremental_accuracy"] < found["top5"] == 1.0
+
+
+def test_a_sample_without_a_label_is_never_right():
+    targets = torch.tensor([[True, False], [False, False]])
+    scores = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    for name in ("top1", "top5", "task_incremental_accuracy"):
+        assert METRICS[name](targets, targets, scores, torch.tensor([0, 0])) == 0.5
+
+
+def test_accuracies_are_left_out_where_labels_are_thresholded():
+    everything = Tally(5, torch.device("cpu"), decision="argmax").kept(lambda rows: rows).metrics
+    default = Tally(5, torch.device("cpu")).kept(lambda rows: rows).metrics
+    assert everything.keys() == METRICS.keys()
+    accuracies = {"top1", "top5", "task_incremental_accuracy"}
+    assert default.keys() == METRICS.keys() - accuracies
 
 
 def test_metrics_share_the_rows_that_they_keep(metrics):
@@ -70,9 +113,10 @@ def test_metrics_share_the_rows_that_they_keep(metrics):
     assert calls == [0, 20]  # one call for both metrics, after the call for the empty batch
     assert values["first"] == (outputs(20).scores.argmax(dim=1) == 0).float().mean()
 
+    everything = values.keys()
     without = Tally(5, torch.device("cpu"), with_scores=False)
     without.add(outputs(20)._replace(scores=None))
-    assert without.kept(lambda rows: rows).values().keys() == metrics.keys() - {"first", "last"}
+    assert without.kept(lambda rows: rows).values().keys() == everything - {"first", "last"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -138,15 +182,15 @@ def test_a_metric_takes_as_many_lines_as_said_and_is_shown_everywhere(
     records = read_metrics(tmp_path / "run")
     for record in records:
         is_of_training = (record["kind"], record["split"]) == ("epoch", "train")
-        assert ("top1" in record) != is_of_training
+        assert ("mrr" in record) != (is_of_training or record["kind"] == "task")
     tests = [r for r in records if r["kind"] == "evaluation" and r["split"] == "test"]
     # icarl predicts only the label with the highest score
-    assert all(r["top1"] >= r["jaccard_sim"] for r in tests) and any(r["top1"] for r in tests)
-    assert f"top-1 {tests[-1]['top1']:.3f}" in capsys.readouterr().out
+    assert all(r["mrr"] >= r["jaccard_sim"] for r in tests) and any(r["mrr"] for r in tests)
+    assert f"MRR {tests[-1]['mrr']:.3f}" in capsys.readouterr().out
     events = EventAccumulator(str(tmp_path / "run/tensorboard/tasks"))
     events.Reload()
-    assert "test top-1/all seen classes" in events.Tags()["scalars"]
-    assert "top-1 on the test split" in (tmp_path / "report/report.html").read_text()
+    assert "test MRR/all seen classes" in events.Tags()["scalars"]
+    assert "MRR on the test split" in (tmp_path / "report/report.html").read_text()
 
 
 def test_samples_tallied_together_have_the_rows_of_samples_tallied_batch_by_batch():

@@ -19,18 +19,16 @@ from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.paper import paper_curves, paper_name
 from iirc_train.report.plots import Look, curves_figure
 from iirc_train.report.runs import Group, Run, find_runs
-from iirc_train.report.summary import (
-    average_incremental_score,
-    backward_transfer,
-    curve_of,
-    final_score,
-    forgetting,
-    mean_by_task,
-    spread,
-)
+from iirc_train.report.summary import curve_of, mean_by_task, spread
 from iirc_train.run.confusion import read_confusions
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import JS, PWJS, read_results
+from iirc_train.run.summaries import (
+    average_incremental_score,
+    backward_transfer,
+    final_score,
+    forgetting,
+)
 from tests.made_up_runs import (
     ALL_SEEN,
     write_confusion,

@@ -12,7 +12,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from iirc_data.errors import ConfigurationError, InUseError
 from iirc_data.locks import sole_user
 from iirc_train.config import ExperimentConfig
-from iirc_train.run.directory import read_metrics
+from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.run.trackers import Tracking
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
@@ -132,7 +132,7 @@ def test_weights_and_biases_goes_on_with_the_same_run(config, tmp_path, wandb, m
     resume_experiment(tmp_path / "run", QUIET, tracking=TO_WANDB)
     assert wandb.begun[0]["id"] == wandb.begun[1]["id"]
     assert wandb.begun[0]["project"] == "iirc"
-    assert wandb.begun[0]["config"] == config.values()
+    assert wandb.begun[0]["config"] == RunDirectory.open(tmp_path / "run")[1].values()
     assert "task/test pw-JS/all seen classes" in wandb.logged[-1]
     assert wandb.exit_codes == [1, 0]
 

@@ -73,6 +73,11 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         """Number of memories of each class, in the order of arrival."""
         return dict(self._counts)
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of all memories, as encoded images."""
+        return sum(int(self._memories(name).offsets[n]) for name, n in self._counts.items())
+
     def __len__(self) -> int:
         return len(self._slots)
 

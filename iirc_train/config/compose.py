@@ -34,7 +34,7 @@ def compose(
     A preset or file may name one method and a later source another. The settings that only the
     first method has are then dropped. A file's settings of another method are also dropped if they
     have their default values, because earlier releases wrote the settings of all methods into
-    every ``config.yaml``.
+    every ``config.yaml``. A source with ``epochs_per_task`` also resets ``first_task_epochs``.
 
     Args:
         preset: Name of a preset.
@@ -71,6 +71,8 @@ def compose(
         named = ExperimentConfig.checked_names(kept, source, own)
         if not named.keys().isdisjoint(ALTERNATIVES):
             settings = {name: v for name, v in settings.items() if name not in ALTERNATIVES}
+        if "epochs_per_task" in named:
+            settings.pop("first_task_epochs", None)  # went with the epochs of the source before
         settings |= named
         sources |= dict.fromkeys(named, source)
     config = ExperimentConfig.parse(settings, sources, own)

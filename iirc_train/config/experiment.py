@@ -28,8 +28,13 @@ from iirc_train.config.places import (
 )
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.config.settings import Role, Settings
-
-FIRST_TASK_EPOCHS = 2  # the first task has twice as many epochs, as published
+from iirc_train.config.setup import (
+    DEFAULT_EPOCHS,
+    FORMER_FIRST_TASK_EPOCHS,
+    Decision,
+    Loss,
+    with_former_defaults,
+)
 
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
 MAX_FACTOR = 1e9  # likewise
@@ -74,7 +79,39 @@ class MethodConfig(Settings):
         Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
         Field(description="Layers of the ResNet that fits the images; or give network"),
     ] = None
-    optimizer: Annotated[Literal["momentum", "adam"], Field(description="Optimizer")] = "momentum"
+    loss: Annotated[
+        Loss | Literal["auto"],
+        Field(
+            description="'bce', binary cross-entropy per class, or 'ce', cross-entropy over all "
+            "classes; 'auto' is bce for an IIRC benchmark, ce for a class-incremental one"
+        ),
+    ] = "auto"
+    decision: Annotated[
+        Decision | Literal["auto"],
+        Field(
+            description="'threshold' predicts each label with a probability above 1/2, 'argmax' "
+            "the most probable one; 'auto' is threshold for an IIRC benchmark, argmax for a "
+            "class-incremental one and with ce"
+        ),
+    ] = "auto"
+    epochs_per_task: Annotated[int, Field(ge=1, le=10**6, description="Epochs per task")] = (
+        DEFAULT_EPOCHS
+    )
+    first_task_epochs: Annotated[
+        Annotated[int, Field(ge=1, le=10**7)] | None,
+        Field(
+            description="Epochs of the first task; by default epochs_per_task, and twice as many "
+            "for an IIRC benchmark, as published"
+        ),
+    ] = None
+    optimizer: Annotated[
+        Literal["momentum", "sgd", "adam", "adamw"],
+        Field(description="Optimizer; 'momentum' is sgd with its default momentum of 0.9"),
+    ] = "momentum"
+    momentum: Annotated[
+        float, Field(ge=0, lt=1, description="Momentum of optimizer sgd; 0 for none")
+    ] = 0.9
+    nesterov: Annotated[bool, Field(description="Nesterov's momentum, with optimizer sgd")] = False
     lr: Annotated[
         float, Field(gt=0, le=MAX_FACTOR, description="Learning rate at the start of each task")
     ] = 1.0
@@ -89,6 +126,19 @@ class MethodConfig(Settings):
     reduce_lr_on_plateau: Annotated[
         bool, Field(description="Decay when in-task validation stalls; overrides lr_schedule")
     ] = False
+    lr_cosine: Annotated[
+        bool,
+        Field(description="Decay to 0 along half a cosine in each task, instead of lr_schedule"),
+    ] = False
+    lr_warmup: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10**6,
+            description="Epochs at the start of each task during which the learning rate rises "
+            "linearly",
+        ),
+    ] = 0
     weight_decay: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Weight decay")] = 1e-5
     temperature: Annotated[
         float, Field(gt=0, le=MAX_FACTOR, description="Logits are divided by this")
@@ -101,6 +151,29 @@ class MethodConfig(Settings):
     def _network_has_its_layers(self) -> Self:
         check_depth(self.network, self.n_layers)
         return self
+
+    @model_validator(mode="after")
+    def _optimizer_makes_sense(self) -> Self:
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs optimizer sgd with a momentum above 0")
+        if self.lr_cosine and (self.lr_schedule or self.reduce_lr_on_plateau):
+            raise ValueError("lr_cosine excludes lr_schedule and reduce_lr_on_plateau")
+        if self.lr_warmup and self.reduce_lr_on_plateau:
+            raise ValueError("lr_warmup excludes reduce_lr_on_plateau")
+        shortest = min(self.epochs_per_task, self.first_task_epochs or self.epochs_per_task)
+        if self.lr_warmup >= shortest:
+            raise ValueError(f"lr_warmup {self.lr_warmup} leaves no epoch of a task of {shortest}")
+        return self
+
+    def epochs_of_task(self, task_id: int) -> range:
+        """Return the epochs of a task, numbered across all tasks."""
+        epochs, first_task = self.epochs_per_task, self.first_task_epochs
+        if first_task is None:
+            first_task = FORMER_FIRST_TASK_EPOCHS * epochs
+        if not task_id:
+            return range(first_task)
+        first = first_task + epochs * (task_id - 1)
+        return range(first, first + epochs)
 
 
 class BufferConfig(Settings):
@@ -178,9 +251,6 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     method: Annotated[str, Field(description="Method")]
     schedule: Annotated[int, Field(ge=0, description="Index of the benchmark's schedule")] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
-    epochs_per_task: Annotated[
-        int, Field(ge=1, le=10**6, description="Epochs per task; the first task has twice as many")
-    ] = 140
     batch_size: Annotated[
         int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")
     ] = 128
@@ -306,12 +376,6 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         """Whether training samples show all of their labels whose classes were seen so far."""
         return self.complete_info or self.joint or self.incremental_joint
 
-    def epochs_of_task(self, task_id: int) -> range:
-        """Return the epochs of a task, numbered across all tasks."""
-        epochs = self.epochs_per_task
-        first = epochs * (task_id + FIRST_TASK_EPOCHS - 1) if task_id else 0
-        return range(first, first + (epochs if task_id else epochs * FIRST_TASK_EPOCHS))
-
     def values(self) -> dict[str, Any]:
         """Return the settings as plain values: the common ones, then those that the method adds."""
         return {**super().values(), **(self.model_extra or {})}
@@ -343,11 +407,13 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     def load(cls, path: Path) -> Self:
         """Read a configuration from :meth:`save`, including settings that a method adds.
 
+        Settings that an earlier release wrote none of have the values that they had then.
+
         Raises:
             ConfigurationError: The file is not readable, or a common setting is wrong.
         """
         found = read_settings(path)
-        settings = cls.checked_names(found, str(path), own=found)
+        settings = with_former_defaults(cls.checked_names(found, str(path), own=found))
         return cls.parse(settings, dict.fromkeys(settings, str(path)), own=settings)
 
     def save(self, path: Path) -> None:

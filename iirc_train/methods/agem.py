@@ -21,6 +21,8 @@ class Model(mask_seen_classes.Model):
 
     Chaudhry et al., "Efficient lifelong learning with A-GEM" (ICLR 2019), equation 11. The loss of
     the task's samples covers the task's classes, the loss of memories covers the earlier classes.
+    The paper has cross-entropy over the classes of a sample's own task, which is given; with
+    ``ce``, memories do not know their task.
     """
 
     replay_in_batches = False
@@ -70,7 +72,8 @@ class Model(mask_seen_classes.Model):
         self.opt.zero_grad()
         output, _ = self.forward_net(memories.images)
         old = slice(self.n_old_classes)
-        loss = self._bce(output[:, old], memories.targets[:, old], memories.in_buffer)
+        targets = memories.targets[:, old]
+        loss = self._classification_loss(output[:, old], targets, memories.in_buffer)
         self._backward(loss, memories.share)
         update_gradient(self.net, project(gradient, get_gradient(self.net)))
 

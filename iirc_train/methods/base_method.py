@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import nn
 
+from iirc_data.definitions import IIRC_SETUP
 from iirc_data.loader import Batch
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.config.setup import Loss, with_setup
 from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.state import load_method_state, method_state
@@ -48,6 +50,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             from it; None for others.
         seen_classes: Names of the classes of all tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
+        task_of_class: The task that introduces each class, int64 (classes,).
         autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
             the type of its parameters. Losses are computed in float32.
     """
@@ -56,6 +59,10 @@ class BaseMethod(Predictor, Optimized, ABC):
     """Class of the method's settings; a method with settings of its own names a subclass."""
 
     config: MethodConfig
+    task_of_class: torch.Tensor
+
+    losses: ClassVar[tuple[Loss, ...]] = ("bce",)
+    """The losses that the method has, ``"bce"`` and ``"ce"``; the first is the default of IIRC."""
 
     replay_in_batches: bool = True
     """Whether replayed samples are mixed into the method's training batches."""
@@ -76,10 +83,14 @@ class BaseMethod(Predictor, Optimized, ABC):
         super().__init__()
         self.n_cla_per_tsk = [int(n) for n in n_cla_per_tsk]
         self.class_names_to_idx = dict(class_names_to_idx)
-        self.config = type(self).Config.from_any(config)
+        name = type(self).__module__.rpartition(".")[2]
+        settings = type(self).Config.from_any(config)
+        self.config = with_setup(settings, IIRC_SETUP, self.losses, name)
+        tasks = [task for task, n in enumerate(self.n_cla_per_tsk) for _ in range(n)]
+        self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
+        self.cur_task_id = -1
         self.net = self._with_first_head(self._make_network() if net is None else net)
         self.seen_classes: list[str] = []
-        self.cur_task_id = -1
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -290,10 +301,54 @@ class BaseMethod(Predictor, Optimized, ABC):
         # DistributedDataParallel averages gradients with equal weights
         torch.autograd.backward(loss * (share * world_size()) if world_size() > 1 else loss)
 
+    def _weight(self, in_buffer: torch.Tensor) -> torch.Tensor | None:
+        """Return :meth:`_sample_weight`; None if every sample weighs 1."""
+        is_weighted = type(self)._sample_weight is not BaseMethod._sample_weight
+        if is_weighted or self.config.memory_strength != 1:
+            return self._sample_weight(in_buffer)
+        return None
+
     def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
         """Return the weight of each sample in the loss, (N,): ``memory_strength`` for replayed."""
         weight = torch.ones(len(in_buffer), device=in_buffer.device)
         return weight.masked_fill_(in_buffer, self.config.memory_strength)
+
+    def _classification_loss(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        in_buffer: torch.Tensor,
+        temperature: float | None = None,
+    ) -> torch.Tensor:
+        """Return :meth:`_bce` or :meth:`_ce`, whichever the setting ``loss`` asks for."""
+        loss = self._ce if self.config.loss == "ce" else self._bce
+        return loss(logits, targets, in_buffer, temperature)
+
+    def _ce(
+        self,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        in_buffer: torch.Tensor,
+        temperature: float | None = None,
+    ) -> torch.Tensor:
+        """Return the cross-entropy; replayed samples are weighted by ``memory_strength``.
+
+        Args:
+            logits: (N, classes).
+            targets: Probability of each class, or 1 for the label, (N, classes).
+            in_buffer: bool (N,), True for replayed samples.
+            temperature: Divides the logits; by default the ``temperature`` setting.
+
+        Returns:
+            Mean over samples; a sample without a target counts as 0.
+        """
+        logits = _divided(logits, self.config.temperature if temperature is None else temperature)
+        return self._mean(F.cross_entropy(logits, targets, reduction="none"), in_buffer)
+
+    def _mean(self, losses: torch.Tensor, in_buffer: torch.Tensor) -> torch.Tensor:
+        """Return the mean of the samples' losses (N,), replayed ones weighted as in the loss."""
+        weight = self._weight(in_buffer)
+        return losses.mean() if weight is None else (weight * losses).mean()
 
     def _bce(
         self,
@@ -314,10 +369,9 @@ class BaseMethod(Predictor, Optimized, ABC):
             Mean over samples and classes.
         """
         logits = _divided(logits, self.config.temperature if temperature is None else temperature)
-        weight = None
-        is_weighted = type(self)._sample_weight is not BaseMethod._sample_weight
-        if is_weighted or self.config.memory_strength != 1:
-            weight = self._sample_weight(in_buffer).unsqueeze(1)
+        weight = self._weight(in_buffer)
+        if weight is not None:
+            weight = weight.unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
     # ------------------------------------------------------------------ state

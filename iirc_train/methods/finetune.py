@@ -12,10 +12,12 @@ Buffer = RandomBuffer
 class Model(BaseMethod):
     """Learns every task with the same loss, from the task's samples and the replayed ones.
 
-    The baselines "finetune" and "ER" of Abdelsalam et al. (2021), section 5.
+    The baselines "finetune" and "ER" of Abdelsalam et al. (2021), section 5. With ``ce``, the loss
+    covers all seen classes.
     """
 
     capturable = True
+    losses = ("bce", "ce")
 
     def _loss(self, step: Step) -> torch.Tensor:
-        return self._bce(step.output, step.targets, step.in_buffer)
+        return self._classification_loss(step.output, step.targets, step.in_buffer)

@@ -1,7 +1,27 @@
-"""Distances of latents to reference vectors, and losses based on them."""
+"""Distillation; distances of latents to reference vectors, and losses based on them."""
 
 import torch
 import torch.nn.functional as F
+
+
+def distillation_loss(
+    logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 2.0
+) -> torch.Tensor:
+    """Return the cross-entropy between the softmax outputs of teacher and network.
+
+    Li and Hoiem, "Learning without forgetting" (ECCV 2016), section 3, equations 2 and 3. As there,
+    the loss is not multiplied by the square of the temperature.
+
+    Args:
+        logits: (N, classes).
+        teacher_logits: (N, classes).
+        temperature: Divides both.
+
+    Returns:
+        The loss of each sample, (N,).
+    """
+    soft = (teacher_logits / temperature).softmax(dim=1)
+    return F.cross_entropy(logits / temperature, soft, reduction="none")
 
 
 def l_distance(

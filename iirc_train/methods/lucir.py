@@ -26,10 +26,11 @@ IMPRINT_SAMPLES = 1000  # per class, as published
 class Model(BaseMethod):
     """Cosine output layer, less-forget constraint, inter-class separation.
 
-    Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019), with
-    binary cross-entropy instead of cross-entropy (Abdelsalam et al., 2021), to which the
-    temperature does not apply. The weights of a new class start at the mean latent of its first
-    :data:`IMPRINT_SAMPLES` samples; the weights of earlier classes are frozen.
+    Hou et al., "Learning a unified classifier incrementally via rebalancing" (CVPR 2019). The loss
+    ``ce`` is the paper's (section 3), ``bce`` that of Abdelsalam et al. (2021); the temperature
+    applies to neither, because the cosine layer has a scale. The weights of a new class start at
+    the mean latent of its first :data:`IMPRINT_SAMPLES` samples; the weights of earlier classes are
+    frozen.
 
     Attributes:
         lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
@@ -49,6 +50,7 @@ class Model(BaseMethod):
         ] = 0.5
 
     config: Config
+    losses = ("bce", "ce")
     _margins: torch.Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -123,7 +125,7 @@ class Model(BaseMethod):
         return loss + self._margin_ranking_loss(cosine, step)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
-        return self._bce(step.output, step.targets, step.in_buffer, temperature=1.0)
+        return self._classification_loss(step.output, step.targets, step.in_buffer, temperature=1.0)
 
     def _margin_ranking_loss(self, cosine: torch.Tensor, step: Step) -> torch.Tensor:
         """Keep each earlier label of a memory ahead of the two most similar new classes.

@@ -10,8 +10,18 @@ Buffer = RandomBuffer
 
 
 class Model(BaseMethod):
-    """Learns every task with a loss over only the classes that the task introduces."""
+    """Learns every task with a loss over only the classes that the task introduces.
+
+    With ``ce``, the loss is the mean over the samples with a label among these classes; a memory of
+    an earlier class says nothing about them.
+    """
+
+    losses = ("bce", "ce")
 
     def _loss(self, step: Step) -> torch.Tensor:
         new = slice(self.n_old_classes, None)
-        return self._bce(step.output[:, new], step.targets[:, new], step.in_buffer)
+        output, targets = step.output[:, new], step.targets[:, new]
+        loss = self._classification_loss(output, targets, step.in_buffer)
+        if self.config.loss == "bce":
+            return loss
+        return step.average(loss * len(output), targets.sum())

@@ -1,5 +1,7 @@
 """Optimizers and learning rate schedules."""
 
+import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from torch import nn, optim
@@ -17,18 +19,30 @@ def get_optimizer(
     lr_schedule: Sequence[int] | None = None,
     reduce_lr_on_plateau: bool = False,
     weight_decay: float = 0.0001,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    lr_cosine: bool = False,
+    lr_warmup: int = 0,
+    n_epochs: int = 1,
 ) -> tuple[optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
     """Create an optimizer and a learning rate scheduler.
 
     Args:
         model_parameters: Parameters to optimize.
-        optimizer_type: ``"momentum"`` (SGD with momentum 0.9) or ``"adam"``.
-        lr: Initial learning rate.
+        optimizer_type: ``"momentum"`` (SGD with momentum 0.9), ``"sgd"``, ``"adam"`` or
+            ``"adamw"``.
+        lr: Learning rate, before decay and after warm-up.
         lr_gamma: Multiplies the learning rate at each decay.
         lr_schedule: Epochs at which the learning rate decays.
         reduce_lr_on_plateau: Decay if the validation metric (larger is better) has not risen by
             0.001 for 10 epochs, and ignore ``lr_schedule``.
         weight_decay: Weight decay.
+        momentum: Momentum of ``"sgd"``.
+        nesterov: Nesterov's momentum, for ``"sgd"``.
+        lr_cosine: See :func:`lr_factor`.
+        lr_warmup: See :func:`lr_factor`.
+        n_epochs: See :func:`lr_factor`.
 
     Returns:
         The optimizer, and the scheduler, to be stepped once per epoch.
@@ -39,10 +53,18 @@ def get_optimizer(
     optimizer: optim.Optimizer
     if optimizer_type == "momentum":
         optimizer = optim.SGD(model_parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
+    elif optimizer_type == "sgd":
+        optimizer = optim.SGD(
+            model_parameters, lr, momentum, weight_decay=weight_decay, nesterov=nesterov
+        )
     elif optimizer_type == "adam":
         optimizer = optim.Adam(model_parameters, lr=lr, weight_decay=weight_decay)
+    elif optimizer_type == "adamw":
+        optimizer = optim.AdamW(model_parameters, lr=lr, weight_decay=weight_decay)
     else:
-        raise ConfigurationError(f"unknown optimizer {optimizer_type!r}: choose momentum or adam")
+        raise ConfigurationError(
+            f"unknown optimizer {optimizer_type!r}: choose momentum, sgd, adam or adamw"
+        )
     if reduce_lr_on_plateau:
         return optimizer, ReduceLROnPlateau(
             optimizer,
@@ -52,9 +74,41 @@ def get_optimizer(
             threshold=1e-3,
             threshold_mode="abs",
         )
+    if lr_cosine or lr_warmup:
+        milestones = sorted(lr_schedule or [])
+
+        def factor(epoch: int) -> float:
+            decayed = float(lr_gamma ** bisect_right(milestones, epoch))
+            return decayed * lr_factor(epoch, n_epochs, lr_warmup, cosine=lr_cosine)
+
+        return optimizer, LambdaLR(optimizer, lr_lambda=factor)
     if lr_schedule:
         return optimizer, MultiStepLR(optimizer, milestones=list(lr_schedule), gamma=lr_gamma)
     return optimizer, LambdaLR(optimizer, lr_lambda=lambda epoch: 1.0)
+
+
+def lr_factor(epoch: int, n_epochs: int, lr_warmup: int = 0, *, cosine: bool = False) -> float:
+    """Return the factor of the learning rate in an epoch of a task.
+
+    With W epochs of warm-up, epoch e < W has (e + 1) / (W + 1). The cosine of the remaining epochs
+    is that of Loshchilov and Hutter, "SGDR: Stochastic gradient descent with warm restarts"
+    (ICLR 2017), equation 5, without restarts: from 1 in epoch W to 0 after the last one.
+
+    Args:
+        epoch: The epoch of the task, from 0.
+        n_epochs: Number of epochs of the task, above ``lr_warmup``.
+        lr_warmup: Number of epochs of warm-up.
+        cosine: Whether the factor follows half a cosine; otherwise it stays 1 after the warm-up.
+
+    Returns:
+        In [0, 1].
+    """
+    if epoch < lr_warmup:
+        return (epoch + 1) / (lr_warmup + 1)
+    if not cosine:
+        return 1.0
+    done = (epoch - lr_warmup) / (n_epochs - lr_warmup)
+    return (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 class Optimized:
@@ -66,6 +120,7 @@ class Optimized:
     """
 
     config: MethodConfig
+    cur_task_id: int
     net: nn.Module
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
@@ -88,6 +143,11 @@ class Optimized:
             config.lr_schedule,
             config.reduce_lr_on_plateau,
             config.weight_decay,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            lr_cosine=config.lr_cosine,
+            lr_warmup=config.lr_warmup,
+            n_epochs=len(config.epochs_of_task(max(self.cur_task_id, 0))),
         )
 
     def get_last_lr(self) -> list[float]:

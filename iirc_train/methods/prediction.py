@@ -4,12 +4,15 @@ from abc import abstractmethod
 
 import torch
 
-from iirc_train.methods.decisions import threshold
+from iirc_train.config.experiment import MethodConfig
+from iirc_train.methods.decisions import highest, threshold
 from iirc_train.methods.forward_passes import Networks
 
 
 class Predictor(Networks):
     """Predicts labels of images: :meth:`scores`, then :meth:`decide`."""
+
+    config: MethodConfig
 
     @property
     @abstractmethod
@@ -48,8 +51,8 @@ class Predictor(Networks):
         return self._predict(scores)
 
     def _predict(self, output: torch.Tensor) -> torch.Tensor:
-        """Predict labels from logits, in training steps as well."""
-        return threshold(output)
+        """Predict labels from logits, in training steps as well, by the setting ``decision``."""
+        return highest(output) if self.config.decision == "argmax" else threshold(output)
 
     def scores_and_predictions(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the scores and predictions of images from a single pass through the network.

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iirc_data.files import write_atomically
-from iirc_train.report.runs import Group
-from iirc_train.report.summary import SUMMARIES, Spread, curve_of, spread
+from iirc_train.metrics import METRICS
+from iirc_train.report.runs import Group, metric_of_groups
+from iirc_train.report.summary import Spread, curve_of, spread
+from iirc_train.run.summaries import Summary, summaries_of
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,9 @@ class Row:
         name: Name of the group.
         n_runs: Number of its runs.
         n_finished: Number of its finished runs.
-        by_task: pw-JS over all seen classes after each task, over all runs.
-        summary: The numbers of :data:`SUMMARIES` over the finished runs. If none is finished, over
-            the tasks that each run has finished.
+        by_task: Score over all seen classes after each task, over all runs.
+        summary: The summary numbers over the finished runs. If none is finished, over the tasks
+            that each run has finished.
     """
 
     name: str
@@ -32,15 +34,18 @@ class Row:
     summary: list[Spread]
 
     @classmethod
-    def of(cls, group: Group) -> "Row":
-        """Return the results of a group."""
-        complete = [run.pwjs for run in group.complete_runs]
+    def of(cls, group: Group, metric: str) -> "Row":
+        """Return the results of a group, judged by a metric that all its runs computed."""
+        complete = [run.results for run in group.complete_runs]
         return cls(
             group.name,
             len(group.runs),
             sum(run.finished for run in group.runs),
-            curve_of(group.results()),
-            [spread([number(run) for run in complete]) for number in SUMMARIES.values()],
+            curve_of(group.results(metric)),
+            [
+                spread([summary.value(results[summary.metric]) for results in complete])
+                for summary in summaries_of(metric)
+            ],
         )
 
     @property
@@ -58,15 +63,28 @@ class Comparison:
     Attributes:
         benchmark: Name of the benchmark.
         rows: A row per group.
+        metric: Name of the metric that the runs are judged by.
     """
 
     benchmark: str
     rows: list[Row]
+    metric: str
+
+    @classmethod
+    def of(cls, benchmark: str, groups: Sequence[Group]) -> "Comparison":
+        """Compare the groups of a benchmark, by top-1 if all their runs computed it."""
+        metric = metric_of_groups(groups)
+        return cls(benchmark, [Row.of(group, metric) for group in groups], metric)
+
+    @property
+    def metric_label(self) -> str:
+        """What tables call the metric."""
+        return METRICS[self.metric].label
 
     @property
     def headings(self) -> list[str]:
         """The headings of the columns of ``summary``."""
-        return list(SUMMARIES)
+        return [summary.heading for summary in summaries_of(self.metric)]
 
     @property
     def n_tasks(self) -> int:
@@ -80,7 +98,7 @@ def compare(groups: Mapping[str, Sequence[Group]]) -> list[Comparison]:
     Args:
         groups: The groups of each benchmark, by its name, from :meth:`FoundRuns.by_benchmark`.
     """
-    return [Comparison(name, [Row.of(g) for g in members]) for name, members in groups.items()]
+    return [Comparison.of(name, members) for name, members in groups.items()]
 
 
 def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
@@ -90,7 +108,8 @@ def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
     writer.writerow(["benchmark", "group", "quantity", "after_task", "mean", "sd", "runs"])
     for comparison in comparisons:
         for row in comparison.rows:
-            cells = [("pw-JS", str(task), score) for task, score in enumerate(row.by_task)]
+            label = comparison.metric_label
+            cells = [(label, str(task), score) for task, score in enumerate(row.by_task)]
             summary = zip(comparison.headings, row.summary, strict=True)
             for quantity, task, score in [*cells, *((name, "", score) for name, score in summary)]:
                 if score.n_runs:
@@ -112,7 +131,7 @@ def write_latex(comparisons: Sequence[Comparison], path: Path) -> None:
 
 
 def _latex_table(comparison: Comparison) -> str:
-    best = [_best(heading, cells) for heading, cells in _columns(comparison)]
+    best = [_best(summary, cells) for summary, cells in _columns(comparison)]
     lines = [
         "% needs \\usepackage{booktabs}",
         f"% {' '.join(comparison.benchmark.split())}: mean and standard deviation over runs",
@@ -130,18 +149,18 @@ def _latex_table(comparison: Comparison) -> str:
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
 
 
-def _columns(comparison: Comparison) -> list[tuple[str, list[Spread]]]:
+def _columns(comparison: Comparison) -> list[tuple[Summary, list[Spread]]]:
     return [
-        (heading, [row.summary[place] for row in comparison.rows])
-        for place, heading in enumerate(comparison.headings)
+        (summary, [row.summary[place] for row in comparison.rows])
+        for place, summary in enumerate(summaries_of(comparison.metric))
     ]
 
 
-def _best(heading: str, cells: Sequence[Spread]) -> float:
+def _best(summary: Summary, cells: Sequence[Spread]) -> float:
     means = [cell.mean for cell in cells if cell.n_runs]
     if not means:
         return math.nan
-    return min(means) if heading == "forgetting" else max(means)
+    return min(means) if summary.lower_is_better else max(means)
 
 
 def _latex_cell(score: Spread, *, bold: bool) -> str:

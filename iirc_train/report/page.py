@@ -8,7 +8,6 @@ from iirc_data.files import write_atomically
 from iirc_train.report.paper import paper_attribution
 from iirc_train.report.runs import FoundRuns
 from iirc_train.report.sections import FigureFolder, section_of
-from iirc_train.report.summary import SUMMARIES
 
 PAGE_NAME = "report.html"
 FIGURES_NAME = "figures"
@@ -40,7 +39,6 @@ def write_report(found: FoundRuns, output: Path) -> Path:
         sections=sections,
         n_runs=len(found.runs),
         waiting=found.waiting,
-        headings=list(SUMMARIES),
         attribution=paper_attribution(),
         figures_name=FIGURES_NAME,
     )

@@ -158,16 +158,16 @@ def _plot_paper(
         )
 
 
-def tasks_figure(group: Group) -> Figure:
-    """Plot the mean pw-JS on each task (column) after each task (row)."""
-    scores = mean_by_task(group.results())
+def tasks_figure(group: Group, metric: str = PWJS) -> Figure:
+    """Plot the mean score on each task (column) after each task (row)."""
+    scores = mean_by_task(group.results(metric))
     n_tasks = len(scores)
     figure = Figure(figsize=(3.9, 3.4), layout="constrained")
     axes = figure.add_subplot()
     mesh = axes.pcolormesh(scores, vmin=0, vmax=1, cmap="viridis", edgecolors="face", linewidth=0.2)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    axes.set(xlabel="pw-JS on task", ylabel="after task")
+    axes.set(xlabel=f"{METRICS[metric].label} on task", ylabel="after task")
     ticks = np.arange(0, n_tasks, 1 if n_tasks <= MOST_NUMBERED_TASKS else 5)
     axes.set_xticks(ticks + 0.5, labels=map(str, ticks))
     axes.set_yticks(ticks + 0.5, labels=map(str, ticks))

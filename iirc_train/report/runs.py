@@ -14,7 +14,13 @@ from iirc_train.methods.settings import settings_of_run
 from iirc_train.metrics import shown_labels
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import is_finished
-from iirc_train.run.results import PWJS, RunResults, read_evaluations, read_results
+from iirc_train.run.results import (
+    PWJS,
+    RunResults,
+    main_metric,
+    read_evaluations,
+    read_results,
+)
 
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
 """Settings that differ between repetitions of one experiment."""
@@ -47,14 +53,13 @@ class Run:
         """
         _, config = RunDirectory.open(path)
         config = settings_of_run(config)
-        found = {PWJS, *(read_evaluations(path) or [{}])[0]}
-        metrics = [name for name in shown_labels() if name in found]
+        metrics = shown_labels({PWJS, *(read_evaluations(path) or [{}])[0]})
         return cls(path, config, {name: read_results(path, metric=name) for name in metrics})
 
     @property
-    def pwjs(self) -> RunResults:
-        """Precision-weighted Jaccard similarity on the test split."""
-        return self.results[PWJS]
+    def main(self) -> RunResults:
+        """Scores on the test split by the metric that the run is judged by."""
+        return self.results[main_metric(self.results)]
 
     @cached_property
     def benchmark(self) -> Benchmark | None:
@@ -82,7 +87,7 @@ class Run:
     @property
     def n_tasks_done(self) -> int:
         """Number of finished tasks: those after which the run was evaluated."""
-        return len(self.pwjs.all_seen)
+        return len(self.main.all_seen)
 
     @property
     def n_tasks(self) -> int | None:
@@ -176,6 +181,12 @@ def _run_folders(path: Path) -> list[Path]:
     raise ConfigurationError(
         f"{path} contains no run: no folder in it has both {CONFIG_NAME} and {METRICS_NAME}"
     )
+
+
+def metric_of_groups(groups: Iterable[Group]) -> str:
+    """Return the metric that all runs of some groups can be judged by."""
+    computed = [set(run.results) for group in groups for run in group.runs]
+    return main_metric(set.intersection(*computed))
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

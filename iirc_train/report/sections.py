@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from iirc_data.benchmarks import Benchmark
 from iirc_train.metrics import shown_labels
 from iirc_train.report.classes import ClassesOfGroup, classes_of
-from iirc_train.report.comparison import Row
+from iirc_train.report.comparison import Comparison, Row
 from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.figure_files import inline_svg, write_figure
 from iirc_train.report.paper import paper_curves
@@ -20,6 +20,7 @@ from iirc_train.report.runs import Group, Run
 from iirc_train.report.settings_table import SettingsTable, settings_table
 from iirc_train.report.summary import spread
 from iirc_train.run.results import PWJS
+from iirc_train.run.summaries import metric_name
 
 CURVES_CAPTION = (
     "Mean over the runs of each group that have finished the task; the band is ± one standard "
@@ -73,6 +74,8 @@ class Section:
     Attributes:
         name: Name of the benchmark.
         description: Its description; empty if its definition is not available.
+        metric_name: What texts call the metric that the runs are judged by.
+        headings: The headings of the summaries.
         rows: The summary of each group.
         curves: Scores over tasks.
         has_paper_curves: Whether ``curves`` show the paper's curves.
@@ -87,6 +90,8 @@ class Section:
 
     name: str
     description: str
+    metric_name: str
+    headings: list[str]
     rows: list[Row]
     curves: list[ShownFigure]
     has_paper_curves: bool
@@ -138,15 +143,17 @@ def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Sec
         ConfigurationError: The timings, record or confusion counts of a run are damaged.
     """
     benchmark = groups[0].runs[0].benchmark
+    comparison = Comparison.of(name, groups)
+    metric = comparison.metric
     curves = [
         figures.add(
-            curves_figure(groups, metric, name),
+            curves_figure(groups, shown, name),
             f"{heading} on the test split after each task.",
             f"{name}-{heading}",
             CURVES_CAPTION,
         )
-        for metric, heading in shown_labels().items()
-        if any(group.results(metric) for group in groups)
+        for shown, heading in shown_labels().items()
+        if any(group.results(shown) for group in groups)
     ]
     several_tasks = [g for g in groups if max(run.n_tasks_done for run in g.runs) > 1]
     runs = [run for group in groups for run in group.runs]
@@ -154,11 +161,14 @@ def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Sec
     return Section(
         name=name,
         description=benchmark.description if benchmark else "",
-        rows=[Row.of(group) for group in groups],
+        metric_name=metric_name(metric),
+        headings=comparison.headings,
+        rows=comparison.rows,
         curves=curves,
         has_paper_curves=bool(paper_curves(name, PWJS)),
         tasks=[
-            figures.add(tasks_figure(g), g.name, f"{name}-tasks-{g.name}") for g in several_tasks
+            figures.add(tasks_figure(g, metric), g.name, f"{name}-tasks-{g.name}")
+            for g in several_tasks
         ],
         classes=classes,
         without_confusion=without,

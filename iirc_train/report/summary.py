@@ -1,4 +1,4 @@
-"""Summary numbers of a run, as continual learning defines them, and their spread over runs."""
+"""Means and standard deviations over runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,60 +68,3 @@ def mean_by_task(runs: Sequence[RunResults]) -> Scores:
         total[:n, :n] += np.nan_to_num(run.by_task)
         count[:n, :n] += ~np.isnan(run.by_task)
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-
-
-def average_incremental_score(results: RunResults) -> float:
-    """Return the mean over tasks of the score on all classes seen so far.
-
-    Defined for the accuracy in Rebuffi et al., iCaRL: Incremental Classifier and Representation
-    Learning, CVPR 2017, section 4.
-    """
-    return float(np.mean(results.all_seen))
-
-
-def final_score(results: RunResults) -> float:
-    """Return the score on all seen classes after the last task."""
-    return float(results.all_seen[-1])
-
-
-def forgetting(results: RunResults) -> float:
-    """Return the mean loss between the best and the final score on each earlier task.
-
-    With T tasks and a[l, j] the score on task j after task l, this is the mean over j < T of
-    (max over l < T of a[l, j]) - a[T, j]. Chaudhry et al., Riemannian Walk for Incremental
-    Learning, ECCV 2018, section 3.
-
-    Returns:
-        In [-1, 1]; NaN for a single task.
-    """
-    scores = results.by_task
-    if len(scores) < 2:
-        return np.nan
-    earlier = scores[:-1, :-1]
-    best = np.where(np.isnan(earlier), -np.inf, earlier).max(axis=0)
-    return float(np.mean(best - scores[-1, :-1]))
-
-
-def backward_transfer(results: RunResults) -> float:
-    """Return the mean change of the score on a task after it was learnt.
-
-    With T tasks and R[i, j] the score on task j after task i, this is the mean over i < T of
-    R[T, i] - R[i, i]. Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning,
-    NeurIPS 2017, equation 3.
-
-    Returns:
-        In [-1, 1], negative if tasks are forgotten; NaN for a single task.
-    """
-    scores = results.by_task
-    if len(scores) < 2:
-        return np.nan
-    return float(np.mean(scores[-1, :-1] - np.diag(scores)[:-1]))
-
-
-SUMMARIES = {
-    "average incremental pw-JS": average_incremental_score,
-    "final pw-JS": final_score,
-    "forgetting": forgetting,
-    "backward transfer": backward_transfer,
-}
-"""Functions that summarise a run, by heading."""

@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from iirc_train.metrics import METRICS
 from iirc_train.report.comparison import Comparison
 from iirc_train.run.results import RunResults
 
@@ -13,9 +14,10 @@ _MOST_COLUMNS = 8  # fit beside the names in 80 characters
 
 
 def task_table(results: RunResults) -> Table:
-    """Return a table of the pw-JS on each seen task, and over all seen classes, after each task."""
+    """Return a table of the score on each seen task, and over all seen classes, after each task."""
     n_tasks = len(results.all_seen)
-    title = Text(f"{results.name}: pw-JS on the test split", style="table.title")
+    label = METRICS[results.metric].label
+    title = Text(f"{results.name}: {label} on the test split", style="table.title")
     table = Table(title=title, title_justify="left")
     table.add_column("after task", justify="right")
     for task in range(n_tasks):
@@ -28,7 +30,7 @@ def task_table(results: RunResults) -> Table:
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Return tables with a row for each group: the pw-JS after each task, and a summary.
+    """Return tables with a row for each group: the score after each task, and a summary.
 
     Values over several runs are mean ± standard deviation.
     """
@@ -36,7 +38,9 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
     tables = []
     for start in range(0, comparison.n_tasks, _MOST_COLUMNS):
         tasks = range(start, min(start + _MOST_COLUMNS, comparison.n_tasks))
-        table = _table_of_groups(f"{title}: pw-JS over all classes seen after each task")
+        table = _table_of_groups(
+            f"{title}: {comparison.metric_label} over all classes seen after each task"
+        )
         for task in tasks:
             table.add_column(str(task), justify="right")
         for row in comparison.rows:

@@ -66,7 +66,11 @@ def resolved_graph(
         (device.type == "cuda", "a GPU", f"device {device.type}"),
         (processes == 1, "a single process", f"{processes} processes"),
         (is_capturable, "a method whose step can be captured", f"method {config.method}"),
-        (config.optimizer == "momentum", "optimizer momentum", f"optimizer {config.optimizer}"),
+        (
+            config.optimizer in ("momentum", "sgd"),
+            "optimizer momentum or sgd",
+            f"optimizer {config.optimizer}",
+        ),
         (config.resident is not False, "resident images", "resident: false"),
     ]
     missing = [(need, found) for is_met, need, found in needs if not is_met]

@@ -215,8 +215,14 @@ def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {
         f"{record['split']} {label}/{_task_name(record['task'])}": record[name]
         for record in records
-        for name, label in shown_labels().items()
+        for name, label in shown_labels(record).items()
     }
+
+
+def summary_scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scalars of a record of kind ``"task"``: summary numbers, and sizes."""
+    numbers = {name: n for name, n in record.items() if name not in ("kind", "split", "after_task")}
+    return {f"summary/{name.replace('_', ' ')}": value for name, value in numbers.items()}
 
 
 def _task_name(task: int | str) -> str:

@@ -152,7 +152,8 @@ class MadeUpRun:
 
     def evaluate(self, batch: Batch) -> None:
         """Do for one batch what an evaluation does."""
-        tally = Tally(self.method.n_seen_classes, self.device)
+        decision = self.method.config.decision
+        tally = Tally(self.method.n_seen_classes, self.device, decision=decision)
         with self.method.inference():
             for outputs in outputs_of(self.method, [batch]):
                 tally.add(outputs)

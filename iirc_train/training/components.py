@@ -14,6 +14,7 @@ from iirc_data.dataset_checks import check_images_of_parts
 from iirc_data.datasets import open_datasets, parts_of
 from iirc_data.definitions import (
     INTASK_VALID,
+    NO_LABEL,
     POSTTASK_VALID,
     TEST,
     TRAIN,
@@ -29,6 +30,7 @@ from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
+from iirc_train.config.setup import with_former_defaults, with_setup
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, method_configs
 from iirc_train.models.compiled import NetworkCompiler
@@ -105,10 +107,13 @@ class Experiment:
         seed_random_generators(config.seed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.config = config = checked_settings(config)
+        config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
         self.benchmark = load_benchmark(config.benchmark)
+        losses = get_method(config.method).model.losses
+        config = with_setup(config, self.benchmark.setup, losses, config.method)
+        self.config = config
         self.store = open_datasets(self.benchmark, config.data, cache_size=config.cache_size)
         presets = self.benchmark.image_presets.values()
         self.transforms = {
@@ -145,9 +150,8 @@ class Experiment:
         self._compiler: NetworkCompiler | None = None
         self._connected: tuple[torch.nn.Module | None, torch.nn.Module | None] = None, None
         if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
-            torch.backends.cudnn.benchmark = (
-                True  # the shape of training batches is always the same
-            )
+            # the shape of training batches is always the same
+            torch.backends.cudnn.benchmark = True
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
 
     def __enter__(self) -> Self:
@@ -329,11 +333,30 @@ class Experiment:
                     f"{name} has {n_samples} training samples for {world_size()} process(es): "
                     "use more samples per class, or another benchmark"
                 )
+            if self.config.loss == "ce":
+                self._check_single_labels(TRAIN, task_id)
+                self._check_single_labels(INTASK_VALID, task_id)
             if by_validation and not len(self.view(INTASK_VALID, task_id)):
                 raise ConfigurationError(
                     f"{by_validation[0]} needs in-task validation samples, and {name} has none: "
                     "raise the benchmark's intask_valid_ratio"
                 )
+
+        if self.config.loss == "ce":
+            self._check_single_labels(POSTTASK_VALID, range(self.n_tasks))
+            self._check_single_labels(TEST, range(self.n_tasks))
+
+    def _check_single_labels(self, split: SplitName, tasks: int | range) -> None:
+        view = self.splits[split].view(tasks)
+        several = np.flatnonzero((view.labels[:, 1:] != NO_LABEL).any(axis=1))
+        if len(several):
+            first = int(several[0])
+            names = [view.class_names[label] for label in view.labels[first] if label != NO_LABEL]
+            raise ConfigurationError(
+                f"loss ce needs samples with one label, but {split} shows "
+                f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: use "
+                "--loss bce"
+            )
 
     def _check_image_sizes(self) -> None:
         everything = range(self.n_tasks)
@@ -488,6 +511,7 @@ def _defining(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
     """Return the settings that define a run, with defaults for those it was saved without."""
     free = ExperimentConfig.free_settings()
     named = {ExperimentConfig.published_names.get(k, k): value for k, value in settings.items()}
+    named = with_former_defaults(named)
     named = without_settings_of_others(method, named, method_configs())
     for group in (get_method(method).config, ExperimentConfig):
         fields = group.model_fields

@@ -32,7 +32,7 @@ class Evaluation(NamedTuple):
 
 def evaluate(method: BaseMethod, batches: Iterable[Batch]) -> dict[str, float]:
     """Return a method's metrics on the samples of all processes' batches."""
-    tally = Tally(method.n_seen_classes, method.device)
+    tally = Tally(method.n_seen_classes, method.device, decision=method.config.decision)
     with method.inference():
         for outputs in outputs_of(method, batches):
             tally.add(outputs)
@@ -88,7 +88,7 @@ def evaluate_tasks(
     n = everything.n_seen_classes
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
-    tally = Tally(n, method.device)
+    tally = Tally(n, method.device, decision=method.config.decision)
     with method.inference():
         for outputs in outputs_of(method, make_loader(everything)):
             tally.add(outputs)
@@ -124,4 +124,4 @@ def outputs_of(method: BaseMethod, batches: Iterable[Batch]) -> Iterator[Outputs
     """
     for batch in batches:
         scores, predictions = method.scores_and_predictions(batch.images)
-        yield Outputs(predictions, batch.targets.bool(), scores)
+        yield Outputs(predictions, batch.targets.bool(), scores, method.task_of_class)

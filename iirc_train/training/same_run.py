@@ -5,10 +5,12 @@ from typing import Any
 
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.datasets import open_datasets
-from iirc_data.errors import ConfigurationError
+from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES, image_size, with_named_network
 from iirc_train.config.places import is_same_benchmark, is_same_data
+from iirc_train.config.setup import with_setup
+from iirc_train.methods import METHODS, get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
 from iirc_train.run.record import SeenData, check_same_data, read_record
@@ -30,7 +32,7 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         IIRCError: The data or the benchmark does not exist.
     """
     saved = settings_of_run(RunDirectory.open(folder)[1])
-    config = checked_settings(config)
+    saved, config = _with_setup(saved, checked_settings(config))
     before, now = saved.values(), config.values()
     if any(before[name] != now[name] for name in ALTERNATIVES):
         size = image_size(load_benchmark(config.benchmark))
@@ -57,3 +59,25 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         except ConfigurationError as error:
             raise ConfigurationError(f"{folder} holds a run with other data: {error}") from error
     return changes
+
+
+def _with_setup(
+    saved: ExperimentConfig, config: ExperimentConfig
+) -> tuple[ExperimentConfig, ExperimentConfig]:
+    """Return the settings of a run and those to compare with as :func:`with_setup` resolves them.
+
+    A finished run no longer needs its benchmark. Without it, open settings are those of the run.
+    """
+    try:
+        setup = load_benchmark(config.benchmark).setup
+    except BenchmarkError:
+        is_open = {"loss": "auto", "decision": "auto", "first_task_epochs": None}
+        names = [name for name, value in is_open.items() if getattr(config, name) == value]
+        return saved, config.model_copy(update={name: getattr(saved, name) for name in names})
+    resolved = [
+        with_setup(each, setup, get_method(each.method).model.losses, each.method)
+        if each.method in METHODS
+        else each
+        for each in (saved, config)
+    ]
+    return resolved[0], resolved[1]

@@ -19,6 +19,7 @@ from iirc_train.run.trackers import (
     Tracker,
     Tracking,
     epoch_scalars,
+    summary_scalars,
     task_scalars,
     trackers,
 )
@@ -36,6 +37,7 @@ from iirc_train.runtime.stopping import StopRequest
 from iirc_train.runtime.waiting import Waiting
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import evaluate, evaluate_after_task
+from iirc_train.training.task_record import task_record
 
 HERDING_BATCH_SIZE = 128
 TALLIED_AT_ONCE = 2048  # samples
@@ -272,8 +274,12 @@ class Training:
         for record in records:
             self.run_directory.add_metrics(**record)
         self.run_directory.write_confusion(task_id, confusion)
-        for tracker in self._trackers:
-            tracker.task_done(task_id, task_scalars(records))
+        if rank() == 0:
+            path, buffer = self.run_directory.path, experiment.buffer
+            record = task_record(path, self.method, buffer, task_id)
+            self.run_directory.add_metrics(**record)
+            for tracker in self._trackers:
+                tracker.task_done(task_id, task_scalars(records) | summary_scalars(record))
         return records[-1]
 
     def _save(self, position: Position) -> None:

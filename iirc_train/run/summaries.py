@@ -1,0 +1,131 @@
+"""Summary numbers of a run, as continual learning defines them: functions of its scores."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from iirc_train.metrics import METRICS, TOP1
+from iirc_train.run.results import PWJS, RunResults, main_metric
+
+
+def average_incremental_score(results: RunResults) -> float:
+    """Return the mean over tasks of the score on all classes seen so far.
+
+    Defined for the accuracy in Rebuffi et al., iCaRL: Incremental Classifier and Representation
+    Learning, CVPR 2017, section 4.
+    """
+    return float(np.mean(results.all_seen))
+
+
+def final_score(results: RunResults) -> float:
+    """Return the score on all seen classes after the last task."""
+    return float(results.all_seen[-1])
+
+
+def forgetting(results: RunResults) -> float:
+    """Return the mean loss between the best and the final score on each earlier task.
+
+    With T tasks and a[l, j] the score on task j after task l, this is the mean over j < T of
+    (max over l < T of a[l, j]) - a[T, j]. Chaudhry et al., Riemannian Walk for Incremental
+    Learning, ECCV 2018, section 3.
+
+    Returns:
+        In [-1, 1]; NaN for a single task.
+    """
+    scores = results.by_task
+    if len(scores) < 2:
+        return np.nan
+    earlier = scores[:-1, :-1]
+    best = np.where(np.isnan(earlier), -np.inf, earlier).max(axis=0)
+    return float(np.mean(best - scores[-1, :-1]))
+
+
+def backward_transfer(results: RunResults) -> float:
+    """Return the mean change of the score on a task after it was learnt.
+
+    With T tasks and R[i, j] the score on task j after task i, this is the mean over i < T of
+    R[T, i] - R[i, i]. Lopez-Paz and Ranzato, Gradient Episodic Memory for Continual Learning,
+    NeurIPS 2017, equation 3.
+
+    Returns:
+        In [-1, 1], negative if tasks are forgotten; NaN for a single task.
+    """
+    scores = results.by_task
+    if len(scores) < 2:
+        return np.nan
+    return float(np.mean(scores[-1, :-1] - np.diag(scores)[:-1]))
+
+
+class Summary(NamedTuple):
+    """A summary number.
+
+    Attributes:
+        name: Name in ``metrics.jsonl``.
+        heading: Heading of its column.
+        metric: Name of the metric that it summarises.
+        value: Computes it.
+        lower_is_better: Whether a lower value is better.
+    """
+
+    name: str
+    heading: str
+    metric: str
+    value: Callable[[RunResults], float]
+    lower_is_better: bool = False
+
+
+_PWJS_SUMMARIES = (
+    Summary(
+        "average_incremental_pwjs", "average incremental pw-JS", PWJS, average_incremental_score
+    ),
+    Summary("final_pwjs", "final pw-JS", PWJS, final_score),
+    Summary("forgetting", "forgetting", PWJS, forgetting, lower_is_better=True),
+    Summary("backward_transfer", "backward transfer", PWJS, backward_transfer),
+)
+
+_ACCURACY_SUMMARIES = (
+    Summary(
+        "average_incremental_accuracy",
+        "average incremental accuracy",
+        TOP1,
+        average_incremental_score,
+    ),
+    Summary("last_accuracy", "last accuracy", TOP1, final_score),
+    Summary("forgetting", "forgetting", TOP1, forgetting, lower_is_better=True),
+    Summary("backward_transfer", "backward transfer", TOP1, backward_transfer),
+    Summary(
+        "average_incremental_top5", "average incremental top-5", "top5", average_incremental_score
+    ),
+    Summary("last_top5", "last top-5", "top5", final_score),
+    Summary(
+        "last_task_incremental_accuracy",
+        "last task-incremental accuracy",
+        "task_incremental_accuracy",
+        final_score,
+    ),
+)
+
+
+def summaries_of(metric: str) -> tuple[Summary, ...]:
+    """Return the summaries of runs that are judged by a metric.
+
+    Args:
+        metric: Name of the metric; see :func:`~iirc_train.run.results.main_metric`.
+    """
+    return _ACCURACY_SUMMARIES if metric == TOP1 else _PWJS_SUMMARIES
+
+
+def metric_name(metric: str) -> str:
+    """Return how a text names a metric: "accuracy" for top-1, otherwise its label."""
+    return "accuracy" if metric == TOP1 else METRICS[metric].label
+
+
+def summary_of(results: Mapping[str, RunResults]) -> dict[str, float]:
+    """Return the summary numbers of a run by name; forgetting only after a second task.
+
+    Args:
+        results: The scores of the run by name of the metric.
+    """
+    found = {s.name: s.value(results[s.metric]) for s in summaries_of(main_metric(results))}
+    return {name: value for name, value in found.items() if not np.isnan(value)}

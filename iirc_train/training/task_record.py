@@ -1,0 +1,37 @@
+"""The record of a finished task: summary numbers so far, size of the network and the memories."""
+
+from pathlib import Path
+from typing import Any
+
+from iirc_data.definitions import TEST
+from iirc_train.buffer import BufferBase
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.run.results import main_metric, read_evaluations, read_results
+from iirc_train.run.summaries import summaries_of, summary_of
+
+
+def task_record(
+    run: Path, method: BaseMethod, buffer: BufferBase, after_task: int
+) -> dict[str, Any]:
+    """Return what ``metrics.jsonl`` records of a task that is trained and evaluated.
+
+    Args:
+        run: The run's folder, which holds the evaluations of the task.
+        method: The method.
+        buffer: The memories.
+        after_task: The task.
+
+    Returns:
+        The summary numbers of the tasks so far; ``parameters`` of the network, without those of a
+        teacher; number of ``exemplars``, and ``exemplar_bytes`` of their encoded images.
+    """
+    metrics = {summary.metric for summary in summaries_of(main_metric(read_evaluations(run)[0]))}
+    return {
+        "kind": "task",
+        "split": TEST,
+        "after_task": after_task,
+        **summary_of({metric: read_results(run, metric=metric) for metric in metrics}),
+        "parameters": sum(parameter.numel() for parameter in method.net.parameters()),
+        "exemplars": len(buffer),
+        "exemplar_bytes": buffer.n_bytes,
+    }
