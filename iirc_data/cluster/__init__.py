@@ -4,17 +4,20 @@
 :mod:`~iirc_data.cluster.attempt` shows whether it is still wanted.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 
 from iirc_data.errors import ClusterError
 
+_log = logging.getLogger("iirc_data").warning
+
 
 @contextmanager
 def cluster_executor(
     scheduler: str | None,
-    note: Callable[[str], None],
+    note: Callable[[str], None] = _log,
     progress: Callable[..., object] = lambda *arguments: None,
 ) -> Iterator[Executor | None]:
     """Connect to a cluster; at the end of the block, cancel what it has not finished.

@@ -64,13 +64,14 @@ class ClusterExecutor(Executor):
         # once, and blames all of them when the worker is lost
         self._group, self._numbers = f"iirc-{uuid.uuid4().hex}", itertools.count()
         self._running: set[asyncio.Task[Any]] = set()
+        self._client: Client | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         try:
             self._wait_for(self._begin(address))
         except BaseException:
-            self._end_loop()
+            self.shutdown()
             raise
 
     def submit(self, fn: Callable[..., Result], /, *args: Any, **kwargs: Any) -> Future[Result]:
@@ -93,11 +94,10 @@ class ClusterExecutor(Executor):
 
     async def _begin(self, address: str) -> None:
         self._turns = Turns()
-        self._client: Client = await connect(address)
+        self._client = await connect(address)
         await check_workers(self._client)
-        self._watch = asyncio.ensure_future(
-            told_of_problems(self._client, lambda: len(self._running), self._note)
-        )
+        watch = told_of_problems(self._client, lambda: len(self._running) - 1, self._note)
+        self._running.add(asyncio.ensure_future(watch))
 
     async def _run(self, work: _Work) -> Any:
         this = asyncio.current_task()
@@ -123,9 +123,9 @@ class ClusterExecutor(Executor):
 
     async def _attempt(self, work: _Work) -> Any:
         while True:
-            await self._connected()
+            client = await self._connected()
             key = self._group, next(self._numbers)
-            future = self._client.submit(attempt, environment(), *work, key=key, pure=False)
+            future = client.submit(attempt, environment(), *work, key=key, pure=False)
             try:
                 return await future
             except CancelledError:  # dask's: the scheduler is lost, or has started again
@@ -134,11 +134,19 @@ class ClusterExecutor(Executor):
                 await asyncio.sleep(_PAUSE)
             except UnfitWorkerError as error:  # it joined later
                 self._note(f"no work for a worker: {error}")
-                await self._client.retire_workers([error.worker], close_workers=True)
+                await client.retire_workers([error.worker], close_workers=True)
+            except (ImportError, RuntimeError) as error:
+                if isinstance(error, ImportError) or "deserialization" in str(error):
+                    raise ClusterError(
+                        f"a worker or the scheduler cannot load the work ({error}): install the "
+                        "same packages on every machine, then start them again"
+                    ) from error
+                raise
             finally:
                 future.release()
 
-    async def _connected(self) -> None:
+    async def _connected(self) -> Client:
+        assert self._client is not None
         while self._client.status == "connecting":
             await asyncio.sleep(_PAUSE)
         if self._client.status != "running":
@@ -146,13 +154,15 @@ class ClusterExecutor(Executor):
                 "the scheduler is lost and has not answered for minutes: start it and its workers, "
                 "then run the same command again to resume"
             )
+        return self._client
 
     async def _end(self) -> None:
-        tasks = [*self._running, self._watch]
+        tasks = list(self._running)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._client.close(timeout=_CLOSE_SECONDS)
+        if self._client is not None:
+            await self._client.close(timeout=_CLOSE_SECONDS)
 
     def _wait_for(self, work: Coroutine[Any, Any, Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()

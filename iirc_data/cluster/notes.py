@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from contextlib import suppress
 from typing import Any
 
 _FIRST_NOTE_SECONDS = 30.0
@@ -39,11 +39,9 @@ async def _problem(client: Any, n_waiting: int) -> str:
     if not n_waiting:
         return ""
     address = client.scheduler.address if client.scheduler else "the scheduler"
-    try:
+    with suppress(Exception):  # whatever dask raises while it reconnects
         if client.status == "running" and await client.nthreads():
             return ""
-    except (OSError, CancelledError):
-        pass
     if client.status != "running":
         return f"{address} does not answer: start the scheduler and its workers again"
     return (

@@ -4,7 +4,7 @@ import shutil
 import socket
 import uuid
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +100,9 @@ def sole_writer_of_class(out: Path, split: str, class_name: str, session: str) -
         AbandonedError: The cluster no longer waits for this writer.
     """
     path = _receipt_path(out, split, class_name)
+    for folder in (out, out / _RECEIPTS):  # so that NFS looks whether its cached names still hold
+        with suppress(OSError):
+            next(folder.iterdir(), None)
     with ExitStack() as stack:
         try:
             if path.parent.is_dir():
