@@ -12,6 +12,7 @@ from iirc_data.shards import write_shards
 from iirc_data.shards.unfinished import begin, sole_writer_of_class
 from iirc_data.sources import open_folder
 from tests.cluster_tasks import Deadly, double, double_after, write_alone
+from tests.worker_processes import worker_processes
 
 distributed = pytest.importorskip("distributed")
 KilledWorker = distributed.scheduler.KilledWorker
@@ -19,15 +20,8 @@ KilledWorker = distributed.scheduler.KilledWorker
 
 @pytest.fixture(scope="module")
 def cluster():
-    """Two worker processes that are started again when they die; two deaths are too many."""
-    with distributed.LocalCluster(
-        n_workers=2,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        silence_logs="CRITICAL",
-        scheduler_kwargs={"allowed_failures": 1},
-    ) as cluster:
+    """Workers that are replaced when they die; two deaths of one piece of work are too many."""
+    with worker_processes(allowed_failures=1) as cluster:
         yield cluster
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 
 from tests.faults.campaign import Campaign, Tally
 from tests.faults.commands import commands, on_clusters
-from tests.faults.lost_workers import LostWorkers, worker_processes
+from tests.faults.lost_workers import LostWorkers
+from tests.worker_processes import worker_processes
 
 BETWEEN = "between writes"
 

@@ -14,21 +14,7 @@ import distributed
 from tests.faults.campaign import ENDS_OF_KILLED, Campaign, Command, Words
 from tests.faults.saboteur import NOTHING, Fate
 
-N_WORKERS = 2
 FEW = 5  # losses before a command may end in peace
-
-
-@contextmanager
-def worker_processes() -> Iterator[distributed.LocalCluster]:
-    """Start a cluster that starts workers again."""
-    with distributed.LocalCluster(
-        n_workers=N_WORKERS,
-        threads_per_worker=1,
-        processes=True,
-        dashboard_address=None,
-        silence_logs="CRITICAL",
-    ) as cluster:
-        yield cluster
 
 
 class LostWorkers(Campaign):
