@@ -38,7 +38,11 @@ class CheckpointError(IIRCError, RuntimeError):
 
 
 class ClusterError(IIRCError, RuntimeError):
-    """A cluster cannot be reached."""
+    """A cluster cannot be reached, or cannot do the work."""
+
+
+class LostWorkersError(ClusterError):
+    """Every worker that took a piece of work was lost."""
 
 
 class TrainingError(IIRCError, RuntimeError):

@@ -1,14 +1,17 @@
 """Locks: one command at a time writes a folder, one process or thread at a time writes a file."""
 
 import errno
+import math
 import os
 import re
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import TypeVar
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 
@@ -18,15 +21,20 @@ from iirc_data.files import hidden_neighbour, make_folder
 if sys.platform != "win32":
     import fcntl
 
+Lock = TypeVar("Lock")
+
 _LOCK = ".lock"
 _ATTEMPTS = 10
 _SECONDS_BETWEEN_TRIES = 0.01
 _LONGEST_WAIT = 1800.0  # seconds; without flock, a dead owner on another host goes unnoticed
+_LONGEST_PAUSE = 0.1
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
-def sole_user(folder: Path) -> Iterator[None]:
+def sole_user(
+    folder: Path, *, patience: float = 0.0, check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Hold a folder for this process alone.
 
     The operating system releases the folder if the process dies. Where the file system has no
@@ -34,11 +42,16 @@ def sole_user(folder: Path) -> Iterator[None]:
 
     The folder is created if missing, and removed at the end if it is empty.
 
+    Args:
+        folder: The folder.
+        patience: Seconds to wait for another process.
+        check: Called again and again while waiting; it may raise.
+
     Raises:
         InUseError: Another process holds the folder.
         OSError: The folder cannot be created.
     """
-    lock = _acquired(folder)
+    lock = _waited_for(lambda: _acquired(folder), patience, check)
     path = folder / _LOCK
     with_flock = not isinstance(lock, SoftFileLock)  # otherwise filelock owns the lock file
     if with_flock:
@@ -55,7 +68,9 @@ def sole_user(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_writer_of(path: Path) -> Iterator[None]:
+def sole_writer_of(
+    path: Path, *, patience: float | None = None, check: Callable[[], None] = lambda: None
+) -> Iterator[None]:
     """Wait until no other thread or process writes a file, then hold the file.
 
     The operating system releases the file if the process dies. Where the file system has no flock,
@@ -63,24 +78,50 @@ def sole_writer_of(path: Path) -> Iterator[None]:
 
     Args:
         path: The file; its folder must exist.
+        patience: Seconds to wait; None for half an hour without flock, and for ever with it.
+        check: Called again and again while waiting; it may raise.
 
     Raises:
-        InUseError: Without flock, another process has held the file for half an hour.
+        InUseError: Another thread or process has held the file for so long.
         OSError: The lock cannot be created.
     """
     lock_path = hidden_neighbour(path, "lock")
     with_flock = has_flock(path.parent)
-    lock = FileLock(lock_path) if with_flock else SoftFileLock(lock_path, timeout=_LONGEST_WAIT)
-    try:
-        lock.acquire(poll_interval=_SECONDS_BETWEEN_TRIES)
-    except Timeout:
-        raise _in_use(path, lock_path, is_soft=not with_flock) from None
+    lock = (FileLock if with_flock else SoftFileLock)(lock_path, blocking=False)
+    longest = math.inf if with_flock else _LONGEST_WAIT
+
+    def acquire() -> None:
+        try:
+            lock.acquire()
+        except Timeout:
+            raise _in_use(path, lock_path, is_soft=not with_flock) from None
+
+    longest_pause = _SECONDS_BETWEEN_TRIES if patience is None else _LONGEST_PAUSE
+    _waited_for(acquire, longest if patience is None else patience, check, longest_pause)
     try:
         yield
         if with_flock:  # before the release: a process that has opened the removed file tries again
             lock_path.unlink(missing_ok=True)
     finally:
         lock.release()
+
+
+def _waited_for(
+    acquire: Callable[[], Lock],
+    patience: float,
+    check: Callable[[], None],
+    longest_pause: float = _LONGEST_PAUSE,
+) -> Lock:
+    deadline, pause = time.monotonic() + patience, 0.005
+    while True:
+        try:
+            return acquire()
+        except InUseError:
+            if time.monotonic() >= deadline:
+                raise
+        check()
+        time.sleep(pause)
+        pause = min(2 * pause, longest_pause)
 
 
 def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:

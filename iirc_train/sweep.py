@@ -3,12 +3,13 @@
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -16,13 +17,15 @@ from types import TracebackType
 from typing import Any, Self
 
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.cluster.attempt import is_abandoned, patience, stop_if_abandoned
 from iirc_data.errors import ConfigurationError
+from iirc_data.locks import sole_user, sole_writer_of
 from iirc_train.config.compose import compose, method_of
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import AUTO
 from iirc_train.methods.settings import method_configs
 from iirc_train.models.networks import get_network
-from iirc_train.run.directory import CONFIG_NAME, check_writable
+from iirc_train.run.directory import CONFIG_NAME, RunDirectory, check_writable
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import read_results
 from iirc_train.runtime.gpus import SharedGpus, visible_gpus
@@ -32,6 +35,7 @@ from iirc_train.training.same_run import changes_to
 
 LOG_NAME = "log.txt"
 SETTINGS_NAME = "settings.yaml"
+_POLL_SECONDS = 0.5
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -227,7 +231,7 @@ class Processes:
                 self._running.add(process)
             try:
                 with process:
-                    return process.wait()
+                    return _status(process)
             finally:
                 with self._lock:
                     self._running.discard(process)
@@ -239,6 +243,15 @@ class Processes:
             for process in self._running:
                 process.send_signal(number)
             return list(self._running)
+
+
+def _status(process: subprocess.Popen[bytes]) -> int:
+    """Wait until a process ends; stop it if the cluster no longer waits for it."""
+    while not is_abandoned():
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(_POLL_SECONDS)
+    process.send_signal(signal.SIGTERM)  # it writes a checkpoint, from which the next one resumes
+    return process.wait()
 
 
 def run_all(
@@ -263,6 +276,9 @@ def run_all(
     Returns:
         The outcome of each run, in the order of ``runs``.
     """
+    runs = list(runs)
+    for folder in {_sweep_folder(run) for run in runs}:
+        folder.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
     with Processes(Path.cwd(), program, visible_gpus()) as processes:
         futures = {executor.submit(train, run, processes): run for run in runs}
@@ -282,34 +298,66 @@ def run_all(
     return [outcomes[run.name] for run in futures.values()]
 
 
+def checkpoint_time(run: PlannedRun, *others: object) -> float:
+    """Return when the last checkpoint of a run was written, in seconds; 0 if there is none."""
+    try:
+        return RunDirectory(run.folder).checkpoint.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def train(run: PlannedRun, processes: Processes) -> Outcome:
     """Train or resume a run in a process of its own; a finished run is left unchanged.
 
-    The output of the process is appended to ``log.txt`` in the run's folder.
+    The output of the process is appended to ``log.txt`` in the run's folder. On a cluster, waits
+    for a process of an earlier attempt that the cluster believes to be dead.
 
     Raises:
-        ConfigurationError: The results of a finished run are damaged.
+        ConfigurationError: The results of a finished run are damaged, or this machine does not see
+            the folder of the sweep.
+        InUseError: Another command trains the run.
+        AbandonedError: The cluster no longer waits for this attempt.
     """
+    if not _sweep_folder(run).is_dir():
+        raise ConfigurationError(
+            f"{socket.gethostname()} does not see {_sweep_folder(run)}: give an output folder that "
+            "all machines share"
+        )
     if is_finished(run.folder):
         return Outcome(run, score=_score(run))
-    if (run.folder / CONFIG_NAME).exists():
-        changes = changes_to(run.folder, run.config)
-        arguments = ["--resume", str(run.folder), *_options(changes)]
-    else:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        settings = run.folder / SETTINGS_NAME
-        run.config.save(settings)
-        arguments = ["--config", str(settings), "--output", str(run.folder)]
-    log = run.folder / LOG_NAME
-    on_one_gpu = run.config.device in ("auto", "cuda")  # not cuda:1
-    status = processes.run(["train", *arguments], log, on_one_gpu=on_one_gpu)
+    run.folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer_of(run.folder / LOG_NAME, patience=patience(), check=stop_if_abandoned):
+        if patience():  # the process of a dead worker ends soon after it
+            with sole_user(run.folder, patience=patience(), check=stop_if_abandoned):
+                pass
+        status = _train(run, processes)
+        stop_if_abandoned()
     if status == 0:
         return Outcome(run, score=_score(run))
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    lines = (run.folder / LOG_NAME).read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     if last.startswith("$ "):
         last = f"ended with status {status} and printed nothing"
     return Outcome(run, error=last)
+
+
+def _train(run: PlannedRun, processes: Processes) -> int:
+    """Start or resume a run in a process, and return its exit status."""
+    if is_finished(run.folder):
+        return 0
+    if (run.folder / CONFIG_NAME).exists():
+        changes = changes_to(run.folder, run.config)
+        arguments = ["--resume", str(run.folder), *_options(changes)]
+    else:
+        settings = run.folder / SETTINGS_NAME
+        run.config.save(settings)
+        arguments = ["--config", str(settings), "--output", str(run.folder)]
+    on_one_gpu = run.config.device in ("auto", "cuda")  # not cuda:1
+    return processes.run(["train", *arguments], run.folder / LOG_NAME, on_one_gpu=on_one_gpu)
+
+
+def _sweep_folder(run: PlannedRun) -> Path:
+    return run.folder.parents[run.name.count("/")]
 
 
 def _score(run: PlannedRun) -> float:

@@ -299,7 +299,7 @@ def test_a_wrong_taxonomy_is_refused_before_anything_is_written(
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, arguments, problem):
-    monkeypatch.setattr("iirc_data.cluster._CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr("iirc_data.cluster.connection._CONNECT_SECONDS", 0.2)
     write_image_folder(tmp_path / "images", {"train": {"a[b]": 1}})
     monkeypatch.chdir(tmp_path)
     result = run(shard_folder, arguments[0], "out", *arguments[1:])

@@ -267,7 +267,7 @@ def test_what_cannot_be_swept_is_told_before_it_begins(settings_file, tmp_path, 
     assert not output.exists()
 
 
-def test_a_cluster_trains_the_same_runs(settings_file, tmp_path):
+def test_a_cluster_trains_the_same_runs_though_it_loses_a_worker(settings_file, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=True, dashboard_address=":0"
@@ -277,12 +277,16 @@ def test_a_cluster_trains_the_same_runs(settings_file, tmp_path):
             *("--method", "finetune", "--scheduler", cluster.scheduler_address),
             folder=tmp_path,  # the workers are elsewhere
         )
+        while not any(metrics_of(tmp_path / "cluster").values()) and process.poll() is None:
+            time.sleep(0.02)
+        os.kill(cluster.workers[0].pid, signal.SIGKILL)  # another one is started
         printed, _ = process.communicate()
     assert process.returncode == 0, printed.decode()
     (run,) = plan(tmp_path, methods=["finetune"], file=settings_file)
     train_alone(run.config, tmp_path / "run")
     trained = tmp_path / "cluster" / "finetune" / "schedule_0" / "seed_0"
     assert_equal_runs(trained, tmp_path / "run")
+    assert (trained / "log.txt").read_text().count("\n$ ") == 1  # started twice
 
 
 def test_an_executor_that_loses_a_run_does_not_stop_the_others(settings_file, tmp_path):

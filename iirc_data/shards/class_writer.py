@@ -1,6 +1,6 @@
 """Writing the tars of one class."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +62,13 @@ class ShardedClass:
 
 
 def write_class(
-    source: Source, out: Path, split: str, class_name: str, settings: WriteSettings
+    source: Source,
+    out: Path,
+    split: str,
+    class_name: str,
+    settings: WriteSettings,
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> ShardedClass:
     """Write the tars of one class of one split.
 
@@ -72,6 +78,7 @@ def write_class(
         split: Name of the split.
         class_name: Name of the leaf class.
         settings: How to write.
+        check: Called before each image and before a tar gets its final name; it may raise.
 
     Returns:
         The shards and the class's rows of the sample table.
@@ -104,6 +111,7 @@ def write_class(
             while sample is not None and (
                 data_size == 0 or data_size + len(sample.data) <= settings.max_shard_size
             ):
+                check()
                 name = f"{_new_key(sample, origins)}.{sample.extension}"
                 height, width, mode = read_header(sample.data, sample.origin)
                 if mode not in _MODE_NUMBERS:
@@ -117,6 +125,7 @@ def write_class(
                 formats.add(sample.extension)
                 data_size += len(sample.data)
                 sample = next(samples, None)
+            check()
         block_digests += tar.blocks_sha256
         shards.append(
             Shard(

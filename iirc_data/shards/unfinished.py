@@ -1,22 +1,27 @@
 """The state of an unfinished shard folder: its writer, and the classes that are done."""
 
 import shutil
+import socket
+import uuid
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from iirc_data.cluster.attempt import patience, stop_if_abandoned
 from iirc_data.errors import InUseError, ShardError
 from iirc_data.files import file_sha256, remove_partial_files, write_atomically
-from iirc_data.locks import sole_user
+from iirc_data.locks import sole_user, sole_writer_of
 from iirc_data.reading import read_regular
 from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.manifest import Sha256, Shard
 from iirc_data.shards.shard_names import escaped
 
 _RECEIPTS = ".receipts"
+_SESSION = "session"
+_PATIENCE = 10.0  # seconds; worker processes of a killed command end soon after it
 
 
 class _Receipt(BaseModel):
@@ -47,22 +52,77 @@ def sole_writer(out: Path) -> Iterator[None]:
         yield
 
 
-def begin(out: Path) -> None:
+def begin(out: Path, splits: Collection[str]) -> str:
     """Mark a folder as unfinished, or remove the partial files of an earlier, killed run.
+
+    Args:
+        out: Shard folder.
+        splits: Names of the splits to be written.
+
+    Returns:
+        A name for this session of writing, see :func:`sole_writer_of_class`.
 
     Raises:
         ShardError: The folder contains tars that are not from an unfinished run.
     """
-    if (out / _RECEIPTS).is_dir():
+    receipts = out / _RECEIPTS
+    if receipts.is_dir():
         remove_partial_files(out)
-        return
-    if strange := next(out.rglob("*.tar"), None):
+    elif strange := next(out.rglob("*.tar"), None):
         raise ShardError(
             f"{out} contains {strange.relative_to(out)}, which is not from an unfinished run of "
             "this command: give an empty folder"
         )
-    with writing(out / _RECEIPTS):
-        (out / _RECEIPTS).mkdir()
+    session = uuid.uuid4().hex
+    with writing(receipts):
+        for split in splits:
+            (receipts / escaped(split)).mkdir(parents=True, exist_ok=True)
+        with write_atomically(receipts / _SESSION, durable=False) as file:
+            file.write(session.encode())
+    return session
+
+
+@contextmanager
+def sole_writer_of_class(out: Path, split: str, class_name: str, session: str) -> Iterator[None]:
+    """Hold a class for this thread alone.
+
+    On a cluster, waits for an earlier writer that the cluster believes to be dead: no two write
+    the same class. A writer that comes late, or sees another folder, is refused.
+
+    Args:
+        out: Shard folder.
+        split: Name of the split.
+        class_name: Name of the leaf class.
+        session: What :func:`begin` returned.
+
+    Raises:
+        ShardError: Another writer keeps the class, the session is over, or ``out`` is not the
+            folder that it began in.
+        AbandonedError: The cluster no longer waits for this writer.
+    """
+    path = _receipt_path(out, split, class_name)
+    for folder in (out, out / _RECEIPTS):  # so that NFS looks whether its cached names still hold
+        with suppress(OSError):
+            next(folder.iterdir(), None)
+    with ExitStack() as stack:
+        try:
+            if path.parent.is_dir():
+                lock = sole_writer_of(
+                    path, patience=max(patience(), _PATIENCE), check=stop_if_abandoned
+                )
+                stack.enter_context(lock)
+        except InUseError as error:
+            raise ShardError(str(error)) from None
+        try:
+            found = read_regular(out / _RECEIPTS / _SESSION).decode(errors="replace")
+        except OSError:
+            found = ""
+        if found != session:
+            raise ShardError(
+                f"{socket.gethostname()} does not see the folder that is being written as {out}: "
+                "give a folder that all machines share"
+            )
+        yield
 
 
 @contextmanager

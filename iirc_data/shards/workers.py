@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 from iirc_data.errors import ShardError
 from iirc_data.lifeline import exit_after
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _REMEDY = "define it in a module of its own and import it from there, or use workers=1"
@@ -59,7 +58,7 @@ def process_pool(workers: int) -> Iterator[Executor]:
         lifeline.close()
 
 
-def for_worker_processes(work: Callable[[Item], Result]) -> Callable[[Item], Result]:
+def for_worker_processes(work: Callable[..., Result]) -> Callable[..., Result]:
     """Return a version of a function that can be sent to worker processes.
 
     Args:
@@ -90,15 +89,15 @@ def for_worker_processes(work: Callable[[Item], Result]) -> Callable[[Item], Res
     return partial(_call_pickled, data)
 
 
-def _call_pickled(data: bytes, item: Any) -> Any:
-    return _unpickle(data)(item)
+def _call_pickled(data: bytes, *arguments: Any) -> Any:
+    return _unpickle(data)(*arguments)
 
 
 @lru_cache(maxsize=1)  # all jobs of a worker have the same
-def _unpickle(data: bytes) -> Callable[[Any], Any]:
+def _unpickle(data: bytes) -> Callable[..., Any]:
     # the bytes come from this worker's parent process, never from a file or the network
     try:
-        work: Callable[[Any], Any] = pickle.loads(data)
+        work: Callable[..., Any] = pickle.loads(data)
     except Exception as error:  # each type raises its own
         raise ShardError(
             "worker processes cannot import the source's class "

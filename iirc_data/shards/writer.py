@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from iirc_data.errors import ShardError
+from iirc_data.cluster.attempt import stop_if_abandoned
+from iirc_data.errors import LostWorkersError, ShardError
 from iirc_data.files import sync_folder
 from iirc_data.shards import blocks
 from iirc_data.shards.class_writer import (
@@ -29,6 +30,7 @@ from iirc_data.shards.unfinished import (
     remove_strays,
     save_receipt,
     sole_writer,
+    sole_writer_of_class,
 )
 from iirc_data.shards.workers import for_worker_processes, process_pool
 from iirc_data.sources.base import Source
@@ -67,7 +69,8 @@ def write_shards(
         out: Shard folder; must not contain a finished dataset.
         workers: Number of processes; each writes one class at a time.
         executor: Executor that writes the classes instead, for example of a ``dask.distributed``
-            cluster; it must see the same files. It is not shut down.
+            cluster; it must see the same files. It is not shut down. That of
+            :func:`~iirc_data.cluster.cluster_executor` survives the loss of workers.
         max_shard_size: Bytes of image data after which a class continues in another tar.
         check_decode: Decode every image fully, to find damaged images.
         progress: Called with every finished class.
@@ -80,16 +83,15 @@ def write_shards(
             names the files. Or the names of two classes differ only in case, accents or outer
             blanks.
         ShardError: ``out`` contains a dataset, is being written by another process, cannot be
-            written, or overlaps with the source's inputs; or worker processes cannot import the
-            source's class.
+            written, or overlaps with the source's inputs; worker processes cannot import the
+            source's class; or every worker that took a class was lost.
     """
     if workers < 1:
         raise ShardError(f"workers must be at least 1, got {workers}")
     found = source.classes()
     jobs = [Job(split, name) for split, names in sorted(found.items()) for name in names]
     check_before_writing(source, out)
-    settings = WriteSettings(max_shard_size, check_decode)
-    run = partial(shard_class, source, out, settings)
+    run = partial(shard_class, source, out.absolute(), WriteSettings(max_shard_size, check_decode))
     sent = for_worker_processes(run) if workers > 1 and executor is None else run
     with sole_writer(out):
         if (out / MANIFEST_NAME).exists():
@@ -97,7 +99,7 @@ def write_shards(
             raise ShardError(
                 f"{out} already holds a finished dataset: give another folder or remove it"
             )
-        begin(out)
+        run = partial(sent, begin(out, found))
         results: dict[Job, ShardedClass] = {}
 
         def keep(job: Job, result: ShardedClass) -> None:
@@ -105,10 +107,11 @@ def write_shards(
             progress(job, result)
 
         if executor is not None:
-            _run_on(executor, run, jobs, keep)
+            with clearing_partial_files(out):
+                _run_on(executor, run, jobs, keep)
         elif workers > 1:
             with clearing_partial_files(out), process_pool(workers) as pool:
-                _run_on(pool, sent, jobs, keep)
+                _run_on(pool, run, jobs, keep)
         else:
             for job in jobs:
                 keep(job, run(job))
@@ -126,19 +129,24 @@ def write_shards(
     return manifest
 
 
-def shard_class(source: Source, out: Path, settings: WriteSettings, job: Job) -> ShardedClass:
+def shard_class(
+    source: Source, out: Path, settings: WriteSettings, session: str, job: Job
+) -> ShardedClass:
     """Write one class, unless an earlier run has finished it.
 
     Raises:
         SourceError: See :func:`~iirc_data.shards.class_writer.write_class`.
-        ShardError: See :func:`~iirc_data.shards.class_writer.write_class`.
+        ShardError: See :func:`~iirc_data.shards.class_writer.write_class` and
+            :func:`~iirc_data.shards.unfinished.sole_writer_of_class`.
+        AbandonedError: See :func:`~iirc_data.shards.unfinished.sole_writer_of_class`.
     """
     fingerprint = f"{source.fingerprint(*job)} {settings}"
-    kept = load_receipt(out, *job, fingerprint)
-    if kept is not None:
-        return kept
-    result = write_class(source, out, *job, settings)
-    save_receipt(out, *job, fingerprint, result)
+    with sole_writer_of_class(out, *job, session):
+        kept = load_receipt(out, *job, fingerprint)
+        if kept is not None:
+            return kept
+        result = write_class(source, out, *job, settings, check=stop_if_abandoned)
+        save_receipt(out, *job, fingerprint, result)
     return result
 
 
@@ -148,13 +156,24 @@ def _run_on(
     jobs: list[Job],
     done: Callable[[Job, ShardedClass], None],
 ) -> None:
+    """Run jobs; one whose workers are lost does not stop the others."""
     futures = {executor.submit(run, job): job for job in jobs}
+    failed = []
     try:
         for future in as_completed(futures):
-            done(futures[future], future.result())
+            job = futures[future]
+            try:
+                done(job, future.result())
+            except LostWorkersError as error:
+                failed.append(f"{job.split}/{job.class_name}: {error}")
     finally:
         for future in futures:
             future.cancel()
+    if failed:
+        raise ShardError(
+            f"{len(failed)} of {len(jobs)} classes are not written ({'; '.join(sorted(failed))}); "
+            "the others are finished and kept: run the same command again, with other workers"
+        )
 
 
 def _describe(dataset: str, results: dict[Job, ShardedClass]) -> tuple[SampleTable, Manifest]:

@@ -1,8 +1,9 @@
 """``iirc sweep``: many runs from one command."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from iirc_train.cli.options import at_home_if_given, given, with_settings
 from iirc_train.cli.train import CONFIG_OPTION
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN
-from iirc_train.sweep import LOG_NAME, Outcome, plan, run_all
+from iirc_train.sweep import LOG_NAME, Outcome, checkpoint_time, plan, run_all
 
 
 @with_settings(
@@ -108,11 +109,12 @@ def sweep(
     def stopping() -> None:
         text = "the runs stop after their epochs, with checkpoints; Ctrl-C again stops at once"
         if scheduler is not None:
-            text = "runs that the cluster has started continue there until they finish"
+            text = "the runs stop after their epochs, with checkpoints"
         print_line(console, text)
 
     hint = "run the same command again to resume"
-    with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler) as executor:
+    note = partial(print_line, console)
+    with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler, note) as executor:
         outcomes = run_all(runs, executor, show, stopping, context.obj or OWN)
     console.print(_table(outcomes))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
@@ -125,8 +127,8 @@ def sweep(
 
 
 @contextmanager
-def _executor(jobs: int, scheduler: str | None) -> Iterator[Executor]:
-    with cluster_executor(scheduler) as cluster:
+def _executor(jobs: int, scheduler: str | None, note: Callable[[str], None]) -> Iterator[Executor]:
+    with cluster_executor(scheduler, note, checkpoint_time) as cluster:
         if cluster is not None:
             yield cluster
             return

@@ -11,13 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults.campaign import Campaign, Tally
-from tests.faults.commands import commands
+from tests.faults.commands import commands, on_clusters
+from tests.faults.lost_workers import LostWorkers
+from tests.worker_processes import worker_processes
 
 BETWEEN = "between writes"
 
 
 def main(
-    kills: Annotated[int, typer.Option(help="Kills of each command.")] = 30,
+    kills: Annotated[
+        int, typer.Option(help="Kills of each command, and of workers that it uses on a cluster.")
+    ] = 30,
     failures: Annotated[int, typer.Option(help="Failing writes of each command.")] = 10,
     damages: Annotated[int, typer.Option(help="Lost or altered files of each command.")] = 10,
     only: Annotated[list[str] | None, typer.Option(help="Only the command of this name.")] = None,
@@ -40,6 +44,16 @@ def main(
                 campaign.damage(damages)
                 tallies[command.name] = campaign.tally
                 console.print(f"{command.name}: {len(campaign.tally.problems)} problems")
+                report.write_text(json.dumps({n: vars(t) for n, t in tallies.items()}, indent=1))
+            for command in on_clusters(found, folder / "raw"):
+                name = f"{command.name} on a cluster"
+                if (only and name not in only) or not kills:
+                    continue
+                with worker_processes() as cluster:
+                    lost = LostWorkers(command, folder / name.replace(" ", "-"), seed, cluster)
+                    lost.lose(kills)
+                tallies[name] = lost.tally
+                console.print(f"{name}: {len(lost.tally.problems)} problems")
                 report.write_text(json.dumps({n: vars(t) for n, t in tallies.items()}, indent=1))
     console.print(_table(tallies))
     console.print(_histogram(tallies))

@@ -1,5 +1,6 @@
 """The commands under test, each on its own dataset of a few kilobytes."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from iirc_data.benchmarks import Benchmark
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_train.methods import METHODS
-from tests.conftest import write_image_folder
+from tests.conftest import encode, noise_image, write_image_folder
 from tests.faults.campaign import (
     Command,
     Words,
@@ -65,6 +66,23 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
         found.append(Command("sweep", partial(_sweep, benchmark, shards), sweep_content))
         yield {command.name: command for command in found}
         server.shutdown()
+
+
+def on_clusters(found: dict[str, Command], folder: Path) -> list[Command]:
+    """Return the commands that can work on a cluster; their raw data is created in a folder."""
+    images = folder / "many images"
+    for number in range(24):
+        images_of_class = images / "train" / f"class{number:02d}"
+        images_of_class.mkdir(parents=True)
+        (images_of_class / "000.jpg").write_bytes(encode(noise_image(number, 100, 100)))
+        for i in range(1, 120):  # long enough to be lost while they are written
+            os.link(images_of_class / "000.jpg", images_of_class / f"{i:03d}.jpg")
+    shard = Command(
+        "shard a large folder",
+        lambda out: ("tools.shard_folder", [str(images), str(out)]),
+        lambda out: (dataset_content(out), sorted(str(p.relative_to(out)) for p in out.rglob("*"))),
+    )
+    return [shard, found["sweep"]]
 
 
 def _train(benchmark: Path, shards: Path, method: str, out: Path) -> Words:

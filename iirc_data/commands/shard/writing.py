@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -61,7 +62,7 @@ def write(source: Source, out: Path, options: WriteOptions) -> Manifest:
     Raises:
         SourceError: See :func:`~iirc_data.shards.write_shards`.
         ShardError: See :func:`~iirc_data.shards.write_shards`.
-        ClusterError: The scheduler does not answer, or dask.distributed is not installed.
+        ClusterError: See :func:`~iirc_data.cluster.cluster_executor`.
     """
     check_before_writing(source, out)
     if options.check_decode:
@@ -82,9 +83,10 @@ def write(source: Source, out: Path, options: WriteOptions) -> Manifest:
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     speed = _Speed()
+    console = plain_console(stderr=True)
     with (
-        Progress(*columns, console=plain_console(stderr=True)) as display,
-        cluster_executor(options.scheduler) as executor,
+        Progress(*columns, console=console) as display,
+        cluster_executor(options.scheduler, partial(console.print, soft_wrap=True)) as executor,
     ):
         task = display.add_task("sharding", total=sum(weights.values()), speed="")
 
