@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    model_validator,
+)
 
 from iirc_data.definitions import DecoderName, current_decoder_name
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
+from iirc_train.config.intervals import checked_interval
 from iirc_train.config.network import AUTO, MAX_LAYERS, check_depth
 from iirc_train.config.places import absolute_benchmark, absolute_data, benchmark_file, read_place
 from iirc_train.config.plain_yaml import read_settings, settings_text
@@ -237,6 +245,14 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Role.MACHINE,
         Field(ge=0, le=MAX_COUNT, description="Epochs between checkpoints; 0 for one per task"),
     ] = 1
+    checkpoint_every: Annotated[
+        Annotated[str, AfterValidator(checked_interval)] | None,
+        Role.MACHINE,
+        Field(
+            description="Also write a checkpoint this long after the last one, within an epoch, "
+            "too: '30s', '10min', '2h', '500steps'"
+        ),
+    ] = None
     save_each_task_model: Annotated[
         bool, Role.MACHINE, Field(description="Keep a checkpoint of the end of every task")
     ] = False

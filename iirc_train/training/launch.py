@@ -247,13 +247,14 @@ def _check_alike(experiment: Experiment) -> None:
 
 
 def _note_position(training: Training) -> None:
-    path, (task_id, epochs) = training.run_directory.path, training.position
+    path, (task_id, epochs, samples) = training.run_directory.path, training.position
     if training.is_finished:
         logger.info("%s is finished already", path)
     elif task_id == training.experiment.n_tasks:
         logger.info("resuming %s after its last task", path)
     else:
-        logger.info("resuming %s from task %d, epoch %d", path, task_id, epochs)
+        within = f", after {samples:,} samples" if samples else ""
+        logger.info("resuming %s from task %d, epoch %d%s", path, task_id, epochs, within)
 
 
 def _changed(
