@@ -18,7 +18,7 @@ from iirc_data.files import hidden_neighbour, make_folder
 if sys.platform != "win32":
     import fcntl
 
-_LOCK = ".lock"
+LOCK_NAME = ".lock"
 _ATTEMPTS = 10
 _LONGEST_WAIT = 1800.0  # seconds; without flock, a dead owner on another host goes unnoticed
 _NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -38,7 +38,7 @@ def sole_user(folder: Path) -> Iterator[None]:
         OSError: The folder cannot be created.
     """
     lock = _acquired(folder)
-    path = folder / _LOCK
+    path = folder / LOCK_NAME
     with_flock = not isinstance(lock, SoftFileLock)  # otherwise filelock owns the lock file
     if with_flock:
         with suppress(OSError):  # in filelock's format, only to report who holds the folder
@@ -86,15 +86,15 @@ def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     try:
         make_folder(folder)
         kind = FileLock if has_flock(folder) else SoftFileLock
-        lock = kind(folder / _LOCK, blocking=False)
+        lock = kind(folder / LOCK_NAME, blocking=False)
         lock.acquire()
     except (FileNotFoundError, FileExistsError):
         if attempts == 1:
             raise
         return _acquired(folder, attempts - 1)  # its last user has just removed the folder
     except Timeout:
-        if attempts == 1 or (folder / _LOCK).exists():
-            raise _in_use(folder, folder / _LOCK, is_soft=kind is SoftFileLock) from None
+        if attempts == 1 or (folder / LOCK_NAME).exists():
+            raise _in_use(folder, folder / LOCK_NAME, is_soft=kind is SoftFileLock) from None
         return _acquired(folder, attempts - 1)  # its last user has just released it
     return lock
 

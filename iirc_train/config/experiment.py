@@ -51,6 +51,7 @@ class MethodConfig(Settings):
     ] = "cifar"
     network: Annotated[
         str,
+        Role.STATE,
         Field(
             min_length=1,
             description="Network: a name, torchvision:NAME, timm:NAME or package.module:function; "
@@ -59,6 +60,7 @@ class MethodConfig(Settings):
     ] = AUTO
     n_layers: Annotated[
         Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
+        Role.STATE,
         Field(description="Layers of the ResNet that fits the images; or give network"),
     ] = None
     optimizer: Annotated[Literal["momentum", "adam"], Field(description="Optimizer")] = "momentum"
@@ -97,10 +99,12 @@ class BufferConfig(Settings):
 
     n_memories_per_class: Annotated[
         int,
+        Role.STATE,
         Field(ge=-1, le=MAX_COUNT, description="Memories per class; -1 to use total_n_mems"),
     ] = 0
     total_n_mems: Annotated[
         int,
+        Role.STATE,
         Field(
             ge=-1,
             le=MAX_COUNT,
@@ -155,8 +159,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Field(description="Name of a benchmark, or its JSON file"),
     ]
     data: Annotated[str, PlainValidator(read_place), Role.PLACE, Field(description="Shard folder")]
-    method: Annotated[str, Field(description="Method")]
-    schedule: Annotated[int, Field(ge=0, description="Index of the benchmark's schedule")] = 0
+    method: Annotated[str, Role.STATE, Field(description="Method")]
+    schedule: Annotated[
+        int, Role.STATE, Field(ge=0, description="Index of the benchmark's schedule")
+    ] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
     epochs_per_task: Annotated[
         int, Field(ge=1, le=10**6, description="Epochs per task; the first task has twice as many")
@@ -164,14 +170,18 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     batch_size: Annotated[
         int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")
     ] = 128
-    joint: Annotated[bool, Field(description="Learn all classes in one task, with all labels")] = (
-        False
-    )
+    joint: Annotated[
+        bool, Role.STATE, Field(description="Learn all classes in one task, with all labels")
+    ] = False
     incremental_joint: Annotated[
-        bool, Field(description="Learn each task on the data of all tasks so far, with all labels")
+        bool,
+        Role.STATE,
+        Field(description="Learn each task on the data of all tasks so far, with all labels"),
     ] = False
     complete_info: Annotated[
-        bool, Field(description="Show all labels of a training sample that were seen so far")
+        bool,
+        Role.STATE,
+        Field(description="Show all labels of a training sample that were seen so far"),
     ] = False
     use_best_model: Annotated[
         bool,
@@ -187,6 +197,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     ] = 1.0
     samples_per_class: Annotated[
         PositiveInt | None,
+        Role.STATE,
         Field(description="Number of training images per leaf class; by default all"),
     ] = None
     device: Annotated[

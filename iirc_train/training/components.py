@@ -285,9 +285,6 @@ class Experiment:
     def _identity(self) -> dict[str, Any]:
         """What must not change between two sessions of a run."""
         everything = range(self.n_tasks)
-        # earlier releases compare the other free settings, so those remain in it
-        elsewhere = ("benchmark", "data", "device", "resident")
-        settings = self.config.values()
         return {
             "dataset": self.store.manifest.digest,
             "benchmark": {
@@ -295,7 +292,7 @@ class Experiment:
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
             **self.benchmark.model_dump(mode="json", include={"transforms"}),
-            "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
+            "configuration": saved_settings(self.config),
         }
 
     def _check_views(self) -> None:
@@ -436,6 +433,16 @@ def _share_of_batch(batch_size: int) -> int:
             f"batch_size {batch_size} is not a multiple of the number of processes, {world_size()}"
         )
     return batch_size // world_size()
+
+
+def saved_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings that a checkpoint holds.
+
+    Those that define the run are compared when it is resumed. Earlier releases compare most of the
+    others, so those remain in it.
+    """
+    elsewhere = ("benchmark", "data", "device", "resident")
+    return {name: value for name, value in config.values().items() if name not in elsewhere}
 
 
 def _defining(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
