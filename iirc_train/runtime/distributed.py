@@ -146,7 +146,9 @@ def parts_of_all(rows: torch.Tensor) -> list[torch.Tensor]:
     return [part[:size] for part, size in zip(received, sizes, strict=True)]
 
 
-def averaging_gradients(net: nn.Module, device: torch.device) -> DistributedDataParallel:
+def averaging_gradients(
+    net: nn.Module, device: torch.device, *, is_equal: bool = False
+) -> DistributedDataParallel:
     """Wrap a network so that a backward pass averages its gradients over all processes.
 
     The running statistics of batch normalisation then differ between processes, because training
@@ -155,9 +157,12 @@ def averaging_gradients(net: nn.Module, device: torch.device) -> DistributedData
     Args:
         net: The network, with the same structure in all processes.
         device: Device of the network.
+        is_equal: All processes have the same parameters, so none are sent.
     """
     devices = [device] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(net, devices, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(
+        net, devices, gradient_as_bucket_view=True, init_sync=not is_equal
+    )
     # the attribute, because torch 2.13 renames the argument; buffers are still sent here, once
     wrapped.broadcast_buffers = training_reads_buffers(net)
     return wrapped

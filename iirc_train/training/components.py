@@ -225,16 +225,19 @@ class Experiment:
         self._connected = net, teacher
         self.method.train_through(net, teacher)
 
-    def average_gradients(self) -> None:
-        """Let several processes average their gradients; call again before each epoch.
+    def average_gradients(self, *, is_equal: bool = False) -> None:
+        """Let several processes average their gradients; call again where a run may resume.
 
         DistributedDataParallel sums gradients in another order after its first step. Without a new
         one, an epoch would end in other bits after a resumption than within an unbroken run.
+
+        Args:
+            is_equal: All processes have the same parameters, so none are sent.
         """
         if world_size() > 1:
             net, teacher = self._connected
             self.method.train_through(None)  # releases the buckets of the epoch before
-            averaging = averaging_gradients(net or self.method.net, self.device)
+            averaging = averaging_gradients(net or self.method.net, self.device, is_equal=is_equal)
             self.method.train_through(averaging, teacher)
 
     def training_step(self, loader: Loader) -> TrainingStep:

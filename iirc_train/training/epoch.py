@@ -184,7 +184,7 @@ def train_epoch(
     has_averaging = False
     for batch in loader if waiting is None else waiting.each(loader):
         if not has_averaging or epoch.n_steps % SECTION == 0:
-            experiment.average_gradients()
+            experiment.average_gradients(is_equal=has_averaging)
             has_averaging = True
         epoch.add(batch, *training_step(batch))
         progress.batch_done()
