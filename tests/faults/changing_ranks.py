@@ -5,6 +5,7 @@ so that a signal reaches both.
 """
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -78,6 +79,10 @@ def main(words: list[str]) -> None:
     }
     try:
         iirc()
+    except BaseException as end:
+        if other and not (isinstance(end, SystemExit) and not end.code):
+            os.kill(other, signal.SIGKILL)  # as torchrun does
+        raise
     finally:
         if other:
             os.waitpid(other, 0)
