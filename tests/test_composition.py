@@ -181,7 +181,7 @@ def composed(monkeypatch):
             found.append(config)
             raise ConfigurationError("far enough")
 
-        monkeypatch.setattr("iirc_train.cli.train.run_experiment", catch)
+        monkeypatch.setattr("iirc_train.cli.train.continue_experiment", catch)
         result = command("train", "--output", "run", "--data", "here", *arguments)
         assert found, result.exception
         return found[0]

@@ -99,13 +99,13 @@ class PartialEpoch:
         losses, sizes = self._losses_and_sizes()
         self._total_loss(losses, sizes)
         state: dict[str, Any] = {
-            "losses": parts_of_all(losses),
-            "sizes": parts_of_all(sizes.to(self._device)),
-            "rows": {name: parts_of_all(rows) for name, rows in self._tally.rows().items()},
+            "losses": _copies(losses),
+            "sizes": _copies(sizes.to(self._device)),
+            "rows": {name: _copies(rows) for name, rows in self._tally.rows().items()},
         }
         if world_size() > 1:
-            state["random"] = parts_of_all(_random_state(self._device))
-        return _owned(state)
+            state["random"] = _copies(_random_state(self._device))
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], n_samples_done: int) -> None:
         """Load a state into a new object.
@@ -200,11 +200,9 @@ def _own(parts: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat(parts) if rank() == 0 else parts[0][:0]
 
 
-def _owned(value: Any) -> Any:
-    """Copy the tensors of a state: a checkpoint stores everything that a view is a part of."""
-    if isinstance(value, dict):
-        return {name: _owned(item) for name, item in value.items()}
-    return [part.clone() for part in value]
+def _copies(rows: torch.Tensor) -> list[torch.Tensor]:
+    """Return the rows of each process; a checkpoint stores everything that a view is a part of."""
+    return [part.clone() for part in parts_of_all(rows)]
 
 
 def _random_state(device: torch.device) -> torch.Tensor:
