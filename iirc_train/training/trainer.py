@@ -324,7 +324,7 @@ class Training:
         if rank() == 0:
             sizes = run.sync()
             state = {
-                # an earlier release refuses a position within an epoch, and reads the others
+                # between epochs as in earlier releases, which refuse a position of three numbers
                 "position": tuple(position) if position.samples else tuple(position)[:2],
                 "steps": self._n_steps if position.is_within_task else 0,
                 "epoch": epoch,
