@@ -100,10 +100,12 @@ def sole_writer_of(
     _waited_for(acquire, longest if patience is None else patience, check, longest_pause)
     try:
         yield
-        if with_flock:  # before the release: a process that has opened the removed file tries again
-            lock_path.unlink(missing_ok=True)
     finally:
-        lock.release()
+        try:
+            if with_flock:  # before the release: who has opened the removed file tries again
+                lock_path.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def _waited_for(
