@@ -96,18 +96,18 @@ class ShardStore:
             table = remote.cached_table(root, folder.adding)
             cached = CachedShards(remote, root, folder, table)
             return cls(root, remote.manifest, table, cached)
-        manifest, table = read_manifest(root), root / TABLE_NAME
+        manifest, path = read_manifest(root), root / TABLE_NAME
         if split_pin(address)[1] not in (None, manifest.digest):
             earlier = RemoteDataset.open(address)
-            manifest, table = earlier.manifest, root / earlier.table_name
+            manifest, path = earlier.manifest, root / earlier.table_name
         try:
-            return cls(root, manifest, load_table(table, manifest, str(table)))
+            return cls(root, manifest, load_table(path, manifest, str(path)))
         except ShardError:
-            table = root / version_file(manifest.digest, "npz")
-            if not table.exists():
+            path = root / version_file(manifest.digest, "npz")
+            if not path.exists():
                 raise
             # a new version is being published there
-            return cls(root, manifest, load_table(table, manifest, str(table)))
+            return cls(root, manifest, load_table(path, manifest, str(path)))
 
     def __len__(self) -> int:
         return len(self.table)
