@@ -11,7 +11,8 @@ from iirc_data.definitions import TRAIN
 from iirc_train.config import ExperimentConfig
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.training.components import Experiment
-from iirc_train.training.trainer import HERDING_BATCH_SIZE, train_epoch
+from iirc_train.training.epoch import train_epoch
+from iirc_train.training.trainer import HERDING_BATCH_SIZE
 
 WARM_UP = 2  # epochs that decode the images, and compile or capture the step
 

@@ -28,8 +28,9 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.metrics import jaccard_sim, modified_jaccard_sim
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.training.components import Experiment
+from iirc_train.training.epoch import train_epoch
 from iirc_train.training.task_data import TaskData
-from iirc_train.training.trainer import HERDING_BATCH_SIZE, train_epoch
+from iirc_train.training.trainer import HERDING_BATCH_SIZE
 from iirc_train.utils import transform_labels_names_to_vector
 
 METHODS = ("finetune", "icarl_cnn")

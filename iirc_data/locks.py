@@ -23,7 +23,7 @@ if sys.platform != "win32":
 
 Lock = TypeVar("Lock")
 
-_LOCK = ".lock"
+LOCK_NAME = ".lock"
 _ATTEMPTS = 10
 _SECONDS_BETWEEN_TRIES = 0.01
 _LONGEST_WAIT = 1800.0  # seconds; without flock, a dead owner on another host goes unnoticed
@@ -52,7 +52,7 @@ def sole_user(
         OSError: The folder cannot be created.
     """
     lock = _waited_for(lambda: _acquired(folder), patience, check)
-    path = folder / _LOCK
+    path = folder / LOCK_NAME
     with_flock = not isinstance(lock, SoftFileLock)  # otherwise filelock owns the lock file
     if with_flock:
         with suppress(OSError):  # in filelock's format, only to report who holds the folder
@@ -100,10 +100,12 @@ def sole_writer_of(
     _waited_for(acquire, longest if patience is None else patience, check, longest_pause)
     try:
         yield
-        if with_flock:  # before the release: a process that has opened the removed file tries again
-            lock_path.unlink(missing_ok=True)
     finally:
-        lock.release()
+        try:
+            if with_flock:  # before the release: who has opened the removed file tries again
+                lock_path.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
 
 def _waited_for(
@@ -128,15 +130,15 @@ def _acquired(folder: Path, attempts: int = _ATTEMPTS) -> BaseFileLock:
     try:
         make_folder(folder)
         kind = FileLock if has_flock(folder) else SoftFileLock
-        lock = kind(folder / _LOCK, blocking=False)
+        lock = kind(folder / LOCK_NAME, blocking=False)
         lock.acquire()
     except (FileNotFoundError, FileExistsError):
         if attempts == 1:
             raise
         return _acquired(folder, attempts - 1)  # its last user has just removed the folder
     except Timeout:
-        if attempts == 1 or (folder / _LOCK).exists():
-            raise _in_use(folder, folder / _LOCK, is_soft=kind is SoftFileLock) from None
+        if attempts == 1 or (folder / LOCK_NAME).exists():
+            raise _in_use(folder, folder / LOCK_NAME, is_soft=kind is SoftFileLock) from None
         return _acquired(folder, attempts - 1)  # its last user has just released it
     return lock
 

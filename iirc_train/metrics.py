@@ -5,7 +5,7 @@ sample, so an evaluation keeps only these. A metric that needs more declares wha
 accuracies of class-incremental learning are computed in runs that predict one label per sample.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -228,6 +228,28 @@ class Tally:
         for keep, batches in self._batches.items():
             batches.append(keep(outputs))
         self._waiting, self._n_waiting = [], 0
+
+    def rows(self) -> dict[str, torch.Tensor]:
+        """Return the rows collected so far, by the name of the first metric that reads them."""
+        self._keep_waiting()
+        self._batches = {keep: [torch.cat(batches)] for keep, batches in self._batches.items()}
+        return {self._name(keep): rows for keep, (rows,) in self._batches.items()}
+
+    def add_rows(self, rows: Mapping[str, torch.Tensor]) -> None:
+        """Add rows that :meth:`rows` of another tally returned.
+
+        Raises:
+            ValueError: The other tally was of other metrics.
+        """
+        names = [self._name(keep) for keep in self._batches]
+        if sorted(names) != sorted(rows):
+            raise ValueError(f"expected the rows of {sorted(names)}, got {sorted(rows)}")
+        self._keep_waiting()
+        for name, batches in zip(names, self._batches.values(), strict=True):
+            batches.append(rows[name].to(batches[0].device))
+
+    def _name(self, keep: KeepRows) -> str:
+        return next(name for name, metric in self._metrics.items() if metric.keep == keep)
 
     def kept(self, gather: Callable[[torch.Tensor], torch.Tensor]) -> Kept:
         """Return the collected rows.

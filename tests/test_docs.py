@@ -126,7 +126,7 @@ def check(words: list[str]) -> None:
     settings = {name: value for name, value in parse(*found).params.items() if value}
     if settings.get("benchmark") and not str(settings["benchmark"]).endswith(".json"):
         load_benchmark(settings["benchmark"])
-    if "train" in words and settings.keys().isdisjoint({"resume", "repeat"}):
+    if "train" in words and settings.keys().isdisjoint({"resume", "repeat", "parent"}):
         options = [settings.pop(name, None) for name in ("preset", "config", "output")]
         method = settings.pop("method", None)
         settings["method"] = method or "finetune"
@@ -149,7 +149,7 @@ def run(words: list[str]) -> None:
 
 
 def short_training(words: list[str]) -> list[str]:
-    if "train" not in words or not {"--resume", "--repeat"}.isdisjoint(words):
+    if "train" not in words or not {"--resume", "--repeat", "--from"}.isdisjoint(words):
         return []
     return SHORT.split()
 

@@ -1,6 +1,8 @@
 """The captured training step, with a tape of CPU kernels in place of a CUDA graph."""
 
 import json
+import signal
+from itertools import count
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS, get_method
 from iirc_train.methods.forward_passes import copy_freeze
 from iirc_train.models import NETWORKS
+from iirc_train.run.checkpoint import load_checkpoint
 from iirc_train.run.directory import read_metrics
 from iirc_train.run.record import read_record
 from iirc_train.run.resolved import resolved_graph
@@ -274,12 +277,29 @@ def test_a_run_with_graphs_equals_an_eager_one_also_when_resumed(
         with pytest.MonkeyPatch.context() as patched, pytest.raises(BrokenOffError):
             break_off_at_save(patched, 6)  # within the second task
             run_experiment(graphed, tmp_path / "graphed", QUIET)
+        with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(GraphedStep, "__call__", interrupted_at(6))
+            resume_experiment(tmp_path / "graphed", QUIET)
+        position = load_checkpoint(tmp_path / "graphed/checkpoints/last.pt")["position"]
+        assert len(position) == 3  # within an epoch
         resume_experiment(tmp_path / "graphed", QUIET)
     finally:
         del NETWORKS["small32"]
     assert json.dumps(read_metrics(tmp_path / "graphed")) == json.dumps(expected)
-    assert [capture.n_replays > 0 for capture in as_on_a_gpu] == [True, True]
+    assert [capture.n_replays > 0 for capture in as_on_a_gpu] == [True, True, True]
     assert read_record(tmp_path / "graphed")["sessions"][-1]["resolved"]["graph"] == "on"
+
+
+def interrupted_at(number: int):
+    """Return a captured step that gets Ctrl-C in the call of a number."""
+    calls, step = count(1), GraphedStep.__call__
+
+    def interrupted_step(self, batch):
+        if next(calls) == number:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, batch)
+
+    return interrupted_step
 
 
 class Small32(Small):

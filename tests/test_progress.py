@@ -15,7 +15,7 @@ def shown(*, terminal: bool, width: int = 80) -> str:
     text = io.StringIO()
     console = Console(file=text, force_terminal=terminal, width=width, color_system=None)
     with TrainingProgress(console, "icarl_cnn on iirc_cifar100", 22, 1) as progress:
-        progress.begin_task(1, CLASSES, n_epochs=20, n_batches=10, epochs_done=3)
+        progress.begin_task(1, CLASSES, n_epochs=20, n_batches=10, batches_done=30)
         for _ in range(10):
             progress.batch_done()
         record = {"task": 1, "epoch": 3, "loss": 1.23456, "modified_jaccard_sim": 0.5}

@@ -155,7 +155,7 @@ def test_checkpoints_are_written_as_often_as_asked(settings, tmp_path, interval,
 
     run = RunDirectory.create(tmp_path / "run", config)
     Counted(Experiment(config), run).learn_task(TrainingProgress(QUIET, "run", 4))
-    assert positions == [(0, epochs) for epochs in expected]
+    assert positions == [(0, epochs, 0) for epochs in expected]
 
 
 def test_a_run_without_a_checkpoint_begins_anew(copied, finished):

@@ -42,7 +42,7 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_nothing(
     process.send_signal(number)
     printed = process.communicate()[0].decode()
     assert process.returncode == 128 + number, printed
-    assert "stopping after this epoch" in printed
+    assert "stopping soon, with a checkpoint" in printed
     assert f"iirc train --resume {run}" in printed
     assert "Traceback" not in printed
     assert (run / "checkpoints" / "last.pt").exists()

@@ -319,7 +319,7 @@ def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
     os.killpg(process.pid, number)  # as terminals and schedulers do: all processes get it
     printed, _ = process.communicate()
     assert process.returncode == 128 + number, printed.decode()
-    assert "the runs stop after their epochs" in printed.decode()
+    assert "the runs stop after their current steps" in printed.decode()
     assert "run the same command again" in printed.decode()
     begun = sorted(sweep.glob("finetune/schedule_0/*/config.yaml"))
     assert [path.parent.name for path in begun] == ["seed_0", "seed_1"]

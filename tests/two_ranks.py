@@ -23,7 +23,7 @@ from iirc_train.metrics import METRICS, Metric
 from iirc_train.runtime import distributed
 from iirc_train.runtime.distributed import gathered, rank, world_size
 from iirc_train.runtime.process_group import process_group
-from iirc_train.training import trainer
+from iirc_train.training import epoch
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
 
@@ -74,7 +74,7 @@ def train_batch_norm(settings: dict[str, object], output: Path) -> None:
     A second run, in ``broadcast``, synchronises them at every step.
     """
     config = ExperimentConfig.parse(settings | {"method": "icarl_cnn"})
-    synchronise, noted = trainer.broadcast_buffers, []
+    synchronise, noted = epoch.broadcast_buffers, []
 
     def note(net):
         values = torch.cat([buffer.flatten().double() for buffer in net.buffers()])
@@ -86,7 +86,7 @@ def train_batch_norm(settings: dict[str, object], output: Path) -> None:
         note(net)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(trainer, "broadcast_buffers", synchronise_and_note)
+        patched.setattr(epoch, "broadcast_buffers", synchronise_and_note)
         run_experiment(config, output / "batch_norm", QUIET)
     if rank() == 0:
         torch.save(torch.stack(noted).unflatten(0, (-1, 2)), output / "batch_norm.pt")
@@ -107,7 +107,7 @@ def train_all(settings: dict[str, object], output: Path) -> None:
 
     def save_and_break_off(self, position):
         save(self, position)
-        if position == (2, 1):
+        if position == (2, 1, 0):
             raise BrokenOffError
 
     BaseMethod._make_network = lambda self: NetworkWithoutBatchStatistics(sum(self.n_cla_per_tsk))

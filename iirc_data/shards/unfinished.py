@@ -127,11 +127,15 @@ def sole_writer_of_class(out: Path, split: str, class_name: str, session: str) -
 
 @contextmanager
 def clearing_partial_files(out: Path) -> Iterator[None]:
-    """Remove the partial files of killed writers at the end of the block, however it ends."""
+    """Remove partial files and locks of killed writers at the end of the block, however it ends."""
     try:
         yield
     finally:
         remove_partial_files(out)
+        for lock in (out / _RECEIPTS).glob("*/.*.lock"):
+            path = lock.with_name(lock.name[1:].removesuffix(".lock"))
+            with suppress(InUseError, OSError), sole_writer_of(path, patience=0.0):
+                pass  # the release removes the file
 
 
 def remove_strays(out: Path, shards: Collection[Shard]) -> None:

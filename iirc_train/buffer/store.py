@@ -231,6 +231,23 @@ class BufferStore:
         of_one = {_DATASETS: np.zeros(len(values["sizes"]), np.int64)}
         return ClassMemories(label_names, **(of_one | values))
 
+    def copy_class(self, other: "BufferStore", number: int, class_name: str) -> ClassMemories:
+        """Copy a class from another store; both are on disk. The number stays the same.
+
+        Returns:
+            The memories, read from the copy.
+
+        Raises:
+            BufferStorageError: The class is missing, damaged, or a different one.
+        """
+        assert self.path is not None and other.path is not None
+        name = f"{_CLASSES}/{number:06d}"
+        with _failing_as(f"cannot copy {other.path}/{name}"):
+            self._root.require_group(_CLASSES)
+            shutil.copytree(other.path / name, self.path / name)
+        self._unsynced.append(self.path / name)
+        return self.read_class(number, class_name)
+
     def commit(self, counts: Mapping[str, int]) -> int:
         """Write a generation. When this returns, everything on disk survives a power failure.
 

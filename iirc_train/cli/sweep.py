@@ -107,9 +107,9 @@ def sweep(
         print_line(console, f"{outcome.run.name}: {_ending(outcome)}")
 
     def stopping() -> None:
-        text = "the runs stop after their epochs, with checkpoints; Ctrl-C again stops at once"
-        if scheduler is not None:
-            text = "the runs stop after their epochs, with checkpoints"
+        text = "the runs stop after their current steps, with checkpoints"
+        if scheduler is None:
+            text += "; Ctrl-C again stops at once"
         print_line(console, text)
 
     hint = "run the same command again to resume"

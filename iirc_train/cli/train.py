@@ -18,6 +18,7 @@ from iirc_train.run.trackers import Tracking
 from iirc_train.runtime.distributed import is_first_process
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN, this_program, typed_program
+from iirc_train.training.branch import branch_experiment
 from iirc_train.training.launch import (
     check_changeable,
     continue_experiment,
@@ -47,6 +48,21 @@ CONFIG_OPTION = Annotated[
                 "data may have moved, as with --resume."
             ),
         ],
+        "parent": Annotated[
+            Path | None,
+            typer.Option(
+                "--from",
+                help="Folder of a run to branch from after --from-task, in --output; options "
+                "change its settings for the tasks that follow.",
+            ),
+        ],
+        "from_task": Annotated[
+            int | None,
+            typer.Option(
+                help="The last task that a branch takes over; the run must have kept its state "
+                "(--save-each-task-model)."
+            ),
+        ],
         "preset": Annotated[
             str | None,
             typer.Option(help="Published configuration to start from; 'iirc presets' lists them."),
@@ -67,6 +83,8 @@ def train(
     output: Path | None,
     resume: Path | None,
     repeat: Path | None,
+    parent: Path | None,
+    from_task: int | None,
     preset: str | None,
     config: Path | None,
     tensorboard: bool | None,
@@ -76,17 +94,26 @@ def train(
     """Train a method through all tasks of a benchmark's schedule.
 
     Settings come from a preset, a YAML file and options; options override the file, and the file
-    overrides the preset. Ctrl-C stops the run after the current epoch, with a checkpoint; the same
+    overrides the preset. Ctrl-C stops the run after the current step, with a checkpoint; the same
     command, or --resume with the run's folder, resumes it.
     """
     console = plain_console()
-    output, resume, repeat, config = map(at_home_if_given, (output, resume, repeat, config))
+    output, resume, repeat, parent, config = map(
+        at_home_if_given, (output, resume, repeat, parent, config)
+    )
     overrides = given(settings)
     tracking = Tracking(tensorboard is not False, wandb_project)
     run = resume or output
-    if resume is not None and (output or repeat):
+    if resume is not None and (output or repeat or parent):
         raise ConfigurationError(
-            "--resume continues in the run's folder: leave out --output, --repeat"
+            "--resume continues in the run's folder: leave out --output, --repeat, --from"
+        )
+    if (parent is None) != (from_task is None):
+        raise ConfigurationError("--from RUN and --from-task TASK belong together: give both")
+    if parent is not None and (repeat or preset or config):
+        raise ConfigurationError(
+            "--from uses the settings of the run: leave out --repeat, --preset, --config, and give "
+            "options for what changes"
         )
     if run is None:
         raise ConfigurationError("no folder for the run: give --output FOLDER")
@@ -99,6 +126,8 @@ def train(
     with interrupted_in_one_line(hint if is_first_process() else ""):
         if resume is not None:
             resume_experiment(resume, console, tracking=tracking, changes=overrides)
+        elif parent is not None and from_task is not None:
+            branch_experiment(parent, from_task, run, console, tracking=tracking, changes=overrides)
         elif repeat is not None:
             repeat_experiment(repeat, run, console, tracking=tracking, changes=overrides)
         else:

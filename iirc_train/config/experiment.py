@@ -17,6 +17,7 @@ from iirc_data.definitions import ORDER_BLOCKS, DecoderName, OrderName, current_
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
 from iirc_data.sizes import parse_size
+from iirc_train.config.intervals import checked_interval
 from iirc_train.config.network import AUTO, MAX_LAYERS, check_depth
 from iirc_train.config.places import (
     absolute_benchmark,
@@ -69,6 +70,7 @@ class MethodConfig(Settings):
     ] = "cifar"
     network: Annotated[
         str,
+        Role.STATE,
         Field(
             min_length=1,
             description="Network: a name, torchvision:NAME, timm:NAME or package.module:function; "
@@ -77,6 +79,7 @@ class MethodConfig(Settings):
     ] = AUTO
     n_layers: Annotated[
         Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
+        Role.STATE,
         Field(description="Layers of the ResNet that fits the images; or give network"),
     ] = None
     loss: Annotated[
@@ -183,10 +186,12 @@ class BufferConfig(Settings):
 
     n_memories_per_class: Annotated[
         int,
+        Role.STATE,
         Field(ge=-1, le=MAX_COUNT, description="Memories per class; -1 to use total_n_mems"),
     ] = 0
     total_n_mems: Annotated[
         int,
+        Role.STATE,
         Field(
             ge=-1,
             le=MAX_COUNT,
@@ -248,20 +253,26 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             description="Shard folder; NAME=FOLDER, repeated, for a benchmark of several datasets"
         ),
     ]
-    method: Annotated[str, Field(description="Method")]
-    schedule: Annotated[int, Field(ge=0, description="Index of the benchmark's schedule")] = 0
+    method: Annotated[str, Role.STATE, Field(description="Method")]
+    schedule: Annotated[
+        int, Role.STATE, Field(ge=0, description="Index of the benchmark's schedule")
+    ] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
     batch_size: Annotated[
         int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")
     ] = 128
-    joint: Annotated[bool, Field(description="Learn all classes in one task, with all labels")] = (
-        False
-    )
+    joint: Annotated[
+        bool, Role.STATE, Field(description="Learn all classes in one task, with all labels")
+    ] = False
     incremental_joint: Annotated[
-        bool, Field(description="Learn each task on the data of all tasks so far, with all labels")
+        bool,
+        Role.STATE,
+        Field(description="Learn each task on the data of all tasks so far, with all labels"),
     ] = False
     complete_info: Annotated[
-        bool, Field(description="Show all labels of a training sample that were seen so far")
+        bool,
+        Role.STATE,
+        Field(description="Show all labels of a training sample that were seen so far"),
     ] = False
     use_best_model: Annotated[
         bool,
@@ -277,6 +288,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     ] = 1.0
     samples_per_class: Annotated[
         PositiveInt | None,
+        Role.STATE,
         Field(description="Number of training images per leaf class; by default all"),
     ] = None
     order: Annotated[
@@ -355,6 +367,14 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         Role.MACHINE,
         Field(ge=0, le=MAX_COUNT, description="Epochs between checkpoints; 0 for one per task"),
     ] = 1
+    checkpoint_every: Annotated[
+        Annotated[str, AfterValidator(checked_interval)] | None,
+        Role.MACHINE,
+        Field(
+            description="Also write a checkpoint this long after the last one, within an epoch, "
+            "too: '30s', '10min', '2h', '500steps'"
+        ),
+    ] = None
     save_each_task_model: Annotated[
         bool, Role.MACHINE, Field(description="Keep a checkpoint of the end of every task")
     ] = False

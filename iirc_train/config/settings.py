@@ -13,13 +13,19 @@ from iirc_data.errors import ConfigurationError
 
 
 class Role(Enum):
-    """The role of a setting that does not define a run, given in the field's annotation."""
+    """The role of a setting, given in the field's annotation.
+
+    A setting without a role defines a run, but not the state that a branch of it starts from.
+    """
 
     PLACE = "place"
     """The setting says where the data or the benchmark is."""
 
     MACHINE = "machine"
     """The setting says how and where the run computes, and how much of it is saved."""
+
+    STATE = "state"
+    """The setting shapes what a run has learned and kept, so a branch of the run has the same."""
 
 
 class Settings(BaseModel):

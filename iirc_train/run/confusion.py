@@ -1,6 +1,7 @@
 """Confusion counts, ``confusion/`` of a run: which labels are predicted for which true label."""
 
 import re
+import shutil
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
-from iirc_data.files import remove_partial_files, write_atomically
+from iirc_data.files import make_folder, remove_partial_files, write_atomically
 
 CONFUSION_NAME = "confusion"
 
@@ -80,6 +81,14 @@ def forget_confusions(run: Path, first_task: int) -> None:
         kept = {_path(run, task) for task in range(first_task)}
         for path in set(folder.glob("after_task_*.npz")) - kept:
             path.unlink()
+
+
+def copy_confusions(run: Path, target: Path, last_task: int) -> None:
+    """Copy the counts after the tasks up to one to the folder of another run."""
+    for task in range(last_task + 1):
+        if _path(run, task).exists():
+            make_folder(target / CONFUSION_NAME)
+            shutil.copyfile(_path(run, task), _path(target, task))
 
 
 def read_confusions(run: Path) -> dict[int, Confusion]:

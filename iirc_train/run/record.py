@@ -106,7 +106,9 @@ def read_record(run: Path) -> dict[str, Any]:
     path = run / RECORD_NAME
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record["sessions"][0]["versions"], dict):
+        # a branch that was created, but not trained yet, has no session
+        first = record["sessions"][0] if record["sessions"] or "parent" not in record else None
+        if first is not None and not isinstance(first["versions"], dict):
             raise ValueError("its versions are missing")
         if not isinstance(record["task_views"], dict) or "dataset" not in record:
             raise ValueError("its data is missing")
@@ -160,5 +162,5 @@ def check_same_data(record: Mapping[str, Any], found: SeenData) -> None:
 
 def recorded_precision(record: Mapping[str, Any]) -> str | None:
     """Return the arithmetic that a run started with; None if an earlier release recorded it."""
-    resolved = record["sessions"][0].get("resolved", {})
+    resolved = record["sessions"][0].get("resolved", {}) if record["sessions"] else {}
     return resolved.get("precision") if isinstance(resolved, dict) else None

@@ -4,6 +4,7 @@ The processes are those of PyTorch's default process group, which ``torchrun`` r
 """
 
 import os
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
@@ -83,6 +84,19 @@ def of_first_process(number: int, device: torch.device) -> int:
     return int(shared)
 
 
+def any_process(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Return for each flag whether it is set in any process.
+
+    Args:
+        flags: The flags of this process; all processes pass the same number.
+        device: Device of the network.
+    """
+    if world_size() == 1:
+        return list(flags)
+    counts = total(torch.tensor(flags, dtype=torch.float32, device=device))
+    return [count > 0 for count in counts.tolist()]
+
+
 def total(value: torch.Tensor) -> torch.Tensor:
     """Return the sum of a tensor over all processes, detached from the graph."""
     value = value.detach().clone()
@@ -111,8 +125,17 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     Args:
         rows: (N, ...); only N may differ between processes.
     """
+    return rows if world_size() == 1 else torch.cat(parts_of_all(rows))
+
+
+def parts_of_all(rows: torch.Tensor) -> list[torch.Tensor]:
+    """Return the rows of each process, in order of rank.
+
+    Args:
+        rows: (N, ...); only N may differ between processes.
+    """
     if world_size() == 1:
-        return rows
+        return [rows]
     lengths = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(world_size())]
     dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))
     sizes = [int(length) for length in lengths]
@@ -120,10 +143,12 @@ def gathered(rows: torch.Tensor) -> torch.Tensor:
     padded[: len(rows)] = rows
     received = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(received, padded)
-    return torch.cat([part[:size] for part, size in zip(received, sizes, strict=True)])
+    return [part[:size] for part, size in zip(received, sizes, strict=True)]
 
 
-def averaging_gradients(net: nn.Module, device: torch.device) -> DistributedDataParallel:
+def averaging_gradients(
+    net: nn.Module, device: torch.device, *, is_equal: bool = False
+) -> DistributedDataParallel:
     """Wrap a network so that a backward pass averages its gradients over all processes.
 
     The running statistics of batch normalisation then differ between processes, because training
@@ -132,9 +157,12 @@ def averaging_gradients(net: nn.Module, device: torch.device) -> DistributedData
     Args:
         net: The network, with the same structure in all processes.
         device: Device of the network.
+        is_equal: All processes have the same parameters, so none are sent.
     """
     devices = [device] if device.type == "cuda" else None
-    wrapped = DistributedDataParallel(net, devices, gradient_as_bucket_view=True)
+    wrapped = DistributedDataParallel(
+        net, devices, gradient_as_bucket_view=True, init_sync=not is_equal
+    )
     # the attribute, because torch 2.13 renames the argument; buffers are still sent here, once
     wrapped.broadcast_buffers = training_reads_buffers(net)
     return wrapped

@@ -43,7 +43,7 @@ class RunProgress(AbstractContextManager["RunProgress", None]):
         *,
         n_epochs: int,
         n_batches: int,
-        epochs_done: int = 0,
+        batches_done: int = 0,
     ) -> None:
         """Show that a task starts or resumes.
 
@@ -52,7 +52,7 @@ class RunProgress(AbstractContextManager["RunProgress", None]):
             class_names: The classes that it introduces.
             n_epochs: Number of its epochs.
             n_batches: Batches per epoch.
-            epochs_done: Epochs already trained.
+            batches_done: Batches already trained.
         """
 
     def batch_done(self) -> None:
@@ -185,13 +185,13 @@ class TrainingProgress(RunProgress):
         *,
         n_epochs: int,
         n_batches: int,
-        epochs_done: int = 0,
+        batches_done: int = 0,
     ) -> None:
         """See :class:`RunProgress`."""
         self._steps = self._progress.add_task(
             f"  task {task_id}",
             total=n_epochs * n_batches,
-            completed=epochs_done * n_batches,
+            completed=batches_done,
             unit="epochs",
             steps=n_batches,
         )

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training stops at the end of the epoch, after writing a checkpoint."""
+"""Ctrl-C and SIGTERM: training stops after the current step and writes a checkpoint."""
 
 import os
 import signal
@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import torch
 
-from iirc_train.runtime.distributed import rank, total, world_size
+from iirc_train.runtime.distributed import any_process, rank
 
 _STANDARD_ERROR = 2
-_ANSWER = b"\nstopping after this epoch, with a checkpoint; a second signal stops at once\n"
+_ANSWER = b"\nstopping soon, with a checkpoint; a second signal stops at once\n"
 
 
 class StopRequest:
@@ -41,12 +41,14 @@ class StopRequest:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether this process was asked to stop."""
+        return bool(self._signals)
+
     def check(self) -> bool:
         """Return whether to stop; the result is the same in all processes of the run."""
-        asked = bool(self._signals)
-        if world_size() > 1:
-            asked = bool(total(torch.tensor(float(asked), device=self._device)))
-        return asked
+        return any_process([self.is_asked], self._device)[0]
 
     def stop(self) -> None:
         """End the training as the signal would have.

@@ -25,7 +25,7 @@ def train(
 ) -> RunResults:
     """Train a method through all tasks of a schedule, evaluating after each.
 
-    Ctrl-C, or interrupting the notebook's kernel, stops after the current epoch with a checkpoint.
+    Ctrl-C, or interrupting the notebook's kernel, stops after the current step with a checkpoint.
 
     Args:
         config: The run's configuration, or its settings by name.

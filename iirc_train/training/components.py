@@ -236,16 +236,19 @@ class Experiment:
         self._connected = net, teacher
         self.method.train_through(net, teacher)
 
-    def average_gradients(self) -> None:
-        """Let several processes average their gradients; call again before each epoch.
+    def average_gradients(self, *, is_equal: bool = False) -> None:
+        """Let several processes average their gradients; call again where a run may resume.
 
         DistributedDataParallel sums gradients in another order after its first step. Without a new
         one, an epoch would end in other bits after a resumption than within an unbroken run.
+
+        Args:
+            is_equal: All processes have the same parameters, so none are sent.
         """
         if world_size() > 1:
             net, teacher = self._connected
             self.method.train_through(None)  # releases the buckets of the epoch before
-            averaging = averaging_gradients(net or self.method.net, self.device)
+            averaging = averaging_gradients(net or self.method.net, self.device, is_equal=is_equal)
             self.method.train_through(averaging, teacher)
 
     def training_step(self, loader: Loader) -> TrainingStep:
@@ -296,9 +299,6 @@ class Experiment:
     def _identity(self) -> dict[str, Any]:
         """What must not change between two sessions of a run."""
         everything = range(self.n_tasks)
-        # earlier releases compare the other free settings, so those remain in it
-        elsewhere = ("benchmark", "data", "device", "resident")
-        settings = self.config.values()
         digests = {name: store.digest for name, store in self.store.datasets.items()}
         return {
             "dataset": digests if self.benchmark.datasets else self.store.digest,
@@ -307,7 +307,7 @@ class Experiment:
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
             "transforms": self._transforms_as_written(),
-            "configuration": {k: v for k, v in settings.items() if k not in elsewhere},
+            "configuration": saved_settings(self.config),
         }
 
     def _transforms_as_written(self) -> Any:
@@ -505,6 +505,16 @@ def _share_of_batch(batch_size: int) -> int:
             f"batch_size {batch_size} is not a multiple of the number of processes, {world_size()}"
         )
     return batch_size // world_size()
+
+
+def saved_settings(config: ExperimentConfig) -> dict[str, Any]:
+    """Return the settings that a checkpoint holds.
+
+    Those that define the run are compared when it is resumed. Earlier releases compare most of the
+    others, so those remain in it.
+    """
+    elsewhere = ("benchmark", "data", "device", "resident")
+    return {name: value for name, value in config.values().items() if name not in elsewhere}
 
 
 def _defining(settings: Mapping[str, Any], method: str) -> dict[str, Any]:

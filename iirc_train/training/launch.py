@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from iirc_data.errors import ConfigurationError
+from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import moved, read_data
 from iirc_train.methods.settings import settings_of_run
@@ -113,7 +113,7 @@ def resume_experiment(
     config, precision = _changed(saved, changes or {})
     if is_finished(output) and config.missing_places():
         return output  # a finished run no longer needs its data
-    _check_places(config, changes or {})
+    check_places(config, changes or {})
     with (
         notes_on(console),
         process_group(choose_device(config.device)),
@@ -122,7 +122,13 @@ def resume_experiment(
     ):
         _check_alike(experiment)
         if not run.checkpoint.exists() and (output / RECORD_NAME).exists():
-            check_same_data(read_record(output), experiment.seen_data)
+            record = read_record(output)
+            check_same_data(record, experiment.seen_data)
+            if "parent" in record:
+                raise CheckpointError(
+                    f"{output} is a branch of {record['parent']['run']}, and its {run.checkpoint} "
+                    "is missing: restore that file, or branch again in another folder"
+                )
         training = Training(experiment, run)
         training.restore()
         if rank() == 0:
@@ -162,10 +168,16 @@ def repeat_experiment(
     """
     saved = settings_of_run(RunDirectory.open(run)[1])
     config, precision = _changed(saved, changes or {})
-    _check_places(config, changes or {})
+    check_places(config, changes or {})
     if precision is not None:
         config = config.model_copy(update={"precision": precision})
     record = read_record(run)
+    if "parent" in record:
+        parent = record["parent"]
+        raise ConfigurationError(
+            f"{run} is a branch of {parent['run']} after task {parent['task']}: repeat it with "
+            f"--from {parent['run']} --from-task {parent['task']} and the same settings"
+        )
     return continue_experiment(config, output, console, tracking=tracking, reference=record)
 
 
@@ -248,13 +260,14 @@ def _check_alike(experiment: Experiment) -> None:
 
 
 def _note_position(training: Training) -> None:
-    path, (task_id, epochs) = training.run_directory.path, training.position
+    path, (task_id, epochs, samples) = training.run_directory.path, training.position
     if training.is_finished:
         logger.info("%s is finished already", path)
     elif task_id == training.experiment.n_tasks:
         logger.info("resuming %s after its last task", path)
     else:
-        logger.info("resuming %s from task %d, epoch %d", path, task_id, epochs)
+        within = f", after {samples:,} samples" if samples else ""
+        logger.info("resuming %s from task %d, epoch %d%s", path, task_id, epochs, within)
 
 
 def _changed(
@@ -273,11 +286,19 @@ def _changed(
     return config, changed.precision if "precision" in changes else None
 
 
-def _check_places(config: ExperimentConfig, changes: Mapping[str, Any]) -> None:
-    given = set(changes)
+def check_places(config: ExperimentConfig, changes: Mapping[str, Any]) -> None:
+    """Check that data and benchmark of a run are still where its settings say.
+
+    Args:
+        config: The settings.
+        changes: The settings that the user gave; opening them reports an error.
+
+    Raises:
+        ConfigurationError: Something has moved.
+    """
     of_data = read_data(changes["data"]) if "data" in changes else {}
     for (name, dataset), path in config.missing_places().items():
-        if name not in given or (dataset and dataset not in of_data):
+        if name not in changes or (dataset and dataset not in of_data):
             what, value = (f"{name} {dataset}", f" {dataset}=PLACE") if dataset else (name, "")
             raise ConfigurationError(
                 f"the run's {what} is not at {path}: if it moved, give its new place with "

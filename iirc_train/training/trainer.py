@@ -1,16 +1,14 @@
 """The training loop: view → loader → method ↔ buffer → metrics, the same for every method."""
 
-import math
 import time
 from typing import Any, NamedTuple
 
-import torch
 from rich.console import Console
 
 from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
-from iirc_train.metrics import MAIN_METRIC, Outputs, Tally
+from iirc_train.metrics import MAIN_METRIC
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.directory import METRICS_NAME, RunDirectory
 from iirc_train.run.record import is_finished, recorded
@@ -23,24 +21,18 @@ from iirc_train.run.trackers import (
     task_scalars,
     trackers,
 )
-from iirc_train.runtime.distributed import (
-    broadcast_buffers,
-    gathered,
-    largest,
-    rank,
-    total,
-    wait_for_all,
-)
+from iirc_train.runtime.distributed import any_process, largest, rank, wait_for_all
 from iirc_train.runtime.peak_memory import peak_memory
 from iirc_train.runtime.progress import RunProgress, run_progress
 from iirc_train.runtime.stopping import StopRequest
 from iirc_train.runtime.waiting import Waiting
+from iirc_train.training.checkpoint_timer import CheckpointTimer
 from iirc_train.training.components import Experiment
+from iirc_train.training.epoch import PartialEpoch, train_epoch
 from iirc_train.training.evaluation import evaluate, evaluate_after_task
 from iirc_train.training.task_record import task_record
 
 HERDING_BATCH_SIZE = 128
-TALLIED_AT_ONCE = 2048  # samples
 
 
 class Position(NamedTuple):
@@ -49,10 +41,22 @@ class Position(NamedTuple):
     Attributes:
         task_id: The next task.
         epochs: Number of its epochs already trained.
+        samples: Number of samples of the next epoch already trained, in the order of the epoch and
+            over all processes. Unlike a number of batches, it does not depend on the processes.
     """
 
     task_id: int = 0
     epochs: int = 0
+    samples: int = 0
+
+    @property
+    def is_within_task(self) -> bool:
+        """Whether the task has started."""
+        return self.epochs > 0 or self.samples > 0
+
+    def plain(self) -> dict[str, int]:
+        """Return the position by name; ``samples`` only within an epoch, as earlier releases."""
+        return {name: n for name, n in self._asdict().items() if n or name != "samples"}
 
 
 class Training:
@@ -73,6 +77,9 @@ class Training:
         self.run_directory = run
         self.position = Position()
         self._best: dict[str, Any] | None = None
+        self._partial_epoch: dict[str, Any] = {}
+        self._n_steps: int | None = 0
+        self._timer = CheckpointTimer(self.config.checkpoint_every)
         self._stop = StopRequest(experiment.device)
         self._trackers: list[Tracker] = []
 
@@ -91,9 +98,11 @@ class Training:
             if "experiment" not in state:
                 raise CheckpointError(f"{run.checkpoint} is not a checkpoint of a run")
             with taking_over(run.checkpoint):
-                task_id, epochs = map(int, state["position"])
-                self.position = Position(task_id, epochs)
+                self.position = Position(*map(int, state["position"]))
                 self._best = state["best"]
+                self._n_steps = state.get("steps")  # earlier releases saved none
+                if self.position.samples:
+                    self._partial_epoch = state["epoch"]
                 experiment.load_state_dict(state["experiment"])
                 run.rewind(state["sizes"], state["metrics_digest"])
         else:
@@ -123,7 +132,7 @@ class Training:
             KeyboardInterrupt: The user asked to stop; a checkpoint was written.
         """
         n_tasks = self.experiment.n_tasks
-        path, (task_id, epochs) = self.run_directory.path, self.position
+        path, (task_id, epochs, _) = self.run_directory.path, self.position
         title = f"{self.config.method} on {self.experiment.benchmark.name}"
         console = console if rank() == 0 else Console(quiet=True)
         if self.is_finished:
@@ -131,7 +140,7 @@ class Training:
         data = self.experiment.seen_data
         first_epoch = self.config.epochs_of_task(task_id).start + epochs
         with (
-            recorded(path, data, self.experiment.surroundings, self.position._asdict()),
+            recorded(path, data, self.experiment.surroundings, self.position.plain()),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
             StopRequest(self.experiment.device) as self._stop,
             run_progress(console, title, n_tasks, task_id) as progress,
@@ -145,22 +154,24 @@ class Training:
                     self._stop.stop()
 
     def learn_task(self, progress: RunProgress) -> None:
-        """Train on the next task, resuming after the epochs already trained; then choose memories.
+        """Train on the next task, resuming after what is already trained; then choose memories.
 
         Raises:
             TrainingError: The loss became NaN or infinite.
         """
         experiment = self.experiment
         herding_batch_size = experiment.inference_batch_size(HERDING_BATCH_SIZE)
-        task_id, epochs_done = self.position
+        task_id, epochs_done, samples_done = self.position
         view = experiment.view(TRAIN, task_id)
         data = experiment.task_data(task_id)
         loader = experiment.training_loader(view)
         n_batches = len(loader)
         valid = experiment.view(INTASK_VALID, task_id)
         valid_loader = experiment.evaluation_loader(valid, resident=self.config.resident)
-        memory_batches = experiment.memory_batches(view, epochs_done * n_batches)
-        if epochs_done:
+        if self._n_steps is None or not self.position.is_within_task:
+            self._n_steps = epochs_done * n_batches
+        memory_batches = experiment.memory_batches(view, self._n_steps)
+        if self.position.is_within_task:
             self.method.resume_task(memory_batches=memory_batches)
         else:
             self._best = None
@@ -176,17 +187,15 @@ class Training:
             data.cur_task,
             n_epochs=n_epochs,
             n_batches=n_batches,
-            epochs_done=epochs_done,
+            batches_done=epochs_done * n_batches + samples_done // self.config.batch_size,
         )
         interval = self.config.checkpoint_interval
         for epoch in range(epochs_done, n_epochs):
-            loader.set_epoch(epochs[epoch])
-            experiment.average_gradients()
             self._learn_epoch(task_id, epoch, loader, progress)
             metrics = evaluate(self.method, valid_loader) if len(valid) else None
             self._end_epoch(task_id, epoch, metrics)
-            stops = self._stop.check()
-            if stops or (interval and not (epoch + 1) % interval):
+            stops, due = self._agreed()
+            if stops or due or (interval and not (epoch + 1) % interval):
                 self._save(Position(task_id, epoch + 1))
             if stops:
                 self._stop.stop()
@@ -202,44 +211,72 @@ class Training:
         )
 
     def _learn_epoch(self, task_id: int, epoch: int, loader: Loader, progress: RunProgress) -> None:
-        run = self.run_directory
-        waiting = Waiting.on(self.experiment.device)
-        started = time.perf_counter()
+        run, device = self.run_directory, self.experiment.device
+        waiting = Waiting.on(device)
+        before, self._partial_epoch = self._partial_epoch, {}
+        partial = PartialEpoch(self.method, loader.n_samples, self.config.batch_size)
+        if before:
+            partial.load_state_dict(before["yields"], self.position.samples)
+        loader.set_epoch(self.config.epochs_of_task(task_id)[epoch], partial.n_steps)
+        started = time.perf_counter() - before.get("seconds", 0.0)
+
+        def costs() -> dict[str, float]:
+            seconds = time.perf_counter() - started
+            waited = before.get("waited", 0.0) + largest(waiting.seconds(), device)
+            return {"seconds": seconds, "waited": waited}
+
+        def after_step() -> None:
+            self._n_steps = (self._n_steps or 0) + 1
+            self._timer.step_done()
+            stops, due = self._agreed() if partial.can_stop else (False, False)
+            if stops or due:
+                state = {"yields": partial.state_dict(), **costs()}
+                self._save(Position(task_id, epoch, partial.n_samples_done), state)
+            if stops:
+                self._stop.stop()
+
         lr = self.method.get_last_lr()[0]
         record = {"task": task_id, "epoch": epoch, "lr": lr}
         try:
-            record |= train_epoch(self.experiment, loader, progress, waiting)
+            record |= train_epoch(
+                self.experiment, loader, progress, waiting, epoch=partial, after_step=after_step
+            )
         except TrainingError as error:
             where = f"{self.config.method}, task {task_id}, epoch {epoch}, learning rate {lr:g}"
             raise TrainingError(
                 f"{where}: {error}; lower the learning rate, or use precision fp32. "
                 f"{self._last_checkpoint()}"
             ) from None
-        seconds = time.perf_counter() - started
-        waited = largest(waiting.seconds(), self.experiment.device)
+        spent = costs()
         run.add_metrics(kind="epoch", split=TRAIN, **record)
         run.add_timing(
             task=task_id,
             epoch=epoch,
-            seconds=seconds,
+            seconds=spent["seconds"],
             images=loader.n_samples,
-            waited=waited,
-            **peak_memory(self.experiment.device),
+            waited=spent["waited"],
+            **peak_memory(device),
         )
-        speed = loader.n_samples / seconds
-        progress.epoch_done(record, speed, waited / seconds)
+        speed, share = loader.n_samples / spent["seconds"], spent["waited"] / spent["seconds"]
+        progress.epoch_done(record, speed, share)
         for tracker in self._trackers:
-            costs = {"images per second": speed, "waiting share": waited / seconds}
-            scalars = {**epoch_scalars(TRAIN, record), **costs}
+            shown = {"images per second": speed, "waiting share": share}
+            scalars = {**epoch_scalars(TRAIN, record), **shown}
             tracker.epoch_done(self.config.epochs_of_task(task_id)[epoch], scalars)
+
+    def _agreed(self) -> tuple[bool, bool]:
+        """Return whether to stop, and whether a checkpoint is due; the same in all processes."""
+        flags = [self._stop.is_asked, rank() == 0 and self._timer.is_due]
+        stops, due = any_process(flags, self.experiment.device)
+        return stops, due
 
     def _last_checkpoint(self) -> str:
         if not self.run_directory.checkpoint.exists():
             return "There is no checkpoint yet"
-        task_id, epochs = self.position
+        task_id, epochs, samples = self.position
         return (
             f"The last checkpoint, {self.run_directory.checkpoint}, is of task {task_id} after "
-            f"{epochs} epochs"
+            f"{epochs} epochs" + (f" and {samples:,} samples" if samples else "")
         )
 
     def _end_epoch(self, task_id: int, epoch: int, metrics: dict[str, float] | None) -> None:
@@ -282,63 +319,29 @@ class Training:
                 tracker.task_done(task_id, task_scalars(records) | summary_scalars(record))
         return records[-1]
 
-    def _save(self, position: Position) -> None:
+    def _save(self, position: Position, epoch: dict[str, Any] | None = None) -> None:
+        """Write a checkpoint.
+
+        Args:
+            position: Where the run stands.
+            epoch: State of the current epoch, if the position is within it.
+        """
         self.position = position
         run = self.run_directory
         if rank() == 0:
             sizes = run.sync()
             state = {
-                "position": tuple(position),
+                # between epochs as in earlier releases, which refuse a position of three numbers
+                "position": tuple(position) if position.samples else tuple(position)[:2],
+                "steps": self._n_steps if position.is_within_task else 0,
+                "epoch": epoch,
                 "experiment": self.experiment.state_dict(),
                 "best": self._best,
                 "sizes": sizes,
                 "metrics_digest": run.metrics_digest(sizes[METRICS_NAME]),
             }
             save_checkpoint(run.checkpoint, state)
-            if self.config.save_each_task_model and not position.epochs:
+            if self.config.save_each_task_model and not position.is_within_task:
                 save_checkpoint(run.task_checkpoint(position.task_id - 1), state)
+        self._timer.saved()
         wait_for_all()
-
-
-def train_epoch(
-    experiment: Experiment,
-    loader: Loader,
-    progress: RunProgress,
-    waiting: Waiting | None = None,
-) -> dict[str, float]:
-    """Train on every batch of a loader.
-
-    Args:
-        experiment: Method and network.
-        loader: The batches.
-        progress: Shows each batch.
-        waiting: Measures how long the network waits for batches; None does not measure it.
-
-    Returns:
-        Mean loss, and metrics of the predictions made before each step.
-
-    Raises:
-        TrainingError: The loss of a step is NaN or infinite; the message names the first such step.
-    """
-    method = experiment.method
-    method.train()
-    losses: list[torch.Tensor] = []
-    sizes: list[int] = []
-    tally = Tally(
-        method.n_seen_classes, method.device, with_scores=False, samples_at_once=TALLIED_AT_ONCE
-    )
-    training_step = experiment.training_step(loader)
-    for batch in loader if waiting is None else waiting.each(loader):
-        predicted, loss = training_step(batch)
-        losses.append(loss)
-        sizes.append(len(batch))
-        tally.add(Outputs(predicted, batch.targets))
-        progress.batch_done()
-    broadcast_buffers(method.net)
-    of_steps = torch.stack(losses) * torch.tensor(sizes, device=method.device)
-    mean_loss = float(total(of_steps.sum())) / loader.n_samples
-    if not math.isfinite(mean_loss):
-        wrong = (~of_steps.isfinite()).nonzero().flatten().tolist()
-        step = f"step {wrong[0]} of {len(losses)}" if wrong else "another process"
-        raise TrainingError(f"the loss is {mean_loss} from {step} on")
-    return {"loss": mean_loss, **tally.kept(gathered).values()}

@@ -1,6 +1,7 @@
 """Commands are killed, their writes fail, their files are damaged: the result must not change."""
 
 import hashlib
+import json
 import random
 import shutil
 import time
@@ -190,6 +191,35 @@ def run_content(out: Path) -> object:
             for path in sorted((out / "confusion").glob("*.npz"))
         },
         "state": _digest(state["experiment"]["method"]),
+    }
+
+
+@dataclass
+class Near:
+    """Weights, equal to others within 1e-4."""
+
+    weights: dict[str, torch.Tensor]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Near) and all(
+            torch.allclose(value, other.weights[name], atol=1e-4, rtol=1e-4)
+            for name, value in self.weights.items()
+        )
+
+
+def counted_content(out: Path) -> object:
+    """Return how often each sample was shown in a run, and what else its processes do not change.
+
+    The weights are those of an uninterrupted run up to rounding.
+    """
+    state = load_checkpoint(out / "checkpoints" / "last.pt")
+    modules = dict(state["experiment"]["method"]["modules"])
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "shown": modules.pop("shown").tolist(),
+        "weights": Near(modules),
+        "counts": state["experiment"]["buffer"]["counts"],
+        "lines": [(line.get("task"), line.get("epoch"), line.get("after_task")) for line in lines],
     }
 
 

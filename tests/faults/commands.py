@@ -1,6 +1,8 @@
 """The commands under test, each on its own dataset of a few kilobytes."""
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +18,12 @@ from tests.conftest import encode, noise_image, write_image_folder
 from tests.faults.campaign import (
     Command,
     Words,
+    counted_content,
     dataset_content,
     run_content,
     sweep_content,
 )
+from tests.faults.changing_ranks import METHOD
 from tests.raw_datasets import write_cifar100, write_imagenet_tars
 
 BENCHMARK = Benchmark(
@@ -29,6 +33,8 @@ BENCHMARK = Benchmark(
     other_classes=["bus"],
     schedules=[[["animal"], ["dog", "bus"], ["cat"]]],
 )
+
+WITHIN_EPOCHS = {"checkpoint_every": "1step", "checkpoint_interval": 0, "batch_size": 4}
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -63,6 +69,12 @@ def commands(folder: Path) -> Iterator[dict[str, Command]]:
         for method in METHODS:
             train = partial(_train, benchmark, shards, method)
             found.append(Command(f"train {method}", train, run_content))
+        within = partial(_train, benchmark, shards, "agem", **WITHIN_EPOCHS)
+        found.append(Command("train within epochs", within, run_content))
+        branch = partial(_branch, benchmark, shards, folder / "parent")
+        found.append(Command("branch", branch, run_content))
+        changing = partial(_train_by_turns, benchmark, shards)
+        found.append(Command("train in one or two processes", changing, counted_content))
         found.append(Command("sweep", partial(_sweep, benchmark, shards), sweep_content))
         yield {command.name: command for command in found}
         server.shutdown()
@@ -85,11 +97,33 @@ def on_clusters(found: dict[str, Command], folder: Path) -> list[Command]:
     return [shard, found["sweep"]]
 
 
-def _train(benchmark: Path, shards: Path, method: str, out: Path) -> Words:
+def _train(benchmark: Path, shards: Path, method: str, out: Path, **own: object) -> Words:
     """Start a run, or resume it."""
     if (out / "config.yaml").exists():
         return "iirc", ["train", "--resume", str(out)]
-    return "iirc", ["train", "--method", method, *_settings(benchmark, shards, out)]
+    return "iirc", ["train", "--method", method, *_settings(benchmark, shards, out, **own)]
+
+
+def _train_by_turns(benchmark: Path, shards: Path, out: Path) -> Words:
+    """Start a run, or resume it with another number of processes."""
+    settings = _settings(benchmark, shards, out, **WITHIN_EPOCHS)
+    _, words = _train(benchmark, shards, METHOD, out)
+    if "--method" in words:
+        words = ["train", "--method", METHOD, *settings, "--output", str(out)]
+    return "tests.faults.changing_ranks", ["--", *words]
+
+
+def _branch(benchmark: Path, shards: Path, parent: Path, out: Path) -> Words:
+    """Branch from a run, which is trained when the first branch needs it; or resume the branch."""
+    if not parent.exists():
+        _, words = _train(benchmark, shards, "icarl", parent)
+        subprocess.run(
+            [sys.executable, "-m", "iirc_train", *words, "--save-each-task-model"],
+            check=True,
+            capture_output=True,
+        )
+    origin = ["--from", str(parent), "--from-task", "0"]
+    return "iirc", ["train", *origin, "--output", str(out), "--lr", "0.05"]
 
 
 def _sweep(benchmark: Path, shards: Path, out: Path) -> Words:
@@ -99,7 +133,7 @@ def _sweep(benchmark: Path, shards: Path, out: Path) -> Words:
     ]
 
 
-def _settings(benchmark: Path, shards: Path, out: Path) -> list[str]:
+def _settings(benchmark: Path, shards: Path, out: Path, **own: object) -> list[str]:
     settings = {
         "benchmark": benchmark,
         "data": shards,
@@ -112,5 +146,5 @@ def _settings(benchmark: Path, shards: Path, out: Path) -> list[str]:
         "device": "cpu",
         "threads": 1,
         "decoder": "pillow",
-    }
+    } | {name.replace("_", "-"): value for name, value in own.items()}
     return [word for name, value in settings.items() for word in (f"--{name}", str(value))]

@@ -1,0 +1,46 @@
+"""Intervals between checkpoints within an epoch: a time or a number of steps, as text."""
+
+import re
+from dataclasses import dataclass
+from typing import Self
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
+_TEXT = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h|steps?)\s*")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The interval between two checkpoints; exactly one of the attributes is not None.
+
+    Attributes:
+        seconds: Time in seconds, above 0.
+        steps: Number of training steps, at least 1.
+    """
+
+    seconds: float | None = None
+    steps: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read an interval, such as ``"90s"``, ``"10min"``, ``"1.5 h"`` or ``"500 steps"``.
+
+        Raises:
+            ValueError: The text is not an interval.
+        """
+        match = _TEXT.fullmatch(text)
+        number, unit = match.groups() if match else ("0", "s")
+        if unit in _SECONDS and float(number) > 0:
+            return cls(seconds=float(number) * _SECONDS[unit])
+        if unit not in _SECONDS and number.isdecimal() and int(number) > 0:
+            return cls(steps=int(number))
+        raise ValueError("give a number above 0 with a unit: 30s, 10min, 2h or 500steps")
+
+
+def checked_interval(text: str) -> str:
+    """Return the text of an interval without spaces.
+
+    Raises:
+        ValueError: The text is not an interval.
+    """
+    Interval.parse(text)
+    return "".join(text.split())

@@ -1,0 +1,266 @@
+"""Branching: a new run that starts where another one had learned a task, with other settings."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.datasets import open_datasets
+from iirc_data.definitions import TRAIN
+from iirc_data.errors import CheckpointError, ConfigurationError
+from iirc_data.files import file_sha256, hidden_neighbour, sync_folder, sync_tree, write_json
+from iirc_data.locks import LOCK_NAME, sole_user
+from iirc_train.buffer.store import BufferStore
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.settings import Role
+from iirc_train.methods import get_method
+from iirc_train.methods.settings import checked_settings, settings_of_run
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
+from iirc_train.run.confusion import copy_confusions
+from iirc_train.run.directory import (
+    BUFFER_NAME,
+    CONFIG_NAME,
+    METRICS_NAME,
+    RECORD_NAME,
+    TIMINGS_NAME,
+    RunDirectory,
+)
+from iirc_train.run.record import SeenData, check_same_data, read_record
+from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
+from iirc_train.runtime.distributed import choose_device, of_first_process, rank, wait_for_all
+from iirc_train.runtime.notes import logger, notes_on
+from iirc_train.runtime.process_group import process_group
+from iirc_train.runtime.random_state import random_state, seed_random_generators
+from iirc_train.training.components import saved_settings, task_sequences
+from iirc_train.training.launch import check_places, continue_experiment
+
+
+def branch_experiment(
+    parent: Path,
+    task_id: int,
+    output: Path,
+    console: Console | None = None,
+    *,
+    tracking: Tracking = TENSORBOARD_ONLY,
+    changes: Mapping[str, Any] | None = None,
+) -> Path:
+    """Start a run from the state that another one had after a task; it learns the later tasks.
+
+    Calling it again resumes an interrupted branch. The other run is only read, and may go on.
+
+    Args:
+        parent: Folder of the other run.
+        task_id: The last task to take over.
+        output: Folder for the new run.
+        console: Where progress and notes are shown; None logs them to ``iirc_train``.
+        tracking: What else follows the run.
+        changes: Settings that replace the other run's. Those that shaped what it has learned and
+            kept (:attr:`~iirc_train.config.settings.Role.STATE`) may not change.
+
+    Returns:
+        The new run's folder.
+
+    Raises:
+        ConfigurationError: The other run has not kept its state after the task, a setting may not
+            change, the data has changed, or ``output`` contains another run.
+        CheckpointError: The other run's checkpoint is damaged.
+        BufferStorageError: Its memories are damaged.
+        IIRCError: Benchmark or data are wrong.
+    """
+    tracking.check_installed()
+    before = settings_of_run(RunDirectory.open(parent)[1])
+    config = _branch_settings(before, changes or {})
+    check_places(config, changes or {})
+    device = choose_device(config.device)
+    with notes_on(console), process_group(device):
+        # the first process may already create the folder while another one looks
+        exists = bool(of_first_process((output / CONFIG_NAME).exists(), device))
+        if exists:
+            _check_parent(output, parent, task_id)
+        elif rank() == 0:
+            _create(parent, task_id, before, config, output)
+            logger.info("%s starts from %s after task %d", output, parent, task_id)
+        wait_for_all()
+        return continue_experiment(config, output, console, tracking=tracking)
+
+
+def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    own = get_method(before.method).config
+    fixed = ExperimentConfig.with_role(Role.STATE) | own.with_role(Role.STATE)
+    if changes.get("method", before.method) == before.method:
+        after = ExperimentConfig.parse({**before.values(), **changes}, own=before.values())
+        wrong = sorted(fixed & _changed(before, after).keys())
+    else:
+        wrong = ["method"]
+    if wrong:
+        raise ConfigurationError(
+            f"a branch cannot change {', '.join(wrong)}, which shaped what the run has learned and "
+            "kept so far: leave it out, or train a new run"
+        )
+    return checked_settings(after).with_absolute_places()
+
+
+def _changed(before: ExperimentConfig, after: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ: name to the value before and after."""
+    old, new = before.values(), after.values()
+    names = [name for name in new if old.get(name) != new[name]]
+    return {name: (old.get(name), new[name]) for name in names}
+
+
+def _check_parent(output: Path, parent: Path, task_id: int) -> None:
+    origin = read_record(output).get("parent") if (output / RECORD_NAME).exists() else None
+    if origin is None:
+        raise ConfigurationError(f"{output} holds a run already: give another --output")
+    if (origin["run"], origin["task"]) != (str(parent.resolve()), task_id):
+        raise ConfigurationError(
+            f"{output} holds a branch of {origin['run']} after task {origin['task']}, not of "
+            f"{parent} after task {task_id}: give another --output"
+        )
+
+
+def _create(
+    parent: Path, task_id: int, before: ExperimentConfig, config: ExperimentConfig, output: Path
+) -> None:
+    """Create the folder of a branch: as of a run that was interrupted after the task."""
+    RunDirectory.check_unused(output)
+    if output.exists() and any(output.iterdir()):
+        raise ConfigurationError(f"{output} is not empty: give a new folder")
+    data = _checked_data(config, read_record(parent), task_id)
+    checkpoint, state = _state_after(parent, task_id)
+    draft = hidden_neighbour(output.absolute(), "branch.partial")
+    with sole_user(draft):
+        _clear(draft)  # of a killed process
+        try:
+            _write(parent, draft, checkpoint, state, before, config)
+            origin = _origin(parent, task_id, checkpoint, before, config)
+            write_json(draft / RECORD_NAME, {**vars(data), "parent": origin, "sessions": []})
+            config.save(draft / CONFIG_NAME)
+            sync_tree(draft)
+        except BaseException:
+            _clear(draft)
+            raise
+        with suppress(FileNotFoundError):
+            output.rmdir()  # an empty folder
+        draft.rename(output)
+        (output / LOCK_NAME).unlink(missing_ok=True)
+    sync_folder(output.absolute().parent)
+
+
+def _clear(draft: Path) -> None:
+    for path in draft.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
+
+
+def _write(
+    parent: Path,
+    draft: Path,
+    checkpoint: Path,
+    state: dict[str, Any],
+    before: ExperimentConfig,
+    config: ExperimentConfig,
+) -> None:
+    """Write the results, the memories and the checkpoint of a branch."""
+    with taking_over(checkpoint):
+        task_id = int(state["position"][0]) - 1
+        _copy_lines(parent, draft, state)
+        copy_confusions(parent, draft, task_id)
+        counts = state["experiment"]["buffer"]["counts"]
+        _change_state(state, before, config, _copy_memories(parent, draft, counts))
+    save_checkpoint(RunDirectory(draft).checkpoint, state)
+
+
+def _origin(
+    parent: Path, task_id: int, checkpoint: Path, before: ExperimentConfig, config: ExperimentConfig
+) -> dict[str, Any]:
+    """Return where a branch comes from, for its record."""
+    changed = _changed(before, config)
+    record = read_record(parent)
+    return {
+        "run": str(parent.resolve()),
+        "task": task_id,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "settings": {n: {"before": old, "after": new} for n, (old, new) in changed.items()},
+        **({"parent": record["parent"]} if "parent" in record else {}),
+    }
+
+
+def _checked_data(config: ExperimentConfig, record: Mapping[str, Any], task_id: int) -> SeenData:
+    benchmark = load_benchmark(config.benchmark)
+    store = open_datasets(benchmark, config.data, cache_size=config.cache_size)
+    splits = task_sequences(config, benchmark, store)
+    data, last = SeenData.of(store, splits), len(splits[TRAIN]) - 1
+    check_same_data(record, data)
+    if not 0 <= task_id < last:
+        what = "is its last one, so nothing is left to learn" if task_id == last else "is none"
+        raise ConfigurationError(
+            f"the run has tasks 0 to {last}, and task {task_id} {what}: "
+            + (f"give a task from 0 to {last - 1}" if last else "a branch needs two tasks at least")
+        )
+    return data
+
+
+def _state_after(parent: Path, task_id: int) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint that a run kept from the end of a task, and its content."""
+    run = RunDirectory(parent)
+    for path in (run.task_checkpoint(task_id), run.checkpoint):
+        if path.exists():
+            state = load_checkpoint(path)
+            if tuple(state.get("position", ())) == (task_id + 1, 0):
+                return path, state
+    kept = sorted(int(path.stem[5:]) for path in run.checkpoint.parent.glob("task_*.pt"))
+    raise ConfigurationError(
+        f"{parent} has not kept its state after task {task_id}, "
+        + (f"only after {', '.join(map(str, kept))}" if kept else "nor after any other")
+        + ": train it with --save-each-task-model"
+    )
+
+
+def _copy_lines(parent: Path, draft: Path, state: Mapping[str, Any]) -> None:
+    """Copy the metrics and timings that a run had written before a checkpoint."""
+    for name in (METRICS_NAME, TIMINGS_NAME):
+        with (parent / name).open("rb") as file:
+            lines = file.read(state["sizes"][name])
+        if name == METRICS_NAME and hashlib.sha256(lines).hexdigest() != state["metrics_digest"]:
+            raise CheckpointError(
+                f"{parent / name} has changed since the checkpoint: restore the original file"
+            )
+        (draft / name).write_bytes(lines)
+
+
+def _copy_memories(parent: Path, draft: Path, counts: Mapping[str, int]) -> int:
+    """Copy the memories that a run had, and return their generation.
+
+    A run keeps every memory that it ever chose: it shrinks a class by counting fewer.
+    """
+    theirs, ours = (
+        BufferStore(parent / BUFFER_NAME, read_only=True),
+        BufferStore(draft / BUFFER_NAME),
+    )
+    for number, (name, count) in enumerate(counts.items()):
+        if len(ours.copy_class(theirs, number, name).labels) < count:
+            raise CheckpointError(
+                f"{parent / BUFFER_NAME} has fewer than {count} memories of {name}: it does not "
+                "belong to the checkpoint"
+            )
+    return ours.commit(counts)
+
+
+def _change_state(
+    state: dict[str, Any], before: ExperimentConfig, config: ExperimentConfig, generation: int
+) -> None:
+    experiment = state["experiment"]
+    experiment["configuration"] = saved_settings(config)
+    experiment["buffer"] = {**experiment["buffer"], "generation": generation}
+    if config.seed != before.seed:
+        seed_random_generators(config.seed)
+        experiment["random"] = random_state()
+    if config.precision != before.precision:
+        experiment.get("resolved", {}).pop("precision", None)
