@@ -52,7 +52,7 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
         del changes["benchmark"]
     if changes.keys() & {"data", "benchmark"} and (folder / RECORD_NAME).exists():
         benchmark = load_benchmark(config.benchmark)
-        store = open_datasets(benchmark, config.data)
+        store = open_datasets(benchmark, config.data, cache_size=config.cache_size)
         splits = task_sequences(config, benchmark, store)
         try:
             check_same_data(read_record(folder), SeenData.of(store, splits))
