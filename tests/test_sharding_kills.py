@@ -51,7 +51,7 @@ def finished_classes(out: Path) -> int:
 
 
 def is_writing(out: Path, process_id: int | str) -> bool:
-    return any(out.glob(f"*/.*-{process_id}.partial"))
+    return any(out.glob(f"*/.*.tar.*-{process_id}.partial"))
 
 
 def is_writing_after(out: Path, n_classes: float, process_id: int) -> bool:
