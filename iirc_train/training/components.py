@@ -197,7 +197,7 @@ class Experiment:
         """What a session of this experiment computes with."""
         return Surroundings(self.device, self.resolved, self.resumed)
 
-    @property
+    @cached_property
     def seen_data(self) -> SeenData:
         """Digests of the dataset and of every task view."""
         return SeenData.of(self.store, self.splits)
