@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from iirc_train.buffer.buffer import RandomBuffer
 from iirc_train.cli.app import main as iirc
@@ -21,23 +20,10 @@ from iirc_train.methods.finetune import Model
 from iirc_train.run.record import read_record
 from iirc_train.runtime.distributed import total
 from iirc_train.training import epoch
+from tests.two_ranks import NetworkWithoutBatchStatistics
 
 METHOD = "counting"
 MOST_SAMPLES = 1024
-
-
-class Tiny(nn.Module):
-    """A network without batch normalisation, whose gradients do not depend on the processes."""
-
-    def __init__(self, n_classes: int) -> None:
-        super().__init__()
-        self.model = nn.Module()
-        self.model.convolution = nn.Conv2d(3, 8, 5, stride=4)
-        self.model.output_layer = nn.Linear(8, n_classes)
-
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        latent = torch.tanh(self.model.convolution(x)).mean(dim=(2, 3))
-        return self.model.output_layer(latent), latent
 
 
 class Counting(Model):
@@ -55,7 +41,7 @@ class Counting(Model):
 
 def main(words: list[str]) -> None:
     """Run ``iirc`` with the given words in one process, or in two if that is due."""
-    BaseMethod._make_network = lambda self: Tiny(sum(self.n_cla_per_tsk))
+    BaseMethod._make_network = lambda self: NetworkWithoutBatchStatistics(sum(self.n_cla_per_tsk))
     METHODS[METHOD] = MethodParts(Counting, RandomBuffer)
     epoch.SECTION = 1
     sys.argv = ["iirc", *words]
