@@ -125,7 +125,7 @@ class Benchmark(_Frozen):
     """A benchmark definition, the content of ``manifests/<name>.json``.
 
     A benchmark may draw from several datasets. Each leaf class is then named ``dataset/class``,
-    so that classes of the same name are told apart, or is a joined class, with the images of
+    which distinguishes classes of the same name, or is a joined class, with the images of
     several such classes.
 
     Attributes:

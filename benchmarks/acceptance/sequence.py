@@ -30,7 +30,7 @@ def run_steps(
     at_once: int = 1,
     on_rows: Callable[[list[Row]], object] = lambda rows: None,
 ) -> list[Row]:
-    """Run steps in the given order; the results are written anew after each.
+    """Run steps in the given order; the results are rewritten after each.
 
     Args:
         steps: The steps, the most important first.

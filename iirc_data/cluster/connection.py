@@ -43,7 +43,7 @@ async def check_workers(client: Any) -> None:
     found = await client.run(environment, on_error="return")
     for worker, versions in found.items():
         if isinstance(versions, OSError):
-            continue  # the worker has just been lost; whoever takes work is checked again
+            continue  # the worker has just been lost; workers are checked again when they take work
         if isinstance(versions, BaseException):
             raise UnfitWorkerError(worker, f"an error: {versions!r}")
         if reason := differences(environment(), versions):

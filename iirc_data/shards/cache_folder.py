@@ -46,7 +46,7 @@ class Evict(Enum):
 
 
 class NoRoomError(ShardError):
-    """The cache has no room for a file that nobody waits for."""
+    """The cache has no room for a file that no reader waits for."""
 
 
 class CacheFolder:

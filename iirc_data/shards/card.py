@@ -1,4 +1,4 @@
-"""The card of a published dataset: a page that tells readers what it holds and how to pull it."""
+"""The card of a published dataset: a page that says what it holds and how to pull it."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""GPUs, examined in a process of its own: a broken driver may hang or crash whoever asks it."""
+"""GPUs, examined in a process of its own, because a broken driver may hang or crash it."""
 
 import json
 import shutil
