@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceL
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.methods.stages import Staged
 
 
 def get_optimizer(
@@ -111,8 +112,8 @@ def lr_factor(epoch: int, n_epochs: int, lr_warmup: int = 0, *, cosine: bool = F
     return (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
-class Optimized:
-    """The optimizer and the scheduler of a method's network.
+class Optimized(Staged):
+    """The optimizer and the scheduler of a method's network, in the main epochs and in a stage.
 
     Attributes:
         opt: The optimizer.
@@ -120,8 +121,6 @@ class Optimized:
     """
 
     config: MethodConfig
-    cur_task_id: int
-    net: nn.Module
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
 
@@ -134,7 +133,9 @@ class Optimized:
             optimizable_parameters: Parameters to optimize; by default all parameters of the
                 network.
         """
-        config = self.config
+        stage = self.stage
+        config = self.config if stage is None else stage.applied_to(self.config)
+        n_epochs = len(config.epochs_of_task(max(self.cur_task_id, 0)))
         self.opt, self.scheduler = get_optimizer(
             self.net.parameters() if optimizable_parameters is None else optimizable_parameters,
             config.optimizer,
@@ -147,7 +148,7 @@ class Optimized:
             nesterov=config.nesterov,
             lr_cosine=config.lr_cosine,
             lr_warmup=config.lr_warmup,
-            n_epochs=len(config.epochs_of_task(max(self.cur_task_id, 0))),
+            n_epochs=n_epochs if stage is None else stage.epochs,
         )
 
     def get_last_lr(self) -> list[float]:
