@@ -7,7 +7,9 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    der_expandable,
     finetune,
+    foster,
     icarl,
     icarl_cnn,
     icarl_norm,
@@ -31,7 +33,9 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "der_expandable": MethodParts(der_expandable.Model, der_expandable.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
+    "foster": MethodParts(foster.Model, foster.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
     "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),
