@@ -19,6 +19,7 @@ from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
+from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
@@ -90,6 +91,8 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1
         self.net = self._with_first_head(self._make_network() if net is None else net)
+        if self.compares_feature_maps:
+            check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
         self.reset_optimizer_and_scheduler()
 
@@ -223,8 +226,12 @@ class BaseMethod(Predictor, Optimized, ABC):
         train: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.set_grad_enabled(train):
-            output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
+            maps: Sequence[torch.Tensor] = ()
+            if train and self.compares_feature_maps:
+                output, latent, maps = self.forward_net_with_maps(x)
+            else:
+                output, latent = self.forward_net(x)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps)
             loss = self._loss(step) if train else self._validation_loss(step)
         if train:
             self.opt.zero_grad()

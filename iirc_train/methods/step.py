@@ -1,5 +1,6 @@
 """A step: everything that a method computes its loss from."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ class Step(NamedTuple):
         targets: Indicator targets, float32 (N, classes seen).
         in_buffer: bool (N,), True for replayed samples.
         share: This process's share of the whole batch, in (0, 1].
+        maps: The network's feature maps, (N, C, ...) each, from first to last stage, if the method
+            sets ``compares_feature_maps``; in training only.
     """
 
     output: torch.Tensor
@@ -29,6 +32,7 @@ class Step(NamedTuple):
     targets: torch.Tensor
     in_buffer: torch.Tensor
     share: float = 1.0
+    maps: Sequence[torch.Tensor] = ()
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes, without a gradient.

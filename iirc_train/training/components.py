@@ -232,6 +232,7 @@ class Experiment:
             if self._compiler is None:
                 self._compiler = NetworkCompiler(self.batch_size)
             net, *teachers = self._compiler.compiled(self.method.net, self.method.old_net)
+            net = self.method.as_called(net)
             teacher = teachers[0] if teachers else None
         self._connected = net, teacher
         self.method.train_through(net, teacher)
@@ -248,7 +249,8 @@ class Experiment:
         if world_size() > 1:
             net, teacher = self._connected
             self.method.train_through(None)  # releases the buckets of the epoch before
-            averaging = averaging_gradients(net or self.method.net, self.device, is_equal=is_equal)
+            net = net or self.method.as_called(self.method.net)
+            averaging = averaging_gradients(net, self.device, is_equal=is_equal)
             self.method.train_through(averaging, teacher)
 
     def training_step(self, loader: Loader) -> TrainingStep:
