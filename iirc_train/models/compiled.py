@@ -13,17 +13,15 @@ class CompiledNetwork(nn.Module):
 
     Args:
         net: The network.
-        call: Compiled; calls a module with images.
-        call_with_maps: Compiled; returns latent and feature maps of a module for images.
+        call: Compiled; calls a module with images, or computes latent and feature maps.
         batch_size: Number of samples of a full batch. A last batch of another size would be
             compiled separately, which takes longer than it can save.
     """
 
-    def __init__(self, net: nn.Module, call: Any, call_with_maps: Any, batch_size: int) -> None:
+    def __init__(self, net: nn.Module, call: Any, batch_size: int) -> None:
         super().__init__()
         self.net = net
         self._call = call
-        self._call_with_maps = call_with_maps
         self._batch_size = batch_size
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -44,7 +42,7 @@ class CompiledNetwork(nn.Module):
         """
         if len(images) != self._batch_size or not hasattr(self.net, "latent_and_maps"):
             return forward_with_maps(self.net, images)
-        latent, maps = self._call_with_maps(self.net, images)
+        latent, maps = self._call(self.net, images, with_maps=True)
         return self.net.model.output_layer(latent), latent, maps  # type: ignore[union-attr,operator]
 
 
@@ -63,7 +61,6 @@ class NetworkCompiler:
         torch.compiler.reset()  # code of other runs in this process counts towards a limit
         self._batch_size = batch_size
         self._call: Any = torch.compile(_call, dynamic=False)
-        self._call_with_maps: Any = torch.compile(_call_with_maps, dynamic=False)
         self._heads: list[list[torch.Size]] = []
 
     def compiled(self, net: nn.Module, teacher: nn.Module | None = None) -> list[CompiledNetwork]:
@@ -73,8 +70,7 @@ class NetworkCompiler:
         if trunk_of(net) is None and heads[0] not in self._heads:
             torch.compiler.reset()  # code of earlier heads counts towards a limit
         self._heads = heads
-        calls = self._call, self._call_with_maps
-        return [CompiledNetwork(n, *calls, self._batch_size) for n in nets]
+        return [CompiledNetwork(n, self._call, self._batch_size) for n in nets]
 
 
 def trunk_of(net: nn.Module) -> nn.Module | None:
@@ -83,9 +79,5 @@ def trunk_of(net: nn.Module) -> nn.Module | None:
     return trunk if isinstance(trunk, nn.Module) else None
 
 
-def _call(module: nn.Module, images: torch.Tensor) -> Any:
-    return module(images)
-
-
-def _call_with_maps(net: Any, images: torch.Tensor) -> Any:
-    return net.latent_and_maps(images)
+def _call(module: Any, images: torch.Tensor, *, with_maps: bool = False) -> Any:
+    return module.latent_and_maps(images) if with_maps else module(images)
