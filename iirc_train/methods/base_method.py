@@ -238,6 +238,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             self._backward(loss, share)
             self._correct_gradient()
             self.opt.step()
+            self._after_update()
         return self._predict(step.output), loss.detach()
 
     @abstractmethod
@@ -250,6 +251,9 @@ class BaseMethod(Predictor, Optimized, ABC):
 
     def _correct_gradient(self) -> None:
         """Change the gradient before the optimizer uses it."""
+
+    def _after_update(self) -> None:
+        """Do what the method needs after the optimizer has updated the network."""
 
     def consolidate_epoch_knowledge(
         self,
