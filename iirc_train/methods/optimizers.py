@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceL
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.methods.stages import Staged
 
 ParameterGroup = dict[str, Any]
 """``params``, a list of parameters; optionally ``lr_factor``, and options of the optimizer.
@@ -135,8 +136,8 @@ def _with_learning_rate(group: nn.Parameter | ParameterGroup, lr: float) -> Any:
     return {"lr": lr * group.get("lr_factor", 1.0), **options}
 
 
-class Optimized:
-    """The optimizer and the scheduler of a method's network.
+class Optimized(Staged):
+    """The optimizer and the scheduler of a method's network, in the main epochs and in a stage.
 
     Attributes:
         opt: The optimizer.
@@ -144,13 +145,11 @@ class Optimized:
     """
 
     config: MethodConfig
-    cur_task_id: int
-    net: nn.Module
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the parameters of a task, in groups with their own learning rates.
+        """Return the parameters of the main epochs, in groups with their own learning rates.
 
         Called when a task has been prepared. The first group should have the factor 1, because
         its learning rate is the one that a run records. Tasks with the same number must give the
@@ -176,7 +175,9 @@ class Optimized:
             optimizable_parameters: Parameters to optimize, or groups of them; by default
                 :meth:`parameter_groups`.
         """
-        config = self.config
+        stage = self.stage
+        config = self.config if stage is None else stage.applied_to(self.config)
+        n_epochs = len(config.epochs_of_task(max(self.cur_task_id, 0)))
         self.opt, self.scheduler = get_optimizer(
             self.parameter_groups() if optimizable_parameters is None else optimizable_parameters,
             config.optimizer,
@@ -189,7 +190,7 @@ class Optimized:
             nesterov=config.nesterov,
             lr_cosine=config.lr_cosine,
             lr_warmup=config.lr_warmup,
-            n_epochs=len(config.epochs_of_task(max(self.cur_task_id, 0))),
+            n_epochs=n_epochs if stage is None else stage.epochs,
         )
 
     def get_last_lr(self) -> list[float]:

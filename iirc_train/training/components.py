@@ -27,6 +27,7 @@ from iirc_data.loader import Batch, Loader, make_decoder
 from iirc_data.loader.make import needs_windows
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskSequence, TaskView
+from iirc_train.buffer.choice import Choice
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
@@ -418,21 +419,37 @@ class Experiment:
         if self.config.threads is None and before.get("processes", world_size()) == world_size():
             torch.set_num_threads(threads)
 
-    def training_loader(self, view: TaskView, *, normalize: bool = True) -> Loader:
+    def training_loader(
+        self,
+        view: TaskView,
+        *,
+        normalize: bool = True,
+        choice: Choice | None = None,
+        replay_multiplier: float | None = None,
+    ) -> Loader:
         """Return the loader of a view's epochs, with memories mixed in if the method asks.
 
         Args:
             view: The samples.
             normalize: Normalise images to float32; otherwise they are uint8.
+            choice: The samples and memories to show; by default all.
+            replay_multiplier: Number of times an epoch shows each memory, on average; by default
+                the setting ``buffer_sampling_multiplier``.
         """
         replay = None
-        if self.method.replay_in_batches and len(self.buffer):
+        has_memories = self.method.replay_in_batches if choice is None else len(choice.memories)
+        if has_memories and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
+        if choice is not None:
+            view = view.subset(choice.samples)
+            replay = None if replay is None else replay.subset(choice.memories)
+        if replay_multiplier is None:
+            replay_multiplier = self.config.buffer_sampling_multiplier
         return self._reader(normalize=normalize).loader(
             view,
             self.batch_size,
             replay,
-            replay_multiplier=self.config.buffer_sampling_multiplier,
+            replay_multiplier=replay_multiplier,
             augment=True,
             shuffle=True,
             shared=True,
