@@ -16,6 +16,8 @@ from iirc_train.methods import (
     icarl_norm,
     lucir,
     mask_seen_classes,
+    podnet,
+    wa,
 )
 from iirc_train.methods.base_method import BaseMethod
 
@@ -43,6 +45,8 @@ METHODS = {
     "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),
     "lucir": MethodParts(lucir.Model, lucir.Buffer),
     "mask_seen_classes": MethodParts(mask_seen_classes.Model, mask_seen_classes.Buffer),
+    "podnet": MethodParts(podnet.Model, podnet.Buffer),
+    "wa": MethodParts(wa.Model, wa.Buffer),
 }
 
 

@@ -19,8 +19,10 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.setup import Loss, with_setup
 from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
+from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.step import Step
+from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
@@ -37,6 +39,8 @@ class BaseMethod(Predictor, Optimized, ABC):
             method.consolidate_epoch_knowledge(val_metric)
         method.consolidate_task_knowledge()
         predictions = method(images)
+
+    It may add epochs to a task; see :class:`~iirc_train.methods.stages.Staged`.
 
     Args:
         n_cla_per_tsk: Number of classes of each task.
@@ -97,7 +101,10 @@ class BaseMethod(Predictor, Optimized, ABC):
         tasks = [task for task, n in enumerate(self.n_cla_per_tsk) for _ in range(n)]
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1
+        self.stages_run = []
         self.net = self._with_first_head(self._make_network() if net is None else net)
+        if self.compares_feature_maps:
+            check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
         self.reset_optimizer_and_scheduler()
 
@@ -172,6 +179,8 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.train_through(None)  # a wrapper of the networks of the task before
         before = self.cur_task_id
         self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
+        n_more = self.cur_task_id + 1 - len(self.stages_run)
+        self.stages_run += [[0, 0] for _ in range(n_more)]
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
         self._prepare_model_for_new_task(
@@ -250,10 +259,18 @@ class BaseMethod(Predictor, Optimized, ABC):
         *,
         train: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        stage = self.stage
         with torch.set_grad_enabled(train):
-            output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
-            loss = self._loss(step) if train else self._validation_loss(step)
+            maps: Sequence[torch.Tensor] = ()
+            if train and self.compares_feature_maps:
+                output, latent, maps = self.forward_net_with_maps(x)
+            else:
+                output, latent = self.forward_net(x)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps)
+            if not train:
+                loss = self._validation_loss(step)
+            else:
+                loss = self._loss(step) if stage is None else self._stage_loss(stage, step)
         if train:
             self._update(loss, share)
         return self._predict(step.output), loss.detach()
@@ -264,10 +281,15 @@ class BaseMethod(Predictor, Optimized, ABC):
         self._backward(loss, share)
         self._correct_gradient()
         self.opt.step()
+        self._after_update()
 
     @abstractmethod
     def _loss(self, step: Step) -> torch.Tensor:
         """Return the loss of a batch, a scalar."""
+
+    def _stage_loss(self, stage: Stage, step: Step) -> torch.Tensor:
+        """Return the loss of a batch in a stage, a scalar; by default that of the main epochs."""
+        return self._loss(step)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         """Return the loss of a batch that the network does not learn from, a scalar."""
@@ -275,6 +297,9 @@ class BaseMethod(Predictor, Optimized, ABC):
 
     def _correct_gradient(self) -> None:
         """Change the gradient before the optimizer uses it."""
+
+    def _after_update(self) -> None:
+        """Do what the method needs after the optimizer has updated the network."""
 
     def consolidate_epoch_knowledge(
         self,
