@@ -7,12 +7,16 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    ewc_online,
     finetune,
     icarl,
     icarl_cnn,
     icarl_norm,
     lucir,
+    lwf,
+    lwf_mc,
     mask_seen_classes,
+    si,
 )
 from iirc_train.methods.base_method import BaseMethod
 
@@ -31,12 +35,16 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "ewc_online": MethodParts(ewc_online.Model, ewc_online.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
     "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),
     "lucir": MethodParts(lucir.Model, lucir.Buffer),
+    "lwf": MethodParts(lwf.Model, lwf.Buffer),
+    "lwf_mc": MethodParts(lwf_mc.Model, lwf_mc.Buffer),
     "mask_seen_classes": MethodParts(mask_seen_classes.Model, mask_seen_classes.Buffer),
+    "si": MethodParts(si.Model, si.Buffer),
 }
 
 

@@ -18,6 +18,7 @@ from iirc_train.config.setup import Loss, with_setup
 from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.state import load_method_state, method_state
+from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
@@ -51,6 +52,9 @@ class BaseMethod(Predictor, Optimized, ABC):
         seen_classes: Names of the classes of all tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
         task_of_class: The task that introduces each class, int64 (classes,).
+        task_data: The samples of the current task; None if it started without.
+        statistics: The tensors that :attr:`parameter_statistics` and :attr:`class_statistics`
+            declare; they grow with the network and the seen classes.
         autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
             the type of its parameters. Losses are computed in float32.
     """
@@ -73,6 +77,14 @@ class BaseMethod(Predictor, Optimized, ABC):
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
+    parameter_statistics: ClassVar[Sequence[str]] = ()
+    """Names of statistics with a value per trained parameter, such as Fisher information."""
+
+    class_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
+    """Names of statistics with a row per class, and the axes of a row.
+
+    See :class:`~iirc_train.methods.statistics.Statistics`."""
+
     def __init__(
         self,
         n_cla_per_tsk: Sequence[int],
@@ -91,6 +103,8 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.cur_task_id = -1
         self.net = self._with_first_head(self._make_network() if net is None else net)
         self.seen_classes: list[str] = []
+        self.task_data: TaskSamples | None = None
+        self.statistics = Statistics(self.parameter_statistics, self.class_statistics)
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -150,6 +164,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
+        self.task_data = task_data
         self._prepare_model_for_new_task(
             task_data,
             dist_args,
@@ -157,6 +172,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             memory_batches=memory_batches,
             batch_size=batch_size,
         )
+        self.statistics.follow(self.net, self.n_seen_classes)
         self.reset_optimizer_and_scheduler()
 
     def _prepare_model_for_new_task(
@@ -231,6 +247,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             self._backward(loss, share)
             self._correct_gradient()
             self.opt.step()
+            self._after_update()
         return self._predict(step.output), loss.detach()
 
     @abstractmethod
@@ -243,6 +260,9 @@ class BaseMethod(Predictor, Optimized, ABC):
 
     def _correct_gradient(self) -> None:
         """Change the gradient before the optimizer uses it."""
+
+    def _after_update(self) -> None:
+        """Do what the method needs after the optimizer has updated the network."""
 
     def consolidate_epoch_knowledge(
         self,

@@ -172,6 +172,7 @@ class Training:
             self._n_steps = epochs_done * n_batches
         memory_batches = experiment.memory_batches(view, self._n_steps)
         if self.position.is_within_task:
+            self.method.task_data = data
             self.method.resume_task(memory_batches=memory_batches)
         else:
             self._best = None
