@@ -1,7 +1,6 @@
 """A step: everything that a method computes its loss from."""
 
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -61,6 +60,7 @@ class Step(NamedTuple):
     def stream(self) -> slice:
         """The rows of the batch itself, without memories that the step draws."""
         return slice(self.draws[0].rows.start if self.draws else len(self.output))
+
     maps: Sequence[torch.Tensor] = ()
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
