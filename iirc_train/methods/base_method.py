@@ -282,7 +282,7 @@ class BaseMethod(Predictor, Optimized, ABC):
                 output, latent, maps = self.forward_net_with_maps(x)
             else:
                 output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps=maps)
             if not train:
                 loss = self._validation_loss(step)
             else:
