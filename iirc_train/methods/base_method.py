@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from iirc_data.definitions import IIRC_SETUP
 from iirc_data.loader import Batch
+from iirc_train.buffer.columns import Column
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
@@ -19,7 +21,9 @@ from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
+from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
+from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
@@ -54,6 +58,9 @@ class BaseMethod(Predictor, Optimized, ABC):
         seen_classes: Names of the classes of all tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
         task_of_class: The task that introduces each class, int64 (classes,).
+        task_data: The samples of the current task; None if it started without.
+        statistics: The tensors that :attr:`parameter_statistics` and :attr:`class_statistics`
+            declare; they grow with the network and the seen classes.
         autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
             the type of its parameters. Losses are computed in float32.
     """
@@ -73,8 +80,22 @@ class BaseMethod(Predictor, Optimized, ABC):
     capturable: ClassVar[bool] = False
     """Whether a CUDA graph may capture :meth:`training_step`. See :meth:`is_capturable`."""
 
+    memories_only: ClassVar[bool] = False
+    """Whether a task starts with the choice of its memories, and its epochs show memories only."""
+
+    columns_of_step: Mapping[str, torch.Tensor] = MappingProxyType({})
+    """The values of :meth:`memory_columns` for the samples of the last step's batch."""
+
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
+
+    parameter_statistics: ClassVar[Sequence[str]] = ()
+    """Names of statistics with a value per trained parameter, such as Fisher information."""
+
+    class_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
+    """Names of statistics with a row per class, and the axes of a row.
+
+    See :class:`~iirc_train.methods.statistics.Statistics`."""
 
     def __init__(
         self,
@@ -94,7 +115,11 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.cur_task_id = -1
         self.stages_run = []
         self.net = self._with_first_head(self._make_network() if net is None else net)
+        if self.compares_feature_maps:
+            check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
+        self.task_data: TaskSamples | None = None
+        self.statistics = Statistics(self.parameter_statistics, self.class_statistics)
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -126,6 +151,22 @@ class BaseMethod(Predictor, Optimized, ABC):
         """
         return bool(vars(cls).get("capturable", False))
 
+    def draw_sizes(self, batch_size: int) -> tuple[int, ...]:
+        """Return the number of memories of each draw of a step; by default no memories are drawn.
+
+        Args:
+            batch_size: Samples per batch, over all processes.
+        """
+        return ()
+
+    def kept_epochs(self, task_id: int) -> range | None:
+        """Return the epochs whose samples may enter a reservoir; None for all."""
+        return None
+
+    def memory_columns(self) -> tuple[Column, ...]:
+        """Return what the buffer keeps for each memory beside its image; by default nothing."""
+        return ()
+
     # ------------------------------------------------------------------ the life of a task
 
     def prepare_model_for_new_task(
@@ -156,6 +197,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.stages_run += [[0, 0] for _ in range(n_more)]
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
+        self.task_data = task_data
         self._prepare_model_for_new_task(
             task_data,
             dist_args,
@@ -163,6 +205,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             memory_batches=memory_batches,
             batch_size=batch_size,
         )
+        self.statistics.follow(self.net, self.n_seen_classes)
         self.reset_optimizer_and_scheduler()
 
     def _prepare_model_for_new_task(
@@ -194,6 +237,10 @@ class BaseMethod(Predictor, Optimized, ABC):
             Predictions, bool (N, classes seen), and the loss, a scalar, both from before the
             update.
         """
+        return self._learn(batch)
+
+    def _learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`training_step`."""
         return self._step(batch.images, batch.targets, batch.in_buffer, batch.share, train=True)
 
     def observe(
@@ -230,18 +277,27 @@ class BaseMethod(Predictor, Optimized, ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         stage = self.stage
         with torch.set_grad_enabled(train):
-            output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
+            maps: Sequence[torch.Tensor] = ()
+            if train and self.compares_feature_maps:
+                output, latent, maps = self.forward_net_with_maps(x)
+            else:
+                output, latent = self.forward_net(x)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps=maps)
             if not train:
                 loss = self._validation_loss(step)
             else:
                 loss = self._loss(step) if stage is None else self._stage_loss(stage, step)
         if train:
-            self.opt.zero_grad()
-            self._backward(loss, share)
-            self._correct_gradient()
-            self.opt.step()
+            self._update(loss, share)
         return self._predict(step.output), loss.detach()
+
+    def _update(self, loss: torch.Tensor, share: float) -> None:
+        """Update the network by the gradient of a loss; see :meth:`_backward`."""
+        self.opt.zero_grad()
+        self._backward(loss, share)
+        self._correct_gradient()
+        self.opt.step()
+        self._after_update()
 
     @abstractmethod
     def _loss(self, step: Step) -> torch.Tensor:
@@ -257,6 +313,9 @@ class BaseMethod(Predictor, Optimized, ABC):
 
     def _correct_gradient(self) -> None:
         """Change the gradient before the optimizer uses it."""
+
+    def _after_update(self) -> None:
+        """Do what the method needs after the optimizer has updated the network."""
 
     def consolidate_epoch_knowledge(
         self,

@@ -163,10 +163,13 @@ class Training:
             if self._n_steps is None:
                 self._n_steps = start.epochs * len(loaders.loader(parts[0], None))
             memory_batches = experiment.memory_batches(view, self._n_steps)
+            self.method.task_data = data
             self.method.resume_task(memory_batches=memory_batches)
         else:
             self._n_steps, self._best, self._choice = 0, None, None
-        has_taken = False
+        has_taken = self.method.memories_only
+        if has_taken and not start.is_within_task:
+            self._take_memories(data)
         for part in parts:
             if part.takes_memories and not has_taken:
                 has_taken = True
@@ -368,6 +371,7 @@ class Training:
         self.position = position
         run = self.run_directory
         if rank() == 0:
+            self.experiment.buffer.commit_changes()
             sizes = run.sync()
             state = {
                 # between epochs as in earlier releases, which refuse a position of three numbers
