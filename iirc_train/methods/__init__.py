@@ -7,6 +7,7 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    bic,
     finetune,
     icarl,
     icarl_cnn,
@@ -33,6 +34,7 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "bic": MethodParts(bic.Model, bic.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
