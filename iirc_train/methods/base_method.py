@@ -19,6 +19,7 @@ from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
+from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
 from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
@@ -55,6 +56,9 @@ class BaseMethod(Predictor, Optimized, ABC):
         seen_classes: Names of the classes of all tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
         task_of_class: The task that introduces each class, int64 (classes,).
+        task_data: The samples of the current task; None if it started without.
+        statistics: The tensors that :attr:`parameter_statistics` and :attr:`class_statistics`
+            declare; they grow with the network and the seen classes.
         autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
             the type of its parameters. Losses are computed in float32.
     """
@@ -77,6 +81,14 @@ class BaseMethod(Predictor, Optimized, ABC):
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
+    parameter_statistics: ClassVar[Sequence[str]] = ()
+    """Names of statistics with a value per trained parameter, such as Fisher information."""
+
+    class_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
+    """Names of statistics with a row per class, and the axes of a row.
+
+    See :class:`~iirc_train.methods.statistics.Statistics`."""
+
     def __init__(
         self,
         n_cla_per_tsk: Sequence[int],
@@ -98,6 +110,8 @@ class BaseMethod(Predictor, Optimized, ABC):
         if self.compares_feature_maps:
             check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
+        self.task_data: TaskSamples | None = None
+        self.statistics = Statistics(self.parameter_statistics, self.class_statistics)
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -159,6 +173,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.stages_run += [[0, 0] for _ in range(n_more)]
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
+        self.task_data = task_data
         self._prepare_model_for_new_task(
             task_data,
             dist_args,
@@ -166,6 +181,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             memory_batches=memory_batches,
             batch_size=batch_size,
         )
+        self.statistics.follow(self.net, self.n_seen_classes)
         self.reset_optimizer_and_scheduler()
 
     def _prepare_model_for_new_task(

@@ -163,6 +163,7 @@ class Training:
             if self._n_steps is None:
                 self._n_steps = start.epochs * len(loaders.loader(parts[0], None))
             memory_batches = experiment.memory_batches(view, self._n_steps)
+            self.method.task_data = data
             self.method.resume_task(memory_batches=memory_batches)
         else:
             self._n_steps, self._best, self._choice = 0, None, None
