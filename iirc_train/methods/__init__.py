@@ -7,6 +7,7 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    bic,
     der,
     der_expandable,
     der_plus_plus,
@@ -42,6 +43,7 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "bic": MethodParts(bic.Model, bic.Buffer),
     "der": MethodParts(der.Model, der.Buffer),
     "der_expandable": MethodParts(der_expandable.Model, der_expandable.Buffer),
     "der_plus_plus": MethodParts(der_plus_plus.Model, der_plus_plus.Buffer),

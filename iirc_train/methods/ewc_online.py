@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from iirc_data.errors import ConfigurationError
@@ -54,6 +55,13 @@ class Model(AnchoredMethod):
                 "the mean gradients of 'batches' (as PyCIL)"
             ),
         ] = "model"
+        ewc_fisher_classes: Annotated[
+            Literal["seen", "all"],
+            Field(
+                description="Classes of the likelihood: the 'seen' ones, or 'all' outputs of the "
+                "network (as Mammoth)"
+            ),
+        ] = "seen"
         ewc_fisher_samples: Annotated[
             int,
             Field(ge=0, le=MAX_COUNT, description="Samples for the Fisher information; 0 for all"),
@@ -122,11 +130,15 @@ class Model(AnchoredMethod):
                 "task_data to prepare_model_for_new_task"
             )
         in_batches = config.ewc_fisher == "batches"
-        order = np.random.default_rng(self.cur_task_id).permutation(len(data))
+        order = self.order_of_samples(len(data))
+        n_classes = self.n_seen_classes
+        if config.ewc_fisher_classes == "all":
+            n_classes = sum(self.n_cla_per_tsk)
         of_task = fisher_information(
             self,
             data,
             config.ewc_fisher,
+            n_classes=n_classes,
             indices=order[: config.ewc_fisher_samples or None],
             batch_size=config.ewc_fisher_batch_size if in_batches else batch_size,
             seed=self.cur_task_id,
@@ -134,6 +146,10 @@ class Model(AnchoredMethod):
         if config.ewc_fisher_max:
             torch._foreach_clamp_max_(of_task, config.ewc_fisher_max)
         self._merge(of_task)
+
+    def order_of_samples(self, n: int) -> NDArray[np.int64]:
+        """Return the order of a task's ``n`` samples, int64 (n,), of which the first are used."""
+        return np.random.default_rng(self.cur_task_id).permutation(n)
 
     @torch.no_grad()
     def _merge(self, of_task: list[torch.Tensor]) -> None:
