@@ -13,6 +13,7 @@ BUDGETS = {
     "der_plus_plus": {"fp32": 1057, "bf16": 1282},
     "er": {"fp32": 284, "bf16": 359},
     "finetune": {"fp32": 284, "bf16": 359},
+    "gdumb": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},
     "icarl_norm": {"fp32": 485, "bf16": 596},
