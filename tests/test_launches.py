@@ -14,6 +14,7 @@ BUDGETS = {
     "er": {"fp32": 284, "bf16": 359},
     "ewc_online": {"fp32": 298, "bf16": 374},
     "finetune": {"fp32": 284, "bf16": 359},
+    "gdumb": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},
     "icarl_norm": {"fp32": 485, "bf16": 596},
