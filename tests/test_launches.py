@@ -13,6 +13,7 @@ BUDGETS = {
     "der_plus_plus": {"fp32": 1057, "bf16": 1282},
     "er": {"fp32": 284, "bf16": 359},
     "ewc_online": {"fp32": 298, "bf16": 374},
+    "er_ace": {"fp32": 668, "bf16": 818},
     "finetune": {"fp32": 284, "bf16": 359},
     "gdumb": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
