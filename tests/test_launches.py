@@ -10,9 +10,11 @@ from iirc_train.methods import METHODS
 BUDGETS = {
     "agem": {"fp32": 666, "bf16": 816},
     "der": {"fp32": 678, "bf16": 829},
+    "der_expandable": {"fp32": 412, "bf16": 523},
     "der_plus_plus": {"fp32": 1057, "bf16": 1282},
     "er": {"fp32": 284, "bf16": 359},
     "finetune": {"fp32": 284, "bf16": 359},
+    "foster": {"fp32": 447, "bf16": 558},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},
     "icarl_norm": {"fp32": 485, "bf16": 596},
