@@ -6,16 +6,12 @@ import torch
 from pydantic import Field
 
 from iirc_train.buffer import HerdingBuffer
-from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
-from iirc_train.methods.base_method import BaseMethod
-from iirc_train.methods.forward_passes import copy_freeze
-from iirc_train.methods.losses import distillation_loss
-from iirc_train.methods.step import Step
+from iirc_train.methods.distilling import DistillingConfig, DistillingMethod
 
 Buffer = HerdingBuffer
 
 
-class Model(BaseMethod):
+class Model(DistillingMethod):
     """Distils the outputs for earlier classes, and aligns the output layer at the end of a task.
 
     Zhao et al., "Maintaining discrimination and fairness in class incremental learning" (CVPR
@@ -29,12 +25,9 @@ class Model(BaseMethod):
     depends on the sign of a logit, which scaling its weights changes only through the bias.
     """
 
-    class Config(MethodConfig):
+    class Config(DistillingConfig):
         """Settings of WA."""
 
-        distillation_temperature: Annotated[
-            float, Field(gt=0, le=MAX_FACTOR, description="Temperature of the distillation")
-        ] = 2.0
         nonnegative_weights: Annotated[
             bool,
             Field(
@@ -45,25 +38,6 @@ class Model(BaseMethod):
 
     config: Config
     capturable = True
-    losses = ("ce",)
-
-    def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
-        if self.cur_task_id > 0:
-            self.old_net = copy_freeze(self.net)
-
-    def _loss(self, step: Step) -> torch.Tensor:
-        loss = self._validation_loss(step)
-        if self.old_net is None:
-            return loss
-        old = slice(self.n_old_classes)
-        old_output = self.forward_old_net(step.images)[0][:, old]
-        temperature = self.config.distillation_temperature
-        distilled = distillation_loss(step.output[:, old], old_output, temperature)
-        weight = self.n_old_classes / self.n_seen_classes
-        return (1 - weight) * loss + weight * self._mean(distilled, step.in_buffer)
-
-    def _validation_loss(self, step: Step) -> torch.Tensor:
-        return self._ce(step.output, step.targets, step.in_buffer)
 
     @torch.no_grad()
     def _after_update(self) -> None:
