@@ -10,11 +10,13 @@ from iirc_train.methods import METHODS
 BUDGETS = {
     "agem": {"fp32": 666, "bf16": 816},
     "der": {"fp32": 678, "bf16": 829},
+    "der_expandable": {"fp32": 412, "bf16": 523},
     "der_plus_plus": {"fp32": 1057, "bf16": 1282},
     "er": {"fp32": 284, "bf16": 359},
     "ewc_online": {"fp32": 298, "bf16": 374},
     "er_ace": {"fp32": 668, "bf16": 818},
     "finetune": {"fp32": 284, "bf16": 359},
+    "foster": {"fp32": 447, "bf16": 558},
     "gdumb": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},
