@@ -9,12 +9,15 @@ from iirc_train.methods import METHODS
 # 1.5 % is for other versions of torch. `python -m benchmarks.operations` prints the counts.
 BUDGETS = {
     "agem": {"fp32": 666, "bf16": 816},
+    "bic": {"fp32": 435, "bf16": 547},
     "finetune": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},
     "icarl_norm": {"fp32": 485, "bf16": 596},
     "lucir": {"fp32": 538, "bf16": 649},
     "mask_seen_classes": {"fp32": 285, "bf16": 360},
+    "podnet": {"fp32": 736, "bf16": 857},
+    "wa": {"fp32": 426, "bf16": 539},
 }
 
 
