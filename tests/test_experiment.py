@@ -94,6 +94,9 @@ def test_every_method_runs(settings, tmp_path, method):
     evaluations = [r for r in records if r["kind"] == "evaluation" and r["task"] == "all"]
     assert len(evaluations) == 2 * 4  # post-task validation and test
     assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
+    of_tasks = [r.get("statistics_bytes") for r in records if r["kind"] == "task"]
+    model = METHODS[method].model
+    assert all(of_tasks) == bool(model.parameter_statistics or model.class_statistics)
 
 
 def test_a_method_that_takes_memories_apart_gets_one_stream_per_task(settings):

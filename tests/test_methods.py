@@ -590,7 +590,8 @@ def test_a_metric_of_nothing_or_of_everything_is_a_float():
     for n in (0, 3):
         for of_all in (torch.zeros(n, 4).bool(), torch.ones(n, 4).bool()):
             scores, tasks = of_all.float(), torch.zeros(4, dtype=torch.int64)
-            values = [metric(of_all, of_all, scores, tasks) for metric in METRICS.values()]
+            given = (of_all, of_all, scores, tasks, torch.eye(4).bool())
+            values = [metric(*given) for metric in METRICS.values()]
             assert {type(value) for value in values} == {float}
             assert all(0 <= value <= 1 for value in values)
 
@@ -598,10 +599,10 @@ def test_a_metric_of_nothing_or_of_everything_is_a_float():
 def test_metrics_of_nothing_are_numbers():
     nothing = torch.zeros(0, 4, dtype=torch.bool)
     tasks = torch.zeros(4, dtype=torch.int64)
-    of_nothing = (nothing, nothing, nothing.float(), tasks)
+    of_nothing = (nothing, nothing, nothing.float(), tasks, torch.eye(4).bool())
     assert {metric(*of_nothing) for metric in METRICS.values()} == {0.0}
     silent = torch.zeros(3, 4, dtype=torch.bool)
-    of_silent = (silent, silent, silent.float(), tasks)
+    of_silent = (silent, silent, silent.float(), tasks, torch.eye(4).bool())
     assert all(np.isfinite(metric(*of_silent)) for metric in METRICS.values())
 
 

@@ -167,7 +167,9 @@ class Training:
             self.method.resume_task(memory_batches=memory_batches)
         else:
             self._n_steps, self._best, self._choice = 0, None, None
-        has_taken = False
+        has_taken = self.method.memories_only
+        if has_taken and not start.is_within_task:
+            self._take_memories(data)
         for part in parts:
             if part.takes_memories and not has_taken:
                 has_taken = True
@@ -201,13 +203,15 @@ class Training:
 
     def _start_part(self, part: TaskPart, view: TaskView, data: TaskData) -> None:
         batch_size, experiment = self._herding_batch_size, self.experiment
+        memories = experiment.memory_data(view.seen_up_to)
         if part.stage is None:
-            memory_batches = experiment.memory_batches(view)
             self.method.prepare_model_for_new_task(
-                data, batch_size=batch_size, memory_batches=memory_batches
+                data,
+                buffer=memories,
+                batch_size=batch_size,
+                memory_batches=experiment.memory_batches(view),
             )
         else:
-            memories = experiment.memory_data(view.seen_up_to)
             self.method.prepare_stage(data, buffer=memories, batch_size=batch_size)
 
     def _learn_part(
@@ -367,6 +371,7 @@ class Training:
         self.position = position
         run = self.run_directory
         if rank() == 0:
+            self.experiment.buffer.commit_changes()
             sizes = run.sync()
             state = {
                 # between epochs as in earlier releases, which refuse a position of three numbers
