@@ -20,12 +20,16 @@ class CosineLinear(nn.Module):
         out_features: Number of classes.
         sigma: True for a learned scale, which starts at 1; a number for a fixed scale; False for no
             scale.
+        epsilon: Added to the norms that inputs and weights are divided by.
     """
 
     sigma: torch.Tensor | None
 
-    def __init__(self, in_features: int, out_features: int, sigma: Sigma = True) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, sigma: Sigma = True, epsilon: float = 0.0
+    ) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.in_features = in_features
         self.out_features = out_features
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
@@ -41,7 +45,7 @@ class CosineLinear(nn.Module):
 
     def forward(self, input_: torch.Tensor) -> torch.Tensor:
         """Return (N, out_features) for inputs (N, in_features)."""
-        cosine = F.linear(F.normalize(input_, dim=1), F.normalize(self.weight, dim=1))
+        cosine = F.linear(*(_unit(rows, self.epsilon) for rows in (input_, self.weight)))
         return cosine if self.sigma is None else self.sigma * cosine
 
 
@@ -78,19 +82,34 @@ class SplitCosineLinear(nn.Module):
         return cosine if self.sigma is None else self.sigma * cosine
 
 
-def with_cosine_layer(net: nn.Module, n_classes: int) -> nn.Module:
+def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
+    if not epsilon:
+        return F.normalize(rows, dim=1)
+    return rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + epsilon)
+
+
+def with_cosine_layer(
+    net: nn.Module, n_classes: int, sigma: Sigma = True, epsilon: float = 0.0
+) -> nn.Module:
     """Replace ``net.model.output_layer`` by a cosine layer, unless it is one already.
 
     Args:
         net: The network; modified in place.
         n_classes: Number of outputs of the new layer.
+        sigma: Scale of the new layer; see :class:`CosineLinear`.
+        epsilon: See :class:`CosineLinear`.
 
     Returns:
         The network.
     """
     layer = net.model.output_layer  # type: ignore[union-attr]
     if not isinstance(layer, CosineLinear | SplitCosineLinear):
-        cosine = CosineLinear(int(layer.in_features), n_classes)  # type: ignore[union-attr,arg-type]
+        cosine = CosineLinear(
+            int(layer.in_features),  # type: ignore[union-attr,arg-type]
+            n_classes,
+            sigma,
+            epsilon,
+        )
         net.model.output_layer = cosine.to(layer.weight.device)  # type: ignore[union-attr,arg-type]
     return net
 
