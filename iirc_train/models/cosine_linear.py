@@ -85,7 +85,8 @@ class SplitCosineLinear(nn.Module):
 def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
     if not epsilon:
         return F.normalize(rows, dim=1)
-    return rows / (torch.linalg.vector_norm(rows, dim=1, keepdim=True) + epsilon)
+    norm: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / (norm + epsilon)
 
 
 def with_cosine_layer(
