@@ -221,7 +221,7 @@ def train_part(config: ExperimentConfig, run: Path, stop: tuple[int, int], seen:
     seen.with_name(f"{seen.name}_{number}.json").write_text(json.dumps(shown))
 
 
-@pytest.mark.parametrize("method", ["agem", "icarl_cnn"])
+@pytest.mark.parametrize("method", ["agem", "der_plus_plus", "icarl_cnn"])
 def test_a_run_that_changes_its_processes_within_epochs_shows_each_sample_once(
     settings, tmp_path, monkeypatch, method
 ):
