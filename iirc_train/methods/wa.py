@@ -7,6 +7,7 @@ from pydantic import Field
 
 from iirc_train.buffer import HerdingBuffer
 from iirc_train.methods.distilling import DistillingConfig, DistillingMethod
+from iirc_train.models.branches import align_new_weights
 
 Buffer = HerdingBuffer
 
@@ -49,8 +50,7 @@ class Model(DistillingMethod):
         """End a task: align the weights of its classes with those of earlier classes."""
         n_old, n_seen = self.n_old_classes, self.n_seen_classes
         if n_old and n_seen > n_old:
-            norms = self._head_weight[:n_seen].norm(dim=1)
-            self._head_weight[n_old:n_seen] *= norms[:n_old].mean() / norms[n_old:].mean()
+            align_new_weights(self._head_weight[:n_seen], n_old)
 
     @property
     def _head_weight(self) -> torch.Tensor:
