@@ -126,7 +126,7 @@ def test_ders_binary_auxiliary_target_is_whether_any_earlier_label_is_shown():
     targets = torch.cat((is_old, batch.targets[:, 2:]), dim=1)
     expected = F.binary_cross_entropy_with_logits(output, batch.targets)
     expected += F.binary_cross_entropy_with_logits(head(latent[:, 36:]), targets)
-    assert loss == pytest.approx(float(expected))
+    assert loss == pytest.approx(expected.item())
 
 
 def test_der_retrains_a_new_classifier_with_a_temperature():
@@ -158,7 +158,7 @@ def test_fosters_boosting_aligns_logits_enhances_features_and_distils(form):
     distilled = -(soft * F.log_softmax(output[:, :2] / 2, dim=1)).sum(dim=1).mean()
     expected = F.cross_entropy(output * scales, labels) + 0.7 * distilled
     expected += F.cross_entropy(heads[0](latent[:, 36:]), labels)
-    assert loss == pytest.approx(float(expected))
+    assert loss == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize("evaluated", ["compressed", "reference"])
@@ -179,7 +179,7 @@ def test_fosters_student_learns_balanced_outputs_and_replaces_both_extractors(ev
     soft = soft / torch.tensor([(1 - 0.97**n) / 0.03 for n in (3, 3, 20, 20, 20)])
     soft = soft / soft.sum(dim=1, keepdim=True)
     expected = -(soft * F.log_softmax(output / 2, dim=1)).sum(dim=1).mean()
-    assert loss == pytest.approx(float(expected))
+    assert loss == pytest.approx(expected.item())
     method.finish_stage()
     assert method.net is (student if evaluated == "compressed" else boosted)
     assert method.old_net is (None if evaluated == "compressed" else student)
