@@ -162,11 +162,12 @@ class Model(BaseMethod):
         return (Stage("balanced", epochs, "balanced", after_memories=True, settings=settings),)
 
     def _parameters_of_stage(self, stage: Stage) -> Iterable[nn.Parameter]:
-        layer: nn.Module = self.net.model.output_layer  # type: ignore[assignment,union-attr]
+        layer = self.net.model.output_layer  # type: ignore[union-attr]
+        assert isinstance(layer, SplitCosineLinear)
         if self.config.podnet_form == "paper":
             return layer.parameters()
-        keeps_old = isinstance(layer, SplitCosineLinear) and not self.config.old_proxies_lr_factor
-        return without(self.net.parameters(), [layer.fc1.weight] if keeps_old else [])
+        left_out = [] if self.config.old_proxies_lr_factor else [layer.fc1.weight]
+        return without(self.net.parameters(), left_out)
 
     def _stage_loss(self, stage: Stage, step: Step) -> torch.Tensor:
         is_paper = self.config.podnet_form == "paper"  # the distillation does not train the layer
