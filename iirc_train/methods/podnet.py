@@ -12,6 +12,7 @@ from iirc_train.buffer import HerdingBuffer
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
+from iirc_train.config.settings import Role
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.forward_passes import copy_freeze
 from iirc_train.methods.imprinting import kmeans, latents_of_new_classes
@@ -65,7 +66,9 @@ class Model(BaseMethod):
             float, Field(ge=0, le=MAX_FACTOR, description="Weight of POD-flat, λ_f")
         ] = 1.0
         proxies_per_class: Annotated[
-            int, Field(ge=1, le=1000, description="Proxies of each class in the output layer")
+            int,
+            Role.STATE,
+            Field(ge=1, le=1000, description="Proxies of each class in the output layer"),
         ] = 10
         nca_margin: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Margin of NCA, δ")] = (
             0.6
