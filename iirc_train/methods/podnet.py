@@ -43,6 +43,8 @@ class Model(BaseMethod):
 
     The equations leave open how pooled maps and latents are scaled. Here, and in the authors'
     code, they have unit length; otherwise the weights that the paper states would be too large.
+    Nor do they say how the scale η is trained: here by the scores, not by the margin η δ, which
+    would be smallest at a negative scale.
 
     The setting ``podnet_form: reference`` is the form of PyCIL: maps are taken after the ReLU and
     squared before they are pooled, distances are not squared; NCA has no margin, keeps the label's
@@ -192,7 +194,9 @@ class Model(BaseMethod):
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         if self.config.podnet_form == "paper":
-            losses = nca(step.output, step.targets, self._sigma * self.config.nca_margin)
+            # detached: else the margin pulls the scale below 0, where it reverses all scores
+            margin = self._sigma.detach() * self.config.nca_margin
+            losses = nca(step.output, step.targets, margin)
         else:
             losses = nca_of_reference(step.output, step.targets)
         return self._mean(losses, step.in_buffer)
