@@ -59,7 +59,8 @@ def second_task(name, **settings):
     method.prepare_model_for_new_task()
     method.prepare_model_for_new_task()
     with torch.no_grad():
-        method.net.model.hidden.weight += 0.5 * torch.randn(D, 12)
+        hidden = [part for name, part in method.net.named_modules() if name.endswith("hidden")]
+        hidden[-1].weight += 0.5 * torch.randn(D, 12)
     images = torch.randn(6, 3, 2, 2)
     labels = torch.tensor([2, 3, 2, 3, 0, 1])
     in_buffer = labels < N_OLD
