@@ -122,7 +122,7 @@ def local_similarity(cosine: torch.Tensor, n_proxies: int) -> torch.Tensor:
     Returns:
         (N, classes).
     """
-    of_class = cosine.unflatten(1, (-1, n_proxies))
+    of_class = cosine.view(cosine.shape[0], -1, n_proxies)
     return (of_class.softmax(dim=2) * of_class).sum(dim=2)
 
 
