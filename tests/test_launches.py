@@ -10,6 +10,9 @@ from iirc_train.methods import METHODS
 BUDGETS = {
     "agem": {"fp32": 666, "bf16": 816},
     "ewc_online": {"fp32": 298, "bf16": 374},
+    "der": {"fp32": 678, "bf16": 829},
+    "der_plus_plus": {"fp32": 1057, "bf16": 1282},
+    "er": {"fp32": 284, "bf16": 359},
     "finetune": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},

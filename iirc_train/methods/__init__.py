@@ -7,8 +7,13 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    der,
+    der_expandable,
+    der_plus_plus,
+    er,
     ewc_online,
     finetune,
+    foster,
     icarl,
     icarl_cnn,
     icarl_norm,
@@ -16,7 +21,9 @@ from iirc_train.methods import (
     lwf,
     lwf_mc,
     mask_seen_classes,
+    podnet,
     si,
+    wa,
 )
 from iirc_train.methods.base_method import BaseMethod
 
@@ -35,8 +42,13 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "der": MethodParts(der.Model, der.Buffer),
+    "der_expandable": MethodParts(der_expandable.Model, der_expandable.Buffer),
+    "der_plus_plus": MethodParts(der_plus_plus.Model, der_plus_plus.Buffer),
+    "er": MethodParts(er.Model, er.Buffer),
     "ewc_online": MethodParts(ewc_online.Model, ewc_online.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
+    "foster": MethodParts(foster.Model, foster.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
     "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),
@@ -44,7 +56,9 @@ METHODS = {
     "lwf": MethodParts(lwf.Model, lwf.Buffer),
     "lwf_mc": MethodParts(lwf_mc.Model, lwf_mc.Buffer),
     "mask_seen_classes": MethodParts(mask_seen_classes.Model, mask_seen_classes.Buffer),
+    "podnet": MethodParts(podnet.Model, podnet.Buffer),
     "si": MethodParts(si.Model, si.Buffer),
+    "wa": MethodParts(wa.Model, wa.Buffer),
 }
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -11,15 +12,18 @@ from torch import nn
 
 from iirc_data.definitions import IIRC_SETUP
 from iirc_data.loader import Batch
+from iirc_train.buffer.columns import Column
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.setup import Loss, with_setup
 from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
+from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
+from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
@@ -36,6 +40,8 @@ class BaseMethod(Predictor, Optimized, ABC):
             method.consolidate_epoch_knowledge(val_metric)
         method.consolidate_task_knowledge()
         predictions = method(images)
+
+    It may add epochs to a task; see :class:`~iirc_train.methods.stages.Staged`.
 
     Args:
         n_cla_per_tsk: Number of classes of each task.
@@ -74,6 +80,12 @@ class BaseMethod(Predictor, Optimized, ABC):
     capturable: ClassVar[bool] = False
     """Whether a CUDA graph may capture :meth:`training_step`. See :meth:`is_capturable`."""
 
+    memories_only: ClassVar[bool] = False
+    """Whether a task starts with the choice of its memories, and its epochs show memories only."""
+
+    columns_of_step: Mapping[str, torch.Tensor] = MappingProxyType({})
+    """The values of :meth:`memory_columns` for the samples of the last step's batch."""
+
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
@@ -101,7 +113,10 @@ class BaseMethod(Predictor, Optimized, ABC):
         tasks = [task for task, n in enumerate(self.n_cla_per_tsk) for _ in range(n)]
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1
+        self.stages_run = []
         self.net = self._with_first_head(self._make_network() if net is None else net)
+        if self.compares_feature_maps:
+            check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
         self.task_data: TaskSamples | None = None
         self.statistics = Statistics(self.parameter_statistics, self.class_statistics)
@@ -136,6 +151,22 @@ class BaseMethod(Predictor, Optimized, ABC):
         """
         return bool(vars(cls).get("capturable", False))
 
+    def draw_sizes(self, batch_size: int) -> tuple[int, ...]:
+        """Return the number of memories of each draw of a step; by default no memories are drawn.
+
+        Args:
+            batch_size: Samples per batch, over all processes.
+        """
+        return ()
+
+    def kept_epochs(self, task_id: int) -> range | None:
+        """Return the epochs whose samples may enter a reservoir; None for all."""
+        return None
+
+    def memory_columns(self) -> tuple[Column, ...]:
+        """Return what the buffer keeps for each memory beside its image; by default nothing."""
+        return ()
+
     # ------------------------------------------------------------------ the life of a task
 
     def prepare_model_for_new_task(
@@ -162,6 +193,8 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.train_through(None)  # a wrapper of the networks of the task before
         before = self.cur_task_id
         self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
+        n_more = self.cur_task_id + 1 - len(self.stages_run)
+        self.stages_run += [[0, 0] for _ in range(n_more)]
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
         self.task_data = task_data
@@ -204,6 +237,10 @@ class BaseMethod(Predictor, Optimized, ABC):
             Predictions, bool (N, classes seen), and the loss, a scalar, both from before the
             update.
         """
+        return self._learn(batch)
+
+    def _learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`training_step`."""
         return self._step(batch.images, batch.targets, batch.in_buffer, batch.share, train=True)
 
     def observe(
@@ -238,21 +275,37 @@ class BaseMethod(Predictor, Optimized, ABC):
         *,
         train: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        stage = self.stage
         with torch.set_grad_enabled(train):
-            output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
-            loss = self._loss(step) if train else self._validation_loss(step)
+            maps: Sequence[torch.Tensor] = ()
+            if train and self.compares_feature_maps:
+                output, latent, maps = self.forward_net_with_maps(x)
+            else:
+                output, latent = self.forward_net(x)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps=maps)
+            if not train:
+                loss = self._validation_loss(step)
+            else:
+                loss = self._loss(step) if stage is None else self._stage_loss(stage, step)
         if train:
-            self.opt.zero_grad()
-            self._backward(loss, share)
-            self._correct_gradient()
-            self.opt.step()
-            self._after_update()
+            self._update(loss, share)
         return self._predict(step.output), loss.detach()
+
+    def _update(self, loss: torch.Tensor, share: float) -> None:
+        """Update the network by the gradient of a loss; see :meth:`_backward`."""
+        self.opt.zero_grad()
+        self._backward(loss, share)
+        self._correct_gradient()
+        self.opt.step()
+        self._after_update()
 
     @abstractmethod
     def _loss(self, step: Step) -> torch.Tensor:
         """Return the loss of a batch, a scalar."""
+
+    def _stage_loss(self, stage: Stage, step: Step) -> torch.Tensor:
+        """Return the loss of a batch in a stage, a scalar; by default that of the main epochs."""
+        return self._loss(step)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         """Return the loss of a batch that the network does not learn from, a scalar."""

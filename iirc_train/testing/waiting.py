@@ -38,7 +38,7 @@ def check_never_waits(
 ) -> None:
     """Check that no training step or prediction of a method waits for the GPU.
 
-    The steps of three tasks, with memories, run on fake tensors of a CUDA device
+    The steps of three tasks and their stages, with memories, run on fake tensors of a CUDA device
     (``FakeTensorMode``), which have shapes but no values: forward passes, loss, optimizer,
     metrics, and prediction both during and after a task. Gradients are made up, because
     differentiation on a CUDA device needs a real one. The start and the end of a task may copy
@@ -77,6 +77,11 @@ def check_never_waits(
                 run.train(batch)
                 run.train(batch)  # now the optimizer has a state
                 run.evaluate(batch)
+            for _ in run.stages():
+                with _nothing_waits():
+                    run.train(batch)
+                    run.train(batch)
+                    run.evaluate(batch)
             run.end_task()
             with _nothing_waits():
                 run.evaluate(batch)
