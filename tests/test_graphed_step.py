@@ -205,7 +205,8 @@ def test_a_step_that_waits_for_a_value_is_an_error_that_says_what_to_give(monkey
 
 
 def test_methods_declare_for_themselves_that_their_step_can_be_captured():
-    assert CAPTURABLE == ["finetune", "icarl_cnn"]
+    assert {"finetune", "icarl_cnn", "ewc_online", "lwf", "lwf_mc", "si"} <= set(CAPTURABLE)
+    assert "agem" not in CAPTURABLE
 
     class Mine(METHODS["icarl_cnn"].model):
         """Its step may do more."""

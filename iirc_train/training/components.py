@@ -362,10 +362,15 @@ class Experiment:
         if len(several):
             first = int(several[0])
             names = [view.class_names[label] for label in view.labels[first] if label != NO_LABEL]
+            method, losses = self.config.method, get_method(self.config.method).model.losses
             raise ConfigurationError(
                 f"loss ce needs samples with one label, but {split} shows "
-                f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: use "
-                "--loss bce"
+                f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: "
+                + (
+                    "use --loss bce"
+                    if "bce" in losses
+                    else f"{method} has no other loss, so choose another method"
+                )
             )
 
     def _check_image_sizes(self) -> None:
