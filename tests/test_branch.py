@@ -57,6 +57,7 @@ def test_a_branch_with_other_settings_records_its_parent_and_shows_all_tasks(
     parent, tmp_path, monkeypatch
 ):
     branch, changes = tmp_path / "branch", {"lr": "0.02", "batch_size": "8", "seed": "3"}
+    changes["image_preset"] = "cifar100_pycil"
     with monkeypatch.context() as patched, pytest.raises(BrokenOffError):
         break_off_at_save(patched, 1)
         branch_experiment(parent, TASK, branch, QUIET, changes=changes)
@@ -73,7 +74,7 @@ def test_a_branch_with_other_settings_records_its_parent_and_shows_all_tasks(
     origin = record["parent"]
     assert (origin["run"], origin["task"]) == (str(parent), TASK)
     assert origin["settings"]["lr"] == {"before": 0.1, "after": 0.02}
-    assert sorted(origin["settings"]) == ["batch_size", "lr", "seed"]
+    assert sorted(origin["settings"]) == ["batch_size", "image_preset", "lr", "seed"]
     assert record["sessions"][0]["position"] == {"task_id": TASK + 1, "epochs": 0}
     assert is_finished(branch)
     write_report(find_runs([branch]), tmp_path / "report")

@@ -211,3 +211,9 @@ def test_wrong_input_is_told_without_a_trace_and_leaves_nothing(
     assert message in error
     assert "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_a_method_without_binary_losses_refuses_two_labels(settings):
+    said = r"needs samples with one label, but .* with .* and .*: lwf has no other loss, so choose"
+    with pytest.raises(ConfigurationError, match=said):
+        Experiment(ExperimentConfig.parse(settings | {"method": "lwf"}))

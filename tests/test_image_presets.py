@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from iirc_data.augment import (
@@ -17,13 +18,15 @@ from iirc_data.augment import (
     uniform,
 )
 from iirc_data.augment import image_presets as module
-from iirc_data.benchmarks import Benchmark, load_benchmark, parse_benchmark
-from iirc_data.errors import BenchmarkError, CheckpointError
+from iirc_data.benchmarks import Benchmark, DatasetSettings, load_benchmark, parse_benchmark
+from iirc_data.errors import BenchmarkError, CheckpointError, ConfigurationError
 from iirc_train.cli import app as cli
 from iirc_train.config import ExperimentConfig
+from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
-from iirc_train.run.directory import read_metrics
+from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.training.components import Experiment
+from iirc_train.training.same_run import changes_to
 
 PAGE = Path(__file__).parents[1] / "docs" / "tutorials" / "benchmarks.md"
 STATISTICS = {"mean": [0.5] * 3, "std": [0.2] * 3}
@@ -150,6 +153,78 @@ def test_a_run_goes_on_with_its_own_preset_only(tiny_settings, tmp_path):
     values["transforms"] |= {"std": [0.3] * 3}
     with pytest.raises(CheckpointError, match=r"another transforms \(std: \[0.2"):
         experiment().load_state_dict(state)
+
+
+def test_a_run_may_choose_another_preset_than_its_benchmarks(tiny_settings, tmp_path):
+    config = ExperimentConfig.parse(tiny_settings | {"method": "finetune"})
+    jittered = config.model_copy(update={"image_preset": "cifar100_pycil"})
+    with Experiment(config) as own, Experiment(jittered) as experiment:
+        assert list(own.transforms.values()) == [IMAGE_PRESETS["cifar"].transforms]
+        assert list(experiment.transforms.values()) == [IMAGE_PRESETS["cifar100_pycil"].transforms]
+        data = experiment.task_data(0)
+        experiment.buffer.update_buffer_new_task(data)
+        own.buffer.update_buffer_new_task(own.task_data(0))
+        replayed = []
+        for each in (own, experiment):
+            loader = each.training_loader(each.view("train", 1))
+            loader.set_epoch(0)
+            images = [batch.images[batch.in_buffer] for batch in loader]
+            mean, std = (
+                torch.tensor(values).view(3, 1, 1)
+                for values in (each.transforms["images"].mean, each.transforms["images"].std)
+            )
+            replayed.append(torch.cat(images) * std + mean)
+        assert len(replayed[0]) == len(replayed[1]) > 0
+        assert not torch.allclose(*replayed, atol=0.02)  # the brightness of memories differs, too
+        state = own.state_dict()
+        with pytest.raises(CheckpointError, match="another transforms"):
+            experiment.load_state_dict(state)
+    folder = RunDirectory.create(tmp_path / "run", jittered).path
+    assert changes_to(folder, jittered) == {}
+    with pytest.raises(ConfigurationError, match="image_preset was cifar100_pycil, is auto now"):
+        changes_to(folder, config)
+
+
+def test_the_size_of_a_chosen_preset_chooses_the_network(tiny_settings, tmp_path):
+    values = tiny_settings | {"method": "finetune", "n_layers": None, "network": "auto"}
+    folder = RunDirectory.create(
+        tmp_path / "run", ExperimentConfig.parse(values | {"image_preset": "imagenet"})
+    ).path
+    named = ExperimentConfig.parse(values | {"image_preset": "imagenet", "network": "resnet18"})
+    assert changes_to(folder, named) == {}
+    assert benchmark_as_shown(values["benchmark"], "imagenet").image_preset.size == 224
+
+
+def test_a_wrong_choice_of_a_preset_is_named(tiny_settings, tiny_benchmark, tmp_path):
+    with pytest.raises(ConfigurationError, match="did you mean 'cifar100_pycil'"):
+        ExperimentConfig.parse(
+            tiny_settings | {"method": "finetune", "image_preset": "cifar100pycil"}
+        )
+    result = run(
+        "data",
+        "show",
+        "--benchmark",
+        tiny_settings["benchmark"],
+        tiny_settings["data"],
+        "--image-preset",
+        "cifr",
+        "--output",
+        tmp_path / "sheet.png",
+    )
+    assert result.exit_code == 1 and "image_preset" in result.output
+    datasets = {"tiny": DatasetSettings(transforms="cifar")}
+    several = tiny_benchmark.model_copy(update={"datasets": datasets, "name": "two"})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("iirc_train.config.image_preset.load_benchmark", lambda place: several)
+        with pytest.raises(
+            ConfigurationError, match=r"transforms that benchmark two gives to tiny: "
+        ):
+            benchmark_as_shown("two", "cifar100")
+        assert benchmark_as_shown("two", "auto") is several
+        datasets["tiny"] = DatasetSettings()
+        assert (
+            benchmark_as_shown("two", "cifar100").image_presets["tiny"] is IMAGE_PRESETS["cifar100"]
+        )
 
 
 def test_a_preset_with_a_name_is_one_row(tiny_settings, tmp_path, monkeypatch):

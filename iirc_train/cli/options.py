@@ -133,4 +133,6 @@ def _parsed_as(annotation: Any) -> Any:
         kinds += get_args(kind)
     if any(get_origin(kind) in (list, dict) for kind in kinds):
         return list[str]
+    if str in kinds:
+        return str
     return next((kind for kind in kinds if kind in (bool, int, float)), str)

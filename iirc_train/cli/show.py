@@ -43,6 +43,9 @@ def show(
     schedule: Annotated[
         int | None, typer.Option(min=0, help="Number of the benchmark's schedule.")
     ] = None,
+    image_preset: Annotated[
+        str | None, typer.Option(help="Image preset instead of the benchmark's.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of order and augmentation.")] = None,
     run: Annotated[
         Path | None, typer.Option(help="Folder of a run: show its settings and memories.")
@@ -62,7 +65,14 @@ def show(
             raise ConfigurationError(
                 f"cannot draw {output}: its name must end in {', '.join(FORMATS)}"
             )
-        settings = given({"benchmark": benchmark, "schedule": schedule, "seed": seed})
+        settings = given(
+            {
+                "benchmark": benchmark,
+                "schedule": schedule,
+                "image_preset": image_preset,
+                "seed": seed,
+            }
+        )
         if run is not None:
             if settings:
                 raise ConfigurationError(

@@ -17,7 +17,8 @@ from iirc_data.definitions import ORDER_BLOCKS, DecoderName, OrderName, current_
 from iirc_data.files import write_atomically
 from iirc_data.shards.addresses import local_path
 from iirc_data.sizes import parse_size
-from iirc_train.config.intervals import checked_interval
+from iirc_train.config.image_preset import checked_image_preset
+from iirc_train.config.intervals import checked_interval, read_warmup, warmup_epochs
 from iirc_train.config.network import AUTO, MAX_LAYERS, check_depth
 from iirc_train.config.places import (
     absolute_benchmark,
@@ -142,12 +143,11 @@ class MethodConfig(Settings):
         Field(description="Decay to 0 along half a cosine in each task, instead of lr_schedule"),
     ] = False
     lr_warmup: Annotated[
-        int,
+        int | str,
+        BeforeValidator(read_warmup),
         Field(
-            ge=0,
-            le=10**6,
             description="Epochs at the start of each task during which the learning rate rises "
-            "linearly",
+            "linearly, or steps: '500steps'"
         ),
     ] = 0
     weight_decay: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Weight decay")] = 1e-5
@@ -172,7 +172,7 @@ class MethodConfig(Settings):
         if self.lr_warmup and self.reduce_lr_on_plateau:
             raise ValueError("lr_warmup excludes reduce_lr_on_plateau")
         shortest = min(self.epochs_per_task, self.first_task_epochs or self.epochs_per_task)
-        if self.lr_warmup >= shortest:
+        if warmup_epochs(self.lr_warmup) >= shortest:
             raise ValueError(f"lr_warmup {self.lr_warmup} leaves no epoch of a task of {shortest}")
         return self
 
@@ -265,6 +265,13 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     schedule: Annotated[
         int, Role.STATE, Field(ge=0, description="Index of the benchmark's schedule")
     ] = 0
+    image_preset: Annotated[
+        Annotated[str, AfterValidator(checked_image_preset)],
+        Field(
+            description="Augmentation and normalisation of images; 'auto' is what the benchmark "
+            "says, 'cifar100_pycil' adds PyCIL's colour jitter"
+        ),
+    ] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
     batch_size: Annotated[
         int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")

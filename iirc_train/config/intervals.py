@@ -1,8 +1,8 @@
-"""Intervals between checkpoints within an epoch: a time or a number of steps, as text."""
+"""Settings that are a time, a number of steps or a number of epochs: checkpoints and warm-up."""
 
 import re
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _TEXT = re.compile(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h|steps?)\s*")
@@ -44,3 +44,31 @@ def checked_interval(text: str) -> str:
     """
     Interval.parse(text)
     return "".join(text.split())
+
+
+MOST_EPOCHS = 10**6
+
+
+def read_warmup(value: Any) -> int | str:
+    """Return the setting ``lr_warmup``: a number of epochs, or steps such as ``"500steps"``.
+
+    Raises:
+        ValueError: The value is neither.
+    """
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_EPOCHS:
+        return value
+    if isinstance(value, str) and value.strip().endswith(("step", "steps")):
+        return checked_interval(value)
+    raise ValueError("give a number of epochs, or of steps such as 500steps")
+
+
+def warmup_epochs(value: int | str) -> int:
+    """Return the number of epochs that a setting ``lr_warmup`` asks for; 0 if it asks for steps."""
+    return value if isinstance(value, int) else 0
+
+
+def warmup_steps(value: int | str) -> int:
+    """Return the number of steps that a setting ``lr_warmup`` asks for; 0 if it asks for epochs."""
+    return 0 if isinstance(value, int) else Interval.parse(value).steps or 0

@@ -1,10 +1,9 @@
 """Methods that hold important parameters near their values after the earlier tasks."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import nn
 
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.statistics import trained_parameters
@@ -25,7 +24,7 @@ class AnchoredMethod(BaseMethod):
     Parameters whose importance is 0, such as new rows of an output layer, are free.
     """
 
-    parameter_statistics = ("importance", "anchor")
+    parameter_statistics: ClassVar[Sequence[str]] = ("importance", "anchor")
 
     _pull: list[torch.Tensor]
 
@@ -61,7 +60,7 @@ class AnchoredMethod(BaseMethod):
             torch._foreach_add_(gradients, self._pull, alpha=2 * self.penalty_weight)
             self._pull = []
 
-    def _trained(self) -> list[nn.Parameter]:
+    def _trained(self) -> list[torch.Tensor]:
         return [parameter for _, parameter in trained_parameters(self.net)]
 
 
@@ -88,7 +87,7 @@ def quadratic_penalty(
     return torch.stack(magnitudes).sum() - 2 * torch.stack(of_negative).sum(), list(pull)
 
 
-def gradients_of(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+def gradients_of(parameters: Tensors) -> list[torch.Tensor]:
     """Return the gradients of parameters; a missing gradient becomes 0."""
     gradients: list[torch.Tensor] = []
     for parameter in parameters:

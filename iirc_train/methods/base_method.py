@@ -298,6 +298,7 @@ class BaseMethod(Predictor, Optimized, ABC):
         self._correct_gradient()
         self.opt.step()
         self._after_update()
+        self.warmup.step_done(self.opt, self.scheduler)
 
     @abstractmethod
     def _loss(self, step: Step) -> torch.Tensor:

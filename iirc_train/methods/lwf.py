@@ -114,7 +114,7 @@ class Model(BaseMethod):
         n_old, sizes = self.n_old_classes, self.n_cla_per_tsk[: self.cur_task_id]
         if self.config.lwf_distillation == "joint":
             sizes = [n_old]
-        columns = torch.arange(n_old).split(sizes)
+        columns = torch.split(torch.arange(n_old), sizes)
         return torch.stack(
             [F.pad(column, (0, max(sizes) - len(column)), value=n_old) for column in columns], dim=1
         ).to(self.device)
@@ -173,7 +173,7 @@ class Model(BaseMethod):
         """Return the logits of the earlier tasks' classes, (N, classes of a task, tasks)."""
         assert self._heads is not None
         padded = F.pad(output[:, : self.n_old_classes], (0, 1), value=NEVER)
-        return padded.index_select(1, self._heads.flatten()).unflatten(1, self._heads.shape)
+        return padded.index_select(1, self._heads.flatten()).view(-1, *self._heads.shape)
 
     @torch.no_grad()
     def _after_update(self) -> None:

@@ -26,4 +26,4 @@ class Model(icarl_cnn.Model):
 
     config: Config  # type: ignore[assignment]
     capturable = True
-    losses = ("bce",)
+    losses = ("bce",)  # type: ignore[assignment]

@@ -10,7 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceL
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.config.intervals import warmup_epochs, warmup_steps
 from iirc_train.methods.stages import Staged
+from iirc_train.methods.step_warmup import StepWarmup
 
 ParameterGroup = dict[str, Any]
 """``params``, a list of parameters; optionally ``lr_factor``, and options of the optimizer.
@@ -32,7 +34,7 @@ def get_optimizer(
     momentum: float = 0.9,
     nesterov: bool = False,
     lr_cosine: bool = False,
-    lr_warmup: int = 0,
+    lr_warmup: int | str = 0,
     n_epochs: int = 1,
 ) -> tuple[optim.Optimizer, LRScheduler | ReduceLROnPlateau]:
     """Create an optimizer and a learning rate scheduler.
@@ -50,7 +52,8 @@ def get_optimizer(
         momentum: Momentum of ``"sgd"``.
         nesterov: Nesterov's momentum, for ``"sgd"``.
         lr_cosine: See :func:`lr_factor`.
-        lr_warmup: See :func:`lr_factor`.
+        lr_warmup: See :func:`lr_factor`. A number of steps, such as ``"500steps"``, is for
+            :class:`~iirc_train.methods.step_warmup.StepWarmup`.
         n_epochs: See :func:`lr_factor`.
 
     Returns:
@@ -89,7 +92,7 @@ def get_optimizer(
 
         def factor(epoch: int) -> float:
             decayed = float(lr_gamma ** bisect_right(milestones, epoch))
-            return decayed * lr_factor(epoch, n_epochs, lr_warmup, cosine=lr_cosine)
+            return decayed * lr_factor(epoch, n_epochs, warmup_epochs(lr_warmup), cosine=lr_cosine)
 
         return optimizer, LambdaLR(optimizer, lr_lambda=factor)
     if lr_schedule:
@@ -142,11 +145,13 @@ class Optimized(Staged):
     Attributes:
         opt: The optimizer.
         scheduler: The learning rate scheduler, stepped once per epoch.
+        warmup: The warm-up by steps, counted at each step.
     """
 
     config: MethodConfig
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
+    warmup: StepWarmup
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Return the parameters of the main epochs, in groups with their own learning rates.
@@ -192,6 +197,8 @@ class Optimized(Staged):
             lr_warmup=config.lr_warmup,
             n_epochs=n_epochs if stage is None else stage.epochs,
         )
+        self.warmup = StepWarmup(warmup_steps(config.lr_warmup))
+        self.warmup.apply(self.opt, self.scheduler)
 
     def get_last_lr(self) -> list[float]:
         """Return the current learning rate of each parameter group."""
@@ -208,3 +215,4 @@ class Optimized(Staged):
                 self.scheduler.step(val_metric)
         else:
             self.scheduler.step()
+            self.warmup.apply(self.opt, self.scheduler)

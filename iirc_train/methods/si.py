@@ -1,6 +1,7 @@
 """SI: synaptic intelligence, importance of a parameter as its share in the fall of the loss."""
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -58,7 +59,7 @@ class Model(AnchoredMethod):
     config: Config
     capturable = True
     losses = ("bce", "ce")
-    parameter_statistics = ("importance", "anchor", "path")
+    parameter_statistics: ClassVar[Sequence[str]] = ("importance", "anchor", "path")
 
     _gradients: list[torch.Tensor]
     _before: list[torch.Tensor]

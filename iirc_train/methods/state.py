@@ -8,6 +8,7 @@ from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from iirc_data.errors import CheckpointError
+from iirc_train.methods.step_warmup import StepWarmup
 
 
 class Learner(Protocol):
@@ -16,6 +17,7 @@ class Learner(Protocol):
     method_variables: tuple[str, ...]
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
+    warmup: StepWarmup
     cur_task_id: int
     stages_run: list[list[int]]
 
@@ -50,6 +52,8 @@ def method_state(method: Learner) -> dict[str, Any]:
     }
     if any(map(any, method.stages_run)):  # other methods write what earlier releases read
         state["stages"] = [list(run) for run in method.stages_run]
+    if method.warmup.n_steps:
+        state["warmup_steps"] = method.warmup.n_done
     return state
 
 
@@ -79,6 +83,7 @@ def load_method_state(method: Learner, state: dict[str, Any]) -> None:
         method.load_state_dict(state["modules"])
         method.opt.load_state_dict(state["optimizer"])
         method.scheduler.load_state_dict(state["scheduler"])
+        method.warmup.n_done = int(state.get("warmup_steps", 0))
         for name, value in state["variables"].items():
             setattr(method, name, _on(method.device, value))
     except (KeyError, ValueError, RuntimeError) as error:

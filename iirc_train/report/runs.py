@@ -9,6 +9,7 @@ from typing import Any
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import image_size, with_named_network
 from iirc_train.methods.settings import settings_of_run
 from iirc_train.metrics import shown_labels
@@ -75,7 +76,8 @@ class Run:
         values = self.config.values()
         if self.benchmark is None:
             return values
-        return with_named_network(values, image_size(self.benchmark))
+        shown = benchmark_as_shown(self.config.benchmark, self.config.image_preset)
+        return with_named_network(values, image_size(shown))
 
     @property
     def benchmark_name(self) -> str:

@@ -16,6 +16,7 @@ from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.files import file_sha256, hidden_neighbour, sync_folder, sync_tree, write_json
 from iirc_data.locks import LOCK_NAME, sole_user
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.settings import Role
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
@@ -35,7 +36,11 @@ from iirc_train.runtime.distributed import choose_device, of_first_process, rank
 from iirc_train.runtime.notes import logger, notes_on
 from iirc_train.runtime.process_group import process_group
 from iirc_train.runtime.random_state import random_state, seed_random_generators
-from iirc_train.training.components import saved_settings, task_sequences
+from iirc_train.training.components import (
+    saved_settings,
+    task_sequences,
+    transforms_as_written,
+)
 from iirc_train.training.launch import check_places, continue_experiment
 
 
@@ -247,5 +252,8 @@ def _change_state(
     if config.seed != before.seed:
         seed_random_generators(config.seed)
         experiment["random"] = random_state()
+    if config.image_preset != before.image_preset:
+        benchmark = benchmark_as_shown(config.benchmark, config.image_preset)
+        experiment["transforms"] = transforms_as_written(benchmark)
     if config.precision != before.precision:
         experiment.get("resolved", {}).pop("precision", None)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from iirc_data.benchmarks import Benchmark, load_benchmark
+from iirc_data.benchmarks import Benchmark
 from iirc_data.dataset_checks import check_images_of_parts
 from iirc_data.datasets import open_datasets, parts_of
 from iirc_data.definitions import (
@@ -31,6 +31,7 @@ from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.buffer import ReservoirBuffer
 from iirc_train.buffer.choice import Choice
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
 from iirc_train.config.setup import with_former_defaults, with_setup
@@ -114,7 +115,7 @@ class Experiment:
         config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
-        self.benchmark = load_benchmark(config.benchmark)
+        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset)
         losses = get_method(config.method).model.losses
         config = with_setup(config, self.benchmark.setup, losses, config.method)
         self.config = config
@@ -321,15 +322,9 @@ class Experiment:
                 "tasks": [list(task) for task in self.splits[TRAIN].tasks],
                 **{split: tasks.view(everything).digest() for split, tasks in self.splits.items()},
             },
-            "transforms": self._transforms_as_written(),
+            "transforms": transforms_as_written(self.benchmark),
             "configuration": saved_settings(self.config),
         }
-
-    def _transforms_as_written(self) -> Any:
-        if not self.benchmark.datasets:
-            return self.benchmark.model_dump(mode="json", include={"transforms"})["transforms"]
-        presets = self.benchmark.image_presets.items()
-        return {name: preset.model_dump(mode="json") for name, preset in presets}
 
     def _check_views(self) -> None:
         manifests = {name: store.manifest for name, store in self.store.datasets.items()}
@@ -367,13 +362,14 @@ class Experiment:
         if len(several):
             first = int(several[0])
             names = [view.class_names[label] for label in view.labels[first] if label != NO_LABEL]
+            method, losses = self.config.method, get_method(self.config.method).model.losses
             raise ConfigurationError(
                 f"loss ce needs samples with one label, but {split} shows "
-                f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: use "
+                f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: "
                 + (
-                    "--loss bce"
-                    if "bce" in get_method(self.config.method).model.losses
-                    else f"another method, because {self.config.method} has only this loss"
+                    "use --loss bce"
+                    if "bce" in losses
+                    else f"{method} has no other loss, so choose another method"
                 )
             )
 
@@ -555,6 +551,14 @@ class Experiment:
         seed = int(np.random.SeedSequence(key).generate_state(1)[0])
         memories = MemoryData(self.buffer, view, self._reader(seed, normalize))
         return memories.endless_batches(self.batch_size, first_batch, resident=self.config.resident)
+
+
+def transforms_as_written(benchmark: Benchmark) -> Any:
+    """Return the image preset of a benchmark, or of each of its datasets, as plain values."""
+    if not benchmark.datasets:
+        return benchmark.model_dump(mode="json", include={"transforms"})["transforms"]
+    presets = benchmark.image_presets.items()
+    return {name: preset.model_dump(mode="json") for name, preset in presets}
 
 
 def _share_of_batch(batch_size: int) -> int:

@@ -7,6 +7,7 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.datasets import open_datasets
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import ALTERNATIVES, image_size, with_named_network
 from iirc_train.config.places import is_same_benchmark, is_same_data
 from iirc_train.config.setup import with_setup
@@ -35,8 +36,12 @@ def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:
     saved, config = _with_setup(saved, checked_settings(config))
     before, now = saved.values(), config.values()
     if any(before[name] != now[name] for name in ALTERNATIVES):
-        size = image_size(load_benchmark(config.benchmark))
-        before, now = with_named_network(before, size), with_named_network(now, size)
+        before, now = (
+            with_named_network(
+                values, image_size(benchmark_as_shown(config.benchmark, values["image_preset"]))
+            )
+            for values in (before, now)
+        )
     different = [name for name in now if name not in before or before[name] != now[name]]
     free = ExperimentConfig.free_settings()
     if changed := [name for name in different if name not in free]:
