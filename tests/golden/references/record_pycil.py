@@ -1,0 +1,332 @@
+"""Record what methods of PyCIL do on the toy problem.
+
+    python -m tests.golden.references.record_pycil CHECKOUT [NAME ...]
+
+Their code runs as it is. Exchanged are what it takes from outside: the network, the data, the
+loader (which shuffles by its own seed), and the constants at the head of each file.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from tests.golden.references.recorder import Recorder, State, save, versions
+from tests.toy_problem import CLASSES_PER_TASK, LATENT, N_TRAIN, ToyTrunk, toy_images
+
+FOLDER = Path(__file__).parent
+MEMORIES, EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY, TEMPERATURE = 12, 2, 8, 0.05, 5e-4, 2
+
+
+class Convnet(ToyTrunk):
+    """The toy network, with the interface of PyCIL's networks."""
+
+    out_dim = LATENT
+
+    def forward(self, images: torch.Tensor) -> dict[str, Any]:  # type: ignore[override]
+        maps = self.feature_maps(images)
+        return {"fmaps": maps, "features": maps[-1].mean(dim=(2, 3))}
+
+
+class Samples(Dataset):
+    """Samples by their ids; test images count on from the training images."""
+
+    def __init__(self, data: np.ndarray, targets: np.ndarray, *_: Any) -> None:
+        self.data, self.targets = data.astype(int), targets.astype(int)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+class Loader:
+    """Batches of :class:`Samples`, announced to the recorder."""
+
+    recorder: Recorder
+    known_classes: Callable[[], int]
+
+    def __init__(self, dataset: Samples, batch_size: int, shuffle: bool, **_: Any) -> None:
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.n_passes = 0
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        order = np.arange(len(self.dataset))
+        if self.shuffle:
+            np.random.RandomState(len(order) + 1000 * self.n_passes).shuffle(order)
+            self.n_passes += 1
+            self.recorder.begin_pass()
+        images = torch.cat([toy_images().train, toy_images().test])
+        for rows in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+            ids, targets = self.dataset.data[rows], self.dataset.targets[rows]
+            if self.shuffle:
+                old = targets < self.known_classes()
+                flags = np.ones_like(old) if self.recorder.stage == "balanced" else old
+                self.recorder.batch(ids.tolist(), flags.astype(int).tolist())
+            yield torch.from_numpy(rows), images[ids], torch.from_numpy(targets)
+
+
+def state_of(net: torch.nn.Module) -> State:
+    """Return the state of one of PyCIL's networks, by the names of the README."""
+    prefixes = {
+        "convnet.": "",
+        "convnets.": "branches.",
+        "aux_fc.": "auxiliary_head.",
+        "fe_fc.": "new_head.",
+        "oldfc.": "old_head.",
+        "fc.fc1.": "head.1.",
+        "fc.fc2.": "head.2.",
+        "fc.": "head.",
+    }
+    state: State = {}
+    for name, value in net.state_dict().items():
+        if name.endswith("num_batches_tracked") or name.startswith("bias_layers."):
+            continue
+        prefix = next(prefix for prefix in prefixes if name.startswith(prefix))
+        state[prefixes[prefix] + name.removeprefix(prefix)] = value.clone()
+    if "head.1.weight" in state:
+        parts = [state.pop("head.1.weight"), state.pop("head.2.weight")]
+        state["head.weight"] = torch.cat(parts)
+    if len(getattr(net, "bias_layers", ())):
+        for name in ("alpha", "beta"):
+            layers = [getattr(layer, name).detach() for layer in net.bias_layers]
+            state[f"bias.{name}"] = torch.cat(layers)
+    return state
+
+
+def data_manager() -> Any:
+    """Return PyCIL's own object, with the toy problem in it."""
+    module = importlib.import_module("utils.data_manager")
+    module.DummyDataset = Samples
+    manager = module.DataManager.__new__(module.DataManager)
+    manager.aug, manager.use_path, manager._increments = 1, False, list(CLASSES_PER_TASK)
+    manager._train_trsf = manager._test_trsf = manager._common_trsf = []
+    images = toy_images()
+    n = len(images.train)
+    manager._train_data, manager._train_targets = np.arange(n), images.labels.numpy()
+    manager._test_data = n + np.arange(len(images.test))
+    manager._test_targets = images.test_labels.numpy()
+    manager.getlen = lambda index: N_TRAIN
+    return manager
+
+
+FOSTER_FLAGS = {
+    "beta1": 0.96,
+    "beta2": 0.97,
+    "oofc": "ft",
+    "is_teacher_wa": False,
+    "is_student_wa": False,
+    "lambda_okd": 1,
+    "wa_value": 1,
+    "init_epochs": EPOCHS,
+    "boosting_epochs": EPOCHS,
+    "compression_epochs": EPOCHS,
+    "init_lr": LR,
+    "lr": LR,
+    "init_weight_decay": WEIGHT_DECAY,
+    "weight_decay": WEIGHT_DECAY,
+    "batch_size": BATCH_SIZE,
+    "num_workers": 0,
+    "T": TEMPERATURE,
+    "dataset": "toy",
+}
+
+# name of the file: our method, PyCIL's file and class, constants and flags of its own, stages
+RUNS: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
+    "icarl-pycil": ("icarl", "icarl", "iCaRL", {}, {}),
+    "lwf-pycil": ("lwf", "lwf", "LwF", {"lamda": 3}, {}),
+    "wa-pycil": ("wa", "wa", "WA", {}, {}),
+    "bic-pycil": ("bic", "bic", "BiC", {"split_ratio": 0.34}, {}),
+    "podnet-pycil": ("podnet", "podnet", "PODNet", {"ft_epochs": EPOCHS, "ft_lrate": 0.005}, {}),
+    "der_expandable-pycil": ("der_expandable", "der", "DER", {}, {}),
+    "foster-pycil": ("foster", "foster", "FOSTER", {}, FOSTER_FLAGS),
+    "foster-pycil-aligned": (
+        "foster",
+        "foster",
+        "FOSTER",
+        {},
+        {**FOSTER_FLAGS, "is_teacher_wa": True, "is_student_wa": True, "oofc": "az"},
+    ),
+    "ewc-pycil": ("ewc_online", "ewc", "EWC", {"lamda": 1000, "fishermax": 1e-4}, {}),
+}
+COMMON = {
+    "init_epoch": EPOCHS,
+    "epochs": EPOCHS,
+    "batch_size": BATCH_SIZE,
+    "init_lr": LR,
+    "lrate": LR,
+    "init_weight_decay": WEIGHT_DECAY,
+    "weight_decay": WEIGHT_DECAY,
+    "init_milestones": [],
+    "milestones": [],
+    "num_workers": 0,
+    "T": TEMPERATURE,
+}
+
+
+def in_stages(recorder: Recorder, learner: Any, names: dict[str, list[str]]) -> None:
+    """Announce the stage whenever the learner calls one of its methods.
+
+    Args:
+        recorder: Is told.
+        learner: The object.
+        names: For each of its methods, the stage of the first, second, ... call in a task.
+    """
+    for name, stages in names.items():
+        method = getattr(learner, name)
+
+        def staged(
+            *args: Any, method: Any = method, stages: list[str] = stages, **kwargs: Any
+        ) -> Any:
+            calls = recorder.__dict__.setdefault("calls", {})
+            number = calls[method] = calls.get(method, -1) + 1
+            before, recorder.stage = recorder.stage, stages[min(number, len(stages) - 1)]
+            try:
+                return method(*args, **kwargs)
+            finally:
+                recorder.stage = before
+
+        setattr(learner, name, staged)
+
+
+STAGES = {
+    "bic": {"_stage2_bias_correction": ["bias_correction"]},
+    "podnet": {"_run": ["main", "balanced"]},
+    "foster": {"_feature_compression": ["compression"]},
+}
+
+
+def record(name: str, commit: str) -> None:
+    method, file, class_name, constants, flags = RUNS[name]
+    module = importlib.import_module(f"models.{file}")
+    base = importlib.import_module("models.base")
+    networks = importlib.import_module("utils.inc_net")
+    networks.get_convnet = lambda *_: Convnet()
+    used = {key: value for key, value in COMMON.items() if hasattr(module, key)} | constants
+    for key, value in used.items():
+        setattr(module, key, value)
+    module.DataLoader = base.DataLoader = Loader
+    module.tqdm = lambda items: _Silent(items)
+
+    torch.manual_seed(0)
+    np.random.seed(0)
+    arguments = {"memory_size": MEMORIES, "convnet_type": "toy", **flags}
+    learner = getattr(module, class_name)({**arguments, "device": [torch.device("cpu")]})
+    learner.topk = 2  # the first task has no five classes
+    learner._evaluate = lambda *_: {"top1": None, "top5": None}
+    recorder = Recorder(
+        lambda: state_of(learner._snet if recorder.stage == "compression" else learner._network)
+    )
+    in_stages(recorder, learner, STAGES.get(file, {}))
+    Loader.recorder, Loader.known_classes = recorder, staticmethod(lambda: learner._known_classes)
+    manager = data_manager()
+    tasks = []
+    initial: State | None = None
+    for _ in CLASSES_PER_TASK:
+        recorder.begin_task()
+        recorder.__dict__.pop("calls", None)
+        with recorder.listening():
+            learner.incremental_train(manager)
+        extra: dict[str, Any] = {}
+        scores, classes = predictions(learner, learner._network)
+        if getattr(learner, "_snet", None) is not None:
+            extra["trained"] = state_of(learner._network)  # two branches, after alignment
+            extra["compressed_test_scores"] = predictions(learner, learner._snet)[0]
+        if getattr(learner, "_class_means", None) is not None:
+            extra["class_means"] = torch.tensor(learner._class_means)
+        if getattr(learner, "fisher", None) is not None:
+            extra["fisher"] = {canonical(n): v.clone() for n, v in learner.fisher.items()}
+            extra["fisher_batches"] = recorder.without_step
+        learner.after_task()
+        kept = getattr(learner, "_snet", None) or learner._network
+        task = recorder.task(
+            after_task=state_of(kept),
+            memories=learner._data_memory.astype(int).tolist(),
+            memory_labels=learner._targets_memory.astype(int).tolist(),
+            extra=extra,
+            test_scores=scores,
+            test_classes=classes,
+        )
+        if "class_means" in extra:
+            nearest, _ = learner._eval_nme(learner.test_loader, learner._class_means)
+            task["test_classes_nme"] = nearest[:, 0].tolist()
+        initial = initial or task["start"]
+        tasks.append(task)
+    settings = {
+        "n_classes_per_task": CLASSES_PER_TASK,
+        "batch_norm": True,
+        "lr": LR,
+        "momentum": 0.9,
+        "weight_decay": WEIGHT_DECAY,
+        "epochs": EPOCHS,
+        "batch_size": BATCH_SIZE,
+        "temperature": TEMPERATURE,
+        "total_n_mems": MEMORIES,
+    }
+    reference = {
+        "repository": "https://github.com/LAMDA-CL/PyCIL",
+        "commit": commit,
+        "file": f"models/{file}.py",
+        "class": class_name,
+        "constants": used,
+        "arguments": arguments,
+        "versions": versions(),
+    }
+    save(
+        FOLDER / f"{name}.npz",
+        {
+            "method": method,
+            "reference": reference,
+            "settings": settings,
+            "initial": initial,
+            "tasks": tasks,
+        },
+    )
+
+
+@torch.no_grad()
+def predictions(learner: Any, net: torch.nn.Module) -> tuple[torch.Tensor, list[int]]:
+    """Return logits and classes of all test images in evaluation mode."""
+    modes = {module: module.training for module in net.modules()}
+    net.eval()
+    logits = net(toy_images().test)["logits"]
+    for module, mode in modes.items():
+        module.training = mode
+    return logits, logits.argmax(dim=1).tolist()
+
+
+def canonical(name: str) -> str:
+    return name.removeprefix("convnet.").replace("fc.", "head.")
+
+
+class _Silent:
+    """Stands for a progress bar."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.items)
+
+    def set_description(self, *_: Any) -> None:
+        pass
+
+
+def main() -> None:
+    checkout = Path(sys.argv[1]).resolve()
+    commit = (checkout / "COMMIT").read_text().strip()
+    sys.path.insert(0, str(checkout))
+    torch.set_num_threads(1)
+    for name in sys.argv[2:] or RUNS:
+        record(name, commit)
+        print(name, (FOLDER / f"{name}.npz").stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
