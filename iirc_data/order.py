@@ -132,10 +132,16 @@ def batch_bounds(
         )
     bounds = []
     for start, stop in global_batch_bounds(n, batch_size, world_size):
-        share, rest = divmod(stop - start, world_size)
-        first = start + rank * share + min(rank, rest)
-        bounds.append((first, first + share + (rank < rest)))
+        first, last = part_of_rank(stop - start, rank, world_size)
+        bounds.append((start + first, start + last))
     return bounds
+
+
+def part_of_rank(n: int, rank: int, world_size: int) -> tuple[int, int]:
+    """Return (start, stop) of one rank's part of n items, divided as evenly as possible."""
+    share, rest = divmod(n, world_size)
+    first = rank * share + min(rank, rest)
+    return first, first + share + (rank < rest)
 
 
 def global_batch_bounds(n: int, batch_size: int, world_size: int = 1) -> list[tuple[int, int]]:

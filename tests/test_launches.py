@@ -9,6 +9,9 @@ from iirc_train.methods import METHODS
 # 1.5 % is for other versions of torch. `python -m benchmarks.operations` prints the counts.
 BUDGETS = {
     "agem": {"fp32": 666, "bf16": 816},
+    "der": {"fp32": 678, "bf16": 829},
+    "der_plus_plus": {"fp32": 1057, "bf16": 1282},
+    "er": {"fp32": 284, "bf16": 359},
     "finetune": {"fp32": 284, "bf16": 359},
     "icarl": {"fp32": 401, "bf16": 515},
     "icarl_cnn": {"fp32": 401, "bf16": 515},

@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 
 from iirc_data.definitions import IIRC_SETUP
+from iirc_data.errors import ConfigurationError
 from iirc_data.lifelong_dataset.torch_dataset import Dataset
+from iirc_train.buffer import ReferenceBuffer
 from iirc_train.methods import METHODS, get_method
 from iirc_train.utils import transform_labels_names_to_vector
 
@@ -50,6 +52,10 @@ def test_the_guides_procedure_runs_with_every_method(name, dataset):
                 assert predictions.shape == targets.shape
                 assert np.isfinite(loss)
             model.consolidate_epoch_knowledge()
+        if issubclass(make_buffer, ReferenceBuffer):
+            with pytest.raises(ConfigurationError, match=r"refers to the samples of a run"):
+                buffer.update_buffer_new_task(dataset, method=model, batch_size=8)
+            return
         buffer.update_buffer_new_task(dataset, method=model, batch_size=8)
         model.consolidate_task_knowledge(buffer=buffer, device=model.device, batch_size=8)
         model.eval()

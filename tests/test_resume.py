@@ -15,7 +15,6 @@ import yaml
 from rich.console import Console
 
 from iirc_data.errors import CheckpointError, ConfigurationError
-from iirc_train.buffer.store import BufferStore
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS, get_method
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
@@ -25,6 +24,7 @@ from iirc_train.runtime.random_state import random_state, set_random_state
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
+from tests.memories import assert_equal_memories
 
 QUIET = Console(quiet=True)
 
@@ -72,13 +72,7 @@ def assert_equal_runs(run: Path, expected: Path) -> None:
                 assert torch.equal(value, states[1][name]), name
             else:
                 assert value == states[1][name], name
-    stores = [BufferStore(path / "buffer.zarr") for path in (run, expected)]
-    counts = [store.counts(max(store.generations())) for store in stores]
-    assert counts[0] == counts[1]
-    for number, name in enumerate(counts[0]):
-        ours, theirs = (vars(store.read_class(number, name)) for store in stores)
-        assert ours.keys() == theirs.keys()
-        assert all(np.array_equal(ours[key], theirs[key]) for key in ours)
+    assert_equal_memories(run / "buffer.zarr", expected / "buffer.zarr")
 
 
 def break_off_at_save(monkeypatch, number: int) -> None:

@@ -1,10 +1,10 @@
 """The loader: batches of a view's samples and replayed memories, in a reproducible order."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,21 @@ from iirc_data.order import (
 )
 
 RESIDENT_CHUNK = 2048  # images augmented at a time
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process's part of a batch.
+
+    Attributes:
+        numbers: int64 (N,), the numbers of its samples.
+        spans: The positions, each (start, stop), whose random numbers augment the samples.
+        share: Its share of the batch.
+    """
+
+    numbers: NDArray[np.int64]
+    spans: list[tuple[int, int]]
+    share: float
 
 
 class Loader:
@@ -67,7 +82,7 @@ class Loader:
         own = batch_bounds(self._n, batch_size, rank, world_size)
         shared = global_batch_bounds(self._n, batch_size, world_size)
         self._batches = [
-            _Part(*bounds, share=(bounds[1] - bounds[0]) / (stop - start))
+            (*bounds, (bounds[1] - bounds[0]) / (stop - start))
             for bounds, (start, stop) in zip(own, shared, strict=True)
         ]
         self._batches_at_once = max(1, RESIDENT_CHUNK // batch_size) if is_resident else 1
@@ -117,18 +132,18 @@ class Loader:
         return self._batches_of(self._epoch, self._first_batch)
 
     def _batches_of(self, epoch: int, first_batch: int) -> Iterator[Batch]:
-        shown = self._shown(epoch)
-        left = self._batches[first_batch:]
+        left = self._parts_of(epoch, first_batch)
         chunks = [
             left[first : first + self._batches_at_once]
             for first in range(0, len(left), self._batches_at_once)
         ]
-        chosen = [np.concatenate([shown[part.places] for part in chunk]) for chunk in chunks]
+        chosen = [np.concatenate([part.numbers for part in chunk]) for chunk in chunks]
         drawn: deque[Augmentation] = deque()
 
         def work() -> Iterator[tuple[NDArray[np.int64], Augmentation]]:
             for numbers, chunk in zip(chosen, chunks, strict=True):
-                drawn.append(self._augmentation(numbers, chunk, epoch))
+                spans = [span for part in chunk for span in part.spans]
+                drawn.append(self._augmentation(numbers, spans, epoch))
                 yield numbers, drawn[-1]
 
         for chunk, numbers, pixels in zip(
@@ -136,6 +151,14 @@ class Loader:
         ):
             images = changed(on_device(pixels, self._device), drawn.popleft().operations)
             yield from self._split(chunk, numbers, images)
+
+    def _parts_of(self, epoch: int, first_batch: int) -> Sequence[Part]:
+        """Return this process's part of each batch of an epoch, from the given batch on."""
+        shown = self._shown(epoch)
+        return [
+            Part(shown[start:stop], [(start, stop)], share)
+            for start, stop, share in self._batches[first_batch:]
+        ]
 
     def _shown(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of an epoch's samples in the order of the epoch."""
@@ -158,10 +181,10 @@ class Loader:
         return np.concatenate([np.arange(n_view), n_view + memories])
 
     def _augmentation(
-        self, numbers: NDArray[np.int64], chunk: list["_Part"], epoch: int
+        self, numbers: NDArray[np.int64], spans: list[tuple[int, int]], epoch: int
     ) -> Augmentation:
         n = self._transform.n_random
-        random = [uniform(self._seed, epoch, part.start, part.stop, n) for part in chunk]
+        random = [uniform(self._seed, epoch, start, stop, n) for start, stop in spans]
         heights, widths = self._samples.sizes[numbers].T
         datasets = self._samples.datasets(numbers)
         return self._transform.parameters(datasets, heights, widths, np.concatenate(random))
@@ -198,34 +221,29 @@ class Loader:
         return normalize_each(images, self._normalizations, datasets)
 
     def _split(
-        self, chunk: list["_Part"], numbers: NDArray[np.int64], pixels: torch.Tensor
+        self, chunk: Sequence[Part], numbers: NDArray[np.int64], pixels: torch.Tensor
     ) -> Iterator[Batch]:
         images = self._normalized(pixels.permute(0, 3, 1, 2), numbers)
         n_classes = self._samples.view.n_seen_classes
         targets = indicator_targets(self._samples.labels[numbers], n_classes)
         targets = on_device(targets, self._device)
-        is_replayed = torch.from_numpy(self._samples.is_replayed(numbers))
-        in_buffer = on_device(is_replayed, self._device)
+        is_replayed = self._is_replayed(chunk, numbers)
+        in_buffer = on_device(torch.from_numpy(is_replayed), self._device)
         sample_ids = torch.from_numpy(self._samples.sample_ids[numbers])
         stop = 0
         for part in chunk:
-            start, stop = stop, stop + part.stop - part.start
-            yield Batch(
+            start, stop = stop, stop + len(part.numbers)
+            batch = Batch(
                 images[start:stop],
                 targets[start:stop],
                 in_buffer[start:stop],
                 sample_ids[start:stop],
                 part.share,
             )
+            yield self._finished(batch, part)
 
+    def _is_replayed(self, chunk: Sequence[Part], numbers: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return self._samples.is_replayed(numbers)
 
-class _Part(NamedTuple):
-    """The positions in the epoch of one process's part of a batch, and its share of the batch."""
-
-    start: int
-    stop: int
-    share: float
-
-    @property
-    def places(self) -> slice:
-        return slice(self.start, self.stop)
+    def _finished(self, batch: Batch, part: Part) -> Batch:
+        return batch

@@ -3,6 +3,7 @@
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TypeAlias, get_args
 
 import numpy as np
@@ -19,6 +20,7 @@ from iirc_data.loader.loader import Loader
 from iirc_data.loader.normalization import Normalization
 from iirc_data.loader.pillow import PillowDecoder
 from iirc_data.loader.resident import MAX_BYTES, decoded_bytes, why_not_resident
+from iirc_data.loader.step_loader import StepLoader, StepPlan
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 
@@ -107,6 +109,7 @@ def make_loader(
     decoder: Decoder | DecoderName = "auto",
     engine: Decoder | DecoderName | None = None,
     hw_decoder_load: float = 0.0,
+    plan: StepPlan | None = None,
 ) -> Loader:
     """Make a loader. All code that reads images for training or evaluation uses one.
 
@@ -149,6 +152,7 @@ def make_loader(
         decoder: ``"auto"``, ``"dali"``, ``"pillow"``, or a decoder made by :func:`make_decoder`.
         engine: Former name of ``decoder``.
         hw_decoder_load: See :func:`make_decoder`; without effect if a decoder is given.
+        plan: Draws memories for each step. The view is the plan's, and there is no ``replay``.
 
     Returns:
         An iterable of :class:`~iirc_data.loader.batch.Batch`, with ``len`` and ``set_epoch``.
@@ -175,7 +179,8 @@ def make_loader(
         _warn_of_training_difference(of_datasets, samples)
     transform = PerDataset(dict(enumerate(t.train if train else t.evaluate for t in of_datasets)))
     normalizations = tuple(Normalization(t.mean, t.std) for t in of_datasets) if normalize else ()
-    return Loader(
+    make = Loader if plan is None else partial(StepLoader, plan=plan)
+    return make(
         samples,
         replay_multiplier=replay_multiplier,
         transform=transform,

@@ -35,6 +35,9 @@ class SampleStore(Protocol):
     def sizes(self, sample_ids: NDArray[np.int64], /) -> NDArray[np.int32]:
         """Return the height and width in pixels of samples, int32 (N, 2)."""
 
+    def encoded_sizes(self, sample_ids: NDArray[np.int64], /) -> NDArray[np.int64]:
+        """Return the sizes of encoded images in bytes, int64 (N,)."""
+
     def dataset_numbers(self, sample_ids: NDArray[np.int64], /) -> NDArray[np.int64]:
         """Return the number of each sample's dataset, int64 (N,): its place in ``datasets``."""
 

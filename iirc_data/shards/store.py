@@ -126,6 +126,10 @@ class ShardStore:
         """Return the height and width in pixels of samples, int32 (N, 2)."""
         return self.table.sizes(sample_ids)
 
+    def encoded_sizes(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sizes of encoded images in bytes, int64 (N,)."""
+        return np.asarray(self.table.size[sample_ids], np.int64)
+
     def dataset_numbers(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of each sample's dataset, int64 (N,): 0, for there is one."""
         return np.zeros(len(sample_ids), np.int64)

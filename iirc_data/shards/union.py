@@ -75,6 +75,13 @@ class UnionStore:
             sizes[places] = store.sizes(rows)
         return sizes
 
+    def encoded_sizes(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sizes of encoded images in bytes, int64 (N,)."""
+        sizes = np.empty(len(sample_ids), np.int64)
+        for store, places, rows in self._parts(sample_ids):
+            sizes[places] = store.encoded_sizes(rows)
+        return sizes
+
     def dataset_numbers(self, sample_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of each sample's dataset, int64 (N,): its place in ``datasets``.
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 
 from iirc_data.decoding import decode
 from iirc_data.definitions import PathLike
-from iirc_data.errors import BufferStorageError
+from iirc_data.errors import BufferStorageError, ConfigurationError
+from iirc_data.shards.sample_store import SampleStore
+from iirc_train.buffer.columns import Column
 from iirc_train.buffer.encoding import encoded_memory, memory_of
 from iirc_train.buffer.latents import BATCH_SIZE, LatentSource
 from iirc_train.buffer.samples import TaskSamples
@@ -50,6 +52,9 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             processes share the buffer.
     """
 
+    Store: ClassVar[type[BufferStore]] = BufferStore
+    """Class of the store, which reads and writes the layout of this buffer."""
+
     def __init__(
         self,
         config: Mapping[str, Any] | BaseModel,
@@ -59,7 +64,7 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         augmentation_transforms_fn: TransformFunction | None = None,
     ) -> None:
         self.config = BufferConfig.from_any(config)
-        self.store = _open_store(buffer_dir)
+        self.store = _open_store(self.Store, buffer_dir)
         self.essential_transforms_fn = essential_transforms_fn
         self.augmentation_transforms_fn = augmentation_transforms_fn
         self._apply_augmentations = True
@@ -86,10 +91,13 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         class_name, number = self._slots.locate(index)
         memories = self._memories(class_name)
         image = decode(memories.encoded(number), lambda: f"replay buffer:{class_name}/{number}")
+        return (self._transformed(image), *memories.label_pair(number))
+
+    def _transformed(self, image: Image.Image) -> Any:
         transform = self.essential_transforms_fn
         if self._apply_augmentations and self.augmentation_transforms_fn is not None:
             transform = self.augmentation_transforms_fn
-        return (image if transform is None else transform(image), *memories.label_pair(number))
+        return image if transform is None else transform(image)
 
     def get_image_indices_by_class(self, class_name: str) -> NDArray[np.int64]:
         """Return the slots of a class's memories, int64, most important first.
@@ -113,6 +121,39 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
             [(name, self._memories(name), count) for name, count in self._counts.items()],
             class_names_to_idx,
         )
+
+    def connect(
+        self,
+        samples: SampleStore,
+        class_names_to_idx: Mapping[str, int],
+        *,
+        seed: int = 0,
+        columns: Sequence[Column] = (),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Connect the empty buffer with a run, for a buffer that keeps references or columns.
+
+        Args:
+            samples: The samples of the run.
+            class_names_to_idx: Index of each class.
+            seed: Seed of the run.
+            columns: What the method keeps for each memory beside its image.
+            device: The training device.
+
+        Raises:
+            ConfigurationError: The buffer keeps no columns.
+        """
+        if columns:
+            raise ConfigurationError(
+                f"the method keeps {', '.join(c.name for c in columns)} for each memory, but "
+                f"{type(self).__name__} keeps images only: use ReservoirBuffer"
+            )
+
+    def commit_changes(self) -> None:
+        """Write what has changed since the last commit, before a checkpoint; in the first process.
+
+        This buffer changes at the ends of tasks only, and commits there.
+        """
 
     def begin_adding_samples(self) -> None:
         """Start a transaction: changes take effect when it ends."""
@@ -320,16 +361,16 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self._counts, self._slots = counts, Slots(counts)
 
 
-def _open_store(buffer_dir: PathLike | None) -> BufferStore:
+def _open_store(store_class: type[BufferStore], buffer_dir: PathLike | None) -> BufferStore:
     if buffer_dir is None:
         if world_size() > 1:
             raise BufferStorageError(
                 f"a buffer that {world_size()} processes share cannot be in memory: set buffer_dir"
             )
-        return BufferStore()
+        return store_class()
     if rank() > 0:
         wait_for_all()  # until the first process has created it
-    store = BufferStore(Path(buffer_dir))
+    store = store_class(Path(buffer_dir))
     if rank() == 0:
         wait_for_all()
     return store

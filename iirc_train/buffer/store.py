@@ -27,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import zarr
@@ -43,7 +43,6 @@ from iirc_data.files import canonical_json, sync_folder, sync_path, sync_tree
 FORMAT = "iirc-replay-buffer"
 VERSION = 3
 
-_READABLE_VERSIONS = (2, VERSION)
 _CLASSES = "classes"
 _GENERATIONS = "generations"
 _METADATA = "zarr.json"
@@ -116,6 +115,10 @@ class ClassMemories:
 class BufferStore:
     """The stored classes and generations of a replay buffer.
 
+    Attributes:
+        version: Version of the layout that is written.
+        readable_versions: Versions that can be read.
+
     Args:
         path: Folder of the Zarr hierarchy, created if missing; None keeps it in memory.
         read_only: Never write. Use this to look at a buffer that another process may be using.
@@ -124,28 +127,34 @@ class BufferStore:
         BufferStorageError: The folder contains something else, or a newer version.
     """
 
+    version: ClassVar[int] = VERSION
+    readable_versions: ClassVar[tuple[int, ...]] = (2, VERSION)
+
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
         self.path = path
         self._in_memory: dict[str, Any] = {}
         storage = (
             MemoryStore(self._in_memory) if path is None else LocalStore(path, read_only=read_only)
         )
-        with _failing_as(f"{path} is not a readable replay buffer"):
+        with failing_as(f"{path} is not a readable replay buffer"):
             self._root = zarr.open_group(storage, mode="r" if read_only else "a", zarr_format=3)
             attributes = dict(self._root.attrs)
             is_new = "format" not in attributes and not read_only and not any(self._root.keys())
         if is_new:
             # attrs.update would write the attributes one by one, not atomically
-            self._root.update_attributes({"format": FORMAT, "version": VERSION})
+            self._root.update_attributes({"format": FORMAT, "version": self.version})
         elif "format" not in attributes:
             raise BufferStorageError(f"{path} is a Zarr group, but not a replay buffer")
-        elif attributes["format"] != FORMAT or attributes.get("version") not in _READABLE_VERSIONS:
+        elif (
+            attributes["format"] != FORMAT
+            or attributes.get("version") not in self.readable_versions
+        ):
             raise BufferStorageError(
                 f"{path} is {attributes['format']!r} version {attributes.get('version')!r}, "
-                f"expected {FORMAT!r} version {' or '.join(map(str, _READABLE_VERSIONS))}"
+                f"expected {FORMAT!r} version {' or '.join(map(str, self.readable_versions))}"
             )
         # known state of the folder, which has no other writer
-        self._is_old = not is_new and attributes["version"] != VERSION
+        self._is_old = not is_new and attributes["version"] != self.version
         self._synced_folders: set[Path] = set()
         self._unsynced: list[Path] = []
         self._latest: int | None = None
@@ -181,7 +190,7 @@ class BufferStore:
             **{table: values[table].tolist() for table in values if table != "data"},
             "sha256": _digest(class_name, label_names, values),
         }
-        with _failing_as(f"cannot write {self.path}/{name}"):
+        with failing_as(f"cannot write {self.path}/{name}"):
             if self._is_old:
                 self._root.update_attributes({"version": VERSION})
                 self._is_old = False
@@ -211,7 +220,7 @@ class BufferStore:
             BufferStorageError: The class is missing, damaged, or a different one.
         """
         name = f"{_CLASSES}/{number:06d}"
-        with _failing_as(f"cannot read {self.path}/{name}"):
+        with failing_as(f"cannot read {self.path}/{name}"):
             node: Any = self._root[name]
             attributes = node.attrs.asdict()
             label_names = [str(label) for label in attributes["label_names"]]
@@ -242,7 +251,7 @@ class BufferStore:
         """
         assert self.path is not None and other.path is not None
         name = f"{_CLASSES}/{number:06d}"
-        with _failing_as(f"cannot copy {other.path}/{name}"):
+        with failing_as(f"cannot copy {other.path}/{name}"):
             self._root.require_group(_CLASSES)
             shutil.copytree(other.path / name, self.path / name)
         self._unsynced.append(self.path / name)
@@ -262,12 +271,15 @@ class BufferStore:
         Raises:
             BufferStorageError: The hierarchy is damaged, or the disk is full.
         """
+        return self._write_generation({"counts": dict(counts), "sha256": digest_of_counts(counts)})
+
+    def _write_generation(self, attributes: dict[str, Any]) -> int:
+        """Write a generation after everything that it refers to; return its number."""
         latest = max(self.generations(), default=0) if self._latest is None else self._latest
         generation = latest + 1
         name = f"{_GENERATIONS}/{generation:06d}"
-        attributes = {"counts": dict(counts), "sha256": _digest_of_counts(counts)}
         self._latest = None  # if this fails, look in the folder next time
-        with _failing_as(f"cannot write {self.path}/{name}"):
+        with failing_as(f"cannot write {self.path}/{name}"):
             self._sync(self._unsynced)  # before anything refers to them
             self._unsynced.clear()
             self._root.create_group(name, attributes=attributes)
@@ -283,17 +295,17 @@ class BufferStore:
             BufferStorageError: The generation does not exist, or the hierarchy is damaged.
         """
         name = f"{_GENERATIONS}/{generation:06d}"
-        with _failing_as(f"cannot read {self.path}/{name}"):
+        with failing_as(f"cannot read {self.path}/{name}"):
             node = self._root.get(name)
         if node is None:
             raise BufferStorageError(
                 f"replay buffer {self.path} has no generation {generation}, "
                 f"only {sorted(self.generations())}"
             )
-        with _failing_as(f"cannot read {self.path}/{name}"):
+        with failing_as(f"cannot read {self.path}/{name}"):
             attributes: Any = node.attrs.asdict()
             counts = {str(name): int(count) for name, count in attributes["counts"].items()}
-        if attributes.get("sha256") not in (None, _digest_of_counts(counts)):
+        if attributes.get("sha256") not in (None, digest_of_counts(counts)):
             raise BufferStorageError(f"{self.path}/{name} is damaged: its digest does not match")
         return counts
 
@@ -312,10 +324,16 @@ class BufferStore:
             generation: Number of the generation to keep; 0 to keep none.
         """
         n_classes = len(self.counts(generation)) if generation else 0
-        kept = {
-            _GENERATIONS: {f"{generation:06d}"} if generation else set(),
-            _CLASSES: {f"{number:06d}" for number in range(n_classes)},
-        }
+        self._keep(
+            generation,
+            {
+                _GENERATIONS: {f"{generation:06d}"} if generation else set(),
+                _CLASSES: {f"{number:06d}" for number in range(n_classes)},
+            },
+        )
+
+    def _keep(self, generation: int, kept: Mapping[str, set[str]]) -> None:
+        """Remove all nodes of some folders except the given ones, and partial files."""
         self._latest = generation
         self._unsynced.clear()
         for folder, names in kept.items():
@@ -349,7 +367,7 @@ class BufferStore:
 
     def _names(self, name: str) -> set[str]:
         with (
-            _failing_as(f"cannot read {self.path}/{name}"),
+            failing_as(f"cannot read {self.path}/{name}"),
             warnings.catch_warnings(category=ZarrUserWarning, action="ignore"),
         ):
             group = self._root.get(name)
@@ -357,7 +375,7 @@ class BufferStore:
 
 
 @contextmanager
-def _failing_as(what: str) -> Iterator[None]:
+def failing_as(what: str) -> Iterator[None]:
     """Raise BufferStorageError for any of the errors that zarr raises on a damaged hierarchy."""
     try:
         yield
@@ -381,7 +399,8 @@ def _digest(class_name: str, label_names: list[str], arrays: Mapping[str, NDArra
     return digest.hexdigest()
 
 
-def _digest_of_counts(counts: Mapping[str, int]) -> str:
+def digest_of_counts(counts: Mapping[str, int]) -> str:
+    """Return the SHA-256 of numbers of memories by class, in their order."""
     return hashlib.sha256(canonical_json(list(counts.items()))).hexdigest()
 
 

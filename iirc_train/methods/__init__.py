@@ -7,6 +7,9 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    der,
+    der_plus_plus,
+    er,
     finetune,
     icarl,
     icarl_cnn,
@@ -31,6 +34,9 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "der": MethodParts(der.Model, der.Buffer),
+    "der_plus_plus": MethodParts(der_plus_plus.Model, der_plus_plus.Buffer),
+    "er": MethodParts(er.Model, er.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 from iirc_data.definitions import IIRC_SETUP
 from iirc_data.loader import Batch
+from iirc_train.buffer.columns import Column
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
@@ -70,6 +72,12 @@ class BaseMethod(Predictor, Optimized, ABC):
     capturable: ClassVar[bool] = False
     """Whether a CUDA graph may capture :meth:`training_step`. See :meth:`is_capturable`."""
 
+    memories_only: ClassVar[bool] = False
+    """Whether a task starts with the choice of its memories, and its epochs show memories only."""
+
+    columns_of_step: Mapping[str, torch.Tensor] = MappingProxyType({})
+    """The values of :meth:`memory_columns` for the samples of the last step's batch."""
+
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
@@ -121,6 +129,22 @@ class BaseMethod(Predictor, Optimized, ABC):
         statement, because they may add to the step.
         """
         return bool(vars(cls).get("capturable", False))
+
+    def draw_sizes(self, batch_size: int) -> tuple[int, ...]:
+        """Return the number of memories of each draw of a step; by default no memories are drawn.
+
+        Args:
+            batch_size: Samples per batch, over all processes.
+        """
+        return ()
+
+    def kept_epochs(self, task_id: int) -> range | None:
+        """Return the epochs whose samples may enter a reservoir; None for all."""
+        return None
+
+    def memory_columns(self) -> tuple[Column, ...]:
+        """Return what the buffer keeps for each memory beside its image; by default nothing."""
+        return ()
 
     # ------------------------------------------------------------------ the life of a task
 
@@ -188,6 +212,10 @@ class BaseMethod(Predictor, Optimized, ABC):
             Predictions, bool (N, classes seen), and the loss, a scalar, both from before the
             update.
         """
+        return self._learn(batch)
+
+    def _learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """See :meth:`training_step`."""
         return self._step(batch.images, batch.targets, batch.in_buffer, batch.share, train=True)
 
     def observe(
@@ -227,11 +255,15 @@ class BaseMethod(Predictor, Optimized, ABC):
             step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
             loss = self._loss(step) if train else self._validation_loss(step)
         if train:
-            self.opt.zero_grad()
-            self._backward(loss, share)
-            self._correct_gradient()
-            self.opt.step()
+            self._update(loss, share)
         return self._predict(step.output), loss.detach()
+
+    def _update(self, loss: torch.Tensor, share: float) -> None:
+        """Update the network by the gradient of a loss; see :meth:`_backward`."""
+        self.opt.zero_grad()
+        self._backward(loss, share)
+        self._correct_gradient()
+        self.opt.step()
 
     @abstractmethod
     def _loss(self, step: Step) -> torch.Tensor:

@@ -1,10 +1,27 @@
 """A step: everything that a method computes its loss from."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
 from iirc_train.runtime.distributed import total
+
+
+class DrawnMemories(NamedTuple):
+    """The memories of one draw.
+
+    Attributes:
+        rows: Their rows in the step's tensors.
+        scale: Factor that turns a mean over these rows into this process's contribution to the mean
+            over the draw of all processes; 1 with one process.
+        columns: What the buffer keeps for each of them, by name: (M, values), NaN where a memory
+            has fewer values.
+    """
+
+    rows: slice
+    scale: float
+    columns: Mapping[str, torch.Tensor]
 
 
 class Step(NamedTuple):
@@ -21,6 +38,10 @@ class Step(NamedTuple):
         targets: Indicator targets, float32 (N, classes seen).
         in_buffer: bool (N,), True for replayed samples.
         share: This process's share of the whole batch, in (0, 1].
+        draws: The memories that the step draws, whose rows follow those of the batch.
+        all_output: Logits of all outputs of the network, (N, outputs), for a method that draws
+            memories in each step.
+        scale: As :attr:`DrawnMemories.scale`, of the mean over all rows.
     """
 
     output: torch.Tensor
@@ -29,6 +50,14 @@ class Step(NamedTuple):
     targets: torch.Tensor
     in_buffer: torch.Tensor
     share: float = 1.0
+    draws: tuple[DrawnMemories, ...] = ()
+    all_output: torch.Tensor | None = None
+    scale: float = 1.0
+
+    @property
+    def stream(self) -> slice:
+        """The rows of the batch itself, without memories that the step draws."""
+        return slice(self.draws[0].rows.start if self.draws else len(self.output))
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes, without a gradient.

@@ -13,6 +13,7 @@ from torch import nn
 
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.loader import Batch
+from iirc_data.loader.batch import batch_with_draws
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.metrics import Outputs, Tally, confusion_counts
 from iirc_train.training.evaluation import outputs_of
@@ -132,7 +133,20 @@ class MadeUpRun:
         method.train()
         self._tally = Tally(n_seen, self.device, with_scores=False)
         self._losses: list[torch.Tensor] = []
-        return self._batch(n_seen, replayed=task_id > 0 and method.replay_in_batches)
+        batch = self._batch(n_seen, replayed=task_id > 0 and method.replay_in_batches)
+        return self._with_draws(batch, n_seen)
+
+    def _with_draws(self, batch: Batch, n_seen: int) -> Batch:
+        """Return a batch with the memories that the method draws in each step."""
+        draws = []
+        for n in self.method.draw_sizes(self.batch_size):
+            memories = made_up_batch(n, n_seen, self.device)
+            columns = {
+                name: torch.zeros(n, width, dtype=getattr(torch, dtype), device=self.device)
+                for name, width, dtype in self.method.memory_columns()
+            }
+            draws.append((memories, columns))
+        return batch_with_draws(batch, *draws) if draws else batch
 
     def _batch(self, n_seen: int, *, replayed: bool) -> Batch:
         in_buffer = (False, True) * self.batch_size if replayed else ()

@@ -25,8 +25,10 @@ from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.image_sizes import check_sizes_of_datasets
 from iirc_data.loader import Batch, Loader, make_decoder
 from iirc_data.loader.make import needs_windows
+from iirc_data.loader.step_loader import StepPlan
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskSequence, TaskView
+from iirc_train.buffer import ReservoirBuffer
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
@@ -51,7 +53,8 @@ from iirc_train.runtime.random_state import (
     set_random_state,
 )
 from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
-from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
+from iirc_train.training.remembering import RememberingStep
+from iirc_train.training.task_data import NOTHING, ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # separates the stream of memories from other draws of the seed
 
@@ -153,6 +156,13 @@ class Experiment:
             # the shape of training batches is always the same
             torch.backends.cudnn.benchmark = True
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
+        self.buffer.connect(
+            self.store,
+            self.class_names_to_idx,
+            seed=config.seed,
+            columns=self.method.memory_columns(),
+            device=self.device,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -257,6 +267,8 @@ class Experiment:
         Raises:
             ConfigurationError: ``graph`` is ``on``, and the loader does not hold resident images.
         """
+        if isinstance(self.buffer, ReservoirBuffer):
+            return RememberingStep(self.method, self.buffer)
         if self.graph == "off":
             return self.method.training_step
         if not loader.is_resident:  # a decoder would use the GPU during the capture
@@ -426,16 +438,38 @@ class Experiment:
         replay = None
         if self.method.replay_in_batches and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
+        plan = self._step_plan(view)
+        if self.method.memories_only:
+            view = view.subset(NOTHING)
         return self._reader(normalize=normalize).loader(
-            view,
+            view if plan is None else plan.view,
             self.batch_size,
             replay,
+            plan=plan,
             replay_multiplier=self.config.buffer_sampling_multiplier,
             augment=True,
             shuffle=True,
             shared=True,
             resident=self.config.resident,
         )
+
+    def _step_plan(self, view: TaskView) -> StepPlan | None:
+        """Return what draws memories in each step of a task; None if there are none to draw.
+
+        Raises:
+            ConfigurationError: Method and buffer do not fit each other.
+        """
+        method = self.method
+        sizes = method.draw_sizes(self.config.batch_size)
+        if bool(sizes) != isinstance(self.buffer, ReservoirBuffer):
+            raise ConfigurationError(
+                f"method {self.config.method} draws {'memories' if sizes else 'no memories'} in "
+                f"each step (draw_sizes), and its buffer is a {type(self.buffer).__name__}: a "
+                "ReservoirBuffer goes with such draws, and only that"
+            )
+        if not isinstance(self.buffer, ReservoirBuffer):
+            return None
+        return self.buffer.plan(view, sizes, method.kept_epochs(view.seen_up_to))
 
     def evaluation_loader(self, view: TaskView, *, resident: bool | None = False) -> Loader:
         """Return a loader of this process's part of a view, in order, without augmentation.
@@ -486,7 +520,8 @@ class Experiment:
         Raises:
             ConfigurationError: There are fewer memories than processes.
         """
-        if self.method.replay_in_batches or not len(self.buffer):
+        method = self.method
+        if method.replay_in_batches or method.draw_sizes(1) or not len(self.buffer):
             return None
         if len(self.buffer) < world_size():
             raise ConfigurationError(

@@ -15,6 +15,7 @@ from iirc_data.decoding import decode
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER, ORDER_BLOCKS, OrderName
 from iirc_data.loader import Batch, Decoder, Loader, ReplaySource, make_loader
 from iirc_data.loader.decoder import read_plain
+from iirc_data.loader.step_loader import StepPlan
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 from iirc_train.buffer import BufferBase
@@ -59,6 +60,7 @@ class ImageReader:
         shared: bool = False,
         replay_multiplier: float = 1.0,
         resident: bool | None = False,
+        plan: StepPlan | None = None,
     ) -> Loader:
         """Return a loader of the samples of a view and of memories.
 
@@ -72,6 +74,7 @@ class ImageReader:
             shared: Each process loads its part; otherwise each loads everything.
             replay_multiplier: Number of times an epoch shows each memory, on average.
             resident: Keep decoded images on the device; None decides by size.
+            plan: Draws memories for each step; see :func:`make_loader`.
         """
         return make_loader(
             view,
@@ -92,6 +95,7 @@ class ImageReader:
             world_size=world_size() if shared else 1,
             device=self.device,
             decoder=self.decoder,
+            plan=plan,
         )
 
 

@@ -164,6 +164,9 @@ class Training:
         task_id, epochs_done, samples_done = self.position
         view = experiment.view(TRAIN, task_id)
         data = experiment.task_data(task_id)
+        memories_first = self.method.memories_only
+        if memories_first and not self.position.is_within_task:
+            experiment.buffer.update_buffer_new_task(data)
         loader = experiment.training_loader(view)
         n_batches = len(loader)
         valid = experiment.view(INTASK_VALID, task_id)
@@ -201,9 +204,10 @@ class Training:
                 self._stop.stop()
         if self._best is not None:
             self.method.net.load_state_dict(self._best["net"])
-        experiment.buffer.update_buffer_new_task(
-            data, method=self.method, batch_size=herding_batch_size
-        )
+        if not memories_first:
+            experiment.buffer.update_buffer_new_task(
+                data, method=self.method, batch_size=herding_batch_size
+            )
         self.method.consolidate_task_knowledge(
             buffer=experiment.memory_data(task_id),
             device=experiment.device,
@@ -329,6 +333,7 @@ class Training:
         self.position = position
         run = self.run_directory
         if rank() == 0:
+            self.experiment.buffer.commit_changes()
             sizes = run.sync()
             state = {
                 # between epochs as in earlier releases, which refuse a position of three numbers
