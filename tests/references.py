@@ -4,16 +4,31 @@
 """
 
 import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
+
+from iirc_data.definitions import NO_LABEL_PLACEHOLDER
+from iirc_data.loader.batch import Batch, batch_with_draws
+from iirc_train.methods import METHODS
+from iirc_train.methods.base_method import BaseMethod
+from tests.toy_problem import CLASSES_PER_TASK, N_CLASSES, ToyNetwork, toy_images
 
 FOLDER = Path(__file__).parent / "golden" / "references"
+NAMES = {f"c{number}": number for number in range(N_CLASSES)}
+
+Recording = dict[str, Any]
+State = dict[str, torch.Tensor]
 
 
-def load(name: str) -> dict[str, Any]:
+def load(name: str) -> Recording:
     """Return a recording: plain values and tensors, as the README beside the files describes."""
     with np.load(FOLDER / f"{name}.npz") as arrays:
         tree, values = json.loads(arrays["meta"].tobytes()), torch.from_numpy(arrays["values"])
@@ -29,5 +44,277 @@ def load(name: str) -> dict[str, Any]:
             return values[offset : offset + n].view(shape).clone()
         return {key: filled(value) for key, value in node.items()}
 
-    found: dict[str, Any] = filled(tree)
+    found: Recording = filled(tree)
     return found
+
+
+class Case(NamedTuple):
+    """How a method here does what a recording does.
+
+    Attributes:
+        settings: Settings of the method besides those that all recordings name.
+        names: Maps the name of a tensor of the method's network to its name in the recording.
+        nearest_mean: Whether scores are distances to class means.
+        without: What the recording has and the comparison leaves out, with the reason.
+    """
+
+    settings: dict[str, Any] = {}
+    names: Callable[[str], str] = lambda name: name
+    nearest_mean: bool = False
+    without: dict[str, str] = {}
+
+
+CASES = {
+    "icarl-pycil": Case({"distillation_temperature": 2.0}, nearest_mean=True),
+    "agem-mammoth": Case(),
+    "er-mammoth": Case(),
+    "er-mammoth-all_classes": Case({"output_classes": "all"}),
+    "der-mammoth": Case({"der_alpha": 0.5, "logit_distance": "reference"}),
+    "der-mammoth-all_classes": Case(
+        {"der_alpha": 0.5, "logit_distance": "reference", "output_classes": "all"}
+    ),
+    "der_plus_plus-mammoth": Case(
+        {"der_alpha": 0.5, "der_beta": 0.7, "logit_distance": "reference"}
+    ),
+    "der_plus_plus-mammoth-all_classes": Case(
+        {
+            "der_alpha": 0.5,
+            "der_beta": 0.7,
+            "logit_distance": "reference",
+            "output_classes": "all",
+        }
+    ),
+}
+
+
+class Samples:
+    """Training images by their ids, with the attributes of a task's data and of memories."""
+
+    def __init__(self, ids: list[int], task: int = 0) -> None:
+        self.ids, self.cur_task_id = np.array(ids, np.int64), task
+        first = sum(CLASSES_PER_TASK[:task])
+        self.cur_task = list(NAMES)[first : first + CLASSES_PER_TASK[task]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labels(self) -> np.ndarray:
+        return toy_images().labels.numpy()[self.ids]
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
+        name = list(NAMES)[self.labels[index]]
+        return toy_images().train[self.ids[index]], name, NO_LABEL_PLACEHOLDER
+
+    def get_image_indices_by_cla(
+        self, name: str, num_samples: int = -1, shuffle: bool = True
+    ) -> np.ndarray:
+        return np.flatnonzero(self.labels == NAMES[name])
+
+    get_image_indices_by_class = get_image_indices_by_cla
+
+    @property
+    def n_memories_per_class(self) -> dict[str, int]:
+        counts = {name: int((self.labels == number).sum()) for name, number in NAMES.items()}
+        return {name: n for name, n in counts.items() if n}
+
+    @contextmanager
+    def disable_augmentations(self) -> Iterator[None]:
+        yield
+
+
+class Differences:
+    """The largest difference of each kind of number, and where it first exceeds the tolerance."""
+
+    TOLERANCE = 1e-5
+
+    def __init__(self) -> None:
+        self.largest: dict[str, float] = {}
+        self.first: str | None = None
+
+    def compare(self, kind: str, where: str, found: Any, expected: Any) -> None:
+        found, expected = torch.as_tensor(found), torch.as_tensor(expected)
+        if found.shape != expected.shape:
+            size = torch.inf
+        else:
+            size = float((found.double() - expected.double()).abs().max())
+        self.largest[kind] = max(self.largest.get(kind, 0.0), size)
+        if self.first is None and not size <= self.TOLERANCE:
+            self.first = f"{kind} {where}: {size:.2g}"
+
+    @property
+    def all(self) -> float:
+        return max(self.largest.values())
+
+
+class Replay:
+    """A method, and what its reference did.
+
+    Args:
+        name: Name of the recording.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.case, self.recording = CASES[name], load(name)
+        self.differences = Differences()
+        self.method = self._make_method()
+        self._memories: list[int] = []
+
+    def _make_method(self) -> BaseMethod:
+        settings = self.recording["settings"]
+        config = {
+            "loss": "ce",
+            "decision": "argmax",
+            "optimizer": "sgd",
+            "lr": settings["lr"],
+            "momentum": settings["momentum"],
+            "weight_decay": settings["weight_decay"],
+            "epochs_per_task": settings["epochs"],
+            "first_task_epochs": settings["epochs"],
+            **self.case.settings,
+        }
+        model = METHODS[self.recording["method"]].model
+        net = ToyNetwork(N_CLASSES, settings["batch_norm"])
+        return model(CLASSES_PER_TASK, NAMES, config, net=net)
+
+    def run(self) -> Differences:
+        """Learn all tasks, comparing on the way."""
+        for number, task in enumerate(self.recording["tasks"]):
+            self._learn(number, task)
+        return self.differences
+
+    def _learn(self, number: int, task: dict[str, Any]) -> None:
+        method, where = self.method, f"task {number}"
+        main = [step for step in task["steps"] if step["stage"] == "main"]
+        own = np.flatnonzero(np.isin(toy_images().labels.numpy(), self._classes(number))).tolist()
+        data = Samples(own, number)
+        if number:
+            before = self.recording["tasks"][number - 1]["after_task"]
+            self._check(before, f"before {where}")
+        method.prepare_model_for_new_task(
+            data, buffer=Samples(self._memories), memory_batches=self._draws(main)
+        )
+        self._load(task["start"])
+        method.train()
+        for stage, steps in groupby(task["steps"], key=lambda step: step["stage"]):
+            self._train(stage, list(steps), task, where)
+        self._choose(data, task, where)
+        method.consolidate_task_knowledge(
+            buffer=Samples(self._memories) if self._memories else None
+        )
+        self._check(task["after_task"], f"after {where}")
+        self._predict(task, where)
+
+    def _classes(self, number: int) -> range:
+        first = sum(CLASSES_PER_TASK[:number])
+        return range(first, first + CLASSES_PER_TASK[number])
+
+    def _train(self, stage: str, steps: list[dict], task: dict[str, Any], where: str) -> None:
+        method = self.method
+        if stage != "main":
+            method.prepare_stage()
+            self._load(task["stage_starts"].get(stage, {}))
+        for epoch, of_epoch in groupby(steps, key=lambda step: step["epoch"]):
+            for number, step in enumerate(of_epoch):
+                here = f"{where}, {stage}, epoch {epoch}, step {number}"
+                batch = self._batch(step)
+                _, loss = method.training_step(batch)
+                self.differences.compare("loss", here, loss, step["loss"])
+                if "after" in step:
+                    self._check(step["after"], f"after {here}")
+            method.consolidate_epoch_knowledge()
+        if stage != "main":
+            method.finish_stage()
+
+    def _batch(self, step: dict[str, Any]) -> Batch:
+        batch = self._plain_batch(step["samples"], step["in_buffer"])
+        if not step["draws"] or self.recording["method"] == "agem":
+            return batch
+        drawn = []
+        for draw in step["draws"]:
+            columns = {"logits": draw["logits"]} if "logits" in draw else {}
+            drawn.append((self._plain_batch(draw["samples"], [1] * len(draw["samples"])), columns))
+        return batch_with_draws(batch, *drawn)
+
+    def _plain_batch(self, ids: list[int], in_buffer: list[int]) -> Batch:
+        images, labels = toy_images().train[ids], toy_images().labels[ids]
+        targets = nn.functional.one_hot(labels, N_CLASSES)[:, : self.method.n_seen_classes]
+        flags = torch.tensor(in_buffer, dtype=torch.bool)
+        return Batch(images, targets.float(), flags, torch.tensor(ids))
+
+    def _draws(self, steps: list[dict[str, Any]]) -> Iterator[Batch]:
+        for step in steps:
+            for draw in step["draws"]:
+                yield self._plain_batch(draw["samples"], [1] * len(draw["samples"]))
+
+    def _choose(self, data: Samples, task: dict[str, Any], where: str) -> None:
+        self._memories = task.get("memories", [])
+        if task.get("slots"):
+            return
+        buffer = METHODS[self.recording["method"]].buffer({"n_memories_per_class": 1})
+        for name in data.cur_task if self._memories else []:
+            chosen = [i for i in self._memories if toy_images().labels[i] == NAMES[name]]
+            found = buffer._choose(data, name, len(chosen), method=self.method, batch_size=64)
+            self.differences.compare("memories", where, data.ids[found], chosen)
+
+    def _predict(self, task: dict[str, Any], where: str) -> None:
+        self.method.eval()
+        with torch.no_grad():
+            scores, predictions = self.method.scores_and_predictions(toy_images().test)
+            if self.case.nearest_mean:
+                expected = task["test_classes_nme"]
+                logits = self.method.forward_net(toy_images().test)[0]
+                scores = logits[:, : self.method.n_seen_classes]
+            else:
+                expected = task["test_classes"]
+        self.differences.compare("scores", where, scores, task["test_scores"])
+        classes = predictions.int().argmax(dim=1)
+        self.differences.compare("predictions", where, classes, expected)
+
+    # ------------------------------------------------------------------ the network's tensors
+
+    def _state(self) -> State:
+        """Return the tensors of the network, by their names in the recording."""
+        state: State = {}
+        for name, tensor in self.method.net.state_dict().items():
+            if not name.endswith("num_batches_tracked"):
+                name = name.replace("model.output_layer.", "head.").removeprefix("model.")
+                state[self.case.names(name)] = tensor
+        return state
+
+    def _pairs(self, expected: State) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
+        """Iterate over name, own tensor and recorded tensor.
+
+        A head here has the rows of all classes, one in the recording those of the classes seen.
+        """
+        state = self._state()
+        for name, tensor in expected.items():
+            if name not in self.case.without:
+                yield name, state[name][: len(tensor)], tensor
+
+    def _check(self, expected: State, where: str) -> None:
+        for name, found, tensor in self._pairs(expected):
+            self.differences.compare("parameters", f"{where}, {name}", found, tensor)
+
+    @torch.no_grad()
+    def _load(self, state: State) -> None:
+        for _, own, tensor in self._pairs(state):
+            own.copy_(tensor)
+
+
+def cases() -> list[str]:
+    """Return the names of the recordings whose method is registered."""
+    return [name for name in CASES if name.partition("-")[0] in METHODS]
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or cases():
+        replay = Replay(name)
+        found = replay.run()
+        kinds = ", ".join(f"{kind} {size:.1e}" for kind, size in found.largest.items())
+        print(f"{name}: {kinds}" + (f" FIRST {found.first}" if found.first else ""))
+
+
+if __name__ == "__main__":
+    main()

@@ -89,5 +89,6 @@ class ToyNetwork(nn.Module):
         latent = self.model(images)
         return self.model.output_layer(latent), latent
 
-    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        return self.model.feature_maps(images)
+    def latent_and_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        maps = self.model.feature_maps(images)
+        return maps[-1].mean(dim=(2, 3)), maps

@@ -3,9 +3,10 @@
     python -m tests.golden.references.record_mammoth CHECKOUT [NAME ...]
 
 Their code runs as it is. Exchanged are what it takes from outside: the network, the dataset object,
-the loader (which shuffles by its own seed), and the loss, an argument of each model there. Unless
-the name of a file ends in ``all_classes``, the loss covers the classes seen so far; the loss that
-Mammoth's datasets pass covers all classes of the benchmark from the first task on.
+the loader (which shuffles by its own seed), and the loss, an argument of each model there. The loss
+that Mammoth's datasets pass covers "all" classes of the benchmark from the first task on. Here, it
+covers the classes "seen" so far unless the name of the file ends in ``all_classes``; for A-GEM, it
+covers the classes of the task for its samples, and those of earlier tasks for memories ("own").
 """
 
 import importlib
@@ -35,7 +36,7 @@ class Run(NamedTuple):
     file: str
     class_name: str
     flags: dict[str, Any]
-    all_classes: bool = False
+    loss_covers: str = "seen"
     batch_norm: bool = True
     epochs: int = EPOCHS
     buffer_size: int = BUFFER_SIZE
@@ -47,12 +48,12 @@ GDUMB = {"maxlr": 0.05, "minlr": 0.0005, "fitting_epochs": 5, "cutmix_alpha": No
 EWC = {"e_lambda": 20.0, "gamma": 0.9}
 RUNS = {
     "er-mammoth": Run("er", "er", "Er", {}),
-    "er-mammoth-all_classes": Run("er", "er", "Er", {}, all_classes=True),
+    "er-mammoth-all_classes": Run("er", "er", "Er", {}, loss_covers="all"),
     "der-mammoth": Run("der", "der", "Der", {"alpha": 0.5}),
-    "der-mammoth-all_classes": Run("der", "der", "Der", {"alpha": 0.5}, all_classes=True),
+    "der-mammoth-all_classes": Run("der", "der", "Der", {"alpha": 0.5}, loss_covers="all"),
     "der_plus_plus-mammoth": Run("der_plus_plus", "derpp", "Derpp", DERPP),
     "der_plus_plus-mammoth-all_classes": Run(
-        "der_plus_plus", "derpp", "Derpp", DERPP, all_classes=True
+        "der_plus_plus", "derpp", "Derpp", DERPP, loss_covers="all"
     ),
     "er_ace-mammoth": Run("er_ace", "er_ace", "ErACE", ACE),
     "er_ace-mammoth-task_free": Run("er_ace", "er_ace", "ErACE", {**ACE, "task_free": True}),
@@ -65,7 +66,7 @@ RUNS = {
     "lwf-mammoth": Run("lwf", "lwf", "Lwf", {"alpha": 0.5, "softmax_temp": 2.0}),
     "lwf_mc-mammoth": Run("lwf_mc", "lwf_mc", "LwFMC", {"wd_reg": 0.0}),
     "gdumb-mammoth": Run("gdumb", "gdumb", "GDumb", GDUMB, epochs=1),
-    "agem-mammoth": Run("agem", "agem", "AGem", {}, buffer_size=24),
+    "agem-mammoth": Run("agem", "agem", "AGem", {}, loss_covers="own", buffer_size=24),
 }
 
 
@@ -211,8 +212,13 @@ def record(name: str, commit: str) -> None:
     make = backbone_class()
 
     def loss(outputs: torch.Tensor, labels: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        seen = N_CLASSES if run.all_classes else dataset.get_offsets(dataset.task)[1]
-        return F.cross_entropy(outputs[:, :seen], labels, **kwargs)
+        first, (n_old, n_seen) = 0, dataset.get_offsets(dataset.task)
+        if run.loss_covers == "all":
+            n_seen = N_CLASSES
+        elif run.loss_covers == "own":
+            is_new = int(labels.min()) >= n_old
+            first, n_seen = (n_old, n_seen) if is_new else (0, n_old)
+        return F.cross_entropy(outputs[:, first:n_seen], labels - first, **kwargs)
 
     model = getattr(module, run.class_name)(make(run.batch_norm), loss, args, None, dataset)
     recorder = Recorder(lambda: state_of(model.net))
@@ -248,7 +254,7 @@ def record(name: str, commit: str) -> None:
     settings = {
         "n_classes_per_task": CLASSES_PER_TASK,
         "batch_norm": run.batch_norm,
-        "loss_covers": "all classes" if run.all_classes else "classes seen so far",
+        "loss_covers": run.loss_covers,
         "lr": LR,
         "momentum": 0.0,
         "weight_decay": 0.0,

@@ -254,7 +254,8 @@ def record(name: str, commit: str) -> None:
             test_classes=classes,
         )
         if "class_means" in extra:
-            nearest, _ = learner._eval_nme(learner.test_loader, learner._class_means)
+            every = Loader(Samples(manager._test_data, manager._test_targets), 64, shuffle=False)
+            nearest, _ = learner._eval_nme(every, learner._class_means)
             task["test_classes_nme"] = nearest[:, 0].tolist()
         initial = initial or task["start"]
         tasks.append(task)
