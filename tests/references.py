@@ -5,10 +5,11 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ import torch
 from torch import nn
 
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
-from iirc_data.loader.batch import Batch, batch_with_draws
+from iirc_data.loader import Batch
+from iirc_data.loader import batch as batches
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
 from tests.toy_problem import CLASSES_PER_TASK, N_CLASSES, ToyNetwork, toy_images
@@ -58,10 +60,10 @@ class Case(NamedTuple):
         without: What the recording has and the comparison leaves out, with the reason.
     """
 
-    settings: dict[str, Any] = {}
+    settings: Mapping[str, Any] = MappingProxyType({})
     names: Callable[[str], str] = lambda name: name
     nearest_mean: bool = False
-    without: dict[str, str] = {}
+    without: Mapping[str, str] = MappingProxyType({})
 
 
 CASES = {
@@ -83,6 +85,43 @@ CASES = {
             "logit_distance": "reference",
             "output_classes": "all",
         }
+    ),
+    "er_ace-mammoth": Case(),
+    "lwf-pycil": Case({"lwf_lambda": 3.0, "lwf_distillation": "joint"}),
+    "lwf-mammoth": Case(
+        {
+            "lwf_lambda": 0.5,
+            "lwf_distillation": "joint",
+            "lwf_classes": "seen",
+            "lwf_warmup": 2,
+            "epochs_per_task": 4,
+        }
+    ),
+    "lwf_mc-mammoth": Case({"loss": "bce"}),
+    "ewc_online-mammoth": Case(
+        {"ewc_lambda": 40.0, "ewc_gamma": 0.9, "ewc_fisher": "data_weighted"}
+    ),
+    "ewc_online-pycil": Case(
+        {
+            "ewc_lambda": 1000.0,
+            "ewc_fisher": "batches",
+            "ewc_fisher_batch_size": 24,
+            "ewc_fisher_max": 0.01,
+            "ewc_merge": "average",
+            "ewc_classes": "new",
+        }
+    ),
+    "si-mammoth": Case({"si_c": 50.0, "si_xi": 0.1, "si_clip": 1.0}),
+    "si-mammoth-clipped": Case({"si_c": 10000.0, "si_xi": 0.1, "si_clip": 1.0}),
+    "wa-pycil": Case(),
+    "podnet-pycil": Case(
+        {
+            "pod_spatial": 5.0,
+            "podnet_form": "reference",
+            "old_proxies_lr_factor": 0.0,
+            "lr_cosine": True,
+        },
+        nearest_mean=True,
     ),
 }
 
@@ -194,8 +233,10 @@ class Replay:
         method.prepare_model_for_new_task(
             data, buffer=Samples(self._memories), memory_batches=self._draws(main)
         )
-        self._load(task["start"])
-        method.train()
+        if "warm_up" in task["stage_starts"]:
+            self._load(task["stage_starts"]["warm_up"])
+        else:
+            self._load(task["start"])
         for stage, steps in groupby(task["steps"], key=lambda step: step["stage"]):
             self._train(stage, list(steps), task, where)
         self._choose(data, task, where)
@@ -203,6 +244,7 @@ class Replay:
             buffer=Samples(self._memories) if self._memories else None
         )
         self._check(task["after_task"], f"after {where}")
+        self._check_statistics(task["extra"], where)
         self._predict(task, where)
 
     def _classes(self, number: int) -> range:
@@ -211,19 +253,21 @@ class Replay:
 
     def _train(self, stage: str, steps: list[dict], task: dict[str, Any], where: str) -> None:
         method = self.method
-        if stage != "main":
+        is_stage = stage not in ("warm_up", "main")
+        if is_stage:
             method.prepare_stage()
             self._load(task["stage_starts"].get(stage, {}))
         for epoch, of_epoch in groupby(steps, key=lambda step: step["epoch"]):
+            method.train()
             for number, step in enumerate(of_epoch):
                 here = f"{where}, {stage}, epoch {epoch}, step {number}"
                 batch = self._batch(step)
                 _, loss = method.training_step(batch)
-                self.differences.compare("loss", here, loss, step["loss"])
+                self.differences.compare("loss", here, loss, step["loss"] + step.get("penalty", 0))
                 if "after" in step:
                     self._check(step["after"], f"after {here}")
             method.consolidate_epoch_knowledge()
-        if stage != "main":
+        if is_stage:
             method.finish_stage()
 
     def _batch(self, step: dict[str, Any]) -> Batch:
@@ -234,7 +278,7 @@ class Replay:
         for draw in step["draws"]:
             columns = {"logits": draw["logits"]} if "logits" in draw else {}
             drawn.append((self._plain_batch(draw["samples"], [1] * len(draw["samples"])), columns))
-        return batch_with_draws(batch, *drawn)
+        return batches.batch_with_draws(batch, *drawn)
 
     def _plain_batch(self, ids: list[int], in_buffer: list[int]) -> Batch:
         images, labels = toy_images().train[ids], toy_images().labels[ids]
@@ -271,35 +315,49 @@ class Replay:
         classes = predictions.int().argmax(dim=1)
         self.differences.compare("predictions", where, classes, expected)
 
+    def _check_statistics(self, extra: dict[str, Any], where: str) -> None:
+        for name in ("fisher", "omega"):
+            if name in extra:
+                names = [name for name, _ in self.method.net.named_parameters()]
+                found = dict(
+                    zip(names, self.method.statistics.of_parameters("importance"), strict=True)
+                )
+                for own, tensor in found.items():
+                    expected = extra[name][self._recorded_name(own)]
+                    self.differences.compare("importance", where, tensor[: len(expected)], expected)
+
     # ------------------------------------------------------------------ the network's tensors
 
-    def _state(self) -> State:
-        """Return the tensors of the network, by their names in the recording."""
-        state: State = {}
+    def _state(self) -> dict[str, list[torch.Tensor]]:
+        """Return the tensors of the network by their names in the recording, in parts by rows."""
+        state: dict[str, list[torch.Tensor]] = {}
         for name, tensor in self.method.net.state_dict().items():
             if not name.endswith("num_batches_tracked"):
-                name = name.replace("model.output_layer.", "head.").removeprefix("model.")
-                state[self.case.names(name)] = tensor
+                state.setdefault(self._recorded_name(name), []).append(tensor)
         return state
 
-    def _pairs(self, expected: State) -> Iterator[tuple[str, torch.Tensor, torch.Tensor]]:
-        """Iterate over name, own tensor and recorded tensor.
+    def _recorded_name(self, name: str) -> str:
+        name = name.replace("model.output_layer.", "head.").removeprefix("model.")
+        return self.case.names(name.replace("head.fc1.", "head.").replace("head.fc2.", "head."))
+
+    def _check(self, expected: State, where: str) -> None:
+        """Compare the network with a state.
 
         A head here has the rows of all classes, one in the recording those of the classes seen.
         """
         state = self._state()
-        for name, tensor in expected.items():
-            if name not in self.case.without:
-                yield name, state[name][: len(tensor)], tensor
-
-    def _check(self, expected: State, where: str) -> None:
-        for name, found, tensor in self._pairs(expected):
-            self.differences.compare("parameters", f"{where}, {name}", found, tensor)
+        for name in expected.keys() - self.case.without.keys():
+            found = torch.cat(state[name])[: len(expected[name])]
+            self.differences.compare("parameters", f"{where}, {name}", found, expected[name])
 
     @torch.no_grad()
     def _load(self, state: State) -> None:
-        for _, own, tensor in self._pairs(state):
-            own.copy_(tensor)
+        own = self._state()
+        for name in state.keys() - self.case.without.keys():
+            rest = state[name]
+            for part in own[name]:
+                n = min(len(part), len(rest))
+                part[:n], rest = rest[:n], rest[n:]
 
 
 def cases() -> list[str]:

@@ -13,7 +13,7 @@ import importlib
 import sys
 import types
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -61,6 +61,9 @@ RUNS = {
         "er_ace", "er_ace", "ErACE", {**ACE, "use_custom_classifier": True}
     ),
     "ewc_online-mammoth": Run("ewc_online", "ewc_on", "EwcOn", EWC, batch_norm=False),
+    "ewc_online-mammoth-all_classes": Run(
+        "ewc_online", "ewc_on", "EwcOn", EWC, loss_covers="all", batch_norm=False
+    ),
     "si-mammoth": Run("si", "si", "SI", {"c": 50.0, "xi": 0.1}, batch_norm=False),
     "si-mammoth-clipped": Run("si", "si", "SI", {"c": 10000.0, "xi": 0.1}, batch_norm=False),
     "lwf-mammoth": Run("lwf", "lwf", "Lwf", {"alpha": 0.5, "softmax_temp": 2.0}),
@@ -193,8 +196,6 @@ def named(vector: torch.Tensor, net: nn.Module) -> State:
 def record(name: str, commit: str) -> None:
     run = RUNS[name]
     module = importlib.import_module(f"models.{run.file}")
-    torch.manual_seed(0)
-    np.random.seed(0)
     arguments = {
         "lr": LR,
         "optimizer": "sgd",
@@ -220,10 +221,12 @@ def record(name: str, commit: str) -> None:
             first, n_seen = (n_old, n_seen) if is_new else (0, n_old)
         return F.cross_entropy(outputs[:, first:n_seen], labels - first, **kwargs)
 
+    torch.manual_seed(0)
+    np.random.seed(0)
     model = getattr(module, run.class_name)(make(run.batch_norm), loss, args, None, dataset)
     recorder = Recorder(lambda: state_of(model.net))
     Loader.recorder = recorder
-    slots = prepare(module, model, recorder, lambda: make(run.batch_norm))
+    slots = prepare(module, model, recorder, run)
     initial = state_of(model.net)
     tasks = []
     for number in range(len(CLASSES_PER_TASK)):
@@ -283,9 +286,18 @@ def record(name: str, commit: str) -> None:
     )
 
 
-def prepare(
-    module: Any, model: Any, recorder: Recorder, make: Callable[[], nn.Module]
-) -> list[int]:
+class LogSoftmaxOfSeen(nn.Module):
+    """Stands for the log-softmax of all outputs from which EWC there computes Fisher information."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.n_seen = lambda: model.n_seen_classes
+
+    def forward(self, output: torch.Tensor) -> torch.Tensor:
+        return output[:, : self.n_seen()].log_softmax(dim=1)
+
+
+def prepare(module: Any, model: Any, recorder: Recorder, run: Run) -> list[int]:
     """Listen to the model's buffer, and hand it a new network where it asks for one.
 
     Returns:
@@ -314,8 +326,10 @@ def prepare(
             return slots[-1]
 
         model.buffer.get_data, model.buffer.sample_selection_fn = noted, selected
+    if run.method == "ewc_online" and run.loss_covers == "seen":
+        model.logsoft = LogSoftmaxOfSeen(model)
     if hasattr(module, "get_backbone"):
-        module.get_backbone = lambda *_: make()
+        module.get_backbone = lambda *_: backbone_class()(run.batch_norm)
     return slots
 
 
@@ -326,7 +340,8 @@ def train(model: Any, dataset: Dataset, recorder: Recorder, epochs: int) -> None
             extra = dict(zip(names, fields, strict=True))
             if hasattr(model, "penalty"):
                 with torch.no_grad():
-                    recorder.note(penalty=float(model.penalty()))
+                    weight = getattr(model.args, "c", 1.0)  # SI's penalty is without its weight
+                    recorder.note(penalty=weight * float(model.penalty()))
             model.meta_observe(images, labels, plain, epoch=epoch, **extra)
 
 

@@ -153,7 +153,13 @@ RUNS: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
         {},
         {**FOSTER_FLAGS, "is_teacher_wa": True, "is_student_wa": True, "oofc": "az"},
     ),
-    "ewc-pycil": ("ewc_online", "ewc", "EWC", {"lamda": 1000, "fishermax": 1e-4}, {}),
+    "ewc_online-pycil": (
+        "ewc_online",
+        "ewc",
+        "EWC",
+        {"lamda": 1000, "fishermax": 0.01, "batch_size": 24, "epochs": 6, "init_epoch": 6},
+        {},
+    ),
 }
 COMMON = {
     "init_epoch": EPOCHS,
@@ -265,8 +271,8 @@ def record(name: str, commit: str) -> None:
         "lr": LR,
         "momentum": 0.9,
         "weight_decay": WEIGHT_DECAY,
-        "epochs": EPOCHS,
-        "batch_size": BATCH_SIZE,
+        "epochs": used.get("epochs", EPOCHS),
+        "batch_size": used.get("batch_size", BATCH_SIZE),
         "temperature": TEMPERATURE,
         "total_n_mems": MEMORIES,
     }
