@@ -111,8 +111,10 @@ CASES = {
             "ewc_classes": "new",
         }
     ),
-    "si-mammoth": Case({"si_c": 50.0, "si_xi": 0.1, "si_clip": 1.0}),
-    "si-mammoth-clipped": Case({"si_c": 10000.0, "si_xi": 0.1, "si_clip": 1.0}),
+    "si-mammoth": Case({"si_c": 50.0, "si_xi": 0.1, "si_clip": 1.0, "si_negative": "keep"}),
+    "si-mammoth-clipped": Case(
+        {"si_c": 10000.0, "si_xi": 0.1, "si_clip": 1.0, "si_negative": "keep"}
+    ),
     "wa-pycil": Case(),
     "podnet-pycil": Case(
         {

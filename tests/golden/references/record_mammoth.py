@@ -287,7 +287,7 @@ def record(name: str, commit: str) -> None:
 
 
 class LogSoftmaxOfSeen(nn.Module):
-    """Stands for the log-softmax of all outputs from which EWC there computes Fisher information."""
+    """Stands for the log-softmax of all outputs, from which EWC computes its Fisher information."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
