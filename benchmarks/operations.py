@@ -107,7 +107,9 @@ def _operations_of_step(run: MadeUpRun, batch: Batch, precision: str) -> Operati
     with ExitStack() as stack:
         for owner, name, stage in (
             (learner, "forward_net", "network"),
+            (learner, "forward_net_with_maps", "network"),
             (learner, "forward_old_net", "teacher"),
+            (learner, "forward_old_net_with_maps", "teacher"),
             (learner, "_backward", "backward"),
             (learner.opt, "step", "optimizer"),
         ):

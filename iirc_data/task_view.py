@@ -4,6 +4,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import numpy as np
@@ -152,6 +153,7 @@ class TaskSequence:
         self.tasks = [list(task) for task in tasks]
         self.class_names_to_idx = class_order(self.tasks)
         self.complete_information = complete_information
+        self._setup = setup
         self._sample_ids = sample_ids
         self._labels = labels if isinstance(labels, CombinedLabels) else CombinedLabels.of(labels)
         combinations = rows_by_combination(self._labels)
@@ -279,6 +281,22 @@ class TaskSequence:
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+    @cached_property
+    def ancestors(self) -> NDArray[np.bool_] | None:
+        """Whether the class of a column is that of the row or one of its ancestors.
+
+        bool (classes, classes), from the label combinations of the samples; None if no class has a
+        superclass.
+        """
+        n = len(self.class_names_to_idx)
+        pairs = self._labels.labels
+        pairs = pairs[(pairs != NO_LABEL).all(axis=1) & (pairs < n).all(axis=1)]
+        if self._setup == CIL_SETUP or not len(pairs):
+            return None
+        relation = np.eye(n, dtype=bool)
+        relation[pairs[:, 1], pairs[:, 0]] = True
+        return relation
 
     def view(self, task_ids: int | Iterable[int], seen_up_to: int | None = None) -> TaskView:
         """Return the view of one task, or of several together.

@@ -7,6 +7,8 @@ from torch import nn
 class Small(nn.Module):
     """For images of 32 x 32 pixels."""
 
+    stages = ("features.1",)
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(

@@ -38,6 +38,8 @@ N_OLD, N_SEEN, D = 2, 4, 6
 class Toy(nn.Module):
     """Outputs and latents of images, linear in them."""
 
+    stages = ("model.hidden",)
+
     def __init__(self):
         super().__init__()
         self.model = nn.Module()
@@ -84,6 +86,10 @@ def test_ce_is_the_cross_entropy_of_class_indices(name, strength):
         if name in ("agem", "mask_seen_classes"):  # the mean over samples of the task's classes
             new = ~in_buffer
             expected = F.cross_entropy(logits[new][:, N_OLD:], labels[new] - N_OLD)
+        elif name == "podnet":
+            own = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
+            rest = logits.scatter(1, labels.unsqueeze(1), -torch.inf).logsumexp(1)
+            expected = (F.relu(rest - own + 0.6) * weight).mean()  # the scale is 1
         else:
             expected = losses_by_sample(logits, labels, weight)
         if name.startswith("icarl"):

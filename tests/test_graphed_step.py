@@ -32,6 +32,8 @@ FULL = 6
 class Small(nn.Module):
     """A network with everything that a step changes: running statistics and random numbers."""
 
+    stages = ("features.0",)
+
     def __init__(self, num_classes):
         super().__init__()
         self.features = nn.Sequential(

@@ -34,19 +34,23 @@ def outputs(n: int, n_classes: int = 5, seed: int = 0) -> Outputs:
 
 
 TASKS = torch.tensor([0, 0, 1, 1, 2])
+PARENTS = {2: 0, 3: 0, 4: 2}  # three levels
+ANCESTORS = torch.eye(5, dtype=torch.bool)
+for child, parent in PARENTS.items():
+    ANCESTORS[child] |= ANCESTORS[parent]
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_the_result_does_not_depend_on_the_batches(name):
     metric, everything = METRICS[name], outputs(20)[:3]
-    tally = Tally(5, torch.device("cpu"), decision="argmax")
+    tally = Tally(5, torch.device("cpu"), decision="argmax", ancestors=ANCESTORS)
     for part in (slice(0, 7), slice(7, 7), slice(7, 20)):
         tally.add(Outputs(*(values[part] for values in everything), TASKS))
     kept = tally.kept(lambda rows: rows)
-    assert kept.values()[name] == metric(*everything, TASKS)
+    assert kept.values()[name] == metric(*everything, TASKS, ANCESTORS)
     chosen = torch.tensor([3, 11, 4]).numpy()
     some = Outputs(*(values[chosen] for values in everything), TASKS)
-    assert kept.of(chosen).values()[name] == metric(*some)
+    assert kept.of(chosen).values()[name] == metric(*some[:4], ANCESTORS)
     assert kept.of(chosen[:0]).values()[name] == 0.0
 
 
@@ -70,7 +74,8 @@ def test_accuracies_agree_with_sorting_and_with_sklearns_definition(ties):
     labels = torch.randint(5, (n,), generator=generator)
     targets = F.one_hot(labels, 5).bool()
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
-    found = {name: metric(targets, targets, scores, TASKS) for name, metric in METRICS.items()}
+    given = (targets, targets, scores, TASKS, ANCESTORS)
+    found = {name: metric(*given) for name, metric in METRICS.items()}
     assert found["top1"] == pytest.approx((scores.argmax(1) == labels).float().mean().item())
     assert found["top1"] == pytest.approx((order[:, 0] == labels).float().mean().item())
     top2 = (order[:, :2] == labels[:, None]).any(1)
@@ -90,12 +95,65 @@ def test_a_sample_without_a_label_is_never_right():
         assert METRICS[name](targets, targets, scores, torch.tensor([0, 0])) == 0.5
 
 
-def test_accuracies_are_left_out_where_labels_are_thresholded():
-    everything = Tally(5, torch.device("cpu"), decision="argmax").kept(lambda rows: rows).metrics
-    default = Tally(5, torch.device("cpu")).kept(lambda rows: rows).metrics
-    assert everything.keys() == METRICS.keys()
+def test_metrics_of_one_label_or_of_the_hierarchy_are_computed_where_they_make_sense():
+    def computed(**kwargs):
+        return Tally(5, torch.device("cpu"), **kwargs).kept(lambda rows: rows).metrics.keys()
+
+    assert computed(decision="argmax", ancestors=ANCESTORS) == METRICS.keys()
     accuracies = {"top1", "top5", "task_incremental_accuracy"}
-    assert default.keys() == METRICS.keys() - accuracies
+    assert computed(ancestors=ANCESTORS) == METRICS.keys() - accuracies
+    of_hierarchy = {name for name, metric in METRICS.items() if metric.needs_hierarchy}
+    assert len(of_hierarchy) == 5
+    assert computed() == METRICS.keys() - accuracies - of_hierarchy
+
+
+def upward(label: int) -> set[int]:
+    """Return a label and its ancestors, by walking up the tree."""
+    return {label} | (upward(PARENTS[label]) if label in PARENTS else set())
+
+
+@pytest.mark.parametrize("n_seen", [5, 3])
+def test_metrics_of_the_hierarchy_agree_with_sets_of_labels(n_seen):
+    generator = torch.Generator().manual_seed(2)
+    predictions, targets = (torch.rand(60, n_seen, generator=generator) < 0.4 for _ in range(2))
+    found = {
+        name: metric(predictions, targets, ancestors=ANCESTORS)
+        for name, metric in METRICS.items()
+        if metric.needs_hierarchy
+    }
+    both = asked_up = all_above = asked_down = one_below = 0
+    sizes = [0, 0]
+    for row in range(60):
+        predicted, true = (
+            {label for label in range(n_seen) if labels[row, label]}
+            for labels in (predictions, targets)
+        )
+        extended, of_truth = (set().union(*map(upward, labels)) for labels in (predicted, true))
+        sizes[0] += len(extended)
+        sizes[1] += len(of_truth)
+        both += len(extended & of_truth)
+        for label in predicted:
+            below = {child for child in range(n_seen) if label in upward(child)} - {label}
+            asked_up += label in PARENTS
+            all_above += label in PARENTS and upward(label) <= predicted
+            asked_down += bool(below)
+            one_below += bool(below & predicted)
+    assert found["hierarchical_precision"] == pytest.approx(both / sizes[0])
+    assert found["hierarchical_recall"] == pytest.approx(both / sizes[1])
+    assert found["hierarchical_f1"] == pytest.approx(2 * both / sum(sizes))
+    assert found["superclass_consistency"] == pytest.approx(all_above / asked_up)
+    assert found["subclass_consistency"] == pytest.approx(one_below / asked_down)
+
+
+def test_a_model_that_predicts_nothing_is_consistent_and_knows_nothing():
+    nothing, targets = torch.zeros(3, 5, dtype=torch.bool), torch.eye(5, dtype=torch.bool)[2:]
+    found = {
+        name: metric(nothing, targets, ancestors=ANCESTORS)
+        for name, metric in METRICS.items()
+        if metric.needs_hierarchy
+    }
+    assert {found.pop(name) for name in ("superclass_consistency", "subclass_consistency")} == {1.0}
+    assert set(found.values()) == {0.0}
 
 
 def test_metrics_share_the_rows_that_they_keep(metrics):

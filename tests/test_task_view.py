@@ -316,6 +316,31 @@ def test_digest_is_the_same_under_every_hash_seed(tiny_store):
     assert len(outputs) == 1
 
 
+def test_ancestors_follow_from_the_labels_of_the_samples(tiny_benchmark, tiny_store):
+    sequence = TaskSequence.from_store(tiny_benchmark, tiny_store, TRAIN)
+    idx = sequence.class_names_to_idx
+    expected = np.eye(len(idx), dtype=bool)
+    for subclass, superclass in tiny_benchmark.superclass_of.items():
+        if {subclass, superclass} <= idx.keys():
+            expected[idx[subclass], idx[superclass]] = True
+    assert expected.sum() > len(idx) and np.array_equal(sequence.ancestors, expected)
+
+
+def test_a_benchmark_without_superclasses_has_no_ancestors():
+    labels = np.array([[0, 1], [0, 1]], np.int32)
+    ids = np.arange(2)
+    for setup, given in ((CIL_SETUP, labels), (IIRC_SETUP, labels[:, [0, 0]] * [1, 0] - [0, 1])):
+        sequence = TaskSequence(
+            ids,
+            np.asarray(given, np.int32),
+            [["a"], ["b"]],
+            setup=setup,
+            sampling=None,
+            complete_information=True,
+        )
+        assert sequence.ancestors is None
+
+
 def test_digest_tells_views_apart(tiny_benchmark, tiny_store):
     sequence = TaskSequence.from_table(tiny_benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
     digests = [sequence.view(task).digest() for task in range(4)]

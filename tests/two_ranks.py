@@ -31,6 +31,8 @@ QUIET = Console(quiet=True)
 
 
 class NetworkWithoutBatchStatistics(nn.Module):
+    stages = ("model.convolution",)
+
     def __init__(self, n_classes: int) -> None:
         super().__init__()
         self.model = nn.Module()

@@ -240,11 +240,9 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         method = model if method is None else method
         chosen: dict[str, NDArray[np.int64]] = {}
         if n:
-            with self._choosing(method):
-                for name in new_classes:
-                    chosen[name] = self._choose(
-                        new_task_data, name, n, method=method, batch_size=batch_size
-                    )
+            chosen = self.choose(
+                new_task_data, new_classes, n, method=method, batch_size=batch_size
+            )
         if rank() == 0:
             self._set_counts({name: min(count, n) for name, count in self._counts.items()})
             # a class without memories still takes its share of a fixed total
@@ -257,6 +255,22 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         if rank() > 0:
             self.generation = max(self.store.generations())
             self._set_counts(self.store.counts(self.generation))
+
+    def choose(
+        self,
+        task_data: TaskSamples,
+        class_names: Sequence[str],
+        n: int,
+        *,
+        method: LatentSource | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> dict[str, NDArray[np.int64]]:
+        """Choose samples of classes as memories, without adding them; see :meth:`_choose`."""
+        with self._choosing(method):
+            return {
+                name: self._choose(task_data, name, n, method=method, batch_size=batch_size)
+                for name in class_names
+            }
 
     def _choosing(self, method: LatentSource | None) -> AbstractContextManager[None]:
         """Return a context that encloses the choice for all classes of a task."""

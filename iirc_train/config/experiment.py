@@ -118,6 +118,14 @@ class MethodConfig(Settings):
     lr: Annotated[
         float, Field(gt=0, le=MAX_FACTOR, description="Learning rate at the start of each task")
     ] = 1.0
+    trunk_lr_factor: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=MAX_FACTOR,
+            description="Learning rate of all layers before the output layer, in multiples of lr",
+        ),
+    ] = 1.0
     lr_gamma: Annotated[
         float, Field(gt=0, le=1, description="Factor of the learning rate at each decay")
     ] = 0.1

@@ -10,12 +10,18 @@ from iirc_train.methods import (
     der,
     der_plus_plus,
     er,
+    ewc_online,
     finetune,
     icarl,
     icarl_cnn,
     icarl_norm,
     lucir,
+    lwf,
+    lwf_mc,
     mask_seen_classes,
+    podnet,
+    si,
+    wa,
 )
 from iirc_train.methods.base_method import BaseMethod
 
@@ -37,12 +43,18 @@ METHODS = {
     "der": MethodParts(der.Model, der.Buffer),
     "der_plus_plus": MethodParts(der_plus_plus.Model, der_plus_plus.Buffer),
     "er": MethodParts(er.Model, er.Buffer),
+    "ewc_online": MethodParts(ewc_online.Model, ewc_online.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
     "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),
     "lucir": MethodParts(lucir.Model, lucir.Buffer),
+    "lwf": MethodParts(lwf.Model, lwf.Buffer),
+    "lwf_mc": MethodParts(lwf_mc.Model, lwf_mc.Buffer),
     "mask_seen_classes": MethodParts(mask_seen_classes.Model, mask_seen_classes.Buffer),
+    "podnet": MethodParts(podnet.Model, podnet.Buffer),
+    "si": MethodParts(si.Model, si.Buffer),
+    "wa": MethodParts(wa.Model, wa.Buffer),
 }
 
 

@@ -19,8 +19,11 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.setup import Loss, with_setup
 from iirc_train.methods.optimizers import Optimized
 from iirc_train.methods.prediction import Predictor
+from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
+from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
+from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
@@ -38,6 +41,8 @@ class BaseMethod(Predictor, Optimized, ABC):
         method.consolidate_task_knowledge()
         predictions = method(images)
 
+    It may add epochs to a task; see :class:`~iirc_train.methods.stages.Staged`.
+
     Args:
         n_cla_per_tsk: Number of classes of each task.
         class_names_to_idx: Index of each class, in order of appearance.
@@ -53,6 +58,9 @@ class BaseMethod(Predictor, Optimized, ABC):
         seen_classes: Names of the classes of all tasks so far, in order of their indices.
         cur_task_id: Number of the current task; -1 before the first.
         task_of_class: The task that introduces each class, int64 (classes,).
+        task_data: The samples of the current task; None if it started without.
+        statistics: The tensors that :attr:`parameter_statistics` and :attr:`class_statistics`
+            declare; they grow with the network and the seen classes.
         autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
             the type of its parameters. Losses are computed in float32.
     """
@@ -81,6 +89,14 @@ class BaseMethod(Predictor, Optimized, ABC):
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
+    parameter_statistics: ClassVar[Sequence[str]] = ()
+    """Names of statistics with a value per trained parameter, such as Fisher information."""
+
+    class_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
+    """Names of statistics with a row per class, and the axes of a row.
+
+    See :class:`~iirc_train.methods.statistics.Statistics`."""
+
     def __init__(
         self,
         n_cla_per_tsk: Sequence[int],
@@ -97,8 +113,13 @@ class BaseMethod(Predictor, Optimized, ABC):
         tasks = [task for task, n in enumerate(self.n_cla_per_tsk) for _ in range(n)]
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1
+        self.stages_run = []
         self.net = self._with_first_head(self._make_network() if net is None else net)
+        if self.compares_feature_maps:
+            check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
+        self.task_data: TaskSamples | None = None
+        self.statistics = Statistics(self.parameter_statistics, self.class_statistics)
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -172,8 +193,11 @@ class BaseMethod(Predictor, Optimized, ABC):
         self.train_through(None)  # a wrapper of the networks of the task before
         before = self.cur_task_id
         self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
+        n_more = self.cur_task_id + 1 - len(self.stages_run)
+        self.stages_run += [[0, 0] for _ in range(n_more)]
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
         self.seen_classes = names[: self.n_seen_classes]
+        self.task_data = task_data
         self._prepare_model_for_new_task(
             task_data,
             dist_args,
@@ -181,6 +205,7 @@ class BaseMethod(Predictor, Optimized, ABC):
             memory_batches=memory_batches,
             batch_size=batch_size,
         )
+        self.statistics.follow(self.net, self.n_seen_classes)
         self.reset_optimizer_and_scheduler()
 
     def _prepare_model_for_new_task(
@@ -250,10 +275,18 @@ class BaseMethod(Predictor, Optimized, ABC):
         *,
         train: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        stage = self.stage
         with torch.set_grad_enabled(train):
-            output, latent = self.forward_net(x)
-            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share)
-            loss = self._loss(step) if train else self._validation_loss(step)
+            maps: Sequence[torch.Tensor] = ()
+            if train and self.compares_feature_maps:
+                output, latent, maps = self.forward_net_with_maps(x)
+            else:
+                output, latent = self.forward_net(x)
+            step = Step(output[:, : self.n_seen_classes], latent, x, y, in_buffer, share, maps=maps)
+            if not train:
+                loss = self._validation_loss(step)
+            else:
+                loss = self._loss(step) if stage is None else self._stage_loss(stage, step)
         if train:
             self._update(loss, share)
         return self._predict(step.output), loss.detach()
@@ -264,10 +297,15 @@ class BaseMethod(Predictor, Optimized, ABC):
         self._backward(loss, share)
         self._correct_gradient()
         self.opt.step()
+        self._after_update()
 
     @abstractmethod
     def _loss(self, step: Step) -> torch.Tensor:
         """Return the loss of a batch, a scalar."""
+
+    def _stage_loss(self, stage: Stage, step: Step) -> torch.Tensor:
+        """Return the loss of a batch in a stage, a scalar; by default that of the main epochs."""
+        return self._loss(step)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         """Return the loss of a batch that the network does not learn from, a scalar."""
@@ -275,6 +313,9 @@ class BaseMethod(Predictor, Optimized, ABC):
 
     def _correct_gradient(self) -> None:
         """Change the gradient before the optimizer uses it."""
+
+    def _after_update(self) -> None:
+        """Do what the method needs after the optimizer has updated the network."""
 
     def consolidate_epoch_knowledge(
         self,

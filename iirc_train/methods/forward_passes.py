@@ -2,13 +2,14 @@
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import nn
 
+from iirc_train.models.feature_maps import Forwarded, WithFeatureMaps, forward_with_maps
 from iirc_train.models.inference import (
     Forward,
     heuristic_convolutions,
@@ -28,6 +29,9 @@ class Networks(nn.Module):
         autocast_dtype: Type that the network computes in, for example ``torch.bfloat16``; None for
             the type of its parameters. Losses are computed in float32.
     """
+
+    compares_feature_maps: ClassVar[bool] = False
+    """Whether training steps need the feature maps of the network, and of its teacher."""
 
     net: nn.Module
     old_net: nn.Module | None
@@ -60,13 +64,35 @@ class Networks(nn.Module):
         with torch.no_grad():
             return self._run(self.old_net if wrapper is None else wrapper, x)
 
+    def forward_net_with_maps(self, x: torch.Tensor) -> Forwarded:
+        """Return what :meth:`forward_net` does, and the feature maps of the same pass.
+
+        For methods that set ``compares_feature_maps``, in training.
+        """
+        wrapper = self._wrapper
+        with self._autocast(x.device.type):
+            result = forward_with_maps(self.net, x) if wrapper is None else wrapper(x)
+        return _in_float32(result)
+
+    def forward_old_net_with_maps(self, x: torch.Tensor) -> Forwarded:
+        """Return what :meth:`forward_old_net` does, and the teacher's feature maps."""
+        assert self.old_net is not None
+        teacher = self.old_net if self._teacher_wrapper is None else self._teacher_wrapper
+        with torch.no_grad(), self._autocast(x.device.type):
+            result = forward_with_maps(teacher, x)
+        return _in_float32(result)
+
     def _run(self, net: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        with self._autocast(x.device.type):
+            output, latent, *_ = net(x)
         if self.autocast_dtype is None:
-            output, latent = net(x)
             return output, latent
-        with torch.autocast(x.device.type, self.autocast_dtype):
-            output, latent = net(x)
         return output.float(), latent.float()
+
+    def _autocast(self, device_type: str) -> AbstractContextManager[object]:
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(device_type, self.autocast_dtype)
 
     @contextmanager
     def inference(self) -> Iterator[None]:
@@ -106,12 +132,17 @@ class Networks(nn.Module):
         removes the wrappers.
 
         Args:
-            wrapper: For example ``DistributedDataParallel(net)``; None for the network itself.
+            wrapper: For example ``DistributedDataParallel(as_called(net))``; None for the network
+                itself.
             teacher: A wrapper of ``old_net``; None for ``old_net`` itself.
         """
         # do not register the networks a second time
         object.__setattr__(self, "_wrapper", wrapper)
         object.__setattr__(self, "_teacher_wrapper", teacher)
+
+    def as_called(self, net: nn.Module) -> nn.Module:
+        """Return a network as :meth:`train_through` needs it: with feature maps if compared."""
+        return WithFeatureMaps(net) if self.compares_feature_maps else net
 
     @property
     def modules_of_step(self) -> tuple[nn.Module | None, ...]:
@@ -140,6 +171,11 @@ def _faster(forward: Forward, is_folded: bool, device: torch.device) -> Iterator
             yield forward_all
     else:
         yield forward
+
+
+def _in_float32(result: Forwarded) -> Forwarded:
+    output, latent, maps = result
+    return output.float(), latent.float(), [each.float() for each in maps]
 
 
 def copy_freeze(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Distillation; distances of latents to reference vectors, and losses based on them."""
+"""Distillation, masks of classes, and losses of the distances between latents and references."""
 
 import torch
 import torch.nn.functional as F
@@ -13,15 +13,38 @@ def distillation_loss(
     the loss is not multiplied by the square of the temperature.
 
     Args:
-        logits: (N, classes).
-        teacher_logits: (N, classes).
+        logits: (N, classes), or (N, classes, heads) for several softmax outputs.
+        teacher_logits: Likewise.
         temperature: Divides both.
 
     Returns:
-        The loss of each sample, (N,).
+        The loss of each sample, (N,) or (N, heads).
     """
     soft = (teacher_logits / temperature).softmax(dim=1)
     return F.cross_entropy(logits / temperature, soft, reduction="none")
+
+
+NEVER = -1e9
+"""A logit whose softmax output is 0, and which gives no NaN where its target is 0."""
+
+
+def masked_for_new_classes(logits: torch.Tensor, targets: torch.Tensor, n_old: int) -> torch.Tensor:
+    """Return logits for a cross-entropy of each sample over the classes of its own time.
+
+    Args:
+        logits: (N, classes).
+        targets: Indicator targets (N, classes).
+        n_old: Number of classes of earlier tasks, which come first.
+
+    Returns:
+        The logits, with :data:`NEVER` for the earlier classes in the rows of samples that have no
+        label among them. A memory of an earlier task keeps all.
+    """
+    if not n_old:
+        return logits
+    is_new = targets[:, :n_old].sum(dim=1, keepdim=True) == 0
+    is_old_class = torch.arange(logits.shape[1], device=logits.device) < n_old
+    return logits.masked_fill(is_new & is_old_class, NEVER)
 
 
 def l_distance(

@@ -10,11 +10,12 @@ from torch import nn
 
 from iirc_data.loader import Batch
 from iirc_train.buffer import HerdingBuffer
-from iirc_train.buffer.latents import BATCH_SIZE, class_latents
+from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.forward_passes import copy_freeze
+from iirc_train.methods.imprinting import latents_of_new_classes
 from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
 
@@ -100,16 +101,8 @@ class Model(BaseMethod):
     @torch.no_grad()
     def _imprint(self, layer: SplitCosineLinear, task_data: TaskSamples, batch_size: int) -> None:
         norm = layer.fc1.weight.norm(dim=1).mean()
-        for name in task_data.cur_task:
-            row = self.class_names_to_idx[name] - self.n_old_classes
-            if row < 0:  # an earlier class is introduced again
-                continue
-            indices = task_data.get_image_indices_by_cla(
-                name, num_samples=IMPRINT_SAMPLES, shuffle=False
-            )
-            if len(indices):
-                latents = F.normalize(class_latents(self, task_data, indices, batch_size), dim=1)
-                layer.fc2.weight[row] = norm * F.normalize(latents.mean(dim=0), dim=0).to(norm)
+        for row, latents in latents_of_new_classes(self, task_data, IMPRINT_SAMPLES, batch_size):
+            layer.fc2.weight[row] = norm * F.normalize(latents.mean(dim=0), dim=0).to(norm)
 
     def _loss(self, step: Step) -> torch.Tensor:
         loss = self._validation_loss(step)

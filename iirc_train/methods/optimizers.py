@@ -3,16 +3,25 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from torch import nn, optim
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.methods.stages import Staged
+
+ParameterGroup = dict[str, Any]
+"""``params``, a list of parameters; optionally ``lr_factor``, and options of the optimizer.
+
+``lr_factor`` multiplies the learning rate of the run; by default it is 1. An option such as
+``weight_decay`` replaces that of the run.
+"""
 
 
 def get_optimizer(
-    model_parameters: Iterable[nn.Parameter],
+    model_parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup],
     optimizer_type: str = "momentum",
     lr: float = 0.01,
     lr_gamma: float = 1.0,
@@ -29,7 +38,7 @@ def get_optimizer(
     """Create an optimizer and a learning rate scheduler.
 
     Args:
-        model_parameters: Parameters to optimize.
+        model_parameters: Parameters to optimize, or groups of them.
         optimizer_type: ``"momentum"`` (SGD with momentum 0.9), ``"sgd"``, ``"adam"`` or
             ``"adamw"``.
         lr: Learning rate, before decay and after warm-up.
@@ -51,6 +60,7 @@ def get_optimizer(
         ConfigurationError: The optimizer type is unknown.
     """
     optimizer: optim.Optimizer
+    model_parameters = [_with_learning_rate(each, lr) for each in model_parameters]
     if optimizer_type == "momentum":
         optimizer = optim.SGD(model_parameters, lr=lr, momentum=0.9, weight_decay=weight_decay)
     elif optimizer_type == "sgd":
@@ -111,8 +121,23 @@ def lr_factor(epoch: int, n_epochs: int, lr_warmup: int = 0, *, cosine: bool = F
     return (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
-class Optimized:
-    """The optimizer and the scheduler of a method's network.
+def without(
+    parameters: Iterable[nn.Parameter], left_out: Iterable[nn.Parameter]
+) -> list[nn.Parameter]:
+    """Return the parameters, in their order, except those that are left out."""
+    ids = {id(parameter) for parameter in left_out}
+    return [parameter for parameter in parameters if id(parameter) not in ids]
+
+
+def _with_learning_rate(group: nn.Parameter | ParameterGroup, lr: float) -> Any:
+    if not isinstance(group, dict):
+        return group
+    options = {name: value for name, value in group.items() if name != "lr_factor"}
+    return {"lr": lr * group.get("lr_factor", 1.0), **options}
+
+
+class Optimized(Staged):
+    """The optimizer and the scheduler of a method's network, in the main epochs and in a stage.
 
     Attributes:
         opt: The optimizer.
@@ -120,23 +145,41 @@ class Optimized:
     """
 
     config: MethodConfig
-    cur_task_id: int
-    net: nn.Module
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the parameters of the main epochs, in groups with their own learning rates.
+
+        Called when a task has been prepared. The first group should have the factor 1, because
+        its learning rate is the one that a run records. Tasks with the same number must give the
+        same groups, because the optimizer's state is saved by group. By default, there is one
+        group, and with the setting ``trunk_lr_factor`` a second one.
+        """
+        factor = self.config.trunk_lr_factor
+        if factor == 1:
+            return [{"params": list(self.net.parameters())}]
+        head = list(self.net.model.output_layer.parameters())  # type: ignore[union-attr]
+        return [
+            {"params": head},
+            {"params": without(self.net.parameters(), head), "lr_factor": factor},
+        ]
+
     def reset_optimizer_and_scheduler(
-        self, optimizable_parameters: Iterable[nn.Parameter] | None = None
+        self,
+        optimizable_parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup] | None = None,
     ) -> None:
         """Create a new optimizer and scheduler.
 
         Args:
-            optimizable_parameters: Parameters to optimize; by default all parameters of the
-                network.
+            optimizable_parameters: Parameters to optimize, or groups of them; by default
+                :meth:`parameter_groups`.
         """
-        config = self.config
+        stage = self.stage
+        config = self.config if stage is None else stage.applied_to(self.config)
+        n_epochs = len(config.epochs_of_task(max(self.cur_task_id, 0)))
         self.opt, self.scheduler = get_optimizer(
-            self.net.parameters() if optimizable_parameters is None else optimizable_parameters,
+            self.parameter_groups() if optimizable_parameters is None else optimizable_parameters,
             config.optimizer,
             config.lr,
             config.lr_gamma,
@@ -147,7 +190,7 @@ class Optimized:
             nesterov=config.nesterov,
             lr_cosine=config.lr_cosine,
             lr_warmup=config.lr_warmup,
-            n_epochs=len(config.epochs_of_task(max(self.cur_task_id, 0))),
+            n_epochs=n_epochs if stage is None else stage.epochs,
         )
 
     def get_last_lr(self) -> list[float]:

@@ -17,6 +17,7 @@ class Learner(Protocol):
     opt: optim.Optimizer
     scheduler: LRScheduler | ReduceLROnPlateau
     cur_task_id: int
+    stages_run: list[list[int]]
 
     @property
     def device(self) -> torch.device:
@@ -24,6 +25,9 @@ class Learner(Protocol):
 
     def prepare_model_for_new_task(self) -> None:
         """Start the next task."""
+
+    def repeat_stages(self, prepared: int, finished: int) -> None:
+        """Prepare and finish stages of the current task without data."""
 
     def state_dict(self) -> Mapping[str, Any]:
         """Return parameters and buffers."""
@@ -37,20 +41,23 @@ class Learner(Protocol):
 
 def method_state(method: Learner) -> dict[str, Any]:
     """Return the state of a method as plain values and tensors, which are not copied."""
-    return {
+    state = {
         "cur_task_id": method.cur_task_id,
         "modules": method.state_dict(),
         "optimizer": method.opt.state_dict(),
         "scheduler": _plain(method.scheduler.state_dict()),
         "variables": {name: getattr(method, name) for name in method.method_variables},
     }
+    if any(map(any, method.stages_run)):  # other methods write what earlier releases read
+        state["stages"] = [list(run) for run in method.stages_run]
+    return state
 
 
 def load_method_state(method: Learner, state: dict[str, Any]) -> None:
     """Load a state.
 
-    Starting the same tasks again creates the teacher, the grown heads and the frozen parameters;
-    then every value is overwritten.
+    Starting the same tasks and their stages again creates the teacher, the grown heads and the
+    frozen parameters; then every value is overwritten.
 
     Args:
         method: A new method, created with the same arguments as the saved one.
@@ -64,8 +71,10 @@ def load_method_state(method: Learner, state: dict[str, Any]) -> None:
             f"the method is already at task {method.cur_task_id}: load a state into a new method"
         )
     try:
-        for _ in range(state["cur_task_id"] + 1):
+        n_tasks = state["cur_task_id"] + 1
+        for prepared, finished in state.get("stages", [[0, 0]] * n_tasks):
             method.prepare_model_for_new_task()
+            method.repeat_stages(prepared, finished)
         _make_room(method, state["modules"])
         method.load_state_dict(state["modules"])
         method.opt.load_state_dict(state["optimizer"])

@@ -1,6 +1,6 @@
 """A step: everything that a method computes its loss from."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,6 +42,8 @@ class Step(NamedTuple):
         all_output: Logits of all outputs of the network, (N, outputs), for a method that draws
             memories in each step.
         scale: As :attr:`DrawnMemories.scale`, of the mean over all rows.
+        maps: The network's feature maps, (N, C, ...) each, from first to last stage, if the method
+            sets ``compares_feature_maps``; in training only.
     """
 
     output: torch.Tensor
@@ -58,6 +60,8 @@ class Step(NamedTuple):
     def stream(self) -> slice:
         """The rows of the batch itself, without memories that the step draws."""
         return slice(self.draws[0].rows.start if self.draws else len(self.output))
+
+    maps: Sequence[torch.Tensor] = ()
 
     def total(self, value: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all processes, without a gradient.

@@ -7,6 +7,7 @@ from torch import nn
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.settings import nearest_name
+from iirc_train.models.resnet import latent_and_maps
 
 # with auxiliary classifiers, a model has several outputs in training
 _NO_AUXILIARY: dict[str, Any] = {"aux_logits": False, "init_weights": True}
@@ -53,6 +54,14 @@ class Adapted(nn.Module):
         return self.model.output_layer(latent), latent  # type: ignore[operator]
 
 
+class AdaptedResNet(Adapted):
+    """Adapts a ResNet of torchvision, or a network of the same structure such as ResNeXt."""
+
+    def latent_and_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the latent, and the output of each of the four stages before its last ReLU."""
+        return latent_and_maps(self.backbone, images)
+
+
 def torchvision_network(name: str, num_classes: int) -> Adapted:
     """Create a classification model of torchvision with random weights.
 
@@ -72,7 +81,8 @@ def torchvision_network(name: str, num_classes: int) -> Adapted:
         )
     arguments = _ARGUMENTS.get(name, {})
     model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
-    return Adapted(model, f"torchvision:{name}")
+    adapt = AdaptedResNet if isinstance(model, models.ResNet) else Adapted
+    return adapt(model, f"torchvision:{name}")
 
 
 def timm_network(name: str, num_classes: int) -> Adapted:

@@ -5,13 +5,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from iirc_train.models.feature_maps import Forwarded, forward_with_maps
+
 
 class CompiledNetwork(nn.Module):
     """A network whose trunk runs compiled for full batches; other batches run as they are.
 
     Args:
         net: The network.
-        call: Compiled; calls a module with images.
+        call: Compiled; calls a module with images, or computes latent and feature maps.
         batch_size: Number of samples of a full batch. A last batch of another size would be
             compiled separately, which takes longer than it can save.
     """
@@ -32,6 +34,16 @@ class CompiledNetwork(nn.Module):
             latent = self._call(trunk, images)
             output = self.net.model.output_layer(latent)  # type: ignore[union-attr,operator]
         return output, latent
+
+    def forward_with_maps(self, images: torch.Tensor) -> Forwarded:
+        """Return output, latent and feature maps of images (N, 3, H, W).
+
+        A network that only names its stages is not compiled.
+        """
+        if len(images) != self._batch_size or not hasattr(self.net, "latent_and_maps"):
+            return forward_with_maps(self.net, images)
+        latent, maps = self._call(self.net, images, with_maps=True)
+        return self.net.model.output_layer(latent), latent, maps  # type: ignore[union-attr,operator]
 
 
 class NetworkCompiler:
@@ -67,5 +79,5 @@ def trunk_of(net: nn.Module) -> nn.Module | None:
     return trunk if isinstance(trunk, nn.Module) else None
 
 
-def _call(module: nn.Module, images: torch.Tensor) -> Any:
-    return module(images)
+def _call(module: Any, images: torch.Tensor, *, with_maps: bool = False) -> Any:
+    return module.latent_and_maps(images) if with_maps else module(images)

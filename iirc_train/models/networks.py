@@ -43,12 +43,15 @@ class Network(Protocol):
 
 
 class NetworkWithFeatureMaps(Network, Protocol):
-    """The interface that methods require if they compare feature maps; the ResNets here have it."""
+    """The interface that methods require if they compare feature maps; the ResNets here have it.
 
-    def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Return the output of each stage, (N, C, H, W) each, from first to last.
+    A network may name its stages instead, in an attribute ``stages`` with the names of submodules.
+    """
 
-        It runs a separate forward pass.
+    def latent_and_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the latent (N, D), and the feature map of each stage, (N, C, H, W) each.
+
+        The ResNets return a stage's output before its last ReLU.
         """
 
 

@@ -1,8 +1,9 @@
 """ResNets for images of ImageNet's size, from torchvision."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from iirc_data.errors import ConfigurationError
@@ -55,12 +56,37 @@ class ResNet(nn.Module):
         latent = self.model(input_)
         return self.model.output_layer(latent), latent
 
+    def latent_and_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the latent, and the output of each of the four stages before its last ReLU."""
+        return latent_and_maps(self.model, images)
+
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the output of each of the four stages, (N, C, H, W) each."""
-        model = self.model
-        hidden = model.maxpool(model.relu(model.bn1(model.conv1(images))))
-        maps = []
-        for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-            hidden = stage(hidden)
-            maps.append(hidden)
-        return maps
+        return [F.relu(before) for before in latent_and_maps(self.model, images)[1]]
+
+
+def latent_and_maps(model: Any, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the latent of a ResNet of torchvision, and each stage's output before its last ReLU.
+
+    Args:
+        model: A ``torchvision.models.ResNet`` whose last layer is an ``nn.Identity``.
+        images: (N, 3, H, W).
+    """
+    hidden = model.maxpool(model.relu(model.bn1(model.conv1(images))))
+    maps = []
+    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
+        for block in stage[:-1]:
+            hidden = block(hidden)
+        maps.append(_before_relu(stage[-1], hidden))
+        hidden = F.relu(maps[-1])
+    return torch.flatten(model.avgpool(hidden), 1), maps
+
+
+def _before_relu(block: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Return the output of a BasicBlock or Bottleneck of torchvision before its last ReLU."""
+    out = block.relu(block.bn1(block.conv1(hidden)))
+    out = block.bn2(block.conv2(out))
+    if hasattr(block, "conv3"):
+        out = block.bn3(block.conv3(block.relu(out)))
+    shortcut = hidden if block.downsample is None else block.downsample(hidden)
+    return out.add_(shortcut)  # type: ignore[no-any-return]

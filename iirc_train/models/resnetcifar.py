@@ -59,6 +59,10 @@ class ResNetCIFAR(nn.Module):
         latent = self.model(input_)
         return self.model.output_layer(latent), latent
 
+    def latent_and_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the latent, and the output of each of the three stages before its last ReLU."""
+        return self.model.latent_and_maps(images)
+
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
         """Return the output of each of the three stages, (N, C, H, W) each."""
         return self.model.feature_maps(images)
@@ -86,6 +90,7 @@ class _Layers(nn.Module):
                     )
                 )
         self.blocks = nn.Sequential(*stages)
+        self.ends_with_relu = relu_last_hidden
         self.output_layer = nn.Linear(WIDTHS[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -96,15 +101,28 @@ class _Layers(nn.Module):
         hidden: torch.Tensor = self.blocks(F.relu(self.norm(self.conv(images)), inplace=True))
         return hidden.mean(dim=(2, 3))
 
+    def latent_and_maps(self, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        maps = self._sums(images)
+        hidden = F.relu(maps[-1]) if self.ends_with_relu else maps[-1]
+        return hidden.mean(dim=(2, 3)), maps
+
     def feature_maps(self, images: torch.Tensor) -> list[torch.Tensor]:
+        *first, last = self._sums(images)
+        return [*map(F.relu, first), F.relu(last) if self.ends_with_relu else last]
+
+    def _sums(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Return the output of each stage before its last ReLU."""
         hidden = F.relu(self.norm(self.conv(images)), inplace=True)
-        maps = []
+        sums: list[torch.Tensor] = []
         per_stage = len(self.blocks) // len(WIDTHS)
         for number, block in enumerate(self.blocks, 1):
-            hidden = block(hidden)
-            if number % per_stage == 0:
-                maps.append(hidden)
-        return maps
+            if number % per_stage:
+                hidden = block(hidden)
+                continue
+            sums.append(block.sum(hidden))
+            if number < len(self.blocks):
+                hidden = F.relu(sums[-1])
+        return sums
 
 
 class _Subsampled(nn.Module):
@@ -141,6 +159,10 @@ class _Block(nn.Module):
         self.relu = relu
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        out = F.relu(self.norm1(self.conv1(hidden)), inplace=True)
-        out = self.norm2(self.conv2(out)).add_(self.shortcut(hidden))
+        out = self.sum(hidden)
         return F.relu(out, inplace=True) if self.relu else out
+
+    def sum(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the output before the last ReLU."""
+        out = F.relu(self.norm1(self.conv1(hidden)), inplace=True)
+        return self.norm2(self.conv2(out)).add_(self.shortcut(hidden))  # type: ignore[no-any-return]

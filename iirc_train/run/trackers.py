@@ -204,10 +204,11 @@ def _is_utf8(run: Path) -> bool:
     return True
 
 
-def epoch_scalars(split: str, record: Mapping[str, float]) -> dict[str, float]:
-    """Return the scalars of a split that trackers show after an epoch."""
+def epoch_scalars(split: str, record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scalars of a split that trackers show after an epoch; stages have their own."""
     shown = {"loss": "loss", "lr": "learning rate", **shown_labels()}
-    return {f"{split}/{shown[name]}": value for name, value in record.items() if name in shown}
+    group = f"{split} {record['stage']}" if "stage" in record else split
+    return {f"{group}/{shown[name]}": value for name, value in record.items() if name in shown}
 
 
 def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:

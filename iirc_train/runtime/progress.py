@@ -44,8 +44,9 @@ class RunProgress(AbstractContextManager["RunProgress", None]):
         n_epochs: int,
         n_batches: int,
         batches_done: int = 0,
+        stage: str | None = None,
     ) -> None:
-        """Show that a task starts or resumes.
+        """Show that a task, or a stage of it, starts or resumes.
 
         Args:
             task_id: Number of the task.
@@ -53,6 +54,7 @@ class RunProgress(AbstractContextManager["RunProgress", None]):
             n_epochs: Number of its epochs.
             n_batches: Batches per epoch.
             batches_done: Batches already trained.
+            stage: Name of the stage; None for the main epochs. The numbers are those of the stage.
         """
 
     def batch_done(self) -> None:
@@ -186,10 +188,13 @@ class TrainingProgress(RunProgress):
         n_epochs: int,
         n_batches: int,
         batches_done: int = 0,
+        stage: str | None = None,
     ) -> None:
         """See :class:`RunProgress`."""
+        if self._steps is not None:  # an earlier part of the task
+            self._progress.remove_task(self._steps)
         self._steps = self._progress.add_task(
-            f"  task {task_id}",
+            f"  task {task_id}" if stage is None else f"  task {task_id}, {stage}",
             total=n_epochs * n_batches,
             completed=batches_done,
             unit="epochs",
@@ -233,7 +238,8 @@ def _epoch_note(record: dict[str, Any], images_per_second: float, waiting_share:
 
 
 def _epoch_line(title: str, record: dict[str, Any], note: str) -> str:
-    return f"{title}: task {record['task']} epoch {record['epoch']}: {note}"
+    stage = f" ({record['stage']})" if "stage" in record else ""
+    return f"{title}: task {record['task']} epoch {record['epoch']}{stage}: {note}"
 
 
 def _task_line(title: str, task_id: int, n_tasks: int, metrics: dict[str, float]) -> Text:

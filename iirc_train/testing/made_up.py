@@ -15,6 +15,7 @@ from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.loader import Batch
 from iirc_data.loader.batch import batch_with_draws
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.stages import Stage
 from iirc_train.metrics import Outputs, Tally, confusion_counts
 from iirc_train.training.evaluation import outputs_of
 
@@ -151,6 +152,17 @@ class MadeUpRun:
     def _batch(self, n_seen: int, *, replayed: bool) -> Batch:
         in_buffer = (False, True) * self.batch_size if replayed else ()
         return made_up_batch(self.batch_size, n_seen, self.device, in_buffer[: self.batch_size])
+
+    def stages(self) -> Iterator[Stage]:
+        """Iterate over the stages of the current task, each prepared, and finished afterwards."""
+        method = self.method
+        samples = MadeUpSamples(TASKS[method.cur_task_id], method.cur_task_id, self.device)
+        memories = MadeUpSamples(self._seen, method.cur_task_id, self.device)
+        for stage in method.stages_of_task(method.cur_task_id):
+            method.prepare_stage(samples, buffer=memories)
+            method.train()
+            yield stage
+            method.finish_stage()
 
     def end_task(self) -> None:
         """End the current task, with memories of all classes so far."""

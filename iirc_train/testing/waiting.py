@@ -38,7 +38,7 @@ def check_never_waits(
 ) -> None:
     """Check that no training step or prediction of a method waits for the GPU.
 
-    The steps of three tasks, with memories, run on fake tensors of a CUDA device
+    The steps of three tasks and their stages, with memories, run on fake tensors of a CUDA device
     (``FakeTensorMode``), which have shapes but no values: forward passes, loss, optimizer,
     metrics, and prediction both during and after a task. Gradients are made up, because
     differentiation on a CUDA device needs a real one. The start and the end of a task may copy
@@ -62,6 +62,7 @@ def check_never_waits(
         patch.object(nn.Module, "_apply", _apply),
         patch.object(FakeTensor, "__deepcopy__", _deepcopy),
         patch("torch.autograd.backward", _backward),
+        patch("torch.autograd.grad", _grad),
         # autocast asks for a GPU before it casts for one
         patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
         patch("torch.cuda.is_bf16_supported", lambda: True),
@@ -76,6 +77,11 @@ def check_never_waits(
                 run.train(batch)
                 run.train(batch)  # now the optimizer has a state
                 run.evaluate(batch)
+            for _ in run.stages():
+                with _nothing_waits():
+                    run.train(batch)
+                    run.train(batch)
+                    run.evaluate(batch)
             run.end_task()
             with _nothing_waits():
                 run.evaluate(batch)
@@ -151,6 +157,14 @@ def _backward(tensors: torch.Tensor, *_: Any, **__: Any) -> None:
         if parameter is not None:
             gradient = torch.empty_like(parameter)
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+
+
+def _grad(
+    outputs: Any, inputs: torch.Tensor | Sequence[torch.Tensor], *_: Any, **__: Any
+) -> tuple[torch.Tensor, ...]:
+    """Return a gradient for every input, as differentiation would."""
+    each = (inputs,) if isinstance(inputs, torch.Tensor) else inputs
+    return tuple(torch.empty_like(tensor) for tensor in each)
 
 
 def _apply(module: nn.Module, function: Callable[[torch.Tensor], torch.Tensor]) -> nn.Module:

@@ -29,6 +29,7 @@ from iirc_data.loader.step_loader import StepPlan
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskSequence, TaskView
 from iirc_train.buffer import ReservoirBuffer
+from iirc_train.buffer.choice import Choice
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.own_settings import without_settings_of_others
@@ -242,6 +243,7 @@ class Experiment:
             if self._compiler is None:
                 self._compiler = NetworkCompiler(self.batch_size)
             net, *teachers = self._compiler.compiled(self.method.net, self.method.old_net)
+            net = self.method.as_called(net)
             teacher = teachers[0] if teachers else None
         self._connected = net, teacher
         self.method.train_through(net, teacher)
@@ -258,7 +260,8 @@ class Experiment:
         if world_size() > 1:
             net, teacher = self._connected
             self.method.train_through(None)  # releases the buckets of the epoch before
-            averaging = averaging_gradients(net or self.method.net, self.device, is_equal=is_equal)
+            net = net or self.method.as_called(self.method.net)
+            averaging = averaging_gradients(net, self.device, is_equal=is_equal)
             self.method.train_through(averaging, teacher)
 
     def training_step(self, loader: Loader) -> TrainingStep:
@@ -428,25 +431,41 @@ class Experiment:
         if self.config.threads is None and before.get("processes", world_size()) == world_size():
             torch.set_num_threads(threads)
 
-    def training_loader(self, view: TaskView, *, normalize: bool = True) -> Loader:
+    def training_loader(
+        self,
+        view: TaskView,
+        *,
+        normalize: bool = True,
+        choice: Choice | None = None,
+        replay_multiplier: float | None = None,
+    ) -> Loader:
         """Return the loader of a view's epochs, with memories mixed in if the method asks.
 
         Args:
             view: The samples.
             normalize: Normalise images to float32; otherwise they are uint8.
+            choice: The samples and memories to show; by default all.
+            replay_multiplier: Number of times an epoch shows each memory, on average; by default
+                the setting ``buffer_sampling_multiplier``.
         """
         replay = None
-        if self.method.replay_in_batches and len(self.buffer):
+        has_memories = self.method.replay_in_batches if choice is None else len(choice.memories)
+        if has_memories and len(self.buffer):
             replay = self.buffer.replay_source(self.class_names_to_idx)
-        plan = self._step_plan(view)
-        if self.method.memories_only:
+        plan = self._step_plan(view) if choice is None else None
+        if choice is not None:
+            view = view.subset(choice.samples)
+            replay = None if replay is None else replay.subset(choice.memories)
+        elif self.method.memories_only:
             view = view.subset(NOTHING)
+        if replay_multiplier is None:
+            replay_multiplier = self.config.buffer_sampling_multiplier
         return self._reader(normalize=normalize).loader(
             view if plan is None else plan.view,
             self.batch_size,
             replay,
             plan=plan,
-            replay_multiplier=self.config.buffer_sampling_multiplier,
+            replay_multiplier=replay_multiplier,
             augment=True,
             shuffle=True,
             shared=True,

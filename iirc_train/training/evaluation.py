@@ -88,7 +88,13 @@ def evaluate_tasks(
     n = everything.n_seen_classes
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
-    tally = Tally(n, method.device, decision=method.config.decision)
+    ancestors = sequence.ancestors
+    tally = Tally(
+        n,
+        method.device,
+        decision=method.config.decision,
+        ancestors=None if ancestors is None else torch.from_numpy(ancestors),
+    )
     with method.inference():
         for outputs in outputs_of(method, make_loader(everything)):
             tally.add(outputs)

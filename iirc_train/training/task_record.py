@@ -23,9 +23,11 @@ def task_record(
 
     Returns:
         The summary numbers of the tasks so far; ``parameters`` of the network, without those of a
-        teacher; number of ``exemplars``, and ``exemplar_bytes`` of their encoded images.
+        teacher; number of ``exemplars``, and ``exemplar_bytes`` of their encoded images; and
+        ``statistics_bytes``, if the method keeps statistics.
     """
     metrics = {summary.metric for summary in summaries_of(main_metric(read_evaluations(run)[0]))}
+    statistics = method.statistics.n_bytes
     return {
         "kind": "task",
         "split": TEST,
@@ -34,4 +36,5 @@ def task_record(
         "parameters": sum(parameter.numel() for parameter in method.net.parameters()),
         "exemplars": len(buffer),
         "exemplar_bytes": buffer.n_bytes,
+        **({"statistics_bytes": statistics} if statistics else {}),
     }

@@ -1,13 +1,17 @@
 """The training loop: view → loader → method ↔ buffer → metrics, the same for every method."""
 
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
+import torch
 from rich.console import Console
 
 from iirc_data.definitions import INTASK_VALID, TRAIN
 from iirc_data.errors import CheckpointError, TrainingError
 from iirc_data.loader import Loader
+from iirc_data.task_view import TaskView
+from iirc_train.buffer.choice import Choice
+from iirc_train.methods.stages import Stage
 from iirc_train.metrics import MAIN_METRIC
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.directory import METRICS_NAME, RunDirectory
@@ -30,33 +34,17 @@ from iirc_train.training.checkpoint_timer import CheckpointTimer
 from iirc_train.training.components import Experiment
 from iirc_train.training.epoch import PartialEpoch, train_epoch
 from iirc_train.training.evaluation import evaluate, evaluate_after_task
+from iirc_train.training.task_data import TaskData
+from iirc_train.training.task_parts import (
+    PartLoaders,
+    Position,
+    TaskPart,
+    first_epoch_of_task,
+    parts_of_task,
+)
 from iirc_train.training.task_record import task_record
 
 HERDING_BATCH_SIZE = 128
-
-
-class Position(NamedTuple):
-    """Position of a run.
-
-    Attributes:
-        task_id: The next task.
-        epochs: Number of its epochs already trained.
-        samples: Number of samples of the next epoch already trained, in the order of the epoch and
-            over all processes. Unlike a number of batches, it does not depend on the processes.
-    """
-
-    task_id: int = 0
-    epochs: int = 0
-    samples: int = 0
-
-    @property
-    def is_within_task(self) -> bool:
-        """Whether the task has started."""
-        return self.epochs > 0 or self.samples > 0
-
-    def plain(self) -> dict[str, int]:
-        """Return the position by name; ``samples`` only within an epoch, as earlier releases."""
-        return {name: n for name, n in self._asdict().items() if n or name != "samples"}
 
 
 class Training:
@@ -78,7 +66,9 @@ class Training:
         self.position = Position()
         self._best: dict[str, Any] | None = None
         self._partial_epoch: dict[str, Any] = {}
+        self._choice: Choice | None = None
         self._n_steps: int | None = 0
+        self._herding_batch_size = HERDING_BATCH_SIZE
         self._timer = CheckpointTimer(self.config.checkpoint_every)
         self._stop = StopRequest(experiment.device)
         self._trackers: list[Tracker] = []
@@ -101,6 +91,8 @@ class Training:
                 self.position = Position(*map(int, state["position"]))
                 self._best = state["best"]
                 self._n_steps = state.get("steps")  # earlier releases saved none
+                if "choice" in state:
+                    self._choice = Choice(*(state["choice"][n].numpy() for n in Choice._fields))
                 if self.position.samples:
                     self._partial_epoch = state["epoch"]
                 experiment.load_state_dict(state["experiment"])
@@ -138,7 +130,7 @@ class Training:
         if self.is_finished:
             return
         data = self.experiment.seen_data
-        first_epoch = self.config.epochs_of_task(task_id).start + epochs
+        first_epoch = self._number(task_id, epochs)
         with (
             recorded(path, data, self.experiment.surroundings, self.position.plain()),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
@@ -159,69 +151,107 @@ class Training:
         Raises:
             TrainingError: The loss became NaN or infinite.
         """
-        experiment = self.experiment
-        herding_batch_size = experiment.inference_batch_size(HERDING_BATCH_SIZE)
-        task_id, epochs_done, samples_done = self.position
-        view = experiment.view(TRAIN, task_id)
-        data = experiment.task_data(task_id)
-        memories_first = self.method.memories_only
-        if memories_first and not self.position.is_within_task:
-            experiment.buffer.update_buffer_new_task(data)
-        loader = experiment.training_loader(view)
-        n_batches = len(loader)
+        experiment, start = self.experiment, self.position
+        self._herding_batch_size = experiment.inference_batch_size(HERDING_BATCH_SIZE)
+        task_id = start.task_id
+        view, data = experiment.view(TRAIN, task_id), experiment.task_data(task_id)
         valid = experiment.view(INTASK_VALID, task_id)
         valid_loader = experiment.evaluation_loader(valid, resident=self.config.resident)
-        if self._n_steps is None or not self.position.is_within_task:
-            self._n_steps = epochs_done * n_batches
-        memory_batches = experiment.memory_batches(view, self._n_steps)
-        if self.position.is_within_task:
+        parts = parts_of_task(self.method, task_id)
+        loaders = PartLoaders(experiment, view)
+        if start.is_within_task:
+            if self._n_steps is None:
+                self._n_steps = start.epochs * len(loaders.loader(parts[0], None))
+            memory_batches = experiment.memory_batches(view, self._n_steps)
+            self.method.task_data = data
             self.method.resume_task(memory_batches=memory_batches)
         else:
-            self._best = None
-            self.method.prepare_model_for_new_task(
-                data, batch_size=herding_batch_size, memory_batches=memory_batches
-            )
-        experiment.connect_network()
-        experiment.announce_task(task_id + 1)
-        epochs = self.config.epochs_of_task(task_id)
-        n_epochs = len(epochs)
-        progress.begin_task(
-            task_id,
-            data.cur_task,
-            n_epochs=n_epochs,
-            n_batches=n_batches,
-            batches_done=epochs_done * n_batches + samples_done // self.config.batch_size,
+            self._n_steps, self._best, self._choice = 0, None, None
+        has_taken = self.method.memories_only
+        if has_taken and not start.is_within_task:
+            self._take_memories(data)
+        for part in parts:
+            if part.takes_memories and not has_taken:
+                has_taken = True
+                if not part.has_started(start):
+                    self._take_memories(data)
+            if part.is_over(start):
+                continue
+            if not part.has_started(start):
+                self._choice = self.method.choose_samples(
+                    part.stage, data, experiment.buffer, self._herding_batch_size
+                )
+            loader = loaders.loader(part, self._choice)
+            if not part.has_started(start):
+                self._start_part(part, view, data)
+            experiment.connect_network()
+            experiment.announce_task(task_id + 1)
+            part.show(progress, data.cur_task, start, len(loader), self.config.batch_size)
+            self._learn_part(part, loader, valid_loader if len(valid) else None, progress)
+        if not has_taken:
+            self._take_memories(data)
+        self.method.consolidate_task_knowledge(
+            buffer=experiment.memory_data(task_id),
+            device=experiment.device,
+            batch_size=self._herding_batch_size,
         )
+
+    def _take_memories(self, data: TaskData) -> None:
+        self.experiment.buffer.update_buffer_new_task(
+            data, method=self.method, batch_size=self._herding_batch_size
+        )
+
+    def _start_part(self, part: TaskPart, view: TaskView, data: TaskData) -> None:
+        batch_size, experiment = self._herding_batch_size, self.experiment
+        if part.stage is None:
+            memory_batches = experiment.memory_batches(view)
+            self.method.prepare_model_for_new_task(
+                data, batch_size=batch_size, memory_batches=memory_batches
+            )
+        else:
+            memories = experiment.memory_data(view.seen_up_to)
+            self.method.prepare_stage(data, buffer=memories, batch_size=batch_size)
+
+    def _learn_part(
+        self,
+        part: TaskPart,
+        loader: Loader,
+        valid_loader: Loader | None,
+        progress: RunProgress,
+    ) -> None:
+        """Train the epochs of a part that are left, and end it."""
+        task_id, epochs_done, _ = self.position
         interval = self.config.checkpoint_interval
-        for epoch in range(epochs_done, n_epochs):
-            self._learn_epoch(task_id, epoch, loader, progress)
-            metrics = evaluate(self.method, valid_loader) if len(valid) else None
-            self._end_epoch(task_id, epoch, metrics)
+        for epoch in range(max(part.first, epochs_done), part.stop):
+            self._learn_epoch(task_id, epoch, part.stage, loader, progress)
+            metrics = evaluate(self.method, valid_loader) if valid_loader is not None else None
+            self._end_epoch(task_id, epoch, part.stage, metrics)
             stops, due = self._agreed()
             if stops or due or (interval and not (epoch + 1) % interval):
                 self._save(Position(task_id, epoch + 1))
             if stops:
                 self._stop.stop()
-        if self._best is not None:
+        if part.stage is not None:
+            self.method.finish_stage()
+        elif self._best is not None:
             self.method.net.load_state_dict(self._best["net"])
-        if not memories_first:
-            experiment.buffer.update_buffer_new_task(
-                data, method=self.method, batch_size=herding_batch_size
-            )
-        self.method.consolidate_task_knowledge(
-            buffer=experiment.memory_data(task_id),
-            device=experiment.device,
-            batch_size=herding_batch_size,
-        )
+            self._best = None
 
-    def _learn_epoch(self, task_id: int, epoch: int, loader: Loader, progress: RunProgress) -> None:
+    def _learn_epoch(
+        self,
+        task_id: int,
+        epoch: int,
+        stage: Stage | None,
+        loader: Loader,
+        progress: RunProgress,
+    ) -> None:
         run, device = self.run_directory, self.experiment.device
         waiting = Waiting.on(device)
         before, self._partial_epoch = self._partial_epoch, {}
         partial = PartialEpoch(self.method, loader.n_samples, self.config.batch_size)
         if before:
             partial.load_state_dict(before["yields"], self.position.samples)
-        loader.set_epoch(self.config.epochs_of_task(task_id)[epoch], partial.n_steps)
+        loader.set_epoch(self._number(task_id, epoch), partial.n_steps)
         started = time.perf_counter() - before.get("seconds", 0.0)
 
         def costs() -> dict[str, float]:
@@ -240,22 +270,22 @@ class Training:
                 self._stop.stop()
 
         lr = self.method.get_last_lr()[0]
-        record = {"task": task_id, "epoch": epoch, "lr": lr}
+        where = _where(task_id, epoch, stage)
+        record = {**where, "lr": lr}
         try:
             record |= train_epoch(
                 self.experiment, loader, progress, waiting, epoch=partial, after_step=after_step
             )
         except TrainingError as error:
-            where = f"{self.config.method}, task {task_id}, epoch {epoch}, learning rate {lr:g}"
+            place = ", ".join(f"{name} {value}" for name, value in where.items())
             raise TrainingError(
-                f"{where}: {error}; lower the learning rate, or use precision fp32. "
-                f"{self._last_checkpoint()}"
+                f"{self.config.method}, {place}, learning rate {lr:g}: {error}; lower the "
+                f"learning rate, or use precision fp32. {self._last_checkpoint()}"
             ) from None
         spent = costs()
         run.add_metrics(kind="epoch", split=TRAIN, **record)
         run.add_timing(
-            task=task_id,
-            epoch=epoch,
+            **where,
             seconds=spent["seconds"],
             images=loader.n_samples,
             waited=spent["waited"],
@@ -266,7 +296,7 @@ class Training:
         for tracker in self._trackers:
             shown = {"images per second": speed, "waiting share": share}
             scalars = {**epoch_scalars(TRAIN, record), **shown}
-            tracker.epoch_done(self.config.epochs_of_task(task_id)[epoch], scalars)
+            tracker.epoch_done(self._number(task_id, epoch), scalars)
 
     def _agreed(self) -> tuple[bool, bool]:
         """Return whether to stop, and whether a checkpoint is due; the same in all processes."""
@@ -283,17 +313,23 @@ class Training:
             f"{epochs} epochs" + (f" and {samples:,} samples" if samples else "")
         )
 
-    def _end_epoch(self, task_id: int, epoch: int, metrics: dict[str, float] | None) -> None:
+    def _number(self, task_id: int, epoch: int) -> int:
+        """Return the number of a task's epoch, counted across tasks."""
+        return first_epoch_of_task(self.method, task_id) + epoch
+
+    def _end_epoch(
+        self, task_id: int, epoch: int, stage: Stage | None, metrics: dict[str, float] | None
+    ) -> None:
         val_metric = None
         if metrics is not None:
-            self.run_directory.add_metrics(
-                kind="epoch", split=INTASK_VALID, task=task_id, epoch=epoch, **metrics
-            )
+            record = {**_where(task_id, epoch, stage), **metrics}
+            self.run_directory.add_metrics(kind="epoch", split=INTASK_VALID, **record)
             for tracker in self._trackers:
-                number = self.config.epochs_of_task(task_id)[epoch]
-                tracker.epoch_done(number, epoch_scalars(INTASK_VALID, metrics))
+                number = self._number(task_id, epoch)
+                tracker.epoch_done(number, epoch_scalars(INTASK_VALID, record))
             val_metric = metrics[MAIN_METRIC]
-            self._keep_best(val_metric)
+            if stage is None:
+                self._keep_best(val_metric)
         self.method.consolidate_epoch_knowledge(val_metric)
 
     def _keep_best(self, metric: float) -> None:
@@ -345,8 +381,17 @@ class Training:
                 "sizes": sizes,
                 "metrics_digest": run.metrics_digest(sizes[METRICS_NAME]),
             }
+            if position.is_within_task and self._choice is not None:
+                choice = self._choice._asdict().items()
+                state["choice"] = {name: torch.from_numpy(chosen) for name, chosen in choice}
             save_checkpoint(run.checkpoint, state)
             if self.config.save_each_task_model and not position.is_within_task:
                 save_checkpoint(run.task_checkpoint(position.task_id - 1), state)
         self._timer.saved()
         wait_for_all()
+
+
+def _where(task_id: int, epoch: int, stage: Stage | None) -> dict[str, Any]:
+    """Return the names of an epoch in a record."""
+    where: dict[str, Any] = {"task": task_id, "epoch": epoch}
+    return where if stage is None else {**where, "stage": stage.name}

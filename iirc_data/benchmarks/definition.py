@@ -1,33 +1,27 @@
-"""Benchmark definitions: taxonomy, schedules of tasks, splits, sampling and image preset.
-
-Each JSON file in ``manifests/`` defines one benchmark. The path of a user's own file can be given
-wherever a name is expected.
-"""
+"""The definition of a benchmark: taxonomy, schedules of tasks, splits, sampling, image preset."""
 
 import difflib
-import json
-import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    ConfigDict,
-    Discriminator,
     Field,
     SerializerFunctionWrapHandler,
-    Tag,
-    ValidationError,
     model_serializer,
     model_validator,
 )
-from pydantic_core import ErrorDetails
 
 from iirc_data.augment import IMAGE_PRESETS, ImagePreset
+from iirc_data.benchmarks.settings import (
+    FROZEN,
+    DatasetSettings,
+    PresetOrName,
+    SamplingSettings,
+    SplitSettings,
+)
 from iirc_data.definitions import (
     CIL_SETUP,
     IIRC_SETUP,
@@ -36,92 +30,15 @@ from iirc_data.definitions import (
     Setup,
 )
 from iirc_data.errors import BenchmarkError
-from iirc_data.masking import masked
 from iirc_data.qualified_names import check_qualified_names, split_name
-from iirc_data.reading import read_text
 
-SCHEMA_VERSION = 1
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # names a folder
 QualifiedName = Annotated[str, Field(min_length=1, max_length=511)]  # dataset/class
 DatasetName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=255)]
 Tasks = list[list[str]]
 
 
-def _known_preset(name: str) -> str:
-    if name not in IMAGE_PRESETS:
-        known = " or ".join(map(repr, IMAGE_PRESETS))
-        raise ValueError(f"no image preset is named {name!r}: choose {known}, or give an object")
-    return name
-
-
-_NAME, _OBJECT = "a name", "an object"  # tags that pydantic adds to the location of an error
-PresetOrName = Annotated[
-    Annotated[str, AfterValidator(_known_preset), Tag(_NAME)]
-    | Annotated[ImagePreset, Tag(_OBJECT)],
-    Discriminator(lambda value: _OBJECT if isinstance(value, dict | ImagePreset) else _NAME),
-]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class SplitSettings(_Frozen):
-    """Division of each class's training images, in the order of the dataset.
-
-    Attributes:
-        intask_valid_ratio: Fraction for in-task validation, taken first.
-        posttask_valid_ratio: Fraction for post-task validation, taken next.
-    """
-
-    intask_valid_ratio: Fraction = 0.1
-    posttask_valid_ratio: Fraction = 0.1
-
-    @model_validator(mode="after")
-    def _leaves_training_samples(self) -> Self:
-        if self.intask_valid_ratio + self.posttask_valid_ratio >= 1.0:
-            raise ValueError(
-                "intask_valid_ratio + posttask_valid_ratio must be below 1, "
-                "to leave samples to train on"
-            )
-        return self
-
-
-class SamplingSettings(_Frozen):
-    """Numbers of training samples that superclasses and subclasses show.
-
-    The defaults are those of the published ``Dataset`` constructor. The published benchmarks use
-    0.4, 0.8 and 8.
-
-    Attributes:
-        superclass_data_pct: Fraction of each subclass's samples shown under the superclass.
-        subclass_data_pct: Fraction of a subclass's samples shown under the subclass.
-        superclass_sampling_size_cap: For a superclass with more subclasses than this,
-            ``superclass_data_pct`` is scaled by cap / subclasses.
-    """
-
-    superclass_data_pct: Fraction = 0.6
-    subclass_data_pct: Fraction = 0.6
-    superclass_sampling_size_cap: Annotated[int, Field(ge=1)] = 100
-
-
-class DatasetSettings(_Frozen):
-    """What a benchmark says of one of its datasets; None for what the whole benchmark says.
-
-    Attributes:
-        transforms: See :attr:`Benchmark.transforms`.
-        image_order: See :attr:`Benchmark.image_order`.
-        splits: See :class:`SplitSettings`.
-    """
-
-    transforms: PresetOrName | None = None
-    image_order: ImageOrder | None = None
-    splits: SplitSettings | None = None
-
-
-class Benchmark(_Frozen):
+class Benchmark(BaseModel):
     """A benchmark definition, the content of ``manifests/<name>.json``.
 
     A benchmark may draw from several datasets. Each leaf class is then named ``dataset/class``,
@@ -153,6 +70,8 @@ class Benchmark(_Frozen):
         schedules: The schedules; each is a list of tasks, each task a list of the classes that it
             introduces.
     """
+
+    model_config = FROZEN
 
     schema_version: Literal[1] = 1
     name: Annotated[str, Field(min_length=1)]
@@ -378,123 +297,3 @@ def class_order(tasks: Tasks) -> dict[str, int]:
     """Map class names to class indices, in order of appearance in ``tasks``."""
     names = dict.fromkeys(name for task in tasks for name in task)
     return {name: index for index, name in enumerate(names)}
-
-
-def manifests_folder() -> Path:
-    """Return the folder of the benchmark definitions that ship with the package."""
-    inside_wheel = Path(__file__).parent / "manifests"
-    return inside_wheel if inside_wheel.is_dir() else Path(__file__).parents[1] / "manifests"
-
-
-def benchmark_names() -> list[str]:
-    """Return the sorted names of the benchmarks that ship with the package."""
-    return sorted(path.stem for path in manifests_folder().glob("*.json"))
-
-
-def load_benchmark(name_or_path: str | Path) -> Benchmark:
-    """Load a benchmark by name, or from a user's own JSON file.
-
-    Args:
-        name_or_path: A name from :func:`benchmark_names`, or the path of a ``.json`` file.
-
-    Returns:
-        The validated benchmark.
-
-    Raises:
-        BenchmarkError: The benchmark or file does not exist, or its content is invalid; the message
-            names the field.
-    """
-    path = Path(name_or_path)
-    if "://" in str(name_or_path):
-        raise BenchmarkError(
-            f"a benchmark is read from a file, not from an address: download "
-            f"{masked(str(name_or_path))} and give its path"
-        )
-    if path.suffix != ".json":
-        known = benchmark_names()
-        if str(name_or_path) not in known:
-            spelt = str(name_or_path).lower().replace("-", "_")
-            close = difflib.get_close_matches(spelt, known, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            raise BenchmarkError(
-                f"no benchmark is named {str(name_or_path)!r}{hint} "
-                f"Known: {', '.join(known)}; or give the path of a .json file"
-            )
-        path = manifests_folder() / f"{name_or_path}.json"
-    try:
-        text = read_text(path)
-    except UnicodeError as error:
-        raise BenchmarkError(f"{path} is not valid JSON: {error}") from error
-    except (OSError, ValueError) as error:  # ValueError: NUL character in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise BenchmarkError(f"cannot read benchmark file {path}: {reason}") from error
-    return parse_benchmark(text, str(path))
-
-
-def parse_benchmark(text: bytes | str, where: str) -> Benchmark:
-    """Parse a benchmark definition.
-
-    Args:
-        text: JSON.
-        where: Name of the text for error messages.
-
-    Returns:
-        The validated benchmark.
-
-    Raises:
-        BenchmarkError: The text is not JSON, or not a valid benchmark.
-    """
-    content = parse_json(text, where)
-    if not isinstance(content, dict):
-        raise BenchmarkError(
-            f"{where} is not a valid benchmark: expected a JSON object, got {reprlib.repr(content)}"
-        )
-    version = content.get("schema_version", SCHEMA_VERSION)
-    if isinstance(version, int) and version > SCHEMA_VERSION:
-        raise BenchmarkError(
-            f"{where} has schema_version {version}, this release reads up to {SCHEMA_VERSION}: "
-            "upgrade iirc-pipeline"
-        )
-    try:
-        return Benchmark.model_validate(content)
-    except ValidationError as error:
-        problems = error.errors()
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise BenchmarkError(
-            f"{where} is not a valid benchmark: {'; '.join(map(_describe, problems[:5]))}{more}"
-        ) from error
-
-
-def parse_json(text: bytes | str, where: str) -> Any:
-    """Parse JSON in which no object has a key twice.
-
-    Args:
-        text: JSON.
-        where: What to call the text in an error.
-
-    Raises:
-        BenchmarkError: The text is not valid JSON, or an object has a key twice.
-    """
-    try:
-        if isinstance(text, str):
-            text = text.removeprefix("\ufeff")
-        return json.loads(text, object_pairs_hook=_without_repeated_keys)
-    except (ValueError, RecursionError) as error:
-        raise BenchmarkError(f"{where} is not valid JSON: {error}") from error
-
-
-def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    counts = Counter(key for key, _ in pairs)
-    if repeated := [key for key, count in counts.items() if count > 1]:
-        raise ValueError(f"{repeated[0]!r} occurs {counts[repeated[0]]} times in one object")
-    return dict(pairs)
-
-
-def _describe(problem: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in problem["loc"] if part not in (_NAME, _OBJECT))
-    if problem["type"] == "value_error":  # raised by our own validators: the message names the rest
-        message = str(problem["ctx"]["error"])
-        return f"{field}: {message}" if field else message
-    seen = problem["input"]
-    shown = f", got {reprlib.repr(seen)}" if isinstance(seen, str | int | float | None) else ""
-    return f"{field}: {problem['msg']}{shown}"

@@ -1,0 +1,95 @@
+"""Methods that hold important parameters near their values after the earlier tasks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.statistics import trained_parameters
+from iirc_train.methods.step import Step
+
+Tensors = Sequence[torch.Tensor]
+
+
+class AnchoredMethod(BaseMethod):
+    """Adds a quadratic penalty to the loss from the second task on.
+
+    The penalty is ``penalty_weight`` Σ Ω (θ - θ*)², with two statistics: ``importance``, Ω, and
+    ``anchor``, the parameters θ* at the start of the task, which are those at the end of the one
+    before. The loss that a step returns contains the penalty. Its gradient is added in
+    :meth:`_correct_gradient`, for all parameters at once, which is faster than differentiating it;
+    until then, gradients are those of the loss without the penalty.
+
+    Parameters whose importance is 0, such as new rows of an output layer, are free.
+    """
+
+    parameter_statistics = ("importance", "anchor")
+
+    _pull: list[torch.Tensor]
+
+    @property
+    def penalty_weight(self) -> float:
+        """Weight of the penalty."""
+        raise NotImplementedError
+
+    def prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
+        """See :meth:`BaseMethod.prepare_model_for_new_task`; anchors the present parameters."""
+        super().prepare_model_for_new_task(*args, **kwargs)
+        with torch.no_grad():
+            torch._foreach_copy_(self.statistics.of_parameters("anchor"), self._trained())
+
+    def _task_loss(self, step: Step) -> torch.Tensor:
+        """Return the loss without the penalty, a scalar."""
+        return self._classification_loss(step.output, step.targets, step.in_buffer)
+
+    def _loss(self, step: Step) -> torch.Tensor:
+        loss = self._task_loss(step)
+        if not self.n_old_classes:
+            return loss
+        importance, anchors = map(self.statistics.of_parameters, ("importance", "anchor"))
+        penalty, self._pull = quadratic_penalty(self._trained(), anchors, importance)
+        return loss + self.penalty_weight * penalty
+
+    def _validation_loss(self, step: Step) -> torch.Tensor:
+        return self._task_loss(step)
+
+    def _correct_gradient(self) -> None:
+        if self.n_old_classes:
+            gradients = gradients_of(self._trained())
+            torch._foreach_add_(gradients, self._pull, alpha=2 * self.penalty_weight)
+            self._pull = []
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [parameter for _, parameter in trained_parameters(self.net)]
+
+
+@torch.no_grad()
+def quadratic_penalty(
+    parameters: Tensors, anchors: Tensors, importance: Tensors
+) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return a quadratic penalty of the distance of parameters from their anchors.
+
+    Args:
+        parameters: The parameters θ.
+        anchors: Their anchors θ*, with the same shapes.
+        importance: Their importance Ω, with the same shapes; not negative.
+
+    Returns:
+        Σ Ω (θ - θ*)², a scalar, and half of its gradient, Ω (θ - θ*).
+    """
+    distance = torch._foreach_sub(list(parameters), list(anchors))
+    pull = torch._foreach_mul(distance, list(importance))
+    each = torch._foreach_norm(torch._foreach_mul(distance, pull), 1)  # sums, for none is negative
+    return torch.stack(list(each)).sum(), list(pull)
+
+
+def gradients_of(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
+    """Return the gradients of parameters; a missing gradient becomes 0."""
+    gradients: list[torch.Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        gradients.append(parameter.grad)
+    return gradients

@@ -1,0 +1,227 @@
+"""PODNet: distillation of pooled feature maps, and a classifier with several proxies per class."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import nn
+
+from iirc_train.buffer import HerdingBuffer
+from iirc_train.buffer.latents import BATCH_SIZE
+from iirc_train.buffer.samples import TaskSamples
+from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
+from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.forward_passes import copy_freeze
+from iirc_train.methods.imprinting import kmeans, latents_of_new_classes
+from iirc_train.methods.optimizers import ParameterGroup, without
+from iirc_train.methods.step import Step
+from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
+
+Buffer = HerdingBuffer
+
+
+class Model(BaseMethod):
+    """Distils feature maps, pooled over height and over width, and latents.
+
+    Douillard et al., "PODNet: Pooled outputs distillation for small-tasks incremental learning"
+    (ECCV 2020). POD-spatial (equation 5) compares the outputs of all stages of the network,
+    POD-flat (equation 6) the latents; both grow with √(seen classes / new classes). The output
+    layer computes local similarities to the proxies of each class (equations 8 and 9) and learns
+    with a margin by NCA (equation 11). The proxies of a new class start at the centres of its
+    latents (section 3.2).
+
+    The equations leave open how pooled maps and latents are scaled. Here, and in the authors'
+    code, they have unit length; otherwise the weights that the paper states would be too large.
+    The setting ``podnet_form: reference`` is the form of the authors' code and of PyCIL:
+    maps are squared before they are pooled, distances are not; the margin is not multiplied by the
+    scale; the label's own term stays in the denominator as 1; and the loss may be negative. There,
+    maps are those after the ReLU, as in PyCIL; in the form ``paper`` they are as the network gives
+    them.
+
+    The method has only the loss ``ce``: NCA compares the label of a sample with all other classes.
+    A sample with two labels, as in IIRC, is outside its definition.
+
+    Attributes:
+        factor: Factor of the distillation in the current task, √(seen classes / new classes).
+    """
+
+    class Config(MethodConfig):
+        """Settings of PODNet; the defaults are the paper's for CIFAR-100 (section 4.1)."""
+
+        pod_spatial: Annotated[
+            float, Field(ge=0, le=MAX_FACTOR, description="Weight of POD-spatial, λ_c")
+        ] = 3.0
+        pod_flat: Annotated[
+            float, Field(ge=0, le=MAX_FACTOR, description="Weight of POD-flat, λ_f")
+        ] = 1.0
+        proxies_per_class: Annotated[
+            int, Field(ge=1, le=1000, description="Proxies of each class in the output layer")
+        ] = 10
+        nca_margin: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Margin of NCA, δ")] = (
+            0.6
+        )
+        old_proxies_lr_factor: Annotated[
+            float,
+            Field(
+                ge=0,
+                le=MAX_FACTOR,
+                description="Learning rate of the proxies of earlier classes in the main epochs, "
+                "in multiples of lr; 0 in the authors' code and in PyCIL",
+            ),
+        ] = 1.0
+        podnet_form: Annotated[
+            Literal["paper", "reference"],
+            Field(description="Form of the losses: the paper's, or that of its code and PyCIL"),
+        ] = "paper"
+
+    config: Config
+    capturable = True
+    compares_feature_maps = True
+    losses = ("ce",)
+
+    factor = 1.0
+
+    def _with_first_head(self, net: nn.Module) -> nn.Module:
+        return with_cosine_layer(net, self.n_cla_per_tsk[0], self.config.proxies_per_class)
+
+    def _prepare_model_for_new_task(
+        self,
+        task_data: TaskSamples | None = None,
+        dist_args: dict[str, Any] | None = None,
+        *,
+        batch_size: int = BATCH_SIZE,
+        **_: Any,
+    ) -> None:
+        """Start a task: copy the teacher, grow the output layer, imprint its new proxies.
+
+        Args:
+            task_data: The task's data. Without it, new proxies stay random.
+            dist_args: Accepted for code written for the published package.
+            batch_size: Samples per batch for computing latents.
+        """
+        if self.cur_task_id == 0:
+            return
+        n_new = self.n_cla_per_tsk[self.cur_task_id]
+        self.factor = (self.n_seen_classes / n_new) ** 0.5
+        self.old_net = copy_freeze(self.net)
+        sigma = self._sigma.detach().clone()
+        layer = grow_cosine_layer(self.net, n_new)
+        self._sigma.data.copy_(sigma)
+        if task_data is not None:
+            self._imprint(layer, task_data, batch_size)
+
+    @property
+    def _sigma(self) -> torch.Tensor:
+        sigma: torch.Tensor = self.net.model.output_layer.sigma  # type: ignore[assignment,union-attr]
+        return sigma
+
+    @torch.no_grad()
+    def _imprint(self, layer: SplitCosineLinear, task_data: TaskSamples, batch_size: int) -> None:
+        norm, k = layer.fc1.weight.norm(dim=1).mean(), self.config.proxies_per_class
+        for row, latents in latents_of_new_classes(self, task_data, -1, batch_size):
+            centres = F.normalize(kmeans(latents, k), dim=1).to(norm)
+            layer.fc2.weight[row * k : (row + 1) * k] = norm * centres
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the parameters; the proxies of earlier classes have their own learning rate."""
+        groups, layer = super().parameter_groups(), self.net.model.output_layer  # type: ignore[union-attr]
+        factor = self.config.old_proxies_lr_factor
+        if factor == 1 or not isinstance(layer, SplitCosineLinear):
+            return groups
+        old = [layer.fc1.weight]
+        groups = [{**group, "params": without(group["params"], old)} for group in groups]
+        return [*groups, {"params": old, "lr_factor": factor}]
+
+    def _loss(self, step: Step) -> torch.Tensor:
+        loss = self._validation_loss(step)
+        if self.old_net is None:
+            return loss
+        _, latent, maps = self.forward_old_net_with_maps(step.images)
+        is_paper = self.config.podnet_form == "paper"
+        spatial = pod_spatial if is_paper else pod_spatial_of_reference
+        flat = _between_directions(step.latent, latent).square().sum(dim=1)
+        # half the squared distance of unit vectors is 1 - cosine, the form of the reference
+        distilled = self.config.pod_spatial * spatial(step.maps, maps) + self.config.pod_flat * (
+            flat if is_paper else 0.5 * flat
+        )
+        return loss + self.factor * self._mean(distilled, step.in_buffer)
+
+    def _validation_loss(self, step: Step) -> torch.Tensor:
+        margin = self.config.nca_margin
+        if self.config.podnet_form == "paper":
+            losses = nca(step.output, step.targets, self._sigma * margin)
+        else:
+            losses = nca_of_reference(step.output, step.targets, margin)
+        return self._mean(losses, step.in_buffer)
+
+
+def pod_spatial(maps: Sequence[torch.Tensor], teacher_maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the mean distance of pooled feature maps over the stages, equations 3 to 5.
+
+    Each map is summed over each of its spatial axes in turn, and scaled to unit length; the squared
+    distances are added. A map without spatial axes is compared as it is.
+
+    Args:
+        maps: (N, C, ...) each.
+        teacher_maps: Of the same shapes.
+
+    Returns:
+        (N,).
+    """
+    losses = [
+        _between_directions(a, b).square().sum(dim=1)
+        for ours, old in zip(maps, teacher_maps, strict=True)
+        for a, b in zip(_pooled(ours), _pooled(old), strict=True)
+    ]
+    return torch.stack(losses).sum(dim=0) / len(maps)
+
+
+def pod_spatial_of_reference(
+    maps: Sequence[torch.Tensor], teacher_maps: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Return POD-spatial in the form of the reference; see :func:`pod_spatial`."""
+    losses = []
+    for ours, old in zip(maps, teacher_maps, strict=True):
+        a, b = (torch.cat(_pooled(F.relu(each).square()), dim=1) for each in (ours, old))
+        losses.append(_between_directions(a, b).norm(dim=1))
+    return torch.stack(losses).mean(dim=0)
+
+
+def _between_directions(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the difference of the rows (N, D) of two matrices, scaled to unit length."""
+    return F.normalize(a, dim=1) - F.normalize(b, dim=1)
+
+
+def _pooled(feature_map: torch.Tensor) -> list[torch.Tensor]:
+    """Return a map (N, C, ...) summed over each spatial axis, (N, features) each."""
+    axes = range(2, feature_map.dim())
+    return [feature_map.sum(dim=axis).flatten(1) for axis in reversed(axes)] or [feature_map]
+
+
+def nca(scores: torch.Tensor, targets: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
+    """Return the loss of equation 11: the label's score must exceed all others by a margin.
+
+    Args:
+        scores: (N, classes), multiplied by the scale η.
+        targets: Indicator of the label, (N, classes).
+        margin: η δ, a scalar.
+
+    Returns:
+        (N,), not negative.
+    """
+    own = (scores * targets).sum(dim=1)
+    others = scores.masked_fill(targets > 0, torch.finfo(scores.dtype).min).logsumexp(dim=1)
+    return F.relu(others - own + margin)
+
+
+def nca_of_reference(scores: torch.Tensor, targets: torch.Tensor, margin: float) -> torch.Tensor:
+    """Return the loss in the form of the reference; see :func:`nca`.
+
+    The largest score is subtracted, and the label's own term is exp(0) in the denominator.
+    """
+    shifted = scores - margin * targets
+    shifted = shifted - shifted.max(dim=1, keepdim=True).values
+    own = (shifted * targets).sum(dim=1)
+    return (shifted * (1 - targets)).logsumexp(dim=1) - own

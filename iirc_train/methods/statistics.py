@@ -1,0 +1,99 @@
+"""Statistics: tensors that a method keeps beside its network, and that grow with it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+Axis = Literal["D"]
+"""An axis of a statistic of classes: ``"D"`` is as long as a latent."""
+
+
+def trained_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Iterate over the parameters of a network that require gradients, with their names."""
+    for name, parameter in net.named_parameters():
+        if parameter.requires_grad:
+            yield name, parameter
+
+
+class Statistics(nn.Module):
+    """The statistics of a method, all 0 at first.
+
+    They are buffers, so they move with the method to its device, a checkpoint contains them, and
+    they count as no parameters. The tensors stay in place unless they grow.
+
+    Args:
+        of_parameters: Names of statistics that hold one value per trained parameter of the network,
+            such as Fisher information.
+        of_classes: Names of statistics that hold one row per seen class, and the axes of a row:
+            ``("D",)`` for a mean of latents, ``("D", "D")`` for their covariance, ``()`` for a
+            number.
+    """
+
+    def __init__(
+        self, of_parameters: Sequence[str] = (), of_classes: Mapping[str, Sequence[Axis]] = {}
+    ) -> None:
+        super().__init__()
+        self._of_parameters = tuple(of_parameters)
+        self._of_classes = {name: tuple(axes) for name, axes in of_classes.items()}
+        for name in self._of_parameters:
+            self.add_module(name, nn.Module())
+        for name in self._of_classes:
+            self.register_buffer(name, None)
+
+    def of_parameters(self, name: str) -> list[torch.Tensor]:
+        """Return a statistic of the parameters.
+
+        Returns:
+            A tensor per parameter of :func:`trained_parameters`, in that order, with its shape and
+            layout. Change them in place.
+        """
+        return list(self.get_submodule(name).buffers())
+
+    def of_classes(self, name: str) -> torch.Tensor:
+        """Return a statistic of the classes, float32 (classes seen, ...). Change it in place."""
+        return self.get_buffer(name)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of all statistics in bytes."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    @torch.no_grad()
+    def follow(self, net: nn.Module, n_classes: int) -> None:
+        """Grow with the network and the seen classes.
+
+        A parameter is known by its name. Values of new parameters, and of new rows and columns of
+        one that has grown, are 0; those of parameters that are no longer trained are dropped.
+
+        Args:
+            net: The network, with its output layer for the current task.
+            n_classes: Number of classes seen.
+        """
+        for name in self._of_parameters:
+            statistic = self.get_submodule(name)
+            before = dict(statistic.named_buffers())
+            statistic._buffers.clear()
+            for of, parameter in trained_parameters(net):
+                key = f"net/{of.replace('.', '/')}"  # the name of a buffer has no dots
+                zeros = torch.zeros_like(parameter, requires_grad=False)
+                statistic.register_buffer(key, _grown(before.get(key), zeros))
+        if self._of_classes:
+            layer = net.model.output_layer  # type: ignore[union-attr]
+            d = int(layer.in_features)  # type: ignore[union-attr,arg-type]
+            device = next(net.parameters()).device
+            for name, axes in self._of_classes.items():
+                zeros = torch.zeros(n_classes, *(d for _ in axes), device=device)
+                setattr(self, name, _grown(self._buffers[name], zeros))
+
+
+def _grown(values: torch.Tensor | None, zeros: torch.Tensor) -> torch.Tensor:
+    """Return values in the shape of a tensor of zeros, with zeros where there are none."""
+    if values is None or values.dim() != zeros.dim():
+        return zeros
+    if values.shape == zeros.shape:
+        return values
+    common = tuple(slice(min(n, m)) for n, m in zip(values.shape, zeros.shape, strict=True))
+    zeros[common] = values[common]
+    return zeros

@@ -1,0 +1,62 @@
+"""A row of the table of metrics."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from iirc_train.metrics.labels import counts_of_labels
+from iirc_train.metrics.outputs import KeepRows, Outputs
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric, as a row of :data:`METRICS`.
+
+    Attributes:
+        label: Display name, such as ``"pw-JS"``.
+        value: Computes the metric, a scalar in [0, 1], from the rows of all samples, (N, ...). The
+            rows of all processes are concatenated first. Without samples, the metric is 0.
+        keep: Returns the rows of a batch, one per sample, (N, ...): all that an evaluation keeps.
+            Metrics with the same function share its rows.
+        needs_scores: Whether ``keep`` reads scores. Such a metric is computed on validation and
+            test samples, but not in training steps.
+        decision: The metric is computed only in runs with this decision, ``"threshold"`` or
+            ``"argmax"``; None for all runs.
+        needs_hierarchy: Whether ``keep`` reads ancestors. Such a metric is computed on test and
+            post-task validation samples, where classes have superclasses.
+        shown: Whether to show the metric in TensorBoard, progress lines and reports;
+            ``metrics.jsonl`` contains all metrics.
+    """
+
+    label: str
+    value: Callable[[torch.Tensor], torch.Tensor]
+    keep: KeepRows = counts_of_labels
+    needs_scores: bool = False
+    shown: bool = True
+    decision: str | None = None
+    needs_hierarchy: bool = False
+
+    def __call__(
+        self,
+        predictions: torch.Tensor,
+        target: torch.Tensor,
+        scores: torch.Tensor | None = None,
+        task_of_class: torch.Tensor | None = None,
+        ancestors: torch.Tensor | None = None,
+    ) -> float:
+        """Compute the metric of some samples; 0 if there are none.
+
+        Args:
+            predictions: bool (N, classes).
+            target: bool (N, classes).
+            scores: float (N, classes), for a metric that needs them.
+            task_of_class: int64 (classes,), for a metric that needs it; see :class:`Outputs`.
+            ancestors: bool (classes, classes), for a metric that needs it; see :class:`Outputs`.
+        """
+        outputs = Outputs(predictions, target, scores, task_of_class, ancestors)
+        return self.of_rows(self.keep(outputs))
+
+    def of_rows(self, rows: torch.Tensor) -> float:
+        """Compute the metric from kept rows, (N, ...). Waits for the device."""
+        return float(self.value(rows)) if len(rows) else 0.0
