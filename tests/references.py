@@ -57,13 +57,48 @@ class Case(NamedTuple):
         settings: Settings of the method besides those that all recordings name.
         names: Maps the name of a tensor of the method's network to its name in the recording.
         nearest_mean: Whether scores are distances to class means.
-        without: What the recording has and the comparison leaves out, with the reason.
+        optional: Beginnings of the names of tensors that the method's network has only while it
+            uses them; the reference keeps them.
+        kept: The network that is kept after a task, where it is not the one that predicts.
+        tensors: More tensors of the method, by their names in the recording.
     """
 
     settings: Mapping[str, Any] = MappingProxyType({})
     names: Callable[[str], str] = lambda name: name
     nearest_mean: bool = False
-    without: Mapping[str, str] = MappingProxyType({})
+    optional: tuple[str, ...] = ()
+    kept: Callable[[BaseMethod], nn.Module] = lambda method: method.net
+    tensors: Callable[[BaseMethod], State] = lambda method: {}
+
+
+EWC = {"ewc_lambda": 40.0, "ewc_gamma": 0.9, "ewc_fisher": "data_weighted"}
+FOSTER = {
+    "lr_cosine": True,
+    "alignment": "reference",
+    "compression_epochs": 2,
+    "compression_weight_decay": 0.0,
+    "evaluated": "reference",
+}
+
+
+def name_of_branch(name: str) -> str:
+    return name.replace(".model.", ".").replace("enhancement_head", "new_head")
+
+
+def student_or_net(method: BaseMethod) -> nn.Module:
+    """Return FOSTER's compressed network, which the reference keeps but does not evaluate."""
+    return method.net if method.old_net is None else method.old_net
+
+
+def bias_of_tasks(method: BaseMethod) -> State:
+    """Return BiC's correction of each task."""
+    layer: Any = method.net.model.output_layer
+    firsts = np.cumsum([0, *CLASSES_PER_TASK[:-1]])
+    both = (("alpha", layer.alpha, layer.fixed_alpha), ("beta", layer.beta, layer.fixed_beta))
+    return {
+        f"bias.{name}": torch.where(layer.is_current, fitted, fixed)[firsts].detach()
+        for name, fitted, fixed in both
+    }
 
 
 CASES = {
@@ -98,9 +133,8 @@ CASES = {
         }
     ),
     "lwf_mc-mammoth": Case({"loss": "bce"}),
-    "ewc_online-mammoth": Case(
-        {"ewc_lambda": 40.0, "ewc_gamma": 0.9, "ewc_fisher": "data_weighted"}
-    ),
+    "ewc_online-mammoth": Case({**EWC, "ewc_fisher_classes": "all"}),
+    "ewc_online-mammoth-seen_softmax": Case(EWC),
     "ewc_online-pycil": Case(
         {
             "ewc_lambda": 1000.0,
@@ -122,8 +156,27 @@ CASES = {
             "podnet_form": "reference",
             "old_proxies_lr_factor": 0.0,
             "lr_cosine": True,
-        },
-        nearest_mean=True,
+            "finetuning_epochs": 2,
+            "finetuning_lr": 0.005,
+        }
+    ),
+    "bic-pycil": Case(
+        {"bic_form": "reference", "correction_weight_decay": 5e-4}, tensors=bias_of_tasks
+    ),
+    "der_expandable-pycil": Case(
+        {"classifier": "reference"}, names=name_of_branch, optional=("auxiliary_head.",)
+    ),
+    "foster-pycil": Case(
+        {**FOSTER, "new_class_weights": "reference"},
+        names=name_of_branch,
+        optional=("new_head.", "old_head."),
+        kept=student_or_net,
+    ),
+    "foster-pycil-aligned": Case(
+        {**FOSTER, "weight_alignment": True},
+        names=name_of_branch,
+        optional=("new_head.", "old_head."),
+        kept=student_or_net,
     ),
 }
 
@@ -199,6 +252,7 @@ class Replay:
         self.case, self.recording = CASES[name], load(name)
         self.differences = Differences()
         self.method = self._make_method()
+        self._load(self.recording["initial"])  # a method may anchor the first task's parameters
         self._memories: list[int] = []
 
     def _make_method(self) -> BaseMethod:
@@ -231,7 +285,7 @@ class Replay:
         data = Samples(own, number)
         if number:
             before = self.recording["tasks"][number - 1]["after_task"]
-            self._check(before, f"before {where}")
+            self._check(before, f"before {where}", self.case.kept(method))
         method.prepare_model_for_new_task(
             data, buffer=Samples(self._memories), memory_batches=self._draws(main)
         )
@@ -245,7 +299,9 @@ class Replay:
         method.consolidate_task_knowledge(
             buffer=Samples(self._memories) if self._memories else None
         )
-        self._check(task["after_task"], f"after {where}")
+        self._check(task["after_task"], f"after {where}", self.case.kept(method))
+        if "trained" in task["extra"]:
+            self._check(task["extra"]["trained"], f"after {where}, trained")
         self._check_statistics(task["extra"], where)
         self._predict(task, where)
 
@@ -308,11 +364,9 @@ class Replay:
         with torch.no_grad():
             scores, predictions = self.method.scores_and_predictions(toy_images().test)
             if self.case.nearest_mean:
-                expected = task["test_classes_nme"]
                 logits = self.method.forward_net(toy_images().test)[0]
                 scores = logits[:, : self.method.n_seen_classes]
-            else:
-                expected = task["test_classes"]
+        expected = task["test_classes_nme" if self.case.nearest_mean else "test_classes"]
         self.differences.compare("scores", where, scores, task["test_scores"])
         classes = predictions.int().argmax(dim=1)
         self.differences.compare("predictions", where, classes, expected)
@@ -330,10 +384,10 @@ class Replay:
 
     # ------------------------------------------------------------------ the network's tensors
 
-    def _state(self) -> dict[str, list[torch.Tensor]]:
-        """Return the tensors of the network by their names in the recording, in parts by rows."""
+    def _state(self, net: nn.Module | None = None) -> dict[str, list[torch.Tensor]]:
+        """Return the tensors of a network by their names in the recording, in parts by rows."""
         state: dict[str, list[torch.Tensor]] = {}
-        for name, tensor in self.method.net.state_dict().items():
+        for name, tensor in (self.method.net if net is None else net).state_dict().items():
             if not name.endswith("num_batches_tracked"):
                 state.setdefault(self._recorded_name(name), []).append(tensor)
         return state
@@ -342,22 +396,28 @@ class Replay:
         name = name.replace("model.output_layer.", "head.").removeprefix("model.")
         return self.case.names(name.replace("head.fc1.", "head.").replace("head.fc2.", "head."))
 
-    def _check(self, expected: State, where: str) -> None:
-        """Compare the network with a state.
+    def _shared(
+        self, recorded: State, net: nn.Module | None = None
+    ) -> Iterator[tuple[str, list[torch.Tensor], torch.Tensor]]:
+        """Iterate over names, own tensors (in parts) and recorded ones."""
+        state = self._state(net) | {n: [t] for n, t in self.case.tensors(self.method).items()}
+        for name, tensor in recorded.items():
+            if name in state or not name.startswith(self.case.optional):
+                yield name, state[name], tensor
+
+    def _check(self, expected: State, where: str, net: nn.Module | None = None) -> None:
+        """Compare a network with a state.
 
         A head here has the rows of all classes, one in the recording those of the classes seen.
         """
-        state = self._state()
-        for name in expected.keys() - self.case.without.keys():
-            found = torch.cat(state[name])[: len(expected[name])]
-            self.differences.compare("parameters", f"{where}, {name}", found, expected[name])
+        for name, found, tensor in self._shared(expected, net):
+            own = torch.cat(found)[: len(tensor)]
+            self.differences.compare("parameters", f"{where}, {name}", own, tensor)
 
     @torch.no_grad()
     def _load(self, state: State) -> None:
-        own = self._state()
-        for name in state.keys() - self.case.without.keys():
-            rest = state[name]
-            for part in own[name]:
+        for _, parts, rest in self._shared(state):
+            for part in parts:
                 n = min(len(part), len(rest))
                 part[:n], rest = rest[:n], rest[n:]
 

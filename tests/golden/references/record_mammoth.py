@@ -37,6 +37,7 @@ class Run(NamedTuple):
     class_name: str
     flags: dict[str, Any]
     loss_covers: str = "seen"
+    seen_softmax: bool = False
     batch_norm: bool = True
     epochs: int = EPOCHS
     buffer_size: int = BUFFER_SIZE
@@ -61,8 +62,8 @@ RUNS = {
         "er_ace", "er_ace", "ErACE", {**ACE, "use_custom_classifier": True}
     ),
     "ewc_online-mammoth": Run("ewc_online", "ewc_on", "EwcOn", EWC, batch_norm=False),
-    "ewc_online-mammoth-all_classes": Run(
-        "ewc_online", "ewc_on", "EwcOn", EWC, loss_covers="all", batch_norm=False
+    "ewc_online-mammoth-seen_softmax": Run(
+        "ewc_online", "ewc_on", "EwcOn", EWC, batch_norm=False, seen_softmax=True
     ),
     "si-mammoth": Run("si", "si", "SI", {"c": 50.0, "xi": 0.1}, batch_norm=False),
     "si-mammoth-clipped": Run("si", "si", "SI", {"c": 10000.0, "xi": 0.1}, batch_norm=False),
@@ -326,7 +327,7 @@ def prepare(module: Any, model: Any, recorder: Recorder, run: Run) -> list[int]:
             return slots[-1]
 
         model.buffer.get_data, model.buffer.sample_selection_fn = noted, selected
-    if run.method == "ewc_online" and run.loss_covers == "seen":
+    if run.seen_softmax:
         model.logsoft = LogSoftmaxOfSeen(model)
     if hasattr(module, "get_backbone"):
         module.get_backbone = lambda *_: backbone_class()(run.batch_norm)
