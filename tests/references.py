@@ -1,16 +1,13 @@
-"""Recordings of reference implementations, and replaying them through the methods here.
+"""Replays recordings of reference implementations through the methods here.
 
 ``python -m tests.references`` prints the table of docs/verified.md.
 """
 
-import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
-from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,164 +18,8 @@ from iirc_data.loader import Batch
 from iirc_data.loader import batch as batches
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
+from tests.recordings import CASES, NAMES, State, load
 from tests.toy_problem import CLASSES_PER_TASK, N_CLASSES, ToyNetwork, toy_images
-
-FOLDER = Path(__file__).parent / "golden" / "references"
-NAMES = {f"c{number}": number for number in range(N_CLASSES)}
-
-Recording = dict[str, Any]
-State = dict[str, torch.Tensor]
-
-
-def load(name: str) -> Recording:
-    """Return a recording: plain values and tensors, as the README beside the files describes."""
-    with np.load(FOLDER / f"{name}.npz") as arrays:
-        tree, values = json.loads(arrays["meta"].tobytes()), torch.from_numpy(arrays["values"])
-
-    def filled(node: Any) -> Any:
-        if isinstance(node, list):
-            return [filled(value) for value in node]
-        if not isinstance(node, dict):
-            return node
-        if list(node) == ["tensor"]:
-            offset, *shape = node["tensor"]
-            n = int(np.prod(shape))
-            return values[offset : offset + n].view(shape).clone()
-        return {key: filled(value) for key, value in node.items()}
-
-    found: Recording = filled(tree)
-    return found
-
-
-class Case(NamedTuple):
-    """How a method here does what a recording does.
-
-    Attributes:
-        settings: Settings of the method besides those that all recordings name.
-        names: Maps the name of a tensor of the method's network to its name in the recording.
-        nearest_mean: Whether scores are distances to class means.
-        optional: Beginnings of the names of tensors that the method's network has only while it
-            uses them; the reference keeps them.
-        kept: The network that is kept after a task, where it is not the one that predicts.
-        tensors: More tensors of the method, by their names in the recording.
-    """
-
-    settings: Mapping[str, Any] = MappingProxyType({})
-    names: Callable[[str], str] = lambda name: name
-    nearest_mean: bool = False
-    optional: tuple[str, ...] = ()
-    kept: Callable[[BaseMethod], nn.Module] = lambda method: method.net
-    tensors: Callable[[BaseMethod], State] = lambda method: {}
-
-
-EWC = {"ewc_lambda": 40.0, "ewc_gamma": 0.9, "ewc_fisher": "data_weighted"}
-FOSTER = {
-    "lr_cosine": True,
-    "alignment": "reference",
-    "compression_epochs": 2,
-    "compression_weight_decay": 0.0,
-    "evaluated": "reference",
-}
-
-
-def name_of_branch(name: str) -> str:
-    return name.replace(".model.", ".").replace("enhancement_head", "new_head")
-
-
-def student_or_net(method: BaseMethod) -> nn.Module:
-    """Return FOSTER's compressed network, which the reference keeps but does not evaluate."""
-    return method.net if method.old_net is None else method.old_net
-
-
-def bias_of_tasks(method: BaseMethod) -> State:
-    """Return BiC's correction of each task."""
-    layer: Any = method.net.model.output_layer
-    firsts = np.cumsum([0, *CLASSES_PER_TASK[:-1]])
-    both = (("alpha", layer.alpha, layer.fixed_alpha), ("beta", layer.beta, layer.fixed_beta))
-    return {
-        f"bias.{name}": torch.where(layer.is_current, fitted, fixed)[firsts].detach()
-        for name, fitted, fixed in both
-    }
-
-
-CASES = {
-    "icarl-pycil": Case({"distillation_temperature": 2.0}, nearest_mean=True),
-    "agem-mammoth": Case(),
-    "er-mammoth": Case(),
-    "er-mammoth-all_classes": Case({"output_classes": "all"}),
-    "der-mammoth": Case({"der_alpha": 0.5, "logit_distance": "reference"}),
-    "der-mammoth-all_classes": Case(
-        {"der_alpha": 0.5, "logit_distance": "reference", "output_classes": "all"}
-    ),
-    "der_plus_plus-mammoth": Case(
-        {"der_alpha": 0.5, "der_beta": 0.7, "logit_distance": "reference"}
-    ),
-    "der_plus_plus-mammoth-all_classes": Case(
-        {
-            "der_alpha": 0.5,
-            "der_beta": 0.7,
-            "logit_distance": "reference",
-            "output_classes": "all",
-        }
-    ),
-    "er_ace-mammoth": Case(),
-    "lwf-pycil": Case({"lwf_lambda": 3.0, "lwf_distillation": "joint"}),
-    "lwf-mammoth": Case(
-        {
-            "lwf_lambda": 0.5,
-            "lwf_distillation": "joint",
-            "lwf_classes": "seen",
-            "lwf_warmup": 2,
-            "epochs_per_task": 4,
-        }
-    ),
-    "lwf_mc-mammoth": Case({"loss": "bce"}),
-    "ewc_online-mammoth": Case({**EWC, "ewc_fisher_classes": "all"}),
-    "ewc_online-mammoth-seen_softmax": Case(EWC),
-    "ewc_online-pycil": Case(
-        {
-            "ewc_lambda": 1000.0,
-            "ewc_fisher": "batches",
-            "ewc_fisher_batch_size": 24,
-            "ewc_fisher_max": 0.01,
-            "ewc_merge": "average",
-            "ewc_classes": "new",
-        }
-    ),
-    "si-mammoth": Case({"si_c": 50.0, "si_xi": 0.1, "si_clip": 1.0, "si_negative": "keep"}),
-    "si-mammoth-clipped": Case(
-        {"si_c": 10000.0, "si_xi": 0.1, "si_clip": 1.0, "si_negative": "keep"}
-    ),
-    "wa-pycil": Case(),
-    "podnet-pycil": Case(
-        {
-            "pod_spatial": 5.0,
-            "podnet_form": "reference",
-            "old_proxies_lr_factor": 0.0,
-            "lr_cosine": True,
-            "finetuning_epochs": 2,
-            "finetuning_lr": 0.005,
-        }
-    ),
-    "bic-pycil": Case(
-        {"bic_form": "reference", "correction_weight_decay": 5e-4}, tensors=bias_of_tasks
-    ),
-    "der_expandable-pycil": Case(
-        {"classifier": "reference"}, names=name_of_branch, optional=("auxiliary_head.",)
-    ),
-    "foster-pycil": Case(
-        {**FOSTER, "new_class_weights": "reference"},
-        names=name_of_branch,
-        optional=("new_head.", "old_head."),
-        kept=student_or_net,
-    ),
-    "foster-pycil-aligned": Case(
-        {**FOSTER, "weight_alignment": True},
-        names=name_of_branch,
-        optional=("new_head.", "old_head."),
-        kept=student_or_net,
-    ),
-}
 
 
 class Samples:
@@ -254,6 +95,7 @@ class Replay:
         self.method = self._make_method()
         self._load(self.recording["initial"])  # a method may anchor the first task's parameters
         self._memories: list[int] = []
+        self._logits: dict[int, torch.Tensor] = {}  # of the memories, by slot
 
     def _make_method(self) -> BaseMethod:
         settings = self.recording["settings"]
@@ -269,6 +111,8 @@ class Replay:
             **self.case.settings,
         }
         model = METHODS[self.recording["method"]].model
+        unknown = config.keys() - model.Config.model_fields
+        assert not unknown, f"{model} has no settings {unknown}"
         net = ToyNetwork(N_CLASSES, settings["batch_norm"])
         return model(CLASSES_PER_TASK, NAMES, config, net=net)
 
@@ -283,16 +127,14 @@ class Replay:
         main = [step for step in task["steps"] if step["stage"] == "main"]
         own = np.flatnonzero(np.isin(toy_images().labels.numpy(), self._classes(number))).tolist()
         data = Samples(own, number)
-        if number:
-            before = self.recording["tasks"][number - 1]["after_task"]
-            self._check(before, f"before {where}", self.case.kept(method))
+        self._before = self.recording["tasks"][number - 1]["after_task"] if number else {}
+        self._check(self._before, f"before {where}", self.case.kept(method))
         method.prepare_model_for_new_task(
             data, buffer=Samples(self._memories), memory_batches=self._draws(main)
         )
-        if "warm_up" in task["stage_starts"]:
-            self._load(task["stage_starts"]["warm_up"])
-        else:
-            self._load(task["start"])
+        if "warm_up" not in task["stage_starts"]:
+            self._start(task["start"], where)
+        self._slots = iter(task.get("slots", ()))
         for stage, steps in groupby(task["steps"], key=lambda step: step["stage"]):
             self._train(stage, list(steps), task, where)
         self._choose(data, task, where)
@@ -300,7 +142,7 @@ class Replay:
             buffer=Samples(self._memories) if self._memories else None
         )
         self._check(task["after_task"], f"after {where}", self.case.kept(method))
-        if "trained" in task["extra"]:
+        if "trained" in task["extra"]:  # the network that predicts is not the one that is kept
             self._check(task["extra"]["trained"], f"after {where}, trained")
         self._check_statistics(task["extra"], where)
         self._predict(task, where)
@@ -311,19 +153,23 @@ class Replay:
 
     def _train(self, stage: str, steps: list[dict], task: dict[str, Any], where: str) -> None:
         method = self.method
-        is_stage = stage not in ("warm_up", "main")
+        is_stage = stage not in ("warm_up", "main", "fit")
         if is_stage:
             method.prepare_stage()
-            self._load(task["stage_starts"].get(stage, {}))
+        if stage in task["stage_starts"]:
+            self._start(task["stage_starts"][stage], f"{where}, {stage}")
         for epoch, of_epoch in groupby(steps, key=lambda step: step["epoch"]):
             method.train()
             for number, step in enumerate(of_epoch):
                 here = f"{where}, {stage}, epoch {epoch}, step {number}"
                 batch = self._batch(step)
+                lr = method.opt.param_groups[0]["lr"]
+                self.differences.compare("learning rate", here, lr, step["lr"][0])
                 _, loss = method.training_step(batch)
                 self.differences.compare("loss", here, loss, step["loss"] + step.get("penalty", 0))
                 if "after" in step:
                     self._check(step["after"], f"after {here}")
+                self._keep(step)
             method.consolidate_epoch_knowledge()
         if is_stage:
             method.finish_stage()
@@ -349,9 +195,19 @@ class Replay:
             for draw in step["draws"]:
                 yield self._plain_batch(draw["samples"], [1] * len(draw["samples"]))
 
+    def _keep(self, step: dict[str, Any]) -> None:
+        """Put the logits of a step where the reference's reservoir put its samples."""
+        columns = getattr(self.method, "columns_of_step", {})
+        if "logits" in columns:
+            for row in range(len(step["samples"])):
+                self._logits[next(self._slots)] = columns["logits"][row]
+
     def _choose(self, data: Samples, task: dict[str, Any], where: str) -> None:
         self._memories = task.get("memories", [])
-        if task.get("slots"):
+        if "memory_logits" in task:
+            found = torch.stack([self._logits[slot] for slot in range(len(self._memories))])
+            self.differences.compare("kept logits", where, found, task["memory_logits"])
+        if task.get("slots"):  # a reservoir, whose random numbers differ
             return
         buffer = METHODS[self.recording["method"]].buffer({"n_memories_per_class": 1})
         for name in data.cur_task if self._memories else []:
@@ -415,6 +271,22 @@ class Replay:
             self.differences.compare("parameters", f"{where}, {name}", own, tensor)
 
     @torch.no_grad()
+    def _start(self, state: State, where: str) -> None:
+        """Compare what is known at the start of a stage, and take over what is random."""
+        for name, parts, tensor in self._shared(state):
+            own = torch.cat(parts)[: len(tensor)]
+            if self.case.starts_anew or name.startswith(("auxiliary_head.", "new_head.")):
+                continue
+            if name.startswith("head."):
+                known = tuple(slice(n) for n in self._before.get(name, tensor[:0]).shape)
+                own, tensor = own[known], tensor[known]
+            if own.numel():
+                self.differences.compare(
+                    "parameters", f"at the start of {where}, {name}", own, tensor
+                )
+        self._load(state)
+
+    @torch.no_grad()
     def _load(self, state: State) -> None:
         for _, parts, rest in self._shared(state):
             for part in parts:
@@ -427,13 +299,32 @@ def cases() -> list[str]:
     return [name for name in CASES if name.partition("-")[0] in METHODS]
 
 
+def row(name: str, difference: float | None = None) -> str:
+    """Return a row of the table in docs/verified.md; without a difference, its beginning."""
+    reference, settings = load(name)["reference"], CASES[name].settings
+    flags, ours = (
+        ", ".join(f"{key} {value}" for key, value in each.items()) or "—"
+        for each in (reference["flags"], settings)
+    )
+    start = f"| `{name}` | `{reference['file']}`: {flags} | {ours} |"
+    return start if difference is None else f"{start} {upper_bound(difference)} |"
+
+
+def upper_bound(difference: float) -> str:
+    """Return a difference with one digit, rounded up."""
+    if not difference or not np.isfinite(difference):
+        return f"{difference:g}"
+    exponent = int(np.floor(np.log10(difference)))
+    return f"{int(np.ceil(difference / 10.0**exponent))}e{exponent}"
+
+
 def main() -> None:
     torch.set_num_threads(1)
     for name in sys.argv[1:] or cases():
-        replay = Replay(name)
-        found = replay.run()
-        kinds = ", ".join(f"{kind} {size:.1e}" for kind, size in found.largest.items())
-        print(f"{name}: {kinds}" + (f" FIRST {found.first}" if found.first else ""))
+        found = Replay(name).run()
+        print(row(name, found.all))
+        if found.first:
+            print(f"{name}: {found.first}; {found.largest}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from torch import nn
 from tests.golden.references.recorder import Recorder, State, sample_ids, save, versions
 from tests.toy_problem import CLASSES_PER_TASK, LATENT, N_CLASSES, ToyTrunk, toy_images
 
+REPOSITORY = "https://github.com/aimagelab/mammoth"
+COMMIT = "e75a491c69fd729edeb01431afb753d9157d9a81"
 FOLDER = Path(__file__).parent
 EPOCHS, BATCH_SIZE, MINIBATCH_SIZE, BUFFER_SIZE, LR = 2, 8, 6, 12, 0.05
 
@@ -66,7 +68,7 @@ RUNS = {
         "ewc_online", "ewc_on", "EwcOn", EWC, batch_norm=False, seen_softmax=True
     ),
     "si-mammoth": Run("si", "si", "SI", {"c": 50.0, "xi": 0.1}, batch_norm=False),
-    "si-mammoth-clipped": Run("si", "si", "SI", {"c": 10000.0, "xi": 0.1}, batch_norm=False),
+    "si-mammoth-clipped": Run("si", "si", "SI", {"c": 4000.0, "xi": 0.1}, batch_norm=False),
     "lwf-mammoth": Run("lwf", "lwf", "Lwf", {"alpha": 0.5, "softmax_temp": 2.0}),
     "lwf_mc-mammoth": Run("lwf_mc", "lwf_mc", "LwFMC", {"wd_reg": 0.0}),
     "gdumb-mammoth": Run("gdumb", "gdumb", "GDumb", GDUMB, epochs=1),
@@ -194,7 +196,7 @@ def named(vector: torch.Tensor, net: nn.Module) -> State:
     }
 
 
-def record(name: str, commit: str) -> None:
+def record(name: str) -> None:
     run = RUNS[name]
     module = importlib.import_module(f"models.{run.file}")
     arguments = {
@@ -268,10 +270,11 @@ def record(name: str, commit: str) -> None:
         "total_n_mems": run.buffer_size,
     }
     reference = {
-        "repository": "https://github.com/aimagelab/mammoth",
-        "commit": commit,
+        "repository": REPOSITORY,
+        "commit": COMMIT,
         "file": f"models/{run.file}.py",
         "class": run.class_name,
+        "flags": run.flags,
         "arguments": arguments,
         "versions": versions(),
     }
@@ -380,12 +383,11 @@ def predictions(model: Any) -> torch.Tensor:
 
 def main() -> None:
     checkout = Path(sys.argv[1]).resolve()
-    commit = (checkout / "COMMIT").read_text().strip()
     sys.path.insert(0, str(checkout))
     install_stand_ins()
     torch.set_num_threads(1)
     for name in sys.argv[2:] or RUNS:
-        record(name, commit)
+        record(name)
         print(name, (FOLDER / f"{name}.npz").stat().st_size)
 
 

@@ -10,7 +10,7 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from torch.utils.data import Dataset
 from tests.golden.references.recorder import Recorder, State, save, versions
 from tests.toy_problem import CLASSES_PER_TASK, LATENT, N_TRAIN, ToyTrunk, toy_images
 
+REPOSITORY = "https://github.com/LAMDA-CL/PyCIL"
+COMMIT = "f3509b8ca3f20660ce4aa13f19d5283de81b4b35"
 FOLDER = Path(__file__).parent
 MEMORIES, EPOCHS, BATCH_SIZE, LR, WEIGHT_DECAY, TEMPERATURE = 12, 2, 8, 0.05, 5e-4, 2
 
@@ -116,50 +118,49 @@ def data_manager() -> Any:
     return manager
 
 
-FOSTER_FLAGS = {
-    "beta1": 0.96,
-    "beta2": 0.97,
-    "oofc": "ft",
-    "is_teacher_wa": False,
-    "is_student_wa": False,
-    "lambda_okd": 1,
-    "wa_value": 1,
-    "init_epochs": EPOCHS,
-    "boosting_epochs": EPOCHS,
-    "compression_epochs": EPOCHS,
-    "init_lr": LR,
-    "lr": LR,
-    "init_weight_decay": WEIGHT_DECAY,
-    "weight_decay": WEIGHT_DECAY,
-    "batch_size": BATCH_SIZE,
-    "num_workers": 0,
-    "T": TEMPERATURE,
-    "dataset": "toy",
-}
+class Run(NamedTuple):
+    """A recording: our method, PyCIL's file and class, and its own constants and flags."""
 
-# name of the file: our method, PyCIL's file and class, constants and flags of its own, stages
-RUNS: dict[str, tuple[str, str, str, dict[str, Any], dict[str, Any]]] = {
-    "icarl-pycil": ("icarl", "icarl", "iCaRL", {}, {}),
-    "lwf-pycil": ("lwf", "lwf", "LwF", {"lamda": 3}, {}),
-    "wa-pycil": ("wa", "wa", "WA", {}, {}),
-    "bic-pycil": ("bic", "bic", "BiC", {"split_ratio": 0.34}, {}),
-    "podnet-pycil": ("podnet", "podnet", "PODNet", {"ft_epochs": EPOCHS, "ft_lrate": 0.005}, {}),
-    "der_expandable-pycil": ("der_expandable", "der", "DER", {}, {}),
-    "foster-pycil": ("foster", "foster", "FOSTER", {}, FOSTER_FLAGS),
-    "foster-pycil-aligned": (
-        "foster",
-        "foster",
-        "FOSTER",
-        {},
-        {**FOSTER_FLAGS, "is_teacher_wa": True, "is_student_wa": True, "oofc": "az"},
+    method: str
+    file: str
+    class_name: str
+    constants: dict[str, Any] = {}  # noqa: RUF012
+    flags: dict[str, Any] = {}  # noqa: RUF012
+    stages: dict[str, list[str]] = {}  # noqa: RUF012
+
+
+PODNET = {"lambda_c_base": 5, "lambda_f_base": 1, "nb_proxy": 10, "ft_epochs": EPOCHS}
+FOSTER = {"beta1": 0.96, "beta2": 0.97, "lambda_okd": 1, "wa_value": 1}
+ALIGNED = {"is_teacher_wa": True, "is_student_wa": True, "oofc": "az"}
+NOT_ALIGNED = {"is_teacher_wa": False, "is_student_wa": False, "oofc": "ft"}
+EWC = {"lamda": 1000, "fishermax": 0.01, "batch_size": 24, "epochs": 6, "init_epoch": 6}
+COMPRESSION = {"_feature_compression": ["compression"]}
+RUNS = {
+    "icarl-pycil": Run("icarl", "icarl", "iCaRL"),
+    "lwf-pycil": Run("lwf", "lwf", "LwF", {"lamda": 3}),
+    "wa-pycil": Run("wa", "wa", "WA"),
+    "bic-pycil": Run(
+        "bic",
+        "bic",
+        "BiC",
+        {"split_ratio": 0.34},
+        stages={"_stage2_bias_correction": ["bias_correction"]},
     ),
-    "ewc_online-pycil": (
-        "ewc_online",
-        "ewc",
-        "EWC",
-        {"lamda": 1000, "fishermax": 0.01, "batch_size": 24, "epochs": 6, "init_epoch": 6},
-        {},
+    "podnet-pycil": Run(
+        "podnet",
+        "podnet",
+        "PODNet",
+        {**PODNET, "ft_lrate": 0.005},
+        stages={"_run": ["main", "balanced"]},
     ),
+    "der_expandable-pycil": Run("der_expandable", "der", "DER"),
+    "foster-pycil": Run(
+        "foster", "foster", "FOSTER", flags={**FOSTER, **NOT_ALIGNED}, stages=COMPRESSION
+    ),
+    "foster-pycil-aligned": Run(
+        "foster", "foster", "FOSTER", flags={**FOSTER, **ALIGNED}, stages=COMPRESSION
+    ),
+    "ewc_online-pycil": Run("ewc_online", "ewc", "EWC", EWC),
 }
 COMMON = {
     "init_epoch": EPOCHS,
@@ -171,6 +172,21 @@ COMMON = {
     "weight_decay": WEIGHT_DECAY,
     "init_milestones": [],
     "milestones": [],
+    "num_workers": 0,
+    "T": TEMPERATURE,
+}
+ARGUMENTS = {
+    "memory_size": MEMORIES,
+    "convnet_type": "toy",
+    "dataset": "toy",
+    "init_epochs": EPOCHS,
+    "boosting_epochs": EPOCHS,
+    "compression_epochs": EPOCHS,
+    "init_lr": LR,
+    "lr": LR,
+    "init_weight_decay": WEIGHT_DECAY,
+    "weight_decay": WEIGHT_DECAY,
+    "batch_size": BATCH_SIZE,
     "num_workers": 0,
     "T": TEMPERATURE,
 }
@@ -201,20 +217,13 @@ def in_stages(recorder: Recorder, learner: Any, names: dict[str, list[str]]) -> 
         setattr(learner, name, staged)
 
 
-STAGES = {
-    "bic": {"_stage2_bias_correction": ["bias_correction"]},
-    "podnet": {"_run": ["main", "balanced"]},
-    "foster": {"_feature_compression": ["compression"]},
-}
-
-
-def record(name: str, commit: str) -> None:
-    method, file, class_name, constants, flags = RUNS[name]
-    module = importlib.import_module(f"models.{file}")
+def record(name: str) -> None:
+    run = RUNS[name]
+    module = importlib.import_module(f"models.{run.file}")
     base = importlib.import_module("models.base")
     networks = importlib.import_module("utils.inc_net")
     networks.get_convnet = lambda *_: Convnet()
-    used = {key: value for key, value in COMMON.items() if hasattr(module, key)} | constants
+    used = {key: value for key, value in COMMON.items() if hasattr(module, key)} | run.constants
     for key, value in used.items():
         setattr(module, key, value)
     module.DataLoader = base.DataLoader = Loader
@@ -222,14 +231,14 @@ def record(name: str, commit: str) -> None:
 
     torch.manual_seed(0)
     np.random.seed(0)
-    arguments = {"memory_size": MEMORIES, "convnet_type": "toy", **flags}
-    learner = getattr(module, class_name)({**arguments, "device": [torch.device("cpu")]})
+    arguments = ARGUMENTS | run.flags
+    learner = getattr(module, run.class_name)({**arguments, "device": [torch.device("cpu")]})
     learner.topk = 2  # the first task has no five classes
     learner._evaluate = lambda *_: {"top1": None, "top5": None}
     recorder = Recorder(
         lambda: state_of(learner._snet if recorder.stage == "compression" else learner._network)
     )
-    in_stages(recorder, learner, STAGES.get(file, {}))
+    in_stages(recorder, learner, run.stages)
     Loader.recorder, Loader.known_classes = recorder, staticmethod(lambda: learner._known_classes)
     manager = data_manager()
     tasks = []
@@ -277,10 +286,11 @@ def record(name: str, commit: str) -> None:
         "total_n_mems": MEMORIES,
     }
     reference = {
-        "repository": "https://github.com/LAMDA-CL/PyCIL",
-        "commit": commit,
-        "file": f"models/{file}.py",
-        "class": class_name,
+        "repository": REPOSITORY,
+        "commit": COMMIT,
+        "file": f"models/{run.file}.py",
+        "class": run.class_name,
+        "flags": run.constants | run.flags,
         "constants": used,
         "arguments": arguments,
         "versions": versions(),
@@ -288,7 +298,7 @@ def record(name: str, commit: str) -> None:
     save(
         FOLDER / f"{name}.npz",
         {
-            "method": method,
+            "method": run.method,
             "reference": reference,
             "settings": settings,
             "initial": initial,
@@ -327,11 +337,10 @@ class _Silent:
 
 def main() -> None:
     checkout = Path(sys.argv[1]).resolve()
-    commit = (checkout / "COMMIT").read_text().strip()
     sys.path.insert(0, str(checkout))
     torch.set_num_threads(1)
     for name in sys.argv[2:] or RUNS:
-        record(name, commit)
+        record(name)
         print(name, (FOLDER / f"{name}.npz").stat().st_size)
 
 
