@@ -37,7 +37,7 @@ from iirc_data.definitions import (
     TRAIN,
     SplitName,
 )
-from iirc_data.grouping import rows_by_value
+from iirc_data.runs import rows_by_value
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 from iirc_data.splits import split_sample_ids

@@ -21,7 +21,7 @@ from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.lifelong_dataset.base_dataset import BaseDataset
 from iirc_data.lifelong_dataset.image_collection import ImageCollection, open_collections
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
-from iirc_data.splits import in_published_order, split_positions
+from iirc_data.splits import in_published_order, split_runs
 from iirc_data.utils.utils import print_msg
 
 FRAMEWORKS: dict[str, type[BaseDataset]] = {
@@ -123,8 +123,7 @@ def arrange_samples(benchmark: Benchmark, images: ImageCollection, split: SplitN
         images: The images that contain the split.
         split: Name of the split.
     """
-    positions = split_positions(benchmark, images.classes, images.class_ids, split)
-    class_ids = images.class_ids[positions]
-    positions = positions[in_published_order(benchmark, images.classes, class_ids)]
+    runs = split_runs(benchmark, images.classes, images.class_ids, split)
+    positions = runs.take(in_published_order(benchmark, images.classes, runs.groups)).numbers()
     labels = tuple(benchmark.labels_of(name) for name in images.classes)
     return Samples(images.images, positions, SampleLabels(labels, images.class_ids[positions]))

@@ -8,23 +8,22 @@ from numpy.typing import NDArray
 
 from iirc_data.datasets import DatasetPart
 from iirc_data.definitions import SplitName
+from iirc_data.runs import Runs, joined
 from iirc_data.shards.table import SampleTable
-from iirc_data.splits import split_sample_ids
+from iirc_data.splits import split_sample_runs
 
 
 class SplitSamples(NamedTuple):
     """The samples of a split.
 
     Attributes:
-        sample_ids: int64 (N,).
-        class_ids: int32 (N,), index of each sample's leaf class in ``classes``.
+        runs: The sample ids, grouped by leaf class, an index into ``classes``.
         classes: Names of classes in the benchmark.
-        sources: int32 (N,), number of the class that each sample has in its dataset; None if each
-            leaf class is one class of one dataset.
+        sources: int32 (R,), number of the class that each run of samples has in its dataset; None
+            if each leaf class is one class of one dataset.
     """
 
-    sample_ids: NDArray[np.int64]
-    class_ids: NDArray[np.int32]
+    runs: Runs
     classes: list[str]
     sources: NDArray[np.int32] | None
 
@@ -48,10 +47,10 @@ def samples_of_split(
     """
     if len(parts) == 1 and parts[0].has_own_names:
         (part,), (table,) = parts, tables
-        ids = split_sample_ids(part.benchmark, part.manifest, table, split, samples_per_class)
-        return SplitSamples(ids, table.class_id[ids], part.manifest.classes, None)
+        runs = split_sample_runs(part.benchmark, part.manifest, table, split, samples_per_class)
+        return SplitSamples(runs, part.manifest.classes, None)
     number_of: dict[str, int] = {}
-    sample_ids, class_ids, sources = [], [], []
+    found, sources = [], []
     first = first_source = 0
     for part, table in zip(parts, tables, strict=True):
         leaves = [
@@ -59,16 +58,9 @@ def samples_of_split(
             for name in part.manifest.classes
         ]
         numbers = [number_of.setdefault(leaf, len(number_of)) for leaf in leaves]
-        ids = split_sample_ids(part.benchmark, part.manifest, table, split, samples_per_class)
-        own_class = table.class_id[ids]
-        sample_ids.append(first + ids)
-        class_ids.append(np.array(numbers, np.int32)[own_class])
-        sources.append(first_source + own_class)
+        runs = split_sample_runs(part.benchmark, part.manifest, table, split, samples_per_class)
+        found.append(runs.shifted(first).in_groups(np.array(numbers, np.int32)[runs.groups]))
+        sources.append(first_source + runs.groups)
         first += len(table)
         first_source += len(leaves)
-    return SplitSamples(
-        np.concatenate(sample_ids),
-        np.concatenate(class_ids),
-        list(number_of),
-        np.concatenate(sources),
-    )
+    return SplitSamples(joined(found), list(number_of), np.concatenate(sources))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from iirc_data.benchmarks import Benchmark, SplitSettings
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError
-from iirc_data.grouping import Groups, ascending, grouped, rows_by_value, stable_order
+from iirc_data.runs import Runs, rows_by_value
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 
@@ -40,11 +40,21 @@ def split_sample_ids(
     Raises:
         BenchmarkError: The dataset lacks the split's folder.
     """
+    return split_sample_runs(benchmark, manifest, table, split, samples_per_class).numbers()
+
+
+def split_sample_runs(
+    benchmark: Benchmark,
+    manifest: Manifest,
+    table: SampleTable,
+    split: SplitName,
+    samples_per_class: int | None = None,
+) -> Runs:
+    """Return what :func:`split_sample_ids` returns, grouped by class of the manifest."""
     rows = manifest.split_rows(split_folder(list(manifest.splits), manifest.dataset, split))
     class_ids = table.class_id[rows.start : rows.stop]
-    positions = split_positions(benchmark, manifest.classes, class_ids, split, samples_per_class)
-    positions += rows.start
-    return positions
+    runs = split_runs(benchmark, manifest.classes, class_ids, split, samples_per_class)
+    return runs.shifted(rows.start)
 
 
 def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
@@ -63,13 +73,13 @@ def split_folder(folders: Sequence[str], dataset: str, split: SplitName) -> str:
     )
 
 
-def split_positions(
+def split_runs(
     benchmark: Benchmark,
     classes: Sequence[str],
     class_ids: NDArray[np.int32],
     split: SplitName,
     samples_per_class: int | None = None,
-) -> NDArray[np.int64]:
+) -> Runs:
     """Return the positions of a split's images among those of its folder.
 
     Args:
@@ -81,9 +91,9 @@ def split_positions(
         samples_per_class: See :meth:`TaskSequence.from_table`.
 
     Returns:
-        int64 (n,), positions of images of the benchmark's classes, in the order that sampling uses.
+        Positions of images of the benchmark's classes, in the order that sampling uses, grouped by
+        index into ``classes``.
     """
-    order: NDArray[np.int64] | None  # None: all images in the order of the dataset
     if benchmark.image_order == "published_imagenet":
         index = {name: number for number, name in enumerate(classes)}
         listed = [*benchmark.other_classes, *benchmark.superclass_of]
@@ -95,18 +105,15 @@ def split_positions(
                 stacklevel=3,
             )
         order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
+        runs = Runs.of(order, class_ids[order])
     else:
-        wanted = np.isin(classes, benchmark.leaf_classes)
-        order = None if wanted.all() else np.flatnonzero(wanted[class_ids])
+        leaves = set(benchmark.leaf_classes)
+        wanted = np.array([name in leaves for name in classes], bool)
+        runs = Runs.of_rows(class_ids)
+        runs = runs.take(wanted[runs.groups])
     if split != TEST:
-        rows = grouped(class_ids if order is None else class_ids[order])
-        positions = _rows_of_split(rows, benchmark.splits, split)
-        order = positions if order is None else order[positions]
-    elif order is None:
-        order = np.arange(len(class_ids))
-    if samples_per_class is not None:
-        order = order[_first_of_each(class_ids[order], samples_per_class)]
-    return order
+        runs = _part_of_split(runs, benchmark.splits, split)
+    return runs if samples_per_class is None else runs.between(0, samples_per_class)
 
 
 def split_training_samples(
@@ -125,15 +132,15 @@ def split_training_samples(
     Returns:
         The positions of the samples of each of the three splits, int64, ascending.
     """
-    classes = grouped(class_ids)
+    runs = Runs.of_rows(class_ids)
     return {
-        split: _rows_of_split(classes, settings, split)
+        split: _part_of_split(runs, settings, split).numbers()
         for split in (INTASK_VALID, POSTTASK_VALID, TRAIN)
     }
 
 
-def _rows_of_split(classes: Groups, settings: SplitSettings, split: SplitName) -> NDArray[np.int64]:
-    n = classes.lengths
+def _part_of_split(runs: Runs, settings: SplitSettings, split: SplitName) -> Runs:
+    n = runs.group_sizes()
     n_intask = (settings.intask_valid_ratio * n).astype(np.int64)
     n_valid = n_intask + (settings.posttask_valid_ratio * n).astype(np.int64)
     first, end = {
@@ -141,7 +148,7 @@ def _rows_of_split(classes: Groups, settings: SplitSettings, split: SplitName) -
         POSTTASK_VALID: (n_intask, n_valid),
         TRAIN: (n_valid, n),
     }[split]
-    return ascending(classes.rows(first, end - first))
+    return runs.between(first, end)
 
 
 def published_imagenet_order(
@@ -178,17 +185,12 @@ def in_published_order(
     Args:
         benchmark: The benchmark, whose order of leaf classes is used.
         classes: Names of the classes.
-        class_ids: int32 (N,), index of each sample into ``classes``, in the order that sampling
-            uses; within a class this order is kept.
+        class_ids: int32 (N,), index into ``classes`` of each sample, or of each run of samples of
+            a class, in the order that sampling uses; within a class this order is kept.
 
     Returns:
         int64 (N,), positions in ``class_ids``.
     """
     place = {name: number for number, name in enumerate(benchmark.leaf_classes)}
     places = np.array([place.get(name, -1) for name in classes], np.int32)
-    return stable_order(places[class_ids])
-
-
-def _first_of_each(class_ids: NDArray[np.int32], n: int) -> NDArray[np.int64]:
-    classes = grouped(class_ids)
-    return ascending(classes.rows(np.zeros_like(classes.lengths), np.minimum(classes.lengths, n)))
+    return np.argsort(places[class_ids], kind="stable")

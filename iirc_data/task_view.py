@@ -24,20 +24,13 @@ from iirc_data.definitions import (
 )
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import canonical_json
-from iirc_data.grouping import is_ascending, order_of_distinct
-from iirc_data.sampling import (
-    CombinedLabels,
-    classes_with_empty_share,
-    rows_by_combination,
-    sample_rows_by_class,
-)
+from iirc_data.runs import Runs, ranges
+from iirc_data.sampling import classes_with_empty_share, sample_shares, shown_by_class
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.shards.table import SampleTable
 from iirc_data.split_samples import samples_of_split
 from iirc_data.splits import in_published_order
-
-_FEW = 64  # samples to one that a task shows: then sorting those is faster
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,23 +119,25 @@ class TaskSequence:
     """The tasks of one split, from which views are made.
 
     Args:
-        sample_ids: int64 (N,), ids of the split's samples, in the order that sampling uses.
-        labels: int32 (N, 2), class indices of each sample's full label combination: superclass
-            and subclass, or the only label and -1. Indices from ``len(class_names)`` on are those
-            of classes that are not scheduled. Many samples may be given in less memory as
-            :class:`~iirc_data.sampling.CombinedLabels`.
+        sample_ids: int64 (N,), ids of the split's samples, in the order that sampling uses; or the
+            same as R :class:`~iirc_data.runs.Runs` of samples that have equal labels.
+        labels: int32 (N, 2), or (R, 2) for runs: class indices of each sample's full label
+            combination: superclass and subclass, or the only label and -1. Indices from
+            ``len(class_names)`` on are those of classes that are not scheduled.
         tasks: The names of each task's classes, those that it introduces and those that reappear.
         setup: ``"IIRC"`` or ``"CIL"``. The latter does not sample: a sample with two labels belongs
             to the tasks of both labels, as published.
         sampling: Fractions for superclasses and subclasses; None shows every sample (test mode).
         complete_information: Show all labels seen so far, not only those of the current task.
-        sources: See :func:`~iirc_data.sampling.sample_rows_by_class`.
+        sources: int32 (N,) or (R,), number of the class that each sample has in its dataset; None
+            if every combination has one. The samples of each are divided on their own: otherwise
+            superclass and subclass would show images of different datasets.
     """
 
     def __init__(
         self,
-        sample_ids: NDArray[np.int64],
-        labels: NDArray[np.int32] | CombinedLabels,
+        sample_ids: NDArray[np.int64] | Runs,
+        labels: NDArray[np.int32],
         tasks: Sequence[Sequence[str]],
         *,
         setup: Setup,
@@ -154,15 +149,22 @@ class TaskSequence:
         self.class_names_to_idx = class_order(self.tasks)
         self.complete_information = complete_information
         self._setup = setup
-        self._sample_ids = sample_ids
-        self._labels = labels if isinstance(labels, CombinedLabels) else CombinedLabels.of(labels)
-        combinations = rows_by_combination(self._labels)
+        self._labels, groups = _distinct(labels, sources)
+        self._runs = (
+            sample_ids.in_groups(groups)
+            if isinstance(sample_ids, Runs)
+            else Runs.of(sample_ids, groups)
+        )
+        ends = np.cumsum(self._runs.lengths)
+        self._positions = Runs(ends - self._runs.lengths, self._runs.lengths, self._runs.groups)
         sampling = None if setup == CIL_SETUP else sampling
-        self._rows_by_class = sample_rows_by_class(combinations, sampling, sources)
+        sizes = self._runs.sizes_of(len(self._labels))
+        shares = sample_shares(self._labels, sizes, sampling)
+        self._shown = shown_by_class(self._positions, self._labels, shares)
         self._classes = [[self.class_names_to_idx[name] for name in task] for task in self.tasks]
-        self._warn_of_empty_shares(classes_with_empty_share(combinations, self._rows_by_class))
+        self._warn_of_empty_shares(classes_with_empty_share(self._labels, shares))
         self._n_labels = max(
-            len(self.class_names_to_idx), int(self._labels.labels.max(initial=NO_LABEL)) + 1
+            len(self.class_names_to_idx), int(self._labels.max(initial=NO_LABEL)) + 1
         )
 
     @classmethod
@@ -263,13 +265,14 @@ class TaskSequence:
         check_classes_of_parts(benchmark, parts, tasks)
         tables = [table for _, table in datasets.values()]
         samples = samples_of_split(parts, tables, split, samples_per_class)
-        order = in_published_order(benchmark, samples.classes, samples.class_ids)
+        order = in_published_order(benchmark, samples.classes, samples.runs.groups)
         combinations = label_combinations(
             map(benchmark.labels_of, samples.classes), class_order(tasks)
         )
+        runs = samples.runs.take(order)
         return cls(
-            samples.sample_ids[order],
-            CombinedLabels(combinations, samples.class_ids[order]),
+            runs,
+            combinations[runs.groups],
             tasks,
             setup=benchmark.setup,
             sampling=None if test_mode else benchmark.sampling,
@@ -290,7 +293,7 @@ class TaskSequence:
         superclass.
         """
         n = len(self.class_names_to_idx)
-        pairs = self._labels.labels
+        pairs = self._labels
         pairs = pairs[(pairs != NO_LABEL).all(axis=1) & (pairs < n).all(axis=1)]
         if self._setup == CIL_SETUP or not len(pairs):
             return None
@@ -322,20 +325,21 @@ class TaskSequence:
         visible = np.zeros(self._n_labels + 1, dtype=bool)  # the last entry is for "no label"
         seen = range(seen_up_to + 1)
         visible[self._classes_of(seen if self.complete_information else chosen)] = True
-        rows = self.rows(chosen)
-        sample_ids = self._sample_ids[rows]
-        if not is_ascending(sample_ids):
-            order = order_of_distinct(sample_ids)
-            rows, sample_ids = rows[order], sample_ids[order]
+        positions = self._shown_by(chosen)
+        of_run = np.searchsorted(self._positions.starts, positions.starts, side="right") - 1
+        steps = self._runs.starts[of_run] - self._positions.starts[of_run]
+        by_id = np.argsort(positions.starts + steps)
+        positions, of_run = positions.take(by_id), of_run[by_id]
+        labels = visible_labels(self._labels, visible)[self._runs.groups[of_run]]
         return TaskView(
             class_names=tuple(self.class_names_to_idx),
             task_ids=chosen,
             seen_up_to=seen_up_to,
             n_seen_classes=len(set(self._classes_of(seen))),
             task_classes=tuple(sorted(set(self._classes_of(chosen)))),
-            sample_ids=sample_ids,
-            labels=visible_labels(self._labels.labels, visible)[self._labels.combination[rows]],
-            places=rows,
+            sample_ids=ranges(positions.starts + steps[by_id], positions.lengths),
+            labels=np.repeat(labels, positions.lengths, axis=0),
+            places=positions.numbers(),
         )
 
     def _warn_of_empty_shares(self, empty: Sequence[int]) -> None:
@@ -351,18 +355,13 @@ class TaskSequence:
 
     def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:
         """Return the positions among the split's samples of those that tasks show, ascending."""
-        groups = [
-            rows
-            for index in self._classes_of(task_ids)
-            for rows in self._rows_by_class.get(index, [])
-        ]
-        if sum(map(len, groups)) < len(self._sample_ids) // _FEW:
-            few = np.sort(np.concatenate([*groups, np.empty(0, np.int64)]), kind="stable")
-            return few[np.diff(few, prepend=-1) > 0]
-        shown = np.zeros(len(self._sample_ids), dtype=bool)
-        for rows in groups:
-            shown[slice(rows.start, rows.stop) if isinstance(rows, range) else rows] = True
-        return np.flatnonzero(shown)
+        return self._shown_by(task_ids).numbers()
+
+    def _shown_by(self, task_ids: Iterable[int]) -> Runs:
+        """Return the positions of :meth:`rows`, each run of them within one run of samples."""
+        wanted = np.zeros(self._n_labels, dtype=bool)
+        wanted[self._classes_of(task_ids)] = True
+        return self._shown.take(wanted[self._shown.groups]).ascending()
 
     def _classes_of(self, task_ids: Iterable[int]) -> list[int]:
         return [index for task in task_ids for index in self._classes[task]]
@@ -383,6 +382,22 @@ def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDA
     only_second = shown[:, 0] == NO_LABEL
     shown[only_second] = shown[only_second][:, ::-1]
     return shown
+
+
+def _distinct(
+    labels: NDArray[np.int32], sources: NDArray[np.int32] | None
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Group samples by label combination and source.
+
+    Returns:
+        The label combination of each group, int32 (G, 2), and the group of each sample, int64.
+    """
+    n_labels = int(labels.max(initial=0)) + 2
+    codes = labels[:, 0].astype(np.int64) * n_labels + (labels[:, 1] + 1)
+    if sources is not None:
+        codes += sources.astype(np.int64) * n_labels**2
+    _, first, groups = np.unique(codes, return_index=True, return_inverse=True)
+    return labels[first], groups
 
 
 def label_combinations(

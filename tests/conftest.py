@@ -11,6 +11,7 @@ from PIL import Image
 from iirc_data.benchmarks import Benchmark, SamplingSettings, SplitSettings
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
+from tests.ce_methods import write_single_labels
 
 SHARED = Path(os.environ.get("IIRC_SHARED", Path(__file__).parents[2] / "shared"))
 
@@ -97,6 +98,7 @@ def tiny_settings(
     """Settings of an experiment, without the method; a run takes a second or two."""
     path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
     path.write_text(tiny_benchmark.model_dump_json())
+    write_single_labels(path.parent)
     return {
         "benchmark": str(path),
         "data": str(tiny_store.root),

@@ -1,4 +1,4 @@
-"""Columns read like the arrays that they store in fewer bytes; grouping sorts as numpy does."""
+"""Columns read like the arrays that they store in fewer bytes."""
 
 import pickle
 
@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iirc_data.grouping import ascending, order_of_distinct, ranges, rows_by_value, stable_order
 from iirc_data.shards import SampleTable
 from iirc_data.shards.columns import packed
 
@@ -76,28 +75,3 @@ def test_a_table_takes_less_memory_than_its_arrays():
     )
     assert table.offset[-1] > 2**31
     assert len(pickle.dumps(table)) < 0.42 * n * (4 + 8 + 8 + 4 + 4 + 4 + 1)
-
-
-@given(arrays())
-@settings(max_examples=60, deadline=None)
-def test_rows_are_grouped_as_numpy_sorts_them(values):
-    np.testing.assert_array_equal(stable_order(values), np.argsort(values, kind="stable"))
-    groups = rows_by_value(values)
-    assert list(groups) == np.unique(values).tolist()
-    for value, rows in groups.items():
-        np.testing.assert_array_equal(rows, np.flatnonzero(values == value))
-
-
-@given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 30)), max_size=12), st.data())
-@settings(max_examples=60, deadline=None)
-def test_ranges_are_joined_and_sorted(steps, data):
-    starts = np.cumsum([gap for gap, _ in steps], dtype=np.int64)
-    starts += np.cumsum([0, *(n for _, n in steps)], dtype=np.int64)[: len(steps)]
-    lengths = np.array([n for _, n in steps], np.int64)
-    order = np.array(data.draw(st.permutations(range(len(steps)))), np.int64)
-    shuffled = [np.arange(starts[i], starts[i] + lengths[i]) for i in order]
-    expected = np.concatenate([*shuffled, np.empty(0, np.int64)])
-    found = ranges(starts[order], lengths[order])
-    np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(order_of_distinct(found), np.argsort(expected))
-    np.testing.assert_array_equal(ascending(found), np.sort(expected))

@@ -21,6 +21,7 @@ from iirc_train.testing import MadeUpRun
 from iirc_train.training.components import Experiment
 from iirc_train.training.graphed_step import WARM_UP_STEPS
 from iirc_train.training.launch import run_experiment
+from tests.ce_methods import settings_for
 from tests.test_loader import everything
 
 pytestmark = [
@@ -31,8 +32,9 @@ pytestmark = [
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
-    settings = {"method": method, "device": "cuda", "batch_size": 4, "decoder": "pillow"}
-    experiment = Experiment(ExperimentConfig.parse(tiny_settings | settings))
+    settings = {"device": "cuda", "batch_size": 4, "decoder": "pillow"}
+    config = ExperimentConfig.parse(settings_for(method, tiny_settings) | settings)
+    experiment = Experiment(config)
     learner = experiment.method
     learner.prepare_model_for_new_task(experiment.task_data(0))
     experiment.buffer.update_buffer_new_task(experiment.task_data(0), method=learner, batch_size=16)
@@ -80,7 +82,6 @@ def test_a_step_in_a_cuda_graph_learns_what_an_eager_one_does(
     losses, weights, counts = [], [], []
     for graph in ("off", "on"):
         settings = {
-            "method": method,
             "device": "cuda",
             "batch_size": 4,
             "lr": 0.01,
@@ -89,7 +90,8 @@ def test_a_step_in_a_cuda_graph_learns_what_an_eager_one_does(
             "precision": precision,
             "graph": graph,
         }
-        with Experiment(ExperimentConfig.parse(tiny_settings | settings)) as experiment:
+        config = ExperimentConfig.parse(settings_for(method, tiny_settings) | settings)
+        with Experiment(config) as experiment:
             assert experiment.resolved["graph"] == graph
             learner, shown = experiment.method, []
             for task_id in range(2):
@@ -259,7 +261,7 @@ def test_resident_images_are_the_same_on_the_gpu(tiny_settings):
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_in_bfloat16_on_the_gpu(tiny_settings, tmp_path, method):
     config = ExperimentConfig.parse(
-        tiny_settings | {"method": method, "device": "cuda", "precision": "bf16"}
+        settings_for(method, tiny_settings) | {"device": "cuda", "precision": "bf16"}
     )
     run = run_experiment(config, tmp_path / "run", Console(quiet=True))
     scores = [r for r in read_metrics(run) if r["kind"] == "evaluation" and r["task"] == "all"]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 DATA_ROOMS = """
 definitions errors lifeline masking order qualified_names sizes spelling
 augment cluster console decoding reading
-benchmarks files grouping image_sizes interrupts
+benchmarks files image_sizes interrupts runs
 locks sampling sources
 shards utils
 datasets splits

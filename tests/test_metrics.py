@@ -17,6 +17,7 @@ from iirc_train.metrics import METRICS, Metric, Outputs, Tally, rank_of_label
 from iirc_train.run.directory import read_metrics
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import outputs_of
+from tests.ce_methods import settings_for
 from tests.test_docs import DOCS, block_named
 
 
@@ -179,7 +180,7 @@ def test_metrics_share_the_rows_that_they_keep(metrics):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_methods_predictions_follow_from_its_scores(name, tiny_settings):
-    settings = tiny_settings | {"method": name, "engine": "torch", "threads": 1}
+    settings = settings_for(name, tiny_settings) | {"engine": "torch", "threads": 1}
     experiment = Experiment(ExperimentConfig.parse(settings))
     method, data = experiment.method, experiment.task_data(0)
     method.prepare_model_for_new_task(data)

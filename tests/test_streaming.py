@@ -3,14 +3,11 @@
 import os
 import pickle
 import shutil
-import signal
 import threading
 import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +31,14 @@ from iirc_data.shards.reading_plan import Plan
 from iirc_data.shards.sharing import publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
-from iirc_data.task_view import TaskView
 from iirc_train import train
 from tests.conftest import write_image_folder
+from tests.faults.lost_readers import TREE, cached_bytes
+from tests.faults.reading import BLOCK_SIZE as BLOCK
+from tests.faults.reading import everything as view_of
 from tests.range_server import RangeServer, serving
 
 pytest.importorskip("aiohttp")
-
-BLOCK = 1 << 13
-TREE = {"train": {"bear": 30, "cat": 25, "dog": 40}, "test": {"cat": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +76,6 @@ def wait_for(condition, seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
-
-
-def cached_bytes(cache: Path) -> int:
-    total = 0
-    for folder, _, names in os.walk(cache):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += (Path(folder) / name).stat().st_size
-    return total
 
 
 # --- blocks -----------------------------------------------------------------------------------
@@ -370,14 +357,6 @@ def test_an_abandoned_epoch_ends_its_plan(local, server, tiny_benchmark):
 # --- the cache --------------------------------------------------------------------------------
 
 
-def view_of(store: ShardStore) -> TaskView:
-    rows = store.manifest.split_rows("train")
-    ids = np.arange(rows.start, rows.stop)
-    labels = np.stack([store.table.class_id[ids], np.full(len(ids), -1)], 1).astype(np.int32)
-    names = tuple(store.manifest.classes)
-    return TaskView(names, (0,), 0, len(names), tuple(range(len(names))), ids, labels)
-
-
 @pytest.mark.parametrize("order", ["exact", "bounded"])
 def test_training_through_a_small_cache_gives_the_right_images_and_never_exceeds_it(
     local, server, tiny_benchmark, tmp_path, order
@@ -485,53 +464,6 @@ def test_a_forked_process_reads_what_its_parent_has_announced(local, server):
     assert os.waitpid(child, 0)[1] == 0
     plan.close()
     assert contents(store) == expected
-
-
-def read_until_killed(url: str, cache: Path, limit: int, n_events: int) -> None:
-    """Read through a cache; at the given fsync, rename or removal, kill oneself."""
-    events = count(1)
-
-    def before(function):
-        def replacement(*arguments, **options):
-            if next(events) >= n_events:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return function(*arguments, **options)
-
-        return replacement
-
-    os.fsync = before(os.fsync)
-    Path.replace = before(Path.replace)
-    Path.unlink = before(Path.unlink)
-    blocks.BLOCK_SIZE = BLOCK
-    store = ShardStore.open(url, cache=cache, cache_size=limit)
-    plan = store.plan(np.arange(len(store)))
-    for sample_id in range(len(store)):
-        store.read(sample_id)
-        plan.advance(1)
-
-
-KILLS = int(os.environ.get("IIRC_STREAMING_KILLS", "5"))
-
-
-@needs_fork
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_killed_readers_leave_a_cache_that_is_right_and_within_its_limit(local, server, tmp_path):
-    total = sum(shard.bytes for shard in local.manifest.shards)
-    limit, cache = total // 2, tmp_path / "killed cache"
-    for kill in range(KILLS):
-        arguments = (server.url, cache, limit, 3 + 60 * kill // KILLS)
-        status = os.waitpid(forked(read_until_killed, *arguments), 0)[1]
-        assert os.WIFSIGNALED(status)
-        assert os.WTERMSIG(status) == signal.SIGKILL
-        assert cached_bytes(cache) <= limit
-        for path in cache.rglob("*-000000.tar.blocks/[0-9]*"):
-            start, stop = map(int, path.name.split("-"))
-            shard = path.relative_to(path.parents[2]).parent.as_posix().removesuffix(".blocks")
-            assert path.read_bytes() == (local.root / shard).read_bytes()[start:stop]
-    store = ShardStore.open(server.url, cache=cache, cache_size=limit)
-    assert contents(store) == contents(local)
-    assert cached_bytes(cache) <= limit
-    assert list(cache.rglob("*/*/.*.partial")) == []
 
 
 def test_a_run_on_remote_shards_gives_the_metrics_of_a_run_on_local_ones(

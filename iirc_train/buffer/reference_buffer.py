@@ -215,6 +215,8 @@ class ReferenceBuffer(BufferBase):
                 f"{len(class_names)} classes: the run has not learned them yet"
             )
         self._load(store, number)
+        self._segments = {}  # those of the other store
+        self._changed[: len(self)] = True
 
     def _load(self, store: ReferenceStore, number: int) -> dict[str, int]:
         """Load a generation, and return its number of memories by class."""

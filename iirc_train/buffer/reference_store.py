@@ -202,13 +202,10 @@ class ReferenceStore(BufferStore):
             },
         )
 
-    def copy_generation(self, other: "ReferenceStore", number: int) -> int:
-        """Copy a generation from another store; return its number here.
-
-        Raises:
-            BufferStorageError: It is missing or damaged.
-        """
-        generation = other.generation(number)
+    def copy_memories(self, other: BufferStore, state: Mapping[str, Any]) -> int:
+        """Copy the generation of a checkpoint; see :meth:`BufferStore.copy_memories`."""
+        assert isinstance(other, ReferenceStore)
+        generation = other.generation(int(state["generation"]))
         for segment in generation.segments:
             self.write_segment(other.read_segment(segment), segment)
         return self.commit_generation(generation)

@@ -44,8 +44,17 @@ class References:
     @property
     def classes(self) -> NDArray[np.int64]:
         """int64 (filled slots,): index of each memory's class, the most specific of its labels."""
-        first, second = self.labels[: len(self)].T.astype(np.int64)
-        return np.where(second == NO_LABEL, first, second)
+        return classes_of(self.labels[: len(self)])
+
+
+def classes_of(labels: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the most specific label of each sample, int64 (N,).
+
+    Args:
+        labels: int32 (N, 2), class indices, superclass before subclass, -1 for none.
+    """
+    first, second = labels.T.astype(np.int64)
+    return np.where(second == NO_LABEL, first, second)
 
 
 class ReferencedSamples:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.loader import Batch
+from iirc_data.task_view import TaskView
 
 
 class Samples(Protocol):
@@ -80,6 +81,13 @@ class HoldsImages(Protocol):
 
     def get_item(self, index: int) -> tuple[Any, str, str]:
         """Return the untransformed Pillow image of a sample, and its labels."""
+
+
+@runtime_checkable
+class HasView(Protocol):
+    """A dataset that shows a task view, to which a buffer can refer."""
+
+    view: TaskView
 
 
 @runtime_checkable

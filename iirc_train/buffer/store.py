@@ -257,6 +257,26 @@ class BufferStore:
         self._unsynced.append(self.path / name)
         return self.read_class(number, class_name)
 
+    def copy_memories(self, other: "BufferStore", state: Mapping[str, Any]) -> int:
+        """Copy the memories that a run had at the end of a task; return their generation here.
+
+        A run keeps every memory that it ever chose: it shrinks a class by counting fewer.
+
+        Args:
+            other: The store of the run.
+            state: The state of its buffer, from a checkpoint.
+
+        Raises:
+            BufferStorageError: Memories are missing or damaged.
+        """
+        for number, (name, count) in enumerate(state["counts"].items()):
+            if len(self.copy_class(other, number, name).labels) < count:
+                raise BufferStorageError(
+                    f"{other.path} has fewer than {count} memories of {name}: it does not belong "
+                    "to the checkpoint"
+                )
+        return self.commit(state["counts"])
+
     def commit(self, counts: Mapping[str, int]) -> int:
         """Write a generation. When this returns, everything on disk survives a power failure.
 

@@ -12,7 +12,6 @@ from iirc_data.definitions import TRAIN
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskView
-from iirc_train.buffer.store import BufferStore
 from iirc_train.cli.options import at_home_if_given, given
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import at_home, moved
@@ -82,6 +81,8 @@ def show(
             _check_task(experiment, task)
             if run is not None and task > 0:
                 recall_memories(experiment, run, task)
+            if experiment.method.memories_only:
+                experiment.buffer.update_buffer_new_task(experiment.task_data(task))
             shown = images_shown(experiment, task, images)
             figure = contact_sheet(
                 shown, _title(experiment, task), _subtitle(experiment, task, len(shown))
@@ -105,7 +106,8 @@ def recall_memories(experiment: Experiment, run: Path, task: int) -> None:
     if not path.is_dir():
         raise ConfigurationError(f"{run} has no replay buffer: there is no {path}")
     learned = experiment.splits[TRAIN].view(range(task)).seen_class_names
-    experiment.buffer.recall(BufferStore(path, read_only=True), learned)
+    buffer = experiment.buffer
+    buffer.recall(buffer.Store(path, read_only=True), learned)
 
 
 def images_shown(experiment: Experiment, task: int, n: int) -> list[ShownImage]:
@@ -125,7 +127,8 @@ def images_shown(experiment: Experiment, task: int, n: int) -> list[ShownImage]:
 
 
 def _images(batches: Iterable[Batch], view: TaskView) -> Iterator[ShownImage]:
-    for batch in batches:
+    for each in batches:
+        batch = each if each.whole is None else each.whole
         pixels = batch.images.permute(0, 2, 3, 1)
         for image, targets, is_replayed in zip(
             pixels.numpy(), batch.targets.bool(), batch.in_buffer.tolist(), strict=True

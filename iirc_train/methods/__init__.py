@@ -7,11 +7,16 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.own_settings import check_method
 from iirc_train.methods import (
     agem,
+    bic,
     der,
+    der_expandable,
     der_plus_plus,
     er,
+    er_ace,
     ewc_online,
     finetune,
+    foster,
+    gdumb,
     icarl,
     icarl_cnn,
     icarl_norm,
@@ -40,11 +45,16 @@ class MethodParts(NamedTuple):
 
 METHODS = {
     "agem": MethodParts(agem.Model, agem.Buffer),
+    "bic": MethodParts(bic.Model, bic.Buffer),
     "der": MethodParts(der.Model, der.Buffer),
+    "der_expandable": MethodParts(der_expandable.Model, der_expandable.Buffer),
     "der_plus_plus": MethodParts(der_plus_plus.Model, der_plus_plus.Buffer),
     "er": MethodParts(er.Model, er.Buffer),
+    "er_ace": MethodParts(er_ace.Model, er_ace.Buffer),
     "ewc_online": MethodParts(ewc_online.Model, ewc_online.Buffer),
     "finetune": MethodParts(finetune.Model, finetune.Buffer),
+    "foster": MethodParts(foster.Model, foster.Buffer),
+    "gdumb": MethodParts(gdumb.Model, gdumb.Buffer),
     "icarl": MethodParts(icarl.Model, icarl.Buffer),
     "icarl_cnn": MethodParts(icarl_cnn.Model, icarl_cnn.Buffer),
     "icarl_norm": MethodParts(icarl_norm.Model, icarl_norm.Buffer),

@@ -74,15 +74,18 @@ def quadratic_penalty(
     Args:
         parameters: The parameters θ.
         anchors: Their anchors θ*, with the same shapes.
-        importance: Their importance Ω, with the same shapes; not negative.
+        importance: Their importance Ω, with the same shapes.
 
     Returns:
         Σ Ω (θ - θ*)², a scalar, and half of its gradient, Ω (θ - θ*).
     """
     distance = torch._foreach_sub(list(parameters), list(anchors))
     pull = torch._foreach_mul(distance, list(importance))
-    each = torch._foreach_norm(torch._foreach_mul(distance, pull), 1)  # sums, for none is negative
-    return torch.stack(list(each)).sum(), list(pull)
+    terms = torch._foreach_mul(distance, pull)
+    negative = torch._foreach_clamp_max(terms, 0.0)
+    # there is no sum of many tensors at once, but a sum of magnitudes
+    magnitudes, of_negative = (torch._foreach_norm(each, 1) for each in (terms, negative))
+    return torch.stack(magnitudes).sum() - 2 * torch.stack(of_negative).sum(), list(pull)
 
 
 def gradients_of(parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from iirc_train.buffer import Column
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
-from iirc_train.methods.replay import Buffer, ReplayConfig, ReplayMethod
+from iirc_train.methods.replay import Buffer, ForwardPass, ReplayConfig, ReplayMethod
 from iirc_train.methods.step import DrawnMemories, Step
 
 __all__ = ["Buffer", "DerConfig", "Model"]
@@ -16,9 +16,7 @@ __all__ = ["Buffer", "DerConfig", "Model"]
 class DerConfig(ReplayConfig):
     """Settings of DER."""
 
-    forward_pass: Annotated[
-        Literal["joint", "separate"], ReplayConfig.model_fields["forward_pass"]
-    ] = "separate"
+    forward_pass: ForwardPass = "separate"
     der_alpha: Annotated[
         float, Field(ge=0, le=MAX_FACTOR, description="Weight of the distance to kept logits")
     ] = 0.3

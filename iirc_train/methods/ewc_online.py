@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 
 from iirc_data.errors import ConfigurationError
@@ -31,10 +32,11 @@ class Model(AnchoredMethod):
 
     The papers leave open how the Fisher information is estimated (see van de Ven, "On the
     computation of the Fisher information in continual learning", 2025); ``ewc_fisher`` chooses. By
-    default, it is that of the network's own predictions, with a draw per sample. They give no
-    gamma for class-incremental learning; λ is that of the first paper's Atari games. If training
-    diverges, lower λ, or bound the Fisher information with ``ewc_fisher_max``. Memories, if there
-    are any, are learned like samples of the task.
+    default, it is that of the network's own predictions, with a draw per sample. They give no λ and
+    gamma for class-incremental learning either; the defaults are Mammoth's for Split CIFAR-10 (its
+    penalty has no 1/2, so λ is twice its value). If training diverges, lower λ or the learning
+    rate, or bound the Fisher information with ``ewc_fisher_max``. Memories, if there are any, are
+    learned like samples of the task.
     """
 
     class Config(MethodConfig):
@@ -42,7 +44,7 @@ class Model(AnchoredMethod):
 
         ewc_lambda: Annotated[
             float, Field(ge=0, le=MAX_FACTOR, description="Weight λ of the penalty, which is λ/2")
-        ] = 400.0
+        ] = 20.0
         ewc_gamma: Annotated[
             float, Field(ge=0, le=1, description="Decay gamma of the earlier tasks' information")
         ] = 1.0
@@ -54,6 +56,13 @@ class Model(AnchoredMethod):
                 "the mean gradients of 'batches' (as PyCIL)"
             ),
         ] = "model"
+        ewc_fisher_classes: Annotated[
+            Literal["seen", "all"],
+            Field(
+                description="Classes of the likelihood: the 'seen' ones, or 'all' outputs of the "
+                "network (as Mammoth)"
+            ),
+        ] = "seen"
         ewc_fisher_samples: Annotated[
             int,
             Field(ge=0, le=MAX_COUNT, description="Samples for the Fisher information; 0 for all"),
@@ -122,11 +131,15 @@ class Model(AnchoredMethod):
                 "task_data to prepare_model_for_new_task"
             )
         in_batches = config.ewc_fisher == "batches"
-        order = np.random.default_rng(self.cur_task_id).permutation(len(data))
+        order = self.order_of_samples(len(data))
+        n_classes = self.n_seen_classes
+        if config.ewc_fisher_classes == "all":
+            n_classes = sum(self.n_cla_per_tsk)
         of_task = fisher_information(
             self,
             data,
             config.ewc_fisher,
+            n_classes=n_classes,
             indices=order[: config.ewc_fisher_samples or None],
             batch_size=config.ewc_fisher_batch_size if in_batches else batch_size,
             seed=self.cur_task_id,
@@ -134,6 +147,10 @@ class Model(AnchoredMethod):
         if config.ewc_fisher_max:
             torch._foreach_clamp_max_(of_task, config.ewc_fisher_max)
         self._merge(of_task)
+
+    def order_of_samples(self, n: int) -> NDArray[np.int64]:
+        """Return the order of a task's ``n`` samples, int64 (n,), of which the first are used."""
+        return np.random.default_rng(self.cur_task_id).permutation(n)
 
     @torch.no_grad()
     def _merge(self, of_task: list[torch.Tensor]) -> None:

@@ -17,7 +17,7 @@ from iirc_train.buffer.latents import SubsetSampler
 from iirc_train.buffer.samples import DecodesBatches, TaskSamples
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.statistics import trained_parameters
-from iirc_train.runtime.distributed import share_of, total
+from iirc_train.runtime.distributed import broadcast_buffers, share_of, total
 
 Labels = Literal["model", "data", "data_weighted", "batches"]
 """Whose labels the gradients are of, and of what the squares are taken:
@@ -32,7 +32,7 @@ Labels = Literal["model", "data", "data_weighted", "batches"]
     that label.
 ``"batches"``
     of the mean loss of a batch: the squares of its gradient, averaged over the batches. The network
-    is in training mode.
+    is in training mode, so the running statistics of batch normalisation change.
 """
 
 MAX_GRADIENTS = 1 << 26
@@ -44,19 +44,21 @@ def fisher_information(
     samples: TaskSamples,
     labels: Labels,
     *,
+    n_classes: int,
     indices: NDArray[np.int64] | None = None,
     batch_size: int = 128,
     seed: int = 0,
 ) -> list[torch.Tensor]:
     """Return the mean square of the gradient of the log-likelihood, without augmentation.
 
-    The likelihood is that of the loss: with ``ce`` of one of the seen classes, with ``bce`` of all
-    seen labels, each on its own. With several processes, all must call this; they share the work.
+    The likelihood is that of the loss: with ``ce`` of one of the classes, with ``bce`` of each of
+    them on its own. With several processes, all must call this; they share the work.
 
     Args:
         method: The method, after its task.
         samples: The samples.
         labels: See :data:`Labels`.
+        n_classes: Number of classes, at least those seen.
         indices: Indices of the samples to use, int64 (N,); all by default.
         batch_size: Samples per batch. Only with ``labels="batches"`` does the result depend on it.
         seed: Seed of the drawn labels.
@@ -76,11 +78,11 @@ def fisher_information(
     if in_batches:  # a batch is not divided
         mine = np.concatenate([chosen[:0], *parts[share_of(len(parts))]])
     random = np.random.default_rng(seed)
-    draws = torch.from_numpy(random.random((len(chosen), method.n_seen_classes), np.float32))
+    draws = torch.from_numpy(random.random((len(chosen), n_classes), np.float32))
     draws = draws[share_of(len(chosen))].to(method.device)
     with samples.disable_augmentations(), method.full_precision(), _mode(method, train=in_batches):
         start = 0
-        for images, targets in _labelled(method, samples, mine, batch_size):
+        for images, targets in _labelled(method, samples, mine, n_classes, batch_size):
             if in_batches:
                 squares = _squares_of_batch(method, images, targets)
             else:
@@ -88,6 +90,8 @@ def fisher_information(
                 squares = _squares_of_samples(method, images, targets, labels, drawn)
             torch._foreach_add_(sums, squares)
             start += len(images)
+    if in_batches:
+        broadcast_buffers(method.net)
     n = len(parts) if in_batches else len(chosen)
     return [total(each) / max(n, 1) for each in sums]
 
@@ -95,8 +99,8 @@ def fisher_information(
 def _log_likelihood(
     method: BaseMethod, output: torch.Tensor, targets: torch.Tensor
 ) -> torch.Tensor:
-    """Return the log-likelihood of targets (N, seen) under outputs, (N,)."""
-    logits = output[:, : method.n_seen_classes] / method.config.temperature
+    """Return the log-likelihood of targets (N, classes) under outputs, (N,)."""
+    logits = output[:, : targets.shape[1]] / method.config.temperature
     if method.config.loss == "ce":
         return -F.cross_entropy(logits, targets, reduction="none")
     return -F.binary_cross_entropy_with_logits(logits, targets, reduction="none").sum(dim=1)
@@ -161,14 +165,14 @@ def _squares_of_samples(
 
 
 def _drawn(method: BaseMethod, output: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:
-    """Return labels drawn from the network's prediction, float32 (N, seen).
+    """Return labels drawn from the network's prediction, float32 (N, classes).
 
     Args:
         method: The method.
         output: Logits (N, classes).
-        draws: Uniform in [0, 1), (N, seen).
+        draws: Uniform in [0, 1), (N, classes).
     """
-    logits = output[:, : method.n_seen_classes] / method.config.temperature
+    logits = output[:, : draws.shape[1]] / method.config.temperature
     if method.config.loss != "ce":
         return (draws < logits.sigmoid()).float()
     edges = logits.softmax(dim=1).cumsum(dim=1)[:, :-1].contiguous()
@@ -177,18 +181,23 @@ def _drawn(method: BaseMethod, output: torch.Tensor, draws: torch.Tensor) -> tor
 
 
 def _labelled(
-    method: BaseMethod, samples: TaskSamples, indices: NDArray[np.int64], batch_size: int
+    method: BaseMethod,
+    samples: TaskSamples,
+    indices: NDArray[np.int64],
+    n_classes: int,
+    batch_size: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Iterate over images and indicator targets (N, seen) of samples, on the method's device."""
+    """Iterate over images and indicator targets of samples, on the method's device."""
     n_seen = method.n_seen_classes
     if isinstance(samples, DecodesBatches):
         for batch in samples.loader(indices, batch_size):
-            yield batch.images, batch.targets[:, :n_seen]
+            targets = batch.targets[:, :n_seen]
+            yield batch.images, F.pad(targets, (0, n_classes - targets.shape[1]))
         return
     sampler = SubsetSampler(indices)
     for images, *labels in DataLoader(samples, batch_size, sampler=sampler):  # type: ignore[arg-type]
         names: Sequence[tuple[str, ...]] = list(zip(*labels, strict=True))
-        targets = transform_labels_names_to_vector(names, n_seen, method.class_names_to_idx)
+        targets = transform_labels_names_to_vector(names, n_classes, method.class_names_to_idx)
         yield images.to(method.device), targets.to(method.device)
 
 

@@ -71,7 +71,7 @@ class Model(BaseMethod):
                 ge=0,
                 le=10**6,
                 description="Epochs of each task after the first that train only the outputs of "
-                "its new classes",
+                "its new classes, with the cross-entropy over these",
             ),
         ] = 0
 
@@ -165,7 +165,7 @@ class Model(BaseMethod):
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         output = step.output
-        if self.config.lwf_classes == "new":
+        if self.config.lwf_classes == "new" or self._warms_up:
             output = masked_for_new_classes(output, step.targets, self.n_old_classes)
         return self._ce(output, step.targets, step.in_buffer)
 

@@ -1,6 +1,6 @@
 """PODNet: distillation of pooled feature maps, and a classifier with several proxies per class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -16,6 +16,14 @@ from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.forward_passes import copy_freeze
 from iirc_train.methods.imprinting import kmeans, latents_of_new_classes
 from iirc_train.methods.optimizers import ParameterGroup, without
+from iirc_train.methods.podnet_losses import (
+    between_directions,
+    nca,
+    nca_of_reference,
+    pod_spatial,
+    pod_spatial_of_reference,
+)
+from iirc_train.methods.stages import Stage
 from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import SplitCosineLinear, grow_cosine_layer, with_cosine_layer
 
@@ -34,11 +42,11 @@ class Model(BaseMethod):
 
     The equations leave open how pooled maps and latents are scaled. Here, and in the authors'
     code, they have unit length; otherwise the weights that the paper states would be too large.
-    The setting ``podnet_form: reference`` is the form of the authors' code and of PyCIL:
-    maps are squared before they are pooled, distances are not; the margin is not multiplied by the
-    scale; the label's own term stays in the denominator as 1; and the loss may be negative. There,
-    maps are those after the ReLU, as in PyCIL; in the form ``paper`` they are as the network gives
-    them.
+
+    The setting ``podnet_form: reference`` is the form of PyCIL: maps are taken after the ReLU and
+    squared before they are pooled, distances are not squared; NCA has no margin, keeps the label's
+    own term in the denominator, as 1, and may be negative; and the fine-tuning trains all layers
+    with all losses, but not the proxies of earlier classes if ``old_proxies_lr_factor`` is 0.
 
     The method has only the loss ``ce``: NCA compares the label of a sample with all other classes.
     A sample with two labels, as in IIRC, is outside its definition.
@@ -71,9 +79,20 @@ class Model(BaseMethod):
                 "in multiples of lr; 0 in the authors' code and in PyCIL",
             ),
         ] = 1.0
+        finetuning_epochs: Annotated[
+            int,
+            Field(
+                ge=0,
+                le=10**6,
+                description="Epochs on a balanced set after each task but the first; 0 for none",
+            ),
+        ] = 20
+        finetuning_lr: Annotated[
+            float, Field(gt=0, le=MAX_FACTOR, description="Learning rate of these epochs")
+        ] = 0.05
         podnet_form: Annotated[
             Literal["paper", "reference"],
-            Field(description="Form of the losses: the paper's, or that of its code and PyCIL"),
+            Field(description="Form of losses and fine-tuning: the paper's, or that of PyCIL"),
         ] = "paper"
 
     config: Config
@@ -134,6 +153,25 @@ class Model(BaseMethod):
         groups = [{**group, "params": without(group["params"], old)} for group in groups]
         return [*groups, {"params": old, "lr_factor": factor}]
 
+    def stages_of_task(self, task_id: int) -> Sequence[Stage]:
+        """Return the fine-tuning on a balanced set; the first task has none."""
+        epochs = self.config.finetuning_epochs
+        if task_id == 0 or not epochs:
+            return ()
+        settings = {"lr": self.config.finetuning_lr, "lr_cosine": True}
+        return (Stage("balanced", epochs, "balanced", after_memories=True, settings=settings),)
+
+    def _parameters_of_stage(self, stage: Stage) -> Iterable[nn.Parameter]:
+        layer: nn.Module = self.net.model.output_layer  # type: ignore[assignment,union-attr]
+        if self.config.podnet_form == "paper":
+            return layer.parameters()
+        keeps_old = isinstance(layer, SplitCosineLinear) and not self.config.old_proxies_lr_factor
+        return without(self.net.parameters(), [layer.fc1.weight] if keeps_old else [])
+
+    def _stage_loss(self, stage: Stage, step: Step) -> torch.Tensor:
+        is_paper = self.config.podnet_form == "paper"  # the distillation does not train the layer
+        return self._validation_loss(step) if is_paper else self._loss(step)
+
     def _loss(self, step: Step) -> torch.Tensor:
         loss = self._validation_loss(step)
         if self.old_net is None:
@@ -141,7 +179,7 @@ class Model(BaseMethod):
         _, latent, maps = self.forward_old_net_with_maps(step.images)
         is_paper = self.config.podnet_form == "paper"
         spatial = pod_spatial if is_paper else pod_spatial_of_reference
-        flat = _between_directions(step.latent, latent).square().sum(dim=1)
+        flat = between_directions(step.latent, latent).square().sum(dim=1)
         # half the squared distance of unit vectors is 1 - cosine, the form of the reference
         distilled = self.config.pod_spatial * spatial(step.maps, maps) + self.config.pod_flat * (
             flat if is_paper else 0.5 * flat
@@ -149,79 +187,8 @@ class Model(BaseMethod):
         return loss + self.factor * self._mean(distilled, step.in_buffer)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
-        margin = self.config.nca_margin
         if self.config.podnet_form == "paper":
-            losses = nca(step.output, step.targets, self._sigma * margin)
+            losses = nca(step.output, step.targets, self._sigma * self.config.nca_margin)
         else:
-            losses = nca_of_reference(step.output, step.targets, margin)
+            losses = nca_of_reference(step.output, step.targets)
         return self._mean(losses, step.in_buffer)
-
-
-def pod_spatial(maps: Sequence[torch.Tensor], teacher_maps: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the mean distance of pooled feature maps over the stages, equations 3 to 5.
-
-    Each map is summed over each of its spatial axes in turn, and scaled to unit length; the squared
-    distances are added. A map without spatial axes is compared as it is.
-
-    Args:
-        maps: (N, C, ...) each.
-        teacher_maps: Of the same shapes.
-
-    Returns:
-        (N,).
-    """
-    losses = [
-        _between_directions(a, b).square().sum(dim=1)
-        for ours, old in zip(maps, teacher_maps, strict=True)
-        for a, b in zip(_pooled(ours), _pooled(old), strict=True)
-    ]
-    return torch.stack(losses).sum(dim=0) / len(maps)
-
-
-def pod_spatial_of_reference(
-    maps: Sequence[torch.Tensor], teacher_maps: Sequence[torch.Tensor]
-) -> torch.Tensor:
-    """Return POD-spatial in the form of the reference; see :func:`pod_spatial`."""
-    losses = []
-    for ours, old in zip(maps, teacher_maps, strict=True):
-        a, b = (torch.cat(_pooled(F.relu(each).square()), dim=1) for each in (ours, old))
-        losses.append(_between_directions(a, b).norm(dim=1))
-    return torch.stack(losses).mean(dim=0)
-
-
-def _between_directions(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the difference of the rows (N, D) of two matrices, scaled to unit length."""
-    return F.normalize(a, dim=1) - F.normalize(b, dim=1)
-
-
-def _pooled(feature_map: torch.Tensor) -> list[torch.Tensor]:
-    """Return a map (N, C, ...) summed over each spatial axis, (N, features) each."""
-    axes = range(2, feature_map.dim())
-    return [feature_map.sum(dim=axis).flatten(1) for axis in reversed(axes)] or [feature_map]
-
-
-def nca(scores: torch.Tensor, targets: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
-    """Return the loss of equation 11: the label's score must exceed all others by a margin.
-
-    Args:
-        scores: (N, classes), multiplied by the scale η.
-        targets: Indicator of the label, (N, classes).
-        margin: η δ, a scalar.
-
-    Returns:
-        (N,), not negative.
-    """
-    own = (scores * targets).sum(dim=1)
-    others = scores.masked_fill(targets > 0, torch.finfo(scores.dtype).min).logsumexp(dim=1)
-    return F.relu(others - own + margin)
-
-
-def nca_of_reference(scores: torch.Tensor, targets: torch.Tensor, margin: float) -> torch.Tensor:
-    """Return the loss in the form of the reference; see :func:`nca`.
-
-    The largest score is subtracted, and the label's own term is exp(0) in the denominator.
-    """
-    shifted = scores - margin * targets
-    shifted = shifted - shifted.max(dim=1, keepdim=True).values
-    own = (shifted * targets).sum(dim=1)
-    return (shifted * (1 - targets)).logsumexp(dim=1) - own

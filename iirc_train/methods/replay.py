@@ -15,6 +15,17 @@ from iirc_train.methods.step import DrawnMemories, Step
 
 Buffer = ReservoirBuffer
 
+ForwardPass = Annotated[
+    Literal["joint", "separate"],
+    Field(
+        description="Whether the batch and the draws of memories pass the network together, or "
+        "one after the other; batch normalisation makes them differ"
+    ),
+]
+
+_LEFT_OUT = -1e9
+"""Logit of a class that a loss leaves out; its loss is 0, unlike that of minus infinity, NaN."""
+
 
 class ReplayConfig(MethodConfig):
     """Settings of the methods that draw memories in each step."""
@@ -38,13 +49,7 @@ class ReplayConfig(MethodConfig):
             "network, as in Mammoth"
         ),
     ] = "seen"
-    forward_pass: Annotated[
-        Literal["joint", "separate"],
-        Field(
-            description="Whether the batch and the draws of memories pass the network together, or "
-            "one after the other; batch normalisation makes them differ"
-        ),
-    ] = "joint"
+    forward_pass: ForwardPass = "joint"
 
 
 class ReplayMethod(BaseMethod):
@@ -124,14 +129,22 @@ class ReplayMethod(BaseMethod):
         missing = step.all_output.shape[1] - step.targets.shape[1]
         return step.all_output, F.pad(step.targets, (0, missing))
 
-    def _loss_of_rows(self, step: Step, rows: slice, scale: float = 1.0) -> torch.Tensor:
+    def _loss_of_rows(
+        self, step: Step, rows: slice, scale: float = 1.0, without: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """Return the classification loss of some rows, a scalar.
 
         Args:
             step: The step.
             rows: The rows, such as ``step.stream``.
             scale: The scale of these rows, see :class:`DrawnMemories`.
+            without: bool (classes seen,), True for classes that the loss leaves out; no row may
+                show them.
         """
         logits, targets = self._covered(step)
-        loss = self._classification_loss(logits[rows], targets[rows], step.in_buffer[rows])
+        logits = logits[rows]
+        if without is not None:
+            missing = logits.shape[1] - len(without)
+            logits = logits.masked_fill(F.pad(without, (0, missing)), _LEFT_OUT)
+        loss = self._classification_loss(logits, targets[rows], step.in_buffer[rows])
         return loss if scale == 1 else scale * loss

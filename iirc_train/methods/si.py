@@ -23,10 +23,10 @@ class Model(AnchoredMethod):
     the parameter has moved by Δ, its importance Ω grows by ω / (Δ² + ξ) (equation 5), and ω starts
     again at 0. The loss of later tasks is the task's loss plus c Σ Ω (θ - θ*)² (equation 4).
 
-    The paper does not say what happens if ω is negative; as in the authors' program, an importance
-    that would be negative is 0. The experiments with CIFAR use ξ = 0.001, permuted MNIST ξ = 0.1;
-    c is 0.1 in both. The paper has an output layer per task; here, the loss covers all seen
-    classes. The optimizer starts anew at each task, as in the paper.
+    The paper does not say what happens if ω is negative. As in the authors' program, an importance
+    that would be negative is 0; otherwise, the surrogate loss has no minimum. The experiments with
+    CIFAR use ξ = 0.001, permuted MNIST ξ = 0.1. The paper has an output layer per task; here, the
+    loss covers all seen classes. The optimizer starts anew at each task, as in the paper.
     """
 
     class Config(MethodConfig):
@@ -47,13 +47,13 @@ class Model(AnchoredMethod):
                 "magnitude; 0 does not (the paper; Mammoth has 1)",
             ),
         ] = 0.0
-        si_path: Annotated[
-            Literal["paper", "reference"],
+        si_negative: Annotated[
+            Literal["zero", "keep"],
             Field(
-                description="Path integral: 'paper' adds minus gradient times change; 'reference' "
-                "adds, as Mammoth, lr times the square of the gradient that the optimizer gets"
+                description="Importance below 0: set to 'zero' (the authors' program), or 'keep' "
+                "(Mammoth)"
             ),
-        ] = "paper"
+        ] = "zero"
 
     config: Config
     capturable = True
@@ -71,10 +71,8 @@ class Model(AnchoredMethod):
     @torch.no_grad()
     def _correct_gradient(self) -> None:
         parameters = self._trained()
-        follows_paper = self.config.si_path == "paper"
-        if follows_paper:
-            self._gradients = list(torch._foreach_clone(gradients_of(parameters)))
-            self._before = list(torch._foreach_clone(parameters))
+        self._gradients = list(torch._foreach_clone(gradients_of(parameters)))
+        self._before = list(torch._foreach_clone(parameters))
         super()._correct_gradient()
         if self.config.si_clip:
             gradients = gradients_of(parameters)
@@ -83,13 +81,8 @@ class Model(AnchoredMethod):
 
     @torch.no_grad()
     def _after_update(self) -> None:
-        parameters, path = self._trained(), self.statistics.of_parameters("path")
-        if self.config.si_path == "reference":
-            gradients = gradients_of(parameters)
-            torch._foreach_addcmul_(path, gradients, gradients, value=self.config.lr)
-            return
-        change = torch._foreach_sub(self._before, parameters)  # -Δθ
-        torch._foreach_addcmul_(path, self._gradients, change)
+        change = torch._foreach_sub(self._before, self._trained())  # -Δθ
+        torch._foreach_addcmul_(self.statistics.of_parameters("path"), self._gradients, change)
         self._gradients, self._before = [], []
 
     @torch.no_grad()
@@ -110,5 +103,6 @@ class Model(AnchoredMethod):
         moved = torch._foreach_sub(self._trained(), self.statistics.of_parameters("anchor"))
         damped = torch._foreach_add(torch._foreach_mul(moved, moved), self.config.si_xi)
         torch._foreach_addcdiv_(importance, path, damped)
-        torch._foreach_clamp_min_(importance, 0.0)
+        if self.config.si_negative == "zero":
+            torch._foreach_clamp_min_(importance, 0.0)
         torch._foreach_zero_(path)

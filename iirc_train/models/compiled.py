@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from iirc_train.models.branches import BranchedNetwork
 from iirc_train.models.feature_maps import Forwarded, forward_with_maps
 
 
@@ -28,10 +29,11 @@ class CompiledNetwork(nn.Module):
         """Return output (N, classes) and latent (N, D) of images (N, 3, H, W)."""
         if len(images) != self._batch_size:
             output, latent = self.net(images)
-        elif (trunk := trunk_of(self.net)) is None:
+        elif not (trunks := trunks_of(self.net)):
             output, latent = self._call(self.net, images)
         else:
-            latent = self._call(trunk, images)
+            latents = [self._call(trunk, images) for trunk in trunks]
+            latent = latents[0] if len(latents) == 1 else torch.cat(latents, dim=1)
             output = self.net.model.output_layer(latent)  # type: ignore[union-attr,operator]
         return output, latent
 
@@ -67,10 +69,18 @@ class NetworkCompiler:
         """Return the network, and its teacher if it has one, with compiled trunks."""
         nets = [net] if teacher is None else [net, teacher]
         heads = [[p.shape for p in n.model.output_layer.parameters()] for n in nets]  # type: ignore[union-attr]
-        if trunk_of(net) is None and heads[0] not in self._heads:
+        if not trunks_of(net) and heads[0] not in self._heads:
             torch.compiler.reset()  # code of earlier heads counts towards a limit
         self._heads = heads
         return [CompiledNetwork(n, self._call, self._batch_size) for n in nets]
+
+
+def trunks_of(net: nn.Module) -> list[nn.Module]:
+    """Return the parts of a network that compute its latent, side by side; none if unnamed."""
+    branches = net.branches if isinstance(net, BranchedNetwork) else [net]
+    trunks = [trunk_of(branch) for branch in branches]
+    found = [trunk for trunk in trunks if trunk is not None]
+    return found if len(found) == len(trunks) else []
 
 
 def trunk_of(net: nn.Module) -> nn.Module | None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
+from iirc_train.models.branches import BranchedNetwork
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
@@ -24,10 +25,15 @@ def without_batch_norms(net: nn.Module) -> nn.Module:
         net: A network in evaluation mode; it is not modified.
 
     Returns:
-        A copy with each batch normalisation folded into the convolution before it. ``net`` itself
-        if it is not one of the ResNets of this package, whose structure is known, if it is on a
-        GPU, or if it is in training mode.
+        A copy with each batch normalisation folded into the convolution before it, in each branch
+        of a network with several. ``net`` itself if it is not one of the ResNets of this package,
+        whose structure is known, if it is on a GPU, or if it is in training mode.
     """
+    if isinstance(net, BranchedNetwork):
+        branches = [without_batch_norms(branch) for branch in net.branches]
+        if all(ours is theirs for ours, theirs in zip(branches, net.branches, strict=True)):
+            return net
+        return net.with_branches(branches)
     is_known = isinstance(net, (ResNet, ResNetCIFAR))
     if not is_known or net.training or next(net.parameters()).device.type != "cpu":
         return net

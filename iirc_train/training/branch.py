@@ -15,7 +15,6 @@ from iirc_data.definitions import TRAIN
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.files import file_sha256, hidden_neighbour, sync_folder, sync_tree, write_json
 from iirc_data.locks import LOCK_NAME, sole_user
-from iirc_train.buffer.store import BufferStore
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.settings import Role
 from iirc_train.methods import get_method
@@ -172,8 +171,12 @@ def _write(
         task_id = int(state["position"][0]) - 1
         _copy_lines(parent, draft, state)
         copy_confusions(parent, draft, task_id)
-        counts = state["experiment"]["buffer"]["counts"]
-        _change_state(state, before, config, _copy_memories(parent, draft, counts))
+        buffer = state["experiment"]["buffer"]
+        store = get_method(config.method).buffer.Store
+        generation = store(draft / BUFFER_NAME).copy_memories(
+            store(parent / BUFFER_NAME, read_only=True), buffer
+        )
+        _change_state(state, before, config, generation)
     save_checkpoint(RunDirectory(draft).checkpoint, state)
 
 
@@ -233,24 +236,6 @@ def _copy_lines(parent: Path, draft: Path, state: Mapping[str, Any]) -> None:
                 f"{parent / name} has changed since the checkpoint: restore the original file"
             )
         (draft / name).write_bytes(lines)
-
-
-def _copy_memories(parent: Path, draft: Path, counts: Mapping[str, int]) -> int:
-    """Copy the memories that a run had, and return their generation.
-
-    A run keeps every memory that it ever chose: it shrinks a class by counting fewer.
-    """
-    theirs, ours = (
-        BufferStore(parent / BUFFER_NAME, read_only=True),
-        BufferStore(draft / BUFFER_NAME),
-    )
-    for number, (name, count) in enumerate(counts.items()):
-        if len(ours.copy_class(theirs, number, name).labels) < count:
-            raise CheckpointError(
-                f"{parent / BUFFER_NAME} has fewer than {count} memories of {name}: it does not "
-                "belong to the checkpoint"
-            )
-    return ours.commit(counts)
 
 
 def _change_state(

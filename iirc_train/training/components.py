@@ -370,7 +370,11 @@ class Experiment:
             raise ConfigurationError(
                 f"loss ce needs samples with one label, but {split} shows "
                 f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: use "
-                "--loss bce"
+                + (
+                    "--loss bce"
+                    if "bce" in get_method(self.config.method).model.losses
+                    else f"another method, because {self.config.method} has only this loss"
+                )
             )
 
     def _check_image_sizes(self) -> None:

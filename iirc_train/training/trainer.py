@@ -203,13 +203,15 @@ class Training:
 
     def _start_part(self, part: TaskPart, view: TaskView, data: TaskData) -> None:
         batch_size, experiment = self._herding_batch_size, self.experiment
+        memories = experiment.memory_data(view.seen_up_to)
         if part.stage is None:
-            memory_batches = experiment.memory_batches(view)
             self.method.prepare_model_for_new_task(
-                data, batch_size=batch_size, memory_batches=memory_batches
+                data,
+                buffer=memories,
+                batch_size=batch_size,
+                memory_batches=experiment.memory_batches(view),
             )
         else:
-            memories = experiment.memory_data(view.seen_up_to)
             self.method.prepare_stage(data, buffer=memories, batch_size=batch_size)
 
     def _learn_part(

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from tests.faults.campaign import Campaign, Tally
 from tests.faults.commands import commands, on_clusters
+from tests.faults.lost_readers import SHARES, LostReaders, remote_dataset
 from tests.faults.lost_workers import LostWorkers
 from tests.worker_processes import worker_processes
 
@@ -31,30 +32,39 @@ def main(
     """Kill every command, fail its writes and damage its files; print the counts and problems."""
     console = Console()
     tallies: dict[str, Tally] = {}
+
+    def done(name: str, tally: Tally) -> None:
+        tallies[name] = tally
+        console.print(f"{name}: {len(tally.problems)} problems")
+        report.write_text(json.dumps({n: vars(t) for n, t in tallies.items()}, indent=1))
+
+    def is_chosen(name: str, *, has_trials: bool = True) -> bool:
+        return has_trials and (not only or name in only)
+
     with tempfile.TemporaryDirectory(prefix="iirc-faults-") as name:
         folder = Path(name)
         (folder / "raw").mkdir()
         with commands(folder / "raw") as found:
             for command in found.values():
-                if only and command.name not in only:
-                    continue
-                campaign = Campaign(command, folder / command.name.replace(" ", "-"), seed)
-                campaign.kill(kills)
-                campaign.fail(failures)
-                campaign.damage(damages)
-                tallies[command.name] = campaign.tally
-                console.print(f"{command.name}: {len(campaign.tally.problems)} problems")
-                report.write_text(json.dumps({n: vars(t) for n, t in tallies.items()}, indent=1))
+                if is_chosen(command.name):
+                    campaign = Campaign(command, folder / command.name.replace(" ", "-"), seed)
+                    campaign.kill(kills)
+                    campaign.fail(failures)
+                    campaign.damage(damages)
+                    done(command.name, campaign.tally)
+            with remote_dataset(folder / "remote") as remote:
+                for name, share in SHARES.items():
+                    if is_chosen(name, has_trials=kills > 0):
+                        readers = LostReaders(remote, folder / name.replace(" ", "-"), seed, share)
+                        readers.kill(kills)
+                        done(name, readers.tally)
             for command in on_clusters(found, folder / "raw"):
                 name = f"{command.name} on a cluster"
-                if (only and name not in only) or not kills:
-                    continue
-                with worker_processes() as cluster:
-                    lost = LostWorkers(command, folder / name.replace(" ", "-"), seed, cluster)
-                    lost.lose(kills)
-                tallies[name] = lost.tally
-                console.print(f"{name}: {len(lost.tally.problems)} problems")
-                report.write_text(json.dumps({n: vars(t) for n, t in tallies.items()}, indent=1))
+                if is_chosen(name, has_trials=kills > 0):
+                    with worker_processes() as cluster:
+                        lost = LostWorkers(command, folder / name.replace(" ", "-"), seed, cluster)
+                        lost.lose(kills)
+                    done(name, lost.tally)
     console.print(_table(tallies))
     console.print(_histogram(tallies))
     problems = [problem for tally in tallies.values() for problem in tally.problems]

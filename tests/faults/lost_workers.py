@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import distributed
-
 from tests.faults.campaign import ENDS_OF_KILLED, Campaign, Command, Words
 from tests.faults.saboteur import NOTHING, Fate
+from tests.worker_processes import Workers
 
 FEW = 5  # losses before a command may end in peace
 
@@ -27,9 +26,7 @@ class LostWorkers(Campaign):
         cluster: The cluster.
     """
 
-    def __init__(
-        self, command: Command, folder: Path, seed: int, cluster: distributed.LocalCluster
-    ) -> None:
+    def __init__(self, command: Command, folder: Path, seed: int, cluster: Workers) -> None:
         super().__init__(command, folder, seed)
         self._cluster = cluster
         words = self.command.words
@@ -86,7 +83,7 @@ class LostWorkers(Campaign):
             worker = chance.choice(working)
             kind = chance.choice(["killed", "killed", "cut off", "frozen"])
             with suppress(ProcessLookupError):
-                kinds[kind](worker.address, self._process_id(worker.address))
+                kinds[kind](worker.address, self._cluster.process_id(worker.address))
                 self.tally.kills += 1
                 self.tally.moments[f"a worker, {kind}"] += 1
                 most -= 1
@@ -99,7 +96,6 @@ class LostWorkers(Campaign):
         self._cluster.sync(
             self._cluster.scheduler.remove_worker, address, stimulus_id="cut", close=False
         )
-        self._cluster.scale(len(self._cluster.worker_spec) + 1)  # such a worker leaves for good
 
     def _freeze(self, address: str, process_id: int) -> None:
         """Let a worker wake up after its work was given away."""
@@ -109,9 +105,3 @@ class LostWorkers(Campaign):
             time.sleep(0.3)
         finally:
             os.kill(process_id, signal.SIGCONT)
-
-    def _process_id(self, address: str) -> int:
-        for nanny in list(self._cluster.workers.values()):
-            if nanny.worker_address == address and nanny.pid:
-                return int(nanny.pid)
-        raise ProcessLookupError

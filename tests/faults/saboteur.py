@@ -34,6 +34,7 @@ PARTS = {
     "manifest.unfinished.json": "manifest",
     "index.npz": "sample table",
     ".receipts": "receipt",
+    ".tar.blocks/": "block",
     ".tar": "shard",
     ".lock": "lock",
 }
@@ -124,7 +125,7 @@ def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate 
         raise AssertionError(f"{entry} {' '.join(arguments)} did not end in {SECONDS} s")
     half_written = sorted(folder.rglob(f"*{process.pid}*.partial")) if folder.exists() else []
     moment = (notes / "moment").read_text() if (notes / "moment").exists() else "between writes"
-    if half_written:
+    if half_written and moment != "eviction":
         moment = part_of(str(half_written[0].relative_to(folder)))
     writes = (notes / "writes").read_text().splitlines() if (notes / "writes").exists() else []
     told = (notes / "told").read_text(errors="replace") if (notes / "told").exists() else ""
@@ -167,14 +168,17 @@ def _arm(folder: str, notes: Path, fate: Fate) -> None:
         path = _written_path(event, values)
         if path is None or not path.startswith(folder):
             return
+        part = part_of(path[len(folder) :])
+        if part == "block" and event == "os.remove" and not Path(path).name.startswith("."):
+            part = "eviction"
         with lock:
             number, n_writes = n_writes, n_writes + 1
             if fate.kind != "FSIZE":  # its limit would apply to this file, too
-                os.write(counter, f"{part_of(path[len(folder) :])}\n".encode())
+                os.write(counter, f"{part}\n".encode())
         if number != fate.at_write:
             return
         os.ftruncate(moment, 0)
-        os.pwrite(moment, part_of(path[len(folder) :]).encode(), 0)
+        os.pwrite(moment, part.encode(), 0)
         if fate.kind in FAILURES:
             raise OSError(FAILURES[fate.kind], os.strerror(FAILURES[fate.kind]), path)
         if fate.kind in SIGNALS and fate.after:

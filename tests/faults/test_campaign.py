@@ -4,6 +4,7 @@ import pytest
 
 from tests.faults.campaign import Campaign
 from tests.faults.commands import commands
+from tests.faults.lost_readers import SHARES, LostReaders, remote_dataset
 
 SHORT = ("shard a folder", "shard CIFAR", "shard ILSVRC", "publish", "pull", "train icarl")
 
@@ -22,3 +23,19 @@ def test_what_happens_to_a_command_does_not_change_its_end(all_commands, tmp_pat
     campaign.damage(1)
     assert campaign.tally.problems == []
     assert campaign.tally.kills >= 2
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory):
+    pytest.importorskip("aiohttp")
+    with remote_dataset(tmp_path_factory.mktemp("remote")) as remote:
+        yield remote
+
+
+@pytest.mark.parametrize("share", SHARES.values(), ids=SHARES)
+def test_what_happens_to_readers_of_a_cache_does_not_change_what_others_read(
+    remote, tmp_path, share
+):
+    readers = LostReaders(remote, tmp_path, seed=0, share=share)
+    readers.kill(2)
+    assert readers.tally.problems == []

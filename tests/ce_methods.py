@@ -1,0 +1,37 @@
+"""Settings of runs for methods that have only the loss ``ce``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from iirc_data.benchmarks import Benchmark, SplitSettings
+from iirc_train.methods import METHODS
+
+SINGLE_LABELS = "tiny_cil.json"
+
+
+def write_single_labels(folder: Path) -> None:
+    """Write a class-incremental benchmark of the tiny dataset: four tasks, one label per sample."""
+    benchmark = Benchmark(
+        name="tiny_cil",
+        dataset="tiny",
+        setup="CIL",
+        other_classes=["bear", "bus", "cat", "dog", "truck", "tulip"],
+        splits=SplitSettings(intask_valid_ratio=0.1, posttask_valid_ratio=0.1),
+        schedules=[[["bear", "bus"], ["cat", "truck"], ["dog"], ["tulip"]]],
+    )
+    (folder / SINGLE_LABELS).write_text(benchmark.model_dump_json())
+
+
+def settings_for(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of a run of a method.
+
+    Args:
+        method: Name of the method.
+        settings: Settings of a run on the tiny benchmark. A method without the loss ``bce`` gets
+            the one with single labels instead, which is in the same folder.
+    """
+    found = {**settings, "method": method}
+    if method in METHODS and "bce" not in METHODS[method].model.losses:
+        found["benchmark"] = str(Path(settings["benchmark"]).with_name(SINGLE_LABELS))
+    return found
