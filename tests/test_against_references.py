@@ -31,7 +31,7 @@ def test_method_does_what_its_reference_did(name):
     ("name", "setting", "value", "kind"),
     [
         ("icarl-pycil", "distillation_temperature", 2.02, "loss task 1, main, epoch 0, step 0"),
-        ("icarl-pycil", "weight_decay", 6e-4, "parameters after task 0"),
+        ("wa-pycil", "weight_decay", 0.01, "parameters after task 0, main, epoch 0, step 0"),
         ("agem-mammoth", "lr", 0.051, "learning rate task 0, main, epoch 0, step 0"),
     ],
 )

@@ -42,6 +42,7 @@ class Run(NamedTuple):
     seen_softmax: bool = False
     batch_norm: bool = True
     epochs: int = EPOCHS
+    batch_size: int = BATCH_SIZE
     buffer_size: int = BUFFER_SIZE
 
 
@@ -60,6 +61,7 @@ RUNS = {
     ),
     "er_ace-mammoth": Run("er_ace", "er_ace", "ErACE", ACE),
     "er_ace-mammoth-task_free": Run("er_ace", "er_ace", "ErACE", {**ACE, "task_free": True}),
+    "er_ace-mammoth-small_batches": Run("er_ace", "er_ace", "ErACE", ACE, batch_size=3),
     "er_ace-mammoth-cosine": Run(
         "er_ace", "er_ace", "ErACE", {**ACE, "use_custom_classifier": True}
     ),
@@ -105,7 +107,7 @@ class Loader:
 
     recorder: Recorder
 
-    def __init__(self, dataset: ToySamples, n_old: int, batch_size: int = BATCH_SIZE) -> None:
+    def __init__(self, dataset: ToySamples, n_old: int, batch_size: int) -> None:
         self.dataset, self.n_old, self.batch_size, self.n_passes = dataset, n_old, batch_size, 0
 
     def __len__(self) -> int:
@@ -144,7 +146,8 @@ class Dataset:
         images = toy_images()
         own = (images.labels >= n_old) & (images.labels < n_seen)
         samples = ToySamples(images.train[own], images.labels[own].numpy())
-        self.task, self.train_loader = task, Loader(samples, n_old)
+        self.task = task
+        self.train_loader = Loader(samples, n_old, self.args.batch_size)
 
     def get_offsets(self, task: int) -> tuple[int, int]:
         return sum(CLASSES_PER_TASK[:task]), sum(CLASSES_PER_TASK[: task + 1])
@@ -205,7 +208,7 @@ def record(name: str) -> None:
         "optim_wd": 0.0,
         "optim_mom": 0.0,
         "optim_nesterov": False,
-        "batch_size": BATCH_SIZE,
+        "batch_size": run.batch_size,
         "minibatch_size": MINIBATCH_SIZE,
         "buffer_size": run.buffer_size,
         "n_epochs": run.epochs,
@@ -265,7 +268,7 @@ def record(name: str) -> None:
         "momentum": 0.0,
         "weight_decay": 0.0,
         "epochs": run.epochs,
-        "batch_size": BATCH_SIZE,
+        "batch_size": run.batch_size,
         "minibatch_size": MINIBATCH_SIZE,
         "total_n_mems": run.buffer_size,
     }
