@@ -47,6 +47,8 @@ class Case(NamedTuple):
         settings: Settings of the method besides those that all recordings name.
         names: Maps the name of a tensor of the method's network to its name in the recording.
         starts_anew: Whether each task starts with new random weights.
+        imprints: Whether the weights of new classes are not random.
+        skipped: Tasks that are not compared; the method takes over their results.
         nearest_mean: Whether scores are distances to class means.
         optional: Beginnings of the names of tensors that the method's network has only while it
             uses them; the reference keeps them.
@@ -57,6 +59,8 @@ class Case(NamedTuple):
     settings: Mapping[str, Any] = MappingProxyType({})
     names: Callable[[str], str] = lambda name: name
     starts_anew: bool = False
+    imprints: bool = False
+    skipped: tuple[int, ...] = ()
     nearest_mean: bool = False
     optional: tuple[str, ...] = ()
     kept: Callable[[BaseMethod], nn.Module] = lambda method: method.net
@@ -96,6 +100,7 @@ def bias_of_tasks(method: BaseMethod) -> State:
 CASES = {
     "icarl-pycil": Case({"distillation_temperature": 2.0}, nearest_mean=True),
     "agem-mammoth": Case(),
+    "lucir-mammoth": Case({"lucir_lambda": 5 / 2**0.5}, skipped=(0, 1), imprints=True),
     "er-mammoth": Case(),
     "er-mammoth-all_classes": Case({"output_classes": "all"}),
     "der-mammoth": Case({"der_alpha": 0.5, "logit_distance": "reference"}),

@@ -132,6 +132,10 @@ class Replay:
         method.prepare_model_for_new_task(
             data, buffer=Samples(self._memories), memory_batches=self._draws(main)
         )
+        if number in self.case.skipped:
+            self._load(task["after_task"])
+            self._memories = task.get("memories", [])
+            return
         if "warm_up" not in task["stage_starts"]:
             self._start(task["start"], where)
         self._slots = iter(task.get("slots", ()))
@@ -277,7 +281,7 @@ class Replay:
             own = torch.cat(parts)[: len(tensor)]
             if self.case.starts_anew or name.startswith(("auxiliary_head.", "new_head.")):
                 continue
-            if name.startswith("head."):
+            if name.startswith("head.") and not self.case.imprints:
                 known = tuple(slice(n) for n in self._before.get(name, tensor[:0]).shape)
                 own, tensor = own[known], tensor[known]
             if own.numel():
@@ -303,11 +307,15 @@ def row(name: str, difference: float | None = None) -> str:
     """Return a row of the table in docs/verified.md; without a difference, its beginning."""
     reference, settings = load(name)["reference"], CASES[name].settings
     flags, ours = (
-        ", ".join(f"{key} {value}" for key, value in each.items()) or "—"
+        ", ".join(f"{key} {_shown(value)}" for key, value in each.items()) or "—"
         for each in (reference["flags"], settings)
     )
     start = f"| `{name}` | `{reference['file']}`: {flags} | {ours} |"
     return start if difference is None else f"{start} {upper_bound(difference)} |"
+
+
+def _shown(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def upper_bound(difference: float) -> str:

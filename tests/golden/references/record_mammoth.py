@@ -49,6 +49,15 @@ class Run(NamedTuple):
 DERPP = {"alpha": 0.5, "beta": 0.7}
 ACE = {"task_free": False, "use_custom_classifier": False}
 GDUMB = {"maxlr": 0.05, "minlr": 0.0005, "fitting_epochs": 5, "cutmix_alpha": None}
+LUCIR = {
+    "lamda_base": 5.0,
+    "lamda_mr": 1.0,
+    "k_mr": 2,
+    "mr_margin": 0.5,
+    "fitting_epochs": 0,
+    "lr_finetune": 0.01,
+    "imprint_weights": 1,
+}
 EWC = {"e_lambda": 20.0, "gamma": 0.9}
 RUNS = {
     "er-mammoth": Run("er", "er", "Er", {}),
@@ -74,6 +83,7 @@ RUNS = {
     "lwf-mammoth": Run("lwf", "lwf", "Lwf", {"alpha": 0.5, "softmax_temp": 2.0}),
     "lwf_mc-mammoth": Run("lwf_mc", "lwf_mc", "LwFMC", {"wd_reg": 0.0}),
     "gdumb-mammoth": Run("gdumb", "gdumb", "GDumb", GDUMB, epochs=1),
+    "lucir-mammoth": Run("lucir", "lucir", "Lucir", LUCIR),
     "agem-mammoth": Run("agem", "agem", "AGem", {}, loss_covers="own", buffer_size=24),
 }
 
@@ -180,10 +190,12 @@ def backbone_class() -> type[nn.Module]:
     return Backbone
 
 
-def state_of(net: nn.Module) -> State:
+def state_of(net: nn.Module, task: int) -> State:
     state: State = {}
+    if hasattr(net.classifier, "weights"):  # LUCIR: a weight per task
+        state["head.weight"] = torch.cat(list(net.classifier.weights)[: task + 1]).detach()
     for name, value in net.state_dict().items():
-        if not name.endswith("num_batches_tracked"):
+        if not name.endswith("num_batches_tracked") and ".weights." not in name:
             name = name.removeprefix("trunk.").replace("classifier.L.", "head.")
             state[name.replace("classifier.", "head.")] = value.clone()
     return state
@@ -214,7 +226,7 @@ def record(name: str) -> None:
         "n_epochs": run.epochs,
         **run.flags,
     }
-    args = Namespace(**arguments, label_perc=1, nowand=1, debug_mode=0, device="cpu", seed=0)
+    args = Namespace(**arguments, label_perc=1, nowand=1, device="cpu", dataset="toy")
     dataset = Dataset(args)
     make = backbone_class()
 
@@ -230,10 +242,10 @@ def record(name: str) -> None:
     torch.manual_seed(0)
     np.random.seed(0)
     model = getattr(module, run.class_name)(make(run.batch_norm), loss, args, None, dataset)
-    recorder = Recorder(lambda: state_of(model.net))
+    recorder = Recorder(lambda: state_of(model.net, dataset.task))
     Loader.recorder = recorder
     slots = prepare(module, model, recorder, run)
-    initial = state_of(model.net)
+    initial = state_of(model.net, 0)
     tasks = []
     for number in range(len(CLASSES_PER_TASK)):
         recorder.begin_task()
@@ -252,7 +264,7 @@ def record(name: str) -> None:
         if run.method != "gdumb":
             recorder.starts.pop("fit", None)  # statistics only, no training
         task = recorder.task(
-            after_task=state_of(model.net),
+            after_task=state_of(model.net, number),
             **memories_of(model),
             slots=list(slots),
             extra=statistics_of(model),
@@ -335,6 +347,11 @@ def prepare(module: Any, model: Any, recorder: Recorder, run: Run) -> list[int]:
         model.buffer.get_data, model.buffer.sample_selection_fn = noted, selected
     if run.seen_softmax:
         model.logsoft = LogSoftmaxOfSeen(model)
+    if hasattr(module, "create_seeded_dataloader"):  # LUCIR imprints from the samples of a class
+        module.create_seeded_dataloader = lambda _, samples, batch_size, **__: [
+            samples.data[i : i + batch_size].split(len(samples))
+            for i in range(0, len(samples), batch_size)
+        ]
     if hasattr(module, "get_backbone"):
         module.get_backbone = lambda *_: backbone_class()(run.batch_norm)
     return slots
