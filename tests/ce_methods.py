@@ -1,10 +1,12 @@
-"""Settings of runs for methods that have only the loss ``ce``."""
+"""Settings of runs that every method has: for those with only the loss ``ce``, or with stages."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from iirc_data.benchmarks import Benchmark, SplitSettings
+from iirc_train.config import ExperimentConfig
+from iirc_train.config.own_settings import own_names
 from iirc_train.methods import METHODS
 
 SINGLE_LABELS = "tiny_cil.json"
@@ -35,3 +37,16 @@ def settings_for(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     if method in METHODS and "bce" not in METHODS[method].model.losses:
         found["benchmark"] = str(Path(settings["benchmark"]).with_name(SINGLE_LABELS))
     return found
+
+
+def config_for(method: str, settings: Mapping[str, Any], **changes: Any) -> ExperimentConfig:
+    """Return the configuration of a run of a method, whose stages have one epoch each.
+
+    Args:
+        method: Name of the method.
+        settings: See :func:`settings_for`.
+        **changes: Settings that replace those.
+    """
+    own = own_names(METHODS[method].config) if method in METHODS else []
+    short = {name: 1 for name in own if name.endswith("_epochs")}
+    return ExperimentConfig.parse(short | settings_for(method, settings) | changes, own=own)

@@ -88,6 +88,14 @@ def test_trunk_and_teacher_are_compiled_once_and_compute_the_same(compilations, 
     assert counts == [0, 1] + [2] * 9  # the network in the first task, the teacher in the second
 
 
+def test_branches_share_the_compiled_trunk(compilations):
+    """One version learns, one is frozen and runs beside it, however many branches there are."""
+    expected, _ = learn("der_expandable", "tiny")
+    found, counts = learn("der_expandable", "tiny", compilations)
+    assert torch.equal(torch.stack(found), torch.stack(expected))
+    assert counts == [0, 1] + [2] * 9
+
+
 @pytest.mark.parametrize(("method", "n"), [("icarl_cnn", 2), ("lucir", 19)])
 def test_a_network_without_a_trunk_is_compiled_as_often_as_its_head_changes(
     compilations, method, n

@@ -243,7 +243,7 @@ def test_train_says_what_is_wrong_or_missing(tmp_path, monkeypatch, options, mes
 
 
 def test_the_help_of_train_tells_of_every_setting():
-    result = CliRunner().invoke(cli.app, ["train", "--help"], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(cli.app, ["train", "--help"], env={"COLUMNS": "400"})
     assert result.exit_code == 0
     lines = {line.split()[1]: line for line in result.output.splitlines() if "│ --" in line}
     for name in ExperimentConfig.setting_names():

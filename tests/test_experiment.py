@@ -22,7 +22,7 @@ from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
 from iirc_train.training.trainer import Position, Training
-from tests.ce_methods import settings_for
+from tests.ce_methods import config_for
 
 QUIET = Console(quiet=True)
 
@@ -89,7 +89,7 @@ def test_a_run_learns_what_it_trains_on(settings, tmp_path):
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "icarl_cnn"])
 def test_every_method_runs(settings, tmp_path, method):
-    config = ExperimentConfig.parse(settings_for(method, settings))
+    config = config_for(method, settings)
     records = read_metrics(run_experiment(config, tmp_path / "run", QUIET))
     evaluations = [r for r in records if r["kind"] == "evaluation" and r["task"] == "all"]
     assert len(evaluations) == 2 * 4  # post-task validation and test

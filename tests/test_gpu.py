@@ -21,7 +21,7 @@ from iirc_train.testing import MadeUpRun
 from iirc_train.training.components import Experiment
 from iirc_train.training.graphed_step import WARM_UP_STEPS
 from iirc_train.training.launch import run_experiment
-from tests.ce_methods import settings_for
+from tests.ce_methods import config_for
 from tests.test_loader import everything
 
 pytestmark = [
@@ -33,7 +33,7 @@ pytestmark = [
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_within_an_epoch_waits_for_the_gpu(tiny_settings, method):
     settings = {"device": "cuda", "batch_size": 4, "decoder": "pillow"}
-    config = ExperimentConfig.parse(settings_for(method, tiny_settings) | settings)
+    config = config_for(method, tiny_settings, **settings)
     experiment = Experiment(config)
     learner = experiment.method
     learner.prepare_model_for_new_task(experiment.task_data(0))
@@ -90,7 +90,7 @@ def test_a_step_in_a_cuda_graph_learns_what_an_eager_one_does(
             "precision": precision,
             "graph": graph,
         }
-        config = ExperimentConfig.parse(settings_for(method, tiny_settings) | settings)
+        config = config_for(method, tiny_settings, **settings)
         with Experiment(config) as experiment:
             assert experiment.resolved["graph"] == graph
             learner, shown = experiment.method, []
@@ -260,9 +260,7 @@ def test_resident_images_are_the_same_on_the_gpu(tiny_settings):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_runs_in_bfloat16_on_the_gpu(tiny_settings, tmp_path, method):
-    config = ExperimentConfig.parse(
-        settings_for(method, tiny_settings) | {"device": "cuda", "precision": "bf16"}
-    )
+    config = config_for(method, tiny_settings, device="cuda", precision="bf16")
     run = run_experiment(config, tmp_path / "run", Console(quiet=True))
     scores = [r for r in read_metrics(run) if r["kind"] == "evaluation" and r["task"] == "all"]
     assert len(scores) == 8

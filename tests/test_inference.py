@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from iirc_train.methods import METHODS
 from iirc_train.models import ResNetCIFAR
 from iirc_train.models.inference import (
     MAX_INFERENCE_BATCH,
@@ -16,6 +17,7 @@ from iirc_train.models.inference import (
     without_batch_norms,
 )
 from iirc_train.models.networks import get_network
+from iirc_train.testing import MadeUpRun
 
 
 def with_statistics(net):
@@ -157,3 +159,22 @@ def test_convolutions_are_timed_in_training_only(monkeypatch, benchmark):
         assert not torch.backends.cudnn.benchmark
         raise ValueError("inside")
     assert torch.backends.cudnn.benchmark is benchmark
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_head_of_every_method_gives_the_same_scores_in_inference(name):
+    """A head is traced together with the network whose batch normalisations are folded."""
+    torch.manual_seed(0)
+    run = MadeUpRun(METHODS[name].model)
+    for _ in range(2):
+        batch = run.begin_task()
+        run.train(batch)
+        for _ in run.stages():
+            run.train(batch)
+        run.end_task()
+    method = run.method.eval()
+    images = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        expected = method.scores(images)
+    with method.inference():
+        torch.testing.assert_close(method.scores(images), expected, atol=1e-4, rtol=1e-4)

@@ -154,7 +154,8 @@ class TestMethodContract:
             method.prepare_model_for_new_task()
             assert method.seen_classes == list(GOLDEN["class_names_to_idx"])[:n_seen]
             assert method(torch.zeros(2, 5)).shape == (2, n_seen)
-            assert method.get_last_lr() == [GOLDEN["config"]["lr"]]
+            assert method.scheduler.base_lrs == [GOLDEN["config"]["lr"]]
+            assert len(method.get_last_lr()) == 1
             optimized = {id(p) for group in method.opt.param_groups for p in group["params"]}
             assert optimized == {id(p) for p in method.net.parameters()}
             optimizers.append(method.opt)

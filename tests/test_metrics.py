@@ -10,14 +10,13 @@ import torch.nn.functional as F
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.metrics import METRICS, Metric, Outputs, Tally, rank_of_label
 from iirc_train.run.directory import read_metrics
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import outputs_of
-from tests.ce_methods import settings_for
+from tests.ce_methods import config_for
 from tests.test_docs import DOCS, block_named
 
 
@@ -180,8 +179,7 @@ def test_metrics_share_the_rows_that_they_keep(metrics):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_methods_predictions_follow_from_its_scores(name, tiny_settings):
-    settings = settings_for(name, tiny_settings) | {"engine": "torch", "threads": 1}
-    experiment = Experiment(ExperimentConfig.parse(settings))
+    experiment = Experiment(config_for(name, tiny_settings, engine="torch", threads=1))
     method, data = experiment.method, experiment.task_data(0)
     method.prepare_model_for_new_task(data)
     loader = experiment.evaluation_loader(data.view)

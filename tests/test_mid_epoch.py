@@ -28,7 +28,7 @@ from iirc_train.training import epoch
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import continue_experiment, resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
-from tests.ce_methods import settings_for
+from tests.ce_methods import config_for
 from tests.ranks import run_ranks
 from tests.test_resume import QUIET, assert_equal_runs
 from tests.two_ranks import NetworkWithoutBatchStatistics
@@ -89,7 +89,7 @@ def test_a_run_that_stops_at_any_step_ends_like_an_unbroken_one(
 ):
     """Each part keeps images resident, or decodes them in every epoch."""
     chance = random.Random(f"{method} {seed}")
-    config = ExperimentConfig.parse(settings_for(method, settings))
+    config = config_for(method, settings)
     expected = run_experiment(config, tmp_path / "unbroken", QUIET)
     run, positions = tmp_path / "run", []
     for longest in (2, 12, 12):
@@ -221,7 +221,7 @@ def train_part(config: ExperimentConfig, run: Path, stop: tuple[int, int], seen:
     seen.with_name(f"{seen.name}_{number}.json").write_text(json.dumps(shown))
 
 
-@pytest.mark.parametrize("method", ["agem", "icarl_cnn"])
+@pytest.mark.parametrize("method", ["agem", "der_plus_plus", "icarl_cnn"])
 def test_a_run_that_changes_its_processes_within_epochs_shows_each_sample_once(
     settings, tmp_path, monkeypatch, method
 ):

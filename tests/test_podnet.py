@@ -167,3 +167,14 @@ def test_the_reference_form_squares_maps_after_the_relu_and_does_not_square_dist
             )
             expected[n] += (a - b).norm() / len(maps)
     torch.testing.assert_close(pod_spatial_of_reference(maps, teachers), expected)
+
+
+def test_the_margin_does_not_train_the_scale_which_it_would_pull_below_zero():
+    method, images, labels, in_buffer = second_task("podnet", pod_spatial=0.0, pod_flat=0.0)
+    targets = F.one_hot(labels, N_SEEN).float()
+    sigma = method.net.model.output_layer.sigma
+    cosine = method.net(images)[0].detach()  # the scale is 1
+    scale = torch.ones(1, requires_grad=True)
+    nca(scale * cosine, targets, torch.tensor(0.6)).mean().backward()
+    method.observe(images, targets, in_buffer)
+    torch.testing.assert_close(sigma.grad, scale.grad)

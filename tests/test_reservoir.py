@@ -326,9 +326,9 @@ def test_gdumb_learns_from_balanced_memories_only_with_a_new_network(tiny, tmp_p
         per_class = targets.sum(dim=0) / n_epochs
         n_seen = 2 * (task + 1)
         assert per_class.min() >= 1 and per_class.max() <= -(-11 // n_seen)
-    # cycles of 1, 2, 4 epochs from lr towards gdumb_min_lr; each task starts again
+    # a warm start, then cycles of 1, 2, 4 epochs from lr to gdumb_min_lr; each task starts again
     low, high = 0.0005, 0.05
-    part = [low + (high - low) * (1 + np.cos(np.pi * x)) / 2 for x in (0, 0, 0.5, 0)]
+    part = [0.005, *(low + (high - low) * (1 + np.cos(np.pi * x)) / 2 for x in (0, 0, 0.5))]
     assert rates[-4:] == pytest.approx(part)
     bound = max(start.abs().max() for start in starts)
     assert bound <= starts[0].shape[1] ** -0.5  # weights as nn.Linear draws them

@@ -24,7 +24,7 @@ from iirc_train.runtime.random_state import random_state, set_random_state
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
-from tests.ce_methods import settings_for
+from tests.ce_methods import config_for
 from tests.memories import assert_equal_memories
 
 QUIET = Console(quiet=True)
@@ -96,7 +96,7 @@ def break_off_at_save(monkeypatch, number: int) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_ends_like_an_unbroken_one(settings, tmp_path, monkeypatch, method):
-    config = ExperimentConfig.parse(settings_for(method, settings))
+    config = config_for(method, settings)
     expected = run_experiment(config, tmp_path / "unbroken", QUIET)
     run = tmp_path / "run"
     with monkeypatch.context() as patched, pytest.raises(BrokenOffError):

@@ -13,6 +13,7 @@ from torch import nn
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.buffer import HerdingBuffer
+from iirc_train.buffer.choice import balanced
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS, MethodParts, finetune
 from iirc_train.methods.base_method import BaseMethod
@@ -253,3 +254,20 @@ def test_processes_share_stages(settings, tmp_path, monkeypatch):
     assert found[:2] == [((1, 3, 12), [[1, 1], [2, 1]]), ((1, 5, 30), [[1, 1], [4, 3]])]
     for ours, theirs in zip(read_metrics(run), read_metrics(tmp_path / "unbroken"), strict=True):
         assert ours == pytest.approx(theirs, abs=1e-4)
+
+
+@pytest.mark.parametrize("kept", [0, 5])
+def test_a_balanced_choice_has_as_many_samples_of_a_new_class_as_memories_of_another(
+    settings, kept
+):
+    own = {"n_memories_per_class": kept, "method": "finetune"}
+    with Experiment(ExperimentConfig.parse(settings | own)) as experiment:
+        experiment.buffer.update_buffer_new_task(experiment.task_data(0), method=experiment.method)
+        data, buffer = experiment.task_data(1), experiment.buffer
+        found = balanced(data, buffer)
+        shown = Counter(data.get_labels(index)[0] for index in found.samples.tolist())
+        available = {name: len(data.get_image_indices_by_cla(name)) for name in data.cur_task}
+        n = kept or min(available.values())
+        assert shown == dict.fromkeys(data.cur_task, n)
+        assert found.memories.tolist() == list(range(len(buffer)))
+        assert len(buffer) == 2 * kept

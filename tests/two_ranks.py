@@ -26,7 +26,7 @@ from iirc_train.runtime.process_group import process_group
 from iirc_train.training import epoch
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
-from tests.ce_methods import settings_for
+from tests.ce_methods import config_for
 
 QUIET = Console(quiet=True)
 
@@ -119,7 +119,7 @@ def train_all(settings: dict[str, object], output: Path) -> None:
     METRICS["top1"] = TOP1
     for method in ALL_METHODS:
         gradients.clear()
-        config = ExperimentConfig.parse(settings_for(method, settings))
+        config = config_for(method, settings)
         Training._save = save_and_break_off
         try:
             run_experiment(config, output / method, QUIET)

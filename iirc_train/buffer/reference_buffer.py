@@ -100,7 +100,7 @@ class ReferenceBuffer(BufferBase):
     def n_bytes(self) -> int:
         """Size of all memories, as encoded images."""
         ids = self.references.sample_ids[: len(self.references)]
-        return int(self._connected.encoded_sizes(ids).sum()) if len(ids) else 0
+        return int(self._connected().encoded_sizes(ids).sum()) if len(ids) else 0
 
     def __len__(self) -> int:
         return len(self.references)
@@ -108,7 +108,7 @@ class ReferenceBuffer(BufferBase):
     def __getitem__(self, index: int) -> tuple[Any, str, str]:
         """Return the transformed image of a memory, and its labels."""
         self._slots.locate(index)  # raises IndexError
-        slot, samples = int(self._by_class[index]), self._connected
+        slot, samples = int(self._by_class[index]), self._connected()
         sample_id = int(self.references.sample_ids[slot])
         image = decode(samples.read(sample_id), lambda: samples.name(sample_id))
         names = [*sorted(self._indices, key=self._indices.__getitem__), NO_LABEL_PLACEHOLDER]
@@ -118,7 +118,7 @@ class ReferenceBuffer(BufferBase):
     def replay_source(self, class_names_to_idx: Mapping[str, int]) -> Any:
         """Return a snapshot of the memories, class after class, for a loader."""
         ids, labels = self.references.sample_ids, self.references.labels
-        return ReferencedSamples(ids[self._by_class], labels[self._by_class], self._connected)
+        return ReferencedSamples(ids[self._by_class], labels[self._by_class], self._connected())
 
     def add_memory(self, class_label: str, memory: Memory) -> None:
         """Refuse an image that is in no dataset.
@@ -142,7 +142,7 @@ class ReferenceBuffer(BufferBase):
             new_task_data: The task's data.
             dist_args: Accepted for code written for the published package.
         """
-        _ = self._connected
+        self._connected()
         self._count()
         n_classes = max((self._indices[name] + 1 for name in new_task_data.cur_task), default=0)
         if rank() == 0:
@@ -240,7 +240,6 @@ class ReferenceBuffer(BufferBase):
         self._count()
         return self.n_memories_per_class
 
-    @property
     def _connected(self) -> SampleStore:
         if self._samples is None:
             raise ConfigurationError(

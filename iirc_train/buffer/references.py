@@ -54,7 +54,8 @@ def classes_of(labels: NDArray[np.int32]) -> NDArray[np.int64]:
         labels: int32 (N, 2), class indices, superclass before subclass, -1 for none.
     """
     first, second = labels.T.astype(np.int64)
-    return np.where(second == NO_LABEL, first, second)
+    most_specific: NDArray[np.int64] = np.where(second == NO_LABEL, first, second)
+    return most_specific
 
 
 class ReferencedSamples:

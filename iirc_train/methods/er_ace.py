@@ -30,7 +30,7 @@ class Model(ReplayMethod):
 
         forward_pass: ForwardPass = "separate"
         cosine_head: Annotated[
-            bool, Field(description="Classify by cosines, as the authors' experiments do")
+            bool, Field(description="Classify by ten times the cosine, as the authors' code does")
         ] = False
         first_task: Annotated[
             Literal["paper", "reference"],
@@ -40,7 +40,9 @@ class Model(ReplayMethod):
     config: Config
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
-        return with_cosine_layer(net, sum(self.n_cla_per_tsk)) if self.config.cosine_head else net
+        if not self.config.cosine_head:
+            return net
+        return with_cosine_layer(net, sum(self.n_cla_per_tsk), sigma=10.0, epsilon=1e-5)
 
     def _loss(self, step: Step) -> torch.Tensor:
         if self.cur_task_id == 0 and self.config.first_task == "reference":

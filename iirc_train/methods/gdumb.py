@@ -21,6 +21,7 @@ from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.step import Step
 
+WARM_START = 0.1  # of the learning rate
 _STREAM = 5  # separates these random numbers from other draws of a seed
 
 
@@ -72,10 +73,10 @@ class Model(BaseMethod):
     (ECCV 2020), sections 3.2 (the sampler) and 3.3 (the learner); a method that does not beat it
     makes no use of what it learned before. Memories are chosen at the start of a task; its epochs
     show all memories, those of the task among them. The epochs of a task are the setting
-    ``epochs_per_task``. The learning rate falls in cycles of 1, 2, 4, … epochs along a cosine from
-    ``lr`` to ``gdumb_min_lr``, as in the paper, which has an ``lr`` of 0.05, batches of 16 and a
-    warm-up of one epoch (``lr_warmup``); a schedule that the settings give comes first. The paper's
-    CutMix and its early stopping are left out.
+    ``epochs_per_task``. After a first epoch at a tenth of the learning rate, it falls in cycles of
+    1, 2, 4, … epochs along a cosine from ``lr`` to ``gdumb_min_lr``; a schedule that the settings
+    give takes its place. The paper has an ``lr`` of 0.05 and batches of 16. Its CutMix and its
+    early stopping are left out.
 
     In IIRC, the loss is the binary cross-entropy of all seen classes, and the sampler balances the
     most specific visible labels. The network of each task starts from new random weights; a network
@@ -89,6 +90,10 @@ class Model(BaseMethod):
             float,
             Field(ge=0, le=MAX_FACTOR, description="Learning rate at the end of each cosine cycle"),
         ] = 0.0005
+        gdumb_warm_start: Annotated[
+            bool,
+            Field(description="Learn the first epoch of a task at a tenth of the learning rate"),
+        ] = True
 
     config: Config
     losses = ("bce", "ce")
@@ -119,11 +124,12 @@ class Model(BaseMethod):
         config = self.config
         if config.lr_schedule or config.reduce_lr_on_plateau or config.lr_cosine:
             return
-        lowest, warmup = min(config.gdumb_min_lr / config.lr, 1.0), config.lr_warmup
+        lowest = min(config.gdumb_min_lr / config.lr, 1.0)
+        warmup = config.lr_warmup or int(config.gdumb_warm_start)
 
         def factor(epoch: int) -> float:
             if epoch < warmup:
-                return (epoch + 1) / (warmup + 1)
+                return (epoch + 1) / (warmup + 1) if config.lr_warmup else WARM_START
             cosine = (1 + math.cos(math.pi * part_of_cycle(epoch - warmup))) / 2
             return lowest + (1 - lowest) * cosine
 

@@ -1,30 +1,20 @@
 """Imprinting: weights of new classes from the latents of their samples."""
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 
-from iirc_train.buffer.latents import LatentSource, class_latents
+from iirc_train.buffer.latents import class_latents
 from iirc_train.buffer.samples import TaskSamples
+from iirc_train.methods.base_method import BaseMethod
 
 ITERATIONS = 50
 """Iterations of k-means; a fixed number, so that no value is read from the device."""
 
 
-class LearnsClasses(LatentSource, Protocol):
-    """A method, as far as imprinting needs it."""
-
-    class_names_to_idx: Mapping[str, int]
-
-    @property
-    def n_old_classes(self) -> int:
-        """Number of classes of the tasks before the current one."""
-
-
 def latents_of_new_classes(
-    method: LearnsClasses, task_data: TaskSamples, n_samples: int, batch_size: int
+    method: BaseMethod, task_data: TaskSamples, n_samples: int, batch_size: int
 ) -> Iterator[tuple[int, torch.Tensor]]:
     """Iterate over the new classes of a task that have samples.
 

@@ -12,6 +12,7 @@ from iirc_train.buffer import HerdingBuffer
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
+from iirc_train.config.settings import Role
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.forward_passes import copy_freeze
 from iirc_train.methods.imprinting import kmeans, latents_of_new_classes
@@ -42,6 +43,8 @@ class Model(BaseMethod):
 
     The equations leave open how pooled maps and latents are scaled. Here, and in the authors'
     code, they have unit length; otherwise the weights that the paper states would be too large.
+    Nor do they say how the scale η is trained: here by the scores, not by the margin η δ, which
+    would be smallest at a negative scale.
 
     The setting ``podnet_form: reference`` is the form of PyCIL: maps are taken after the ReLU and
     squared before they are pooled, distances are not squared; NCA has no margin, keeps the label's
@@ -65,7 +68,9 @@ class Model(BaseMethod):
             float, Field(ge=0, le=MAX_FACTOR, description="Weight of POD-flat, λ_f")
         ] = 1.0
         proxies_per_class: Annotated[
-            int, Field(ge=1, le=1000, description="Proxies of each class in the output layer")
+            int,
+            Role.STATE,
+            Field(ge=1, le=1000, description="Proxies of each class in the output layer"),
         ] = 10
         nca_margin: Annotated[float, Field(ge=0, le=MAX_FACTOR, description="Margin of NCA, δ")] = (
             0.6
@@ -162,11 +167,12 @@ class Model(BaseMethod):
         return (Stage("balanced", epochs, "balanced", after_memories=True, settings=settings),)
 
     def _parameters_of_stage(self, stage: Stage) -> Iterable[nn.Parameter]:
-        layer: nn.Module = self.net.model.output_layer  # type: ignore[assignment,union-attr]
+        layer = self.net.model.output_layer  # type: ignore[union-attr]
+        assert isinstance(layer, SplitCosineLinear)
         if self.config.podnet_form == "paper":
             return layer.parameters()
-        keeps_old = isinstance(layer, SplitCosineLinear) and not self.config.old_proxies_lr_factor
-        return without(self.net.parameters(), [layer.fc1.weight] if keeps_old else [])
+        left_out = [] if self.config.old_proxies_lr_factor else [layer.fc1.weight]
+        return without(self.net.parameters(), left_out)
 
     def _stage_loss(self, stage: Stage, step: Step) -> torch.Tensor:
         is_paper = self.config.podnet_form == "paper"  # the distillation does not train the layer
@@ -188,7 +194,9 @@ class Model(BaseMethod):
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
         if self.config.podnet_form == "paper":
-            losses = nca(step.output, step.targets, self._sigma * self.config.nca_margin)
+            # detached: else the margin pulls the scale below 0, where it reverses all scores
+            margin = self._sigma.detach() * self.config.nca_margin
+            losses = nca(step.output, step.targets, margin)
         else:
             losses = nca_of_reference(step.output, step.targets)
         return self._mean(losses, step.in_buffer)

@@ -26,14 +26,21 @@ class CosineLinear(nn.Module):
         sigma: True for a learned scale, which starts at 1; a number for a fixed scale; False for no
             scale.
         n_proxies: Number of weights of each class, which are consecutive rows of ``weight``.
+        epsilon: Added to the norms that inputs and weights are divided by.
     """
 
     sigma: torch.Tensor | None
 
     def __init__(
-        self, in_features: int, out_features: int, sigma: Sigma = True, n_proxies: int = 1
+        self,
+        in_features: int,
+        out_features: int,
+        sigma: Sigma = True,
+        n_proxies: int = 1,
+        epsilon: float = 0.0,
     ) -> None:
         super().__init__()
+        self.epsilon = epsilon
         self.in_features = in_features
         self.out_features = out_features
         self.n_proxies = n_proxies
@@ -50,7 +57,7 @@ class CosineLinear(nn.Module):
 
     def forward(self, input_: torch.Tensor) -> torch.Tensor:
         """Return (N, out_features) for inputs (N, in_features)."""
-        cosine = F.linear(F.normalize(input_, dim=1), F.normalize(self.weight, dim=1))
+        cosine = F.linear(*(_unit(rows, self.epsilon) for rows in (input_, self.weight)))
         if self.n_proxies > 1:
             cosine = local_similarity(cosine, self.n_proxies)
         return cosine if self.sigma is None else self.sigma * cosine
@@ -96,6 +103,13 @@ class SplitCosineLinear(nn.Module):
         return cosine if self.sigma is None else self.sigma * cosine
 
 
+def _unit(rows: torch.Tensor, epsilon: float) -> torch.Tensor:
+    if not epsilon:
+        return F.normalize(rows, dim=1)
+    norm: torch.Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return rows / (norm + epsilon)
+
+
 def local_similarity(cosine: torch.Tensor, n_proxies: int) -> torch.Tensor:
     """Return the mean cosine of each class, weighted by the softmax over its proxies.
 
@@ -108,17 +122,26 @@ def local_similarity(cosine: torch.Tensor, n_proxies: int) -> torch.Tensor:
     Returns:
         (N, classes).
     """
-    of_class = cosine.unflatten(1, (-1, n_proxies))
+    of_class = cosine.view(cosine.shape[0], -1, n_proxies)
     return (of_class.softmax(dim=2) * of_class).sum(dim=2)
 
 
-def with_cosine_layer(net: nn.Module, n_classes: int, n_proxies: int = 1) -> nn.Module:
+def with_cosine_layer(
+    net: nn.Module,
+    n_classes: int,
+    n_proxies: int = 1,
+    *,
+    sigma: Sigma = True,
+    epsilon: float = 0.0,
+) -> nn.Module:
     """Replace ``net.model.output_layer`` by a cosine layer, unless it is one already.
 
     Args:
         net: The network; modified in place.
         n_classes: Number of outputs of the new layer.
         n_proxies: Number of weights of each class.
+        sigma: Scale of the new layer; see :class:`CosineLinear`.
+        epsilon: See :class:`CosineLinear`.
 
     Returns:
         The network.
@@ -126,7 +149,7 @@ def with_cosine_layer(net: nn.Module, n_classes: int, n_proxies: int = 1) -> nn.
     layer = net.model.output_layer  # type: ignore[union-attr]
     if not isinstance(layer, CosineLinear | SplitCosineLinear):
         in_features = int(layer.in_features)  # type: ignore[union-attr,arg-type]
-        cosine = CosineLinear(in_features, n_classes, n_proxies=n_proxies)
+        cosine = CosineLinear(in_features, n_classes, sigma, n_proxies, epsilon)
         net.model.output_layer = cosine.to(layer.weight.device)  # type: ignore[union-attr,arg-type]
     return net
 

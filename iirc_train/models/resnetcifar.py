@@ -5,7 +5,8 @@ weights as in the published IIRC code: Kaiming's normal distribution, with gain 
 convolutions and 1 for the output layer.
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,7 @@ class _Layers(nn.Module):
         hidden = F.relu(self.norm(self.conv(images)), inplace=True)
         sums: list[torch.Tensor] = []
         per_stage = len(self.blocks) // len(WIDTHS)
-        for number, block in enumerate(self.blocks, 1):
+        for number, block in enumerate(cast("Iterable[_Block]", self.blocks), 1):
             if number % per_stage:
                 hidden = block(hidden)
                 continue
