@@ -113,8 +113,10 @@ class Model(BaseMethod):
         if self.config.memory_strength != 1:
             less_forget = self._sample_weight(step.in_buffer) * less_forget
         loss = loss + self.lambda_cur * less_forget.mean()
-        # the scale is detached, as published: the margin loss trains it through the output
-        cosine = step.output / self._sigma.detach()
+        # the margins are between cosines; with bce, their loss trains the scale through the output,
+        # as in the published package
+        scale = self._sigma if self.config.loss == "ce" else self._sigma.detach()
+        cosine = step.output / scale
         return loss + self._margin_ranking_loss(cosine, step)
 
     def _validation_loss(self, step: Step) -> torch.Tensor:
