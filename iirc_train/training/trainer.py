@@ -217,7 +217,9 @@ class Training:
         partial = PartialEpoch(self.method, loader.n_samples, self.config.batch_size)
         if before:
             partial.load_state_dict(before["yields"], self.position.samples)
-        loader.set_epoch(self.config.epochs_of_task(task_id)[epoch], partial.n_steps)
+        epochs = self.config.epochs_of_task(task_id)
+        is_last = epoch + 1 == len(epochs)
+        loader.set_epoch(epochs[epoch], partial.n_steps, is_last=is_last)
         started = time.perf_counter() - before.get("seconds", 0.0)
 
         def costs() -> dict[str, float]:
