@@ -6,7 +6,7 @@ Both run on a CPU too, as a rehearsal.
 import io
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ _BATCH_SIZE = 32
 _CROP = 224
 _MATRIX, _PRODUCTS = 4096, 8  # some 20 ms for each batch on an H100, longer than decoding takes
 _REHEARSED_MATRIX = 64
-_KINDS = {
+_KINDS: dict[str, dict[str, Any]] = {
     "4:2:0": {"subsampling": "4:2:0"},
     "4:2:2": {"subsampling": "4:2:2"},
     "4:4:4": {"subsampling": "4:4:4"},
@@ -162,8 +162,10 @@ def _checksums(
 def _unchanged(name: str, data: bytes) -> DecodeRequest:
     encoded = np.frombuffer(data, np.uint8)
     look = look_at(encoded, name)
-    sizes = (np.array([side], np.int32) for side in (look.height, look.width))
-    request = DecodeRequest([encoded], Unchanged().parameters(*sizes, np.empty(0)), lambda _: name)
+    height, width = (np.array([side], np.int32) for side in (look.height, look.width))
+    request = DecodeRequest(
+        [encoded], Unchanged().parameters(height, width, np.empty(0)), lambda _: name
+    )
     return request if look.is_plain else replace(request, odd=frozenset([0]))
 
 

@@ -33,7 +33,7 @@ STAGES = ("network", "teacher", "backward", "optimizer", "other")
 _WITHOUT_KERNEL = ("aten.empty", "aten.new_empty", "aten._unsafe_view", "prim.", "profiler.")
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts operations that launch a kernel on a GPU.
 
     Attributes:
@@ -42,7 +42,7 @@ class Operations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.counts: Counter[tuple[str, str]] = Counter()
         self.stage = "other"
 

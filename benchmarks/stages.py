@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
 from statistics import median
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import typer
@@ -32,6 +32,7 @@ from benchmarks.stage_runs import Run, WithNetwork, in_batches, prepared, read, 
 from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.console import errors_in_one_line
+from iirc_data.definitions import DecoderName
 from iirc_data.errors import LoaderError
 from iirc_data.loader import make_decoder
 from iirc_data.loader.decoder import default_threads
@@ -130,7 +131,7 @@ def main(
         started = time.perf_counter()
         n_images = read(*batches)
         as_found = n_images / (time.perf_counter() - started)
-        chosen = make_decoder(decoder, target, workers)
+        chosen = make_decoder(cast(DecoderName, decoder), target, workers)
         stack.callback(chosen.close)
         work = prepared(workload, chosen)
         with_network = WithNetwork(workload, chosen, network, precision, steps)

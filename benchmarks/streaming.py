@@ -110,7 +110,7 @@ def train(epochs: Epochs, store: ShardStore, n_images: int) -> float:
         loss = torch.nn.functional.binary_cross_entropy_with_logits(
             net(batch.images), batch.targets
         )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     return len(view) / (time.perf_counter() - started)
 
@@ -231,11 +231,19 @@ def main(
             for name, rate in RATES.items()
             for row in stream_speeds(epochs, local, name, rate, runs)
         ]
-        headings = ("link", "order", "local", "cold", "warm", "link carries", "cold ÷ lesser")
+        headings: tuple[str, ...] = (
+            "link",
+            "order",
+            "local",
+            "cold",
+            "warm",
+            "link carries",
+            "cold ÷ lesser",
+        )
         _table(console, "images/s of an epoch", (*headings, "fetched ÷ missing"), rows)
         rows = [small_cache(epochs, local, order) for order in ("bounded", "exact")]
-        headings = ("order", "same images", "most held ÷ limit", "fetched, epoch 1", "epoch 2")
-        _table(console, "a cache of a third, in multiples of the dataset", headings, rows)
+        of_cache = ("order", "same images", "most held ÷ limit", "fetched, epoch 1", "epoch 2")
+        _table(console, "a cache of a third, in multiples of the dataset", of_cache, rows)
         if trained:
             _table(console, *_training(epochs, local, trained, runs))
         if with_peers:

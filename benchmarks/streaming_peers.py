@@ -130,7 +130,7 @@ def mosaicml(local: ShardStore, folder: Path) -> Prepared:
             shuffle=True,
             batch_size=BATCH_SIZE,
         )
-        loader = DataLoader(data, BATCH_SIZE, num_workers=WORKERS)
+        loader: DataLoader[Any] = DataLoader(data, BATCH_SIZE, num_workers=WORKERS)
         return lambda number: _counted(loader)
 
     return make, folder

@@ -9,6 +9,7 @@ second task, after choosing the memories of the first task, which is timed too. 
 medians are compared.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +62,10 @@ class PILDataset(Dataset[tuple[torch.Tensor, str, str]]):
     def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
         image, first, second = self.samples[index]
         return self.transform(image), first, second
+
+    def disable_augmentations(self) -> AbstractContextManager[None]:
+        """Return a context that changes nothing: augmentation is chosen for each dataset."""
+        return nullcontext()
 
 
 def samples_of(data: TaskData) -> list[Sample]:

@@ -63,8 +63,7 @@ class Runs:
 
     def group_sizes(self) -> NDArray[np.int64]:
         """Return how many numbers the group of each run has, int64 (R,)."""
-        sizes: NDArray[np.int64] = self.sizes_of(0)[self.groups]
-        return sizes
+        return np.take(self.sizes_of(0), self.groups)
 
     def between(self, first: ArrayLike, end: ArrayLike) -> Self:
         """Return a part of each group, in the same order.

@@ -1,13 +1,23 @@
 """Shards in an S3-compatible store and on the Hugging Face Hub, by servers started here."""
 
 import importlib
+import os
+import re
 import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 from iirc_data.errors import ShardError
-from iirc_data.shards import ShardStore, addresses
+from iirc_data.shards import ShardStore, addresses, fetching
 from iirc_data.shards.sharing import publish, pull
 from tests.hub_endpoint import hub
 from tests.test_streaming import contents, local, surroundings  # noqa: F401  # fixtures
@@ -61,6 +71,90 @@ def test_a_dataset_in_an_s3_bucket_is_published_read_by_blocks_and_pulled(local,
     assert store.fetched_bytes == sum(shard.bytes for shard in local.manifest.shards)
     pull(address, tmp_path / "copy")
     assert contents(ShardStore.open(tmp_path / "copy")) == contents(local)
+
+
+class CuttingProxy(ThreadingHTTPServer):
+    """Passes requests on to a server, and cuts the answers to some of them.
+
+    Attributes:
+        cuts: How many answers that begin at a byte are still to be cut.
+        asked: First and last byte of each request of a part of a shard.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, address: str) -> None:
+        super().__init__(("127.0.0.1", 0), ProxyHandler)
+        self.behind = urlsplit(address).netloc
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.cuts: Counter[int] = Counter()
+        self.asked: list[tuple[int, int]] = []
+
+
+class ProxyHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: CuttingProxy
+
+    def do_GET(self) -> None:
+        server = self.server
+        behind = HTTPConnection(server.behind)
+        behind.request(self.command, self.path, headers=dict(self.headers))
+        answer = behind.getresponse()
+        body = answer.read()
+        behind.close()
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("connection", "date", "server"):
+                self.send_header(name, value)
+        self.end_headers()
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if found and ".tar" in self.path:
+            start = int(found[1])
+            server.asked.append((start, int(found[2])))
+            if server.cuts[start]:
+                server.cuts[start] -= 1
+                body = body[: len(body) // 2]
+                self.close_connection = True
+        self.wfile.write(body)
+        self.wfile.flush()
+        if self.close_connection:
+            time.sleep(0.05)  # what was sent arrives before the end of the connection
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@contextmanager
+def cutting(address: str) -> Iterator[CuttingProxy]:
+    with CuttingProxy(address) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.02,), daemon=True).start()
+        yield proxy
+        proxy.shutdown()
+
+
+def test_a_cut_transfer_from_a_bucket_resumes_at_the_request_that_was_cut(
+    local,  # noqa: F811
+    bucket,
+    monkeypatch,
+):
+    import s3fs
+
+    publish(local.root, f"s3://{bucket}/tiny")
+    monkeypatch.setattr(fetching, "_LARGEST_REQUEST", 2000)
+    start, stop = range_of(local, 41)
+    with cutting(os.environ["AWS_ENDPOINT_URL"]) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        s3fs.S3FileSystem.clear_instance_cache()
+        store = ShardStore.open(f"s3://{bucket}/tiny")
+        proxy.cuts[start + 2000] = 2
+        assert contents(store, [41]) == contents(local, [41])
+    firsts = list(range(start, stop, 2000))
+    expected = [firsts[0], *2 * [firsts[1]], *firsts[1:]]
+    assert proxy.asked == [(first, min(first + 2000, stop) - 1) for first in expected]
+    assert store.fetched_bytes == stop - start
 
 
 def test_a_bucket_without_the_dataset_is_an_error_with_its_address(local, bucket):  # noqa: F811

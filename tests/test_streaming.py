@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,9 @@ from hypothesis import strategies as st
 
 from iirc_data.commands.index import index_shards
 from iirc_data.errors import ShardError
-from iirc_data.loader import make_loader
+from iirc_data.loader import make_decoder, make_loader
 from iirc_data.locks import sole_writer_of
+from iirc_data.order import bounded_order
 from iirc_data.shards import ShardStore, addresses, blocks, write_shards
 from iirc_data.shards.blocks import (
     BLOCKS_NAME,
@@ -335,6 +337,69 @@ def test_a_plans_window_is_the_distinct_blocks_to_come_within_its_bytes(data):
                     break
                 expected.append(block)
         assert set(expected) == window
+
+
+class OneByOne:
+    """A decoder that asks for a batch only when it is wanted."""
+
+    def __init__(self) -> None:
+        self._decoder = make_decoder("pillow", threads=1)
+
+    def __getattr__(self, name: str):
+        return getattr(self._decoder, name)
+
+    def images(self, requests):
+        for request in requests:
+            yield from self._decoder.images([request])
+
+
+@pytest.mark.parametrize("is_last", [False, True])
+def test_the_next_epoch_is_fetched_ahead_while_the_last_batches_of_an_epoch_are_used(
+    local, server, tiny_benchmark, is_last
+):
+    view = view_of(local)
+    blocks_of_view = local.blocks.of_samples(view.sample_ids)
+
+    def first_block(seed: int, epoch: int) -> int:
+        order = bounded_order(blocks_of_view, budget=3, seed=seed, epoch=epoch)
+        return int(blocks_of_view[order[0]])
+
+    # a block that both epochs begin with is evicted before the end of the first
+    seed = next(n for n in count() if first_block(n, 0) == first_block(n, 1))
+    total = sum(shard.bytes for shard in local.manifest.shards)
+    store = ShardStore.open(server.url, cache_size=total // 3)
+    loader = make_loader(
+        view,
+        store,
+        transforms=tiny_benchmark.image_preset,
+        train=True,
+        batch_size=8,
+        seed=seed,
+        order="bounded",
+        order_blocks=3,
+        decoder=OneByOne(),
+        resident=False,
+    )
+    ids = loader.ids_of_epoch(1)
+    assert local.blocks.of_samples(ids[:1]) == first_block(seed, 0)
+    loader.set_epoch(0, is_last=is_last)
+    batches = iter(loader)
+    for _ in range(len(loader)):
+        next(batches)
+
+    def asked_twice() -> set[tuple[str, int, int]]:
+        return {asked for asked, n in Counter(server.shard_ranges()).items() if n > 1}
+
+    if is_last:
+        assert asked_twice() == set()
+    else:
+        block = first_block(seed, 1)
+        path = f"/{local.manifest.shards[local.blocks.shard[block]].path}"
+        first = path, int(local.blocks.start[block]), int(local.blocks.stop[block])
+        wait_for(lambda: first in asked_twice())
+        batches.close()
+        loader.set_epoch(1, is_last=True)
+        assert np.concatenate([batch.sample_ids for batch in loader]).tolist() == ids.tolist()
 
 
 def test_an_abandoned_epoch_ends_its_plan(local, server, tiny_benchmark):

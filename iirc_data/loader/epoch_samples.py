@@ -1,6 +1,6 @@
 """The samples of an epoch: those of a task view, followed by memories, numbered from 0."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -109,6 +109,7 @@ class EpochSamples:
         self,
         order: NDArray[np.int64],
         work: Iterable[tuple[NDArray[np.int64], Augmentation]],
+        following: Callable[[], NDArray[np.int64]] | None = None,
     ) -> Iterator[DecodeRequest]:
         """Yield the decode request of each batch.
 
@@ -118,22 +119,27 @@ class EpochSamples:
         Args:
             order: int64 (N,), the numbers of all batches one after the other.
             work: For each batch the numbers of its samples, int64 (N,), and their augmentation.
+            following: Returns the numbers that another call reads next, int64 (M,); None if there
+                are none. The first of their blocks are fetched while the last batches are read.
         """
-        plan = self.store.plan(self._sample_ids_of(order))
+        ids = self.ids_in_view(order)
+        if following is not None and self.store.is_remote:
+            ids = np.concatenate([ids, self.ids_in_view(following())])
+        plan = self.store.plan(ids)
         try:
             announced: tuple[NDArray[np.int64], Augmentation] | None = None
             for batch in chain(work, [None]):
                 if batch is not None:
-                    self.store.will_read(self._sample_ids_of(batch[0]))
+                    self.store.will_read(self.ids_in_view(batch[0]))
                 if announced is not None:
                     request = self._request(*announced)
-                    plan.advance(len(self._sample_ids_of(announced[0])))
+                    plan.advance(len(self.ids_in_view(announced[0])))
                     yield request
                 announced = batch
         finally:
             plan.close()
 
-    def _sample_ids_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    def ids_in_view(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the sample ids of those numbers that are of the view."""
         return self.view.sample_ids[numbers[~self.is_replayed(numbers)]]
 

@@ -1,8 +1,9 @@
 """The loader: batches of a view's samples and replayed memories, in a reproducible order."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -76,6 +77,7 @@ class Loader:
         self._device = device
         self._decoder = decoder
         self._epoch = self._first_batch = 0
+        self._is_last = False
         self._n = len(self._numbers(0))
         if endless and self._n > (n := batch_size * world_size):
             self._n = -(-self._n // n) * n
@@ -113,25 +115,35 @@ class Loader:
         """Whether the decoded images are kept on the device."""
         return self._is_resident
 
-    def set_epoch(self, epoch: int, first_batch: int = 0) -> None:
+    def set_epoch(self, epoch: int, first_batch: int = 0, *, is_last: bool = False) -> None:
         """Set the epoch, and the first batch of it, of the iterators created from now on.
 
         Args:
             epoch: Number of the epoch.
             first_batch: Number of the first batch; earlier batches are not read.
+            is_last: Whether no epoch follows. Otherwise the first images of the next epoch are
+                fetched ahead while the last ones of this epoch are used, if they are shuffled.
 
         Raises:
             ValueError: A number is negative.
         """
         if epoch < 0 or first_batch < 0:
             raise ValueError(f"expected epoch, first_batch >= 0, got {epoch}, {first_batch}")
-        self._epoch, self._first_batch = epoch, first_batch
+        self._epoch, self._first_batch, self._is_last = epoch, first_batch, is_last
+
+    def ids_of_epoch(self, epoch: int) -> NDArray[np.int64]:
+        """Return the sample ids of the view's images that this process reads in an epoch, in order.
+
+        Args:
+            epoch: Number of the epoch.
+        """
+        return self._samples.ids_in_view(self._own_numbers(epoch))
 
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over the current epoch; later calls of :meth:`set_epoch` do not change it."""
-        return self._batches_of(self._epoch, self._first_batch)
+        return self._batches_of(self._epoch, self._first_batch, self._is_last)
 
-    def _batches_of(self, epoch: int, first_batch: int) -> Iterator[Batch]:
+    def _batches_of(self, epoch: int, first_batch: int, is_last: bool) -> Iterator[Batch]:
         left = self._parts_of(epoch, first_batch)
         chunks = [
             left[first : first + self._batches_at_once]
@@ -146,9 +158,9 @@ class Loader:
                 drawn.append(self._augmentation(numbers, spans, epoch))
                 yield numbers, drawn[-1]
 
-        for chunk, numbers, pixels in zip(
-            chunks, chosen, self._pixels(chosen, work()), strict=True
-        ):
+        following = partial(self._own_numbers, epoch + 1) if self._shuffle and not is_last else None
+        pixels_of_chunks = self._pixels(chosen, work(), following)
+        for chunk, numbers, pixels in zip(chunks, chosen, pixels_of_chunks, strict=True):
             images = changed(on_device(pixels, self._device), drawn.popleft().operations)
             yield from self._split(chunk, numbers, images)
 
@@ -159,6 +171,11 @@ class Loader:
             Part(shown[start:stop], [(start, stop)], share)
             for start, stop, share in self._batches[first_batch:]
         ]
+
+    def _own_numbers(self, epoch: int) -> NDArray[np.int64]:
+        """Return the numbers of this process's samples in an epoch, in order."""
+        shown = self._shown(epoch)
+        return np.concatenate([shown[:0], *(shown[start:stop] for start, stop, _ in self._batches)])
 
     def _shown(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of an epoch's samples in the order of the epoch."""
@@ -193,10 +210,11 @@ class Loader:
         self,
         chosen: list[NDArray[np.int64]],
         work: Iterable[tuple[NDArray[np.int64], Augmentation]],
+        following: Callable[[], NDArray[np.int64]] | None,
     ) -> Iterator[torch.Tensor]:
         if not self._is_resident:
             order = np.concatenate([*chosen, np.empty(0, np.int64)])
-            requests = self._samples.requests(order, work)
+            requests = self._samples.requests(order, work, following)
             yield from self._decoder.images(map(self._completed, requests))
             return
         with self._decoding:  # only once, even with iterators in several threads

@@ -26,6 +26,10 @@ class SampleStore(Protocol):
         """Digest that identifies the data."""
 
     @property
+    def is_remote(self) -> bool:
+        """Whether shards are fetched, all or some of them."""
+
+    @property
     def looks(self) -> NDArray[np.int8]:
         """int8 (N,), writable; see :attr:`ShardStore.looks`."""
 

@@ -178,6 +178,11 @@ class ShardStore:
             self._cached.expect(sample_ids)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether shards are fetched into the cache; False for a local dataset."""
+        return self._cached is not None
+
+    @property
     def fetched_bytes(self) -> int:
         """Number of bytes of shards that this object has fetched; 0 for a local dataset."""
         return 0 if self._cached is None else self._cached.fetched_bytes

@@ -109,6 +109,11 @@ class UnionStore:
         for store, _, rows in self._parts(sample_ids):
             store.will_read(rows)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether shards of one of the datasets are fetched."""
+        return any(store.is_remote for store in self._stores)
+
     def plan(self, sample_ids: NDArray[np.int64]) -> ReadingPlan:
         """Announce reads in their order; see :meth:`ShardStore.plan`."""
         return _UnionPlan(

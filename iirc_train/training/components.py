@@ -516,12 +516,22 @@ class Experiment:
             normalize,
         )
 
-    def announce_task(self, task_id: int) -> None:
-        """Let the images of a later task be fetched when the present one needs none."""
-        if task_id < self.n_tasks:
-            ids = self.splits[TRAIN].view(task_id).sample_ids
+    def announce_task(self, task_id: int, first_epoch: int) -> None:
+        """Let the images of a later task be fetched when the present one needs none.
+
+        Args:
+            task_id: The task; that after the last one is ignored.
+            first_epoch: Number of its first epoch, counted across tasks.
+        """
+        if task_id == self.n_tasks or not self.store.is_remote:
+            return
+        view = self.view(TRAIN, task_id)
+        if self.method.replay_in_batches:  # memories yet to be chosen determine the order
+            ids = view.sample_ids
             # processes on one cache share the work: each starts elsewhere
             self.store.expect(np.roll(ids, -share_of(len(ids)).start))
+        else:
+            self.store.expect(self.training_loader(view).ids_of_epoch(first_epoch))
 
     def memory_batches(
         self, view: TaskView, first_batch: int = 0, *, normalize: bool = True

@@ -185,7 +185,7 @@ class Training:
             if not part.has_started(start):
                 self._start_part(part, view, data)
             experiment.connect_network()
-            experiment.announce_task(task_id + 1)
+            experiment.announce_task(task_id + 1, first_epoch_of_task(self.method, task_id + 1))
             part.show(progress, data.cur_task, start, len(loader), self.config.batch_size)
             self._learn_part(part, loader, valid_loader if len(valid) else None, progress)
         if not has_taken:
@@ -225,7 +225,8 @@ class Training:
         task_id, epochs_done, _ = self.position
         interval = self.config.checkpoint_interval
         for epoch in range(max(part.first, epochs_done), part.stop):
-            self._learn_epoch(task_id, epoch, part.stage, loader, progress)
+            is_last = epoch + 1 == part.stop
+            self._learn_epoch(task_id, epoch, part.stage, loader, progress, is_last=is_last)
             metrics = evaluate(self.method, valid_loader) if valid_loader is not None else None
             self._end_epoch(task_id, epoch, part.stage, metrics)
             stops, due = self._agreed()
@@ -246,6 +247,8 @@ class Training:
         stage: Stage | None,
         loader: Loader,
         progress: RunProgress,
+        *,
+        is_last: bool,
     ) -> None:
         run, device = self.run_directory, self.experiment.device
         waiting = Waiting.on(device)
@@ -253,7 +256,7 @@ class Training:
         partial = PartialEpoch(self.method, loader.n_samples, self.config.batch_size)
         if before:
             partial.load_state_dict(before["yields"], self.position.samples)
-        loader.set_epoch(self._number(task_id, epoch), partial.n_steps)
+        loader.set_epoch(self._number(task_id, epoch), partial.n_steps, is_last=is_last)
         started = time.perf_counter() - before.get("seconds", 0.0)
 
         def costs() -> dict[str, float]:

@@ -17,6 +17,7 @@ from iirc_data.errors import IIRCError
 from iirc_data.shards.verify import verify
 from iirc_train.buffer.store import BufferStore
 from iirc_train.run.checkpoint import load_checkpoint
+from iirc_train.run.record import read_record
 from tests.faults.saboteur import NOTHING, SIGNALS, End, Fate, random_failure, random_kill, run
 
 ENDS_OF_KILLED = {-SIGNALS["KILL"], -SIGNALS["TERM"], 128 + SIGNALS["TERM"]}  # 143: orderly
@@ -224,10 +225,18 @@ def counted_content(out: Path) -> object:
 
 
 def sweep_content(out: Path) -> object:
-    """Return the content of each run."""
+    """Return the content of each run, and whether it was trained once from start to end."""
     runs = sorted(path.parent for path in out.rglob("config.yaml"))
     assert runs, f"{out} holds no run"
-    return {str(run.relative_to(out)): run_content(run) for run in runs}
+    return {str(run.relative_to(out)): (run_content(run), _was_trained_once(run)) for run in runs}
+
+
+def _was_trained_once(run: Path) -> bool:
+    """Return whether each session of a run went on from an earlier one, and only the last ended."""
+    sessions = read_record(run)["sessions"]
+    positions = [tuple(session["position"].values()) for session in sessions]
+    ends = ["finished" in session for session in sessions]
+    return positions == sorted(positions) and ends.index(True) == len(ends) - 1
 
 
 def _digest(value: object) -> str:

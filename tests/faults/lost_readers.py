@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from iirc_data.sources import open_folder
 from tests.conftest import write_image_folder
 from tests.faults.campaign import ENDS_OF_KILLED, Tally
 from tests.faults.reading import BLOCK_SIZE
-from tests.faults.saboteur import NOTHING, End, Fate, random_kill, run
+from tests.faults.saboteur import EVICTION, NOTHING, End, Fate, random_kill, run
 from tests.range_server import serving
 
 TREE = {"train": {"bear": 30, "cat": 25, "dog": 40}, "test": {"cat": 2}}
@@ -85,11 +85,24 @@ class LostReaders:
             if n_rounds % ROUNDS_PER_CACHE == 0:
                 shutil.rmtree(self._cache, ignore_errors=True)
             n_rounds += 1
-            fates = [random_kill(self._chance, self._writes, self._seconds) for _ in range(2)]
+            fates = [self._random_kill() for _ in range(2)]
             epochs = [self._chance.randrange(1000) for _ in range(3)]
             with ThreadPoolExecutor(3) as threads:
                 list(threads.map(self._try, range(3), epochs, [*fates, NOTHING]))
             self._try(0, self._chance.randrange(1000), NOTHING)
+
+    def _random_kill(self) -> Fate:
+        """Return a kill; half of them at an eviction or shortly after, if there are any."""
+        fate = random_kill(self._chance, self._writes, self._seconds)
+        n_evictions = self._writes.count(EVICTION)
+        if not n_evictions or self._chance.random() < 0.5:
+            return fate
+        return replace(
+            fate,
+            at_write=self._chance.randrange(n_evictions),
+            part=EVICTION,
+            after=self._chance.choice([0.0, 1e-4, 2e-3]),
+        )
 
     def _try(self, number: int, epoch: int, fate: Fate) -> None:
         end = self._read(number, epoch, fate)

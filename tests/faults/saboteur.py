@@ -21,6 +21,7 @@ FAILURES = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC, "EROFS": errno.EROFS}
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM}
 SECONDS = 300  # a command that takes longer hangs
 
+EVICTION = "eviction"  # removal of a block
 PARTS = {
     "checkpoints": "checkpoint",
     "buffer.zarr": "buffer",
@@ -48,6 +49,7 @@ class Fate:
         kind: A signal, ``"KILL"`` or ``"TERM"``; an error of a system call, ``"EIO"``,
             ``"ENOSPC"`` or ``"EROFS"``; a limit on the size of files, ``"FSIZE"``; or none, ``""``.
         at_write: Index of the write to the folder at which it occurs; None for ``after`` only.
+        part: Count only writes of this part of the folder; all if empty.
         after: Seconds after that write (0 for right before it), or after the start.
         size: Limit of ``"FSIZE"``, in bytes.
     """
@@ -56,6 +58,7 @@ class Fate:
     at_write: int | None = None
     after: float = 0.0
     size: int = 0
+    part: str = ""
 
 
 NOTHING = Fate()
@@ -125,7 +128,7 @@ def run(entry: str, arguments: list[str], folder: Path, notes: Path, fate: Fate 
         raise AssertionError(f"{entry} {' '.join(arguments)} did not end in {SECONDS} s")
     half_written = sorted(folder.rglob(f"*{process.pid}*.partial")) if folder.exists() else []
     moment = (notes / "moment").read_text() if (notes / "moment").exists() else "between writes"
-    if half_written and moment != "eviction":
+    if half_written and moment != EVICTION:
         moment = part_of(str(half_written[0].relative_to(folder)))
     writes = (notes / "writes").read_text().splitlines() if (notes / "writes").exists() else []
     told = (notes / "told").read_text(errors="replace") if (notes / "told").exists() else ""
@@ -170,12 +173,13 @@ def _arm(folder: str, notes: Path, fate: Fate) -> None:
             return
         part = part_of(path[len(folder) :])
         if part == "block" and event == "os.remove" and not Path(path).name.startswith("."):
-            part = "eviction"
+            part = EVICTION
         with lock:
-            number, n_writes = n_writes, n_writes + 1
+            number = n_writes if fate.part in ("", part) else None
+            n_writes += number is not None
             if fate.kind != "FSIZE":  # its limit would apply to this file, too
                 os.write(counter, f"{part}\n".encode())
-        if number != fate.at_write:
+        if number is None or number != fate.at_write:
             return
         os.ftruncate(moment, 0)
         os.pwrite(moment, part.encode(), 0)

@@ -1,6 +1,7 @@
 """Results of a benchmark: one JSON file for each benchmark and machine, and a table.
 
-``python -m benchmarks.results FILE ...`` prints the tables of JSON files in Markdown.
+The JSON files that the programs write lie in this folder. ``python -m benchmarks.results FILE ...``
+prints the tables of JSON files in Markdown.
 """
 
 import datetime
@@ -10,10 +11,9 @@ import platform
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 import torch
-import typer
 from PIL import features
 from pydantic import BaseModel
 from rich.table import Table
@@ -21,8 +21,8 @@ from rich.table import Table
 from iirc_data.files import write_json
 from iirc_data.loader.decoder import default_threads
 
-ROOT = Path(__file__).parents[1]
-RESULTS_FOLDER = ROOT / "benchmarks" / "results"
+ROOT = Path(__file__).parents[2]
+RESULTS_FOLDER = Path(__file__).parent
 
 _PACKAGES = ("torch", "torchvision", "nvidia-dali-cuda130", "webdataset", "pillow", "numpy", "ffcv")
 # "ours ÷ this": speed of our fastest loader divided by that of the row; "of limit": speed of the
@@ -209,13 +209,3 @@ def _cpu_name() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def main(files: Annotated[list[Path], typer.Argument(help="JSON files of results.")]) -> None:
-    """Print tables in Markdown."""
-    for file in files:
-        print(Result.model_validate_json(file.read_bytes()).markdown(), end="\n\n")
-
-
-if __name__ == "__main__":
-    typer.run(main)
