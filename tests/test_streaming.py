@@ -531,6 +531,7 @@ def test_killed_readers_leave_a_cache_that_is_right_and_within_its_limit(local, 
     store = ShardStore.open(server.url, cache=cache, cache_size=limit)
     assert contents(store) == contents(local)
     assert cached_bytes(cache) <= limit
+    store.close()  # what was fetched is saved
     assert list(cache.rglob("*/*/.*.partial")) == []
 
 
