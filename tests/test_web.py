@@ -118,7 +118,7 @@ def test_a_connection_that_the_server_has_ended_is_replaced(server):
     ("path", "error", "message"),
     [
         ("/refused", StatusError, "503"),
-        ("/nothing", FileNotFoundError, "nothing"),
+        ("/nothing", FileNotFoundError, "404"),
         ("/cut", OSError, f"{len(BODY)} bytes too early"),
         ("/silent", TimeoutError, "timed out"),
         ("/circle", OSError, "redirects"),

@@ -32,7 +32,7 @@ from iirc_data.shards.pace import Course, Pace
 from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import SampleTable
-from iirc_data.shards.transfer import Part, Transfer, Unsaved
+from iirc_data.shards.transfer import MAY_READ_UNSAVED, Part, Transfer, Unsaved
 
 _READS = 10  # of a block that other processes evict again and again
 _SECONDS_BETWEEN_READS = 0.05
@@ -79,7 +79,7 @@ class CachedShards:
         self._transfer = Transfer(self._remote, self._cache)
         self._pace = Pace(CONNECTIONS)
         self._unsaved: dict[int, Unsaved] = {}
-        self._saving: dict[int, Future[None]] = {}
+        self._saving: set[Future[None]] = set()
         self._saver = ThreadPoolExecutor(1, "iirc-save")
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -123,7 +123,7 @@ class CachedShards:
     def _read_block(self, block: int, places: list[tuple[int, int]]) -> list[NDArray[np.uint8]]:
         failure: ShardError
         for _ in range(_READS):
-            if (unsaved := self._unsaved.get(block)) is not None:
+            if MAY_READ_UNSAVED and (unsaved := self._unsaved.get(block)) is not None:
                 return [unsaved.read(offset, size) for offset, size in places]
             for part in self._parts(block):
                 try:
@@ -168,7 +168,7 @@ class CachedShards:
             return
         if "_lookahead" in self.__dict__:
             self._lookahead.close()
-        wait(list(self._saving.values()))
+        wait(list(self._saving))
         self._transfer.close()
 
     def bring(self, block: int, evict: Evict, course: Course | None = None) -> None:
@@ -227,10 +227,18 @@ class CachedShards:
         if unsaved is None:
             return
         self._unsaved[block] = unsaved
-        saving = list(self._saving.values())
-        self._saving[block] = self._saver.submit(self._save, block, unsaved)
-        if len(saving) >= _MOST_UNSAVED:  # the disk is slower than the link
-            wait(saving, return_when=FIRST_COMPLETED)
+        try:
+            saving = self._saver.submit(self._save, block, unsaved)
+        except RuntimeError:  # the interpreter exits
+            self._save(block, unsaved)
+            return
+        earlier = list(self._saving)
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
+        if not MAY_READ_UNSAVED:
+            wait([saving])
+        elif len(earlier) >= _MOST_UNSAVED:  # the disk is slower than the link
+            wait(earlier, return_when=FIRST_COMPLETED)
 
     def _save(self, block: int, unsaved: Unsaved) -> None:
         try:
@@ -239,7 +247,6 @@ class CachedShards:
             logger.warning("cannot keep %s in the cache: %s", unsaved.part.path, error)
         finally:
             del self._unsaved[block]
-            self._saving.pop(block, None)
 
     @cached_property
     def layout(self) -> BlockLayout:

@@ -1,6 +1,7 @@
 """Bringing a part of a shard into the cache, checked."""
 
 import hashlib
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
@@ -21,6 +22,9 @@ from iirc_data.shards.manifest import Shard
 from iirc_data.shards.pace import Course
 from iirc_data.shards.remote import RemoteDataset, check_pixels_of, has_size, writing_alone
 from iirc_data.shards.shard_file import ShardFile
+
+MAY_READ_UNSAVED = os.name != "nt"
+"""Whether a file may be read while it gets another name."""
 
 
 class Part(NamedTuple):
@@ -157,11 +161,12 @@ class Unsaved:
     def __init__(self, part: Part, addition: Addition, lock: ExitStack) -> None:
         self.part = part
         self._addition = addition
-        self._opened = ShardFile(addition.temporary, part.bytes)
+        self._opened = ShardFile(addition.temporary, part.bytes) if MAY_READ_UNSAVED else None
         self._lock = lock.pop_all()
 
     def read(self, offset: int, size: int) -> NDArray[np.uint8]:
         """Return bytes of the part's shard, uint8 (size,), read-only."""
+        assert self._opened is not None
         return self._opened.read(offset - self.part.start, size)
 
     def save(self) -> None:

@@ -82,7 +82,7 @@ class WebClient:
                     answer.skip()
                 location = response.headers.get("Location")
                 if response.status not in _REDIRECTS or location is None:
-                    raise _refusal(response, url)
+                    raise _refusal(response)
                 url = urljoin(url, location)
             finally:
                 self._give_back(place, answer)
@@ -232,9 +232,9 @@ def _place(url: str) -> _Place:
     return parts.scheme, parts.netloc.rpartition("@")[2]
 
 
-def _refusal(response: HTTPResponse, url: str) -> OSError:
+def _refusal(response: HTTPResponse) -> OSError:
     if response.status == 404:
-        return FileNotFoundError(url)
+        return FileNotFoundError("404 Not Found")  # the address may be signed
     return StatusError(response.status, response.reason, response.headers)
 
 
