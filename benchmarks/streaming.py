@@ -6,7 +6,11 @@ PHOTOGRAPHS is a tar or a folder of images, or a shard folder. A server in anoth
 after 20 ms, at 50 MB/s and as fast as it can; it shares the processors of this machine. The program
 measures, in one run:
 
-- a cold epoch (nothing in the cache) and a warm one, against local shards and the link's speed;
+- by HTTP and by S3: a cold epoch (nothing in the cache) and a warm one, beside an epoch over local
+  shards, and beside what the link carries: a bare download of the same blocks over as many
+  connections. "cold ÷ lesser" compares with the lesser of the two; "at most" is the value that a
+  loader could reach that decodes each batch when its last block has arrived. As the server shares
+  the processors, an epoch over local shards during such a download is measured, too;
 - training a ResNet-18 in a cold epoch and in a warm one;
 - epochs with a cache of a third of the dataset: bytes fetched, the most that the cache ever held,
   and whether the images are those of local shards;
@@ -19,8 +23,10 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -33,6 +39,14 @@ from rich.table import Table
 
 from benchmarks.images import DrawnPhotographs, opened
 from benchmarks.range_server import bytes_sent, serving
+from benchmarks.streaming_links import (
+    LATENCY,
+    PROTOCOLS,
+    RATES,
+    download,
+    earliest_end,
+    link,
+)
 from benchmarks.streaming_peers import PEERS, UnavailableError
 from iirc_data.augment import TRANSFORM_PRESETS
 from iirc_data.loader import make_decoder, make_loader
@@ -40,8 +54,6 @@ from iirc_data.locks import sole_writer_of
 from iirc_data.shards import ShardStore
 from iirc_data.task_view import TaskView
 
-LATENCY = 0.02
-RATES = {"50 MB/s": 50e6, "unlimited": 0.0}
 BATCH_SIZE = 32
 N_CLASSES = 10
 _SMALL_BLOCKS = 2  # of the bounded order; the dataset has some dozen in all
@@ -87,6 +99,13 @@ class Epochs:
         n = sum(len(batch) for batch in self.batches(store, epoch, order, blocks))
         return n / (time.perf_counter() - started)
 
+    def sample_ids(self, store: ShardStore, epoch: int, order: str, blocks: int) -> list[int]:
+        """Return the samples of an epoch in its order."""
+        sample_ids: list[int] = []
+        for batch in self.batches(store, epoch, order, blocks):
+            sample_ids += batch.sample_ids.tolist()
+        return sample_ids
+
     def digest(self, store: ShardStore, epoch: int, order: str, blocks: int) -> str:
         """Return a digest of all pixels of an epoch, in order."""
         digest = hashlib.sha256()
@@ -123,41 +142,51 @@ def fresh_cache() -> Iterator[Path]:
 
 
 def stream_speeds(
-    epochs: Epochs, local: ShardStore, name: str, rate: float, runs: int
+    epochs: Epochs, local: ShardStore, protocol: str, name: str, runs: int
 ) -> list[tuple[str, ...]]:
     """Measure local, cold and warm epochs in alternation; return rows of the table."""
+    return [
+        _stream_speeds(epochs, local, protocol, name, order, runs) for order in ("bounded", "exact")
+    ]
+
+
+def _stream_speeds(
+    epochs: Epochs, local: ShardStore, protocol: str, name: str, order: str, runs: int
+) -> tuple[str, ...]:
     shards = sum(shard.bytes for shard in local.manifest.shards)
-    link = rate / (shards / len(local)) if rate else float("inf")
-    rows = []
-    for order in ("bounded", "exact"):
-        blocks = _SMALL_BLOCKS
-        speeds: dict[str, list[float]] = {"local": [], "cold": [], "warm": []}
-        fetched = []
-        for run in range(runs):
-            speeds["local"].append(epochs.speed(local, run, order, blocks))
-            with fresh_cache() as cache, serving(local.root, LATENCY, rate) as address:
-                store = ShardStore.open(address, cache=cache)
-                before = bytes_sent(address)
-                speeds["cold"].append(epochs.speed(store, run, order, blocks))
-                fetched.append((bytes_sent(address) - before) / shards)
-                speeds["warm"].append(epochs.speed(store, run, order, blocks))
-                store.close()
-        middle = {key: median(values) for key, values in speeds.items()}
-        ratio = median(
-            cold / min(link, warm_local)
-            for cold, warm_local in zip(speeds["cold"], speeds["local"], strict=True)
+    n, found = len(local), defaultdict[str, list[float]](list)
+    for run in range(runs):
+        speed = partial(epochs.speed, epoch=run, order=order, blocks=_SMALL_BLOCKS)
+        found["local"].append(speed(local))
+        with fresh_cache() as cache, link(local, protocol, RATES[name]) as served:
+            seconds = download(local, served)
+            found["link"].append(n / seconds)
+            beside = threading.Thread(target=download, args=(local, served))
+            beside.start()
+            found["beside"].append(speed(local))
+            beside.join()
+            store = ShardStore.open(served.address, cache=cache)
+            before = bytes_sent(served.server)
+            found["cold"].append(speed(store))
+            found["fetched"].append((bytes_sent(served.server) - before) / shards)
+            found["warm"].append(speed(store))
+            store.close()
+        lesser = min(found["link"][-1], found["local"][-1])
+        found["ratio"].append(found["cold"][-1] / lesser)
+        order_of_ids = epochs.sample_ids(local, run, order, _SMALL_BLOCKS)
+        earliest = earliest_end(
+            local, order_of_ids, BATCH_SIZE, n / found["link"][-1], found["local"][-1]
         )
-        rows.append(
-            (
-                name,
-                order,
-                *(f"{middle[key]:.0f}" for key in ("local", "cold", "warm")),
-                "-" if link == float("inf") else f"{link:.0f}",
-                f"{ratio:.2f}",
-                f"{median(fetched):.3f}",
-            )
-        )
-    return rows
+        found["bound"].append(n / earliest / lesser)
+    middle = {key: median(values) for key, values in found.items()}
+    return (
+        protocol,
+        name,
+        order,
+        *(f"{middle[key]:.0f}" for key in ("local", "beside", "link", "cold", "warm")),
+        *(f"{middle[key]:.2f}" for key in ("ratio", "bound")),
+        f"{middle['fetched']:.3f}",
+    )
 
 
 def small_cache(epochs: Epochs, local: ShardStore, order: str) -> tuple[str, ...]:
@@ -228,19 +257,13 @@ def main(
         epochs.speed(local, 0, "exact", 1)  # warms up the decoder and the page cache
         rows = [
             row
-            for name, rate in RATES.items()
-            for row in stream_speeds(epochs, local, name, rate, runs)
+            for protocol in PROTOCOLS
+            for name in RATES
+            for row in stream_speeds(epochs, local, protocol, name, runs)
         ]
-        headings: tuple[str, ...] = (
-            "link",
-            "order",
-            "local",
-            "cold",
-            "warm",
-            "link carries",
-            "cold ÷ lesser",
-        )
-        _table(console, "images/s of an epoch", (*headings, "fetched ÷ missing"), rows)
+        speeds = ("local", "local beside a download", "link carries", "cold", "warm")
+        ratios = ("cold ÷ lesser", "at most", "fetched ÷ missing")
+        _table(console, "images/s of an epoch", ("", "link", "order", *speeds, *ratios), rows)
         rows = [small_cache(epochs, local, order) for order in ("bounded", "exact")]
         of_cache = ("order", "same images", "most held ÷ limit", "fetched, epoch 1", "epoch 2")
         _table(console, "a cache of a third, in multiples of the dataset", of_cache, rows)

@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
                 server.now -= 1
 
     def _answer(self, path: str) -> None:
-        file = self.server.folder / path.lstrip("/")
+        file = self.server.folder / path.partition("?")[0].lstrip("/")
         if not file.is_file():
             self._send(404, b"")
             return

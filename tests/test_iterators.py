@@ -20,6 +20,8 @@ from iirc_data.augment import RandomCropFlip, RandomResizedCropFlip, TransformPr
 from iirc_data.errors import LoaderError
 from iirc_data.loader import host_memory, make_decoder, make_loader
 from iirc_data.loader.idle import Idle
+from iirc_data.shards import ShardStore
+from iirc_data.shards.reading_plan import NoPlan
 from tests.test_loader import DECODERS, RESIDENT, Memories, everything, needs_dali, noise_image
 
 CROPPED = TransformPreset(RandomCropFlip(), Unchanged(), (0.5,) * 3, (0.5,) * 3)
@@ -178,6 +180,30 @@ def test_copies_of_a_loader_show_the_same_batches(tiny_store, decoder, resident,
     loader.set_epoch(1)
     expected = list(loader)
     assert all(same(*pair) for pair in zip(copied(loader), expected, strict=True))
+
+
+@decoders
+def test_batches_are_handed_out_while_the_data_of_a_later_one_is_on_its_way(
+    tiny_store, decoder, monkeypatch
+):
+    read: list[int] = []
+
+    class Late(NoPlan):
+        def is_ready(self, n: int) -> bool:
+            return len(read) < 2
+
+    read_many = ShardStore.read_many
+    monkeypatch.setattr(ShardStore, "plan", lambda self, ids: Late())
+    monkeypatch.setattr(
+        ShardStore, "read_many", lambda self, ids: read.append(len(ids)) or read_many(self, ids)
+    )
+    loader = make_loaders(tiny_store, decoder)[0]
+    batches = iter(loader)
+    found = [next(batches), next(batches)]
+    assert read == [7, 7]
+    found += batches
+    monkeypatch.undo()
+    assert all(same(*both) for both in zip(found, loader, strict=True))
 
 
 @pytest.mark.parametrize("numbers", [(-1,), (0, -1)])

@@ -1,5 +1,6 @@
 """Remote shards read by blocks: fetched ahead, checked, cached within a limit, evicted."""
 
+import errno
 import os
 import pickle
 import shutil
@@ -10,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +23,14 @@ from iirc_data.errors import ShardError
 from iirc_data.loader import make_decoder, make_loader
 from iirc_data.locks import sole_writer_of
 from iirc_data.order import bounded_order
-from iirc_data.shards import ShardStore, addresses, blocks, write_shards
+from iirc_data.shards import (
+    ShardStore,
+    addresses,
+    blocks,
+    cache_folder,
+    fetching,
+    write_shards,
+)
 from iirc_data.shards.blocks import (
     BLOCKS_NAME,
     BlockChecksums,
@@ -29,9 +38,11 @@ from iirc_data.shards.blocks import (
     blocks_of_dataset,
     checksums_of,
 )
+from iirc_data.shards.direct import Direct
 from iirc_data.shards.reading_plan import Plan
 from iirc_data.shards.sharing import publish, pull
 from iirc_data.shards.verify import verify
+from iirc_data.shards.web import WebClient
 from iirc_data.sources import open_folder
 from iirc_train import train
 from tests.conftest import write_image_folder
@@ -400,6 +411,83 @@ def test_the_next_epoch_is_fetched_ahead_while_the_last_batches_of_an_epoch_are_
         batches.close()
         loader.set_epoch(1, is_last=True)
         assert np.concatenate([batch.sample_ids for batch in loader]).tolist() == ids.tolist()
+
+
+def test_a_block_is_read_before_it_is_saved_and_named_afterwards(local, server, monkeypatch):
+    store = ShardStore.open(server.url)
+    may_save = threading.Event()
+    monkeypatch.setattr(cache_folder, "sync_file", lambda descriptor: may_save.wait(20))
+    assert contents(store) == contents(local)
+    assert list(store.root.rglob("[0-9]*-[0-9]*")) == []
+    assert list(store.root.rglob("*.partial")) != []
+    may_save.set()
+    store.close()
+    assert len(list(store.root.rglob("[0-9]*-[0-9]*"))) > 3
+    assert list(store.root.rglob("*.partial")) == []
+    assert contents(store) == contents(local)
+    assert max(Counter(server.shard_ranges()).values()) == 1
+
+
+def test_a_block_that_cannot_be_saved_is_reported_and_fetched_again(
+    local, server, monkeypatch, caplog
+):
+    store = ShardStore.open(server.url)
+
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_folder, "sync_file", broken)
+        assert contents(store, [40]) == contents(local, [40])
+        store.close()
+    assert "Input/output error" in caplog.text
+    assert list(store.root.rglob("*.partial")) == []
+    assert contents(store, [40]) == contents(local, [40])
+    assert len(server.shard_ranges()) == 2
+
+
+def test_a_plan_knows_whether_the_next_samples_would_have_to_be_waited_for(local, server):
+    store = ShardStore.open(server.url)
+    ids = np.arange(len(local))
+    layout = local.blocks
+    first = int((layout.of_samples(ids) == 0).sum())
+    store.read(0)
+    plan = store._cached._lookahead.plan(layout.of_samples(ids[:0]))  # fetches nothing
+    plan._plan = Plan(layout.of_samples(ids), layout.stop - layout.start, 1, 1)
+    assert plan.is_ready(first)
+    assert not plan.is_ready(first + 1)
+    store.read(first)
+    assert plan.is_ready(first + 1)
+
+
+def test_s3_addresses_are_signed_for_the_web_client_unless_the_server_refuses_them(
+    local, server, monkeypatch
+):
+    s3 = SimpleNamespace(
+        sign=lambda place, expiration: f"{server.url}/{place.partition('/')[2]}?signed",
+        cat_file=lambda place, start, end: files[place][start:end],
+    )
+    files = {f"lab/{s.path}": (local.root / s.path).read_bytes() for s in local.manifest.shards}
+    monkeypatch.setattr(fetching, "place_of", lambda address, path: (s3, f"lab/{path}"))
+    monkeypatch.setattr(fetching, "AsyncFileSystem", SimpleNamespace)
+    asked: list[str] = []
+    get = WebClient.get
+    monkeypatch.setattr(
+        WebClient, "get", lambda self, url, h: asked.append(url) or get(self, url, h)
+    )
+    shard = local.manifest.shards[0]
+    for status, n_asked in (("", 2), ("403", 1)):
+        direct = Direct()
+        if status:
+            server.faults[f"/{shard.path}?signed"] = deque([status])
+        asked.clear()
+        for start, stop in ((0, 600), (512, 1024)):
+            found = bytearray()
+            fetching.fetch_range(
+                found.extend, "s3://lab", shard.path, start, stop, shard.bytes, direct=direct
+            )
+            assert bytes(found) == files[f"lab/{shard.path}"][start:stop]
+        assert len(asked) == n_asked
 
 
 def test_an_abandoned_epoch_ends_its_plan(local, server, tiny_benchmark):

@@ -17,6 +17,7 @@ from iirc_data.loader.dali_graph import Decoding, Steps, are_small
 from iirc_data.loader.dali_pipeline import BATCHES_AHEAD, DaliError, DaliPipeline, copied_on_gpu
 from iirc_data.loader.decoder import (
     DecodeRequest,
+    Requests,
     default_threads,
     sizes_differ,
     with_number,
@@ -68,7 +69,13 @@ class DaliDecoder:
         """See :class:`iirc_data.loader.decoder.Decoder`."""
         pipeline: DaliPipeline | None = None
         try:
-            for request in map(self._prepared, requests):
+            prepared = Requests.of(requests).map(self._prepared)
+            while True:
+                while pipeline is not None and pipeline.under_way and not prepared.is_ready():
+                    pipeline, images = self._collect(pipeline)
+                    yield images
+                if (request := next(prepared, None)) is None:
+                    break
                 steps = self._steps(request)
                 n = len(request.encoded)
                 if pipeline is None or not pipeline.serves(steps, n):

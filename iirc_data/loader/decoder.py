@@ -44,6 +44,38 @@ class DecodeRequest:
     normalization: Normalization | None = None
 
 
+class Requests:
+    """An iterator of requests that says whether the next one would have to be waited for.
+
+    A decoder that would wait hands out the batches that it has.
+
+    Args:
+        requests: The requests.
+        is_ready: Returns whether the next one is made without waiting for data.
+    """
+
+    def __init__(
+        self, requests: Iterable[DecodeRequest], is_ready: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._requests = iter(requests)
+        self.is_ready = is_ready
+
+    @classmethod
+    def of(cls, requests: Iterable[DecodeRequest]) -> "Requests":
+        """Return requests as an iterator of this class."""
+        return requests if isinstance(requests, cls) else cls(requests)
+
+    def map(self, function: Callable[[DecodeRequest], DecodeRequest]) -> "Requests":
+        """Return an iterator of changed requests."""
+        return Requests(map(function, self._requests), self.is_ready)
+
+    def __iter__(self) -> "Requests":
+        return self
+
+    def __next__(self) -> DecodeRequest:
+        return next(self._requests)
+
+
 class Decoder(Protocol):
     """Decodes and augments images, a few batches ahead of the caller."""
 

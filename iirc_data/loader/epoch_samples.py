@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import KnowsDatasets, ReplaySource
-from iirc_data.loader.decoder import DecodeRequest, checked_look
+from iirc_data.loader.decoder import DecodeRequest, Requests, checked_look
+from iirc_data.shards.reading_plan import ReadingPlan
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 
@@ -110,8 +111,8 @@ class EpochSamples:
         order: NDArray[np.int64],
         work: Iterable[tuple[NDArray[np.int64], Augmentation]],
         following: Callable[[], NDArray[np.int64]] | None = None,
-    ) -> Iterator[DecodeRequest]:
-        """Yield the decode request of each batch.
+    ) -> Requests:
+        """Return the decode requests of the batches.
 
         While one batch is read, the operating system prefetches the next one, and blocks of remote
         shards are fetched further ahead.
@@ -126,14 +127,30 @@ class EpochSamples:
         if following is not None and self.store.is_remote:
             ids = np.concatenate([ids, self.ids_in_view(following())])
         plan = self.store.plan(ids)
+        next_one: list[NDArray[np.int64]] = []
+
+        def is_ready() -> bool:
+            return not next_one or plan.is_ready(len(next_one[0]))
+
+        return Requests(self._requests(plan, work, next_one), is_ready)
+
+    def _requests(
+        self,
+        plan: ReadingPlan,
+        work: Iterable[tuple[NDArray[np.int64], Augmentation]],
+        next_one: list[NDArray[np.int64]],
+    ) -> Iterator[DecodeRequest]:
+        """Yield the requests; keep the samples of the one that is made next in ``next_one``."""
         try:
             announced: tuple[NDArray[np.int64], Augmentation] | None = None
             for batch in chain(work, [None]):
+                read_now, next_one[:] = next_one[:], []
                 if batch is not None:
-                    self.store.will_read(self.ids_in_view(batch[0]))
+                    next_one.append(self.ids_in_view(batch[0]))
+                    self.store.will_read(next_one[0])
                 if announced is not None:
                     request = self._request(*announced)
-                    plan.advance(len(self.ids_in_view(announced[0])))
+                    plan.advance(len(read_now[0]))
                     yield request
                 announced = batch
         finally:

@@ -215,7 +215,7 @@ class Loader:
         if not self._is_resident:
             order = np.concatenate([*chosen, np.empty(0, np.int64)])
             requests = self._samples.requests(order, work, following)
-            yield from self._decoder.images(map(self._completed, requests))
+            yield from self._decoder.images(requests.map(self._completed))
             return
         with self._decoding:  # only once, even with iterators in several threads
             if self._resident is None:

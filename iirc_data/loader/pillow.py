@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from iirc_data.loader.collected import CollectedImages
-from iirc_data.loader.decoder import DecodeRequest, default_threads
+from iirc_data.loader.decoder import DecodeRequest, Requests, default_threads
 from iirc_data.loader.per_process import PerProcess
 from iirc_data.loader.resize import decode_window
 from iirc_data.loader.threads import image_threads, submit_parts
@@ -36,7 +36,12 @@ class PillowDecoder:
         """See :class:`iirc_data.loader.decoder.Decoder`."""
         pending: deque[_Batch] = deque()
         try:
-            for request in requests:
+            following = Requests.of(requests)
+            while True:
+                while pending and not following.is_ready():
+                    yield self._collect(pending.popleft())
+                if (request := next(following, None)) is None:
+                    break
                 pending.append(self._begun(request))
                 if len(pending) > _BATCHES_AHEAD:
                     yield self._collect(pending.popleft())

@@ -34,6 +34,7 @@ _DATASET = re.compile(r"[0-9a-f]{64}")
 _REST_AFTER_SCAN = 10  # times as long as a scan takes
 _SECONDS_BETWEEN_LOOKS = 0.05
 _LONGEST_WAIT = 600.0
+_PROMISED_AT_ONCE = 1 << 26  # bytes
 _STATE_BYTES = 1 << 18  # of the limit, for pins and locks
 
 
@@ -47,6 +48,48 @@ class Evict(Enum):
 
 class NoRoomError(ShardError):
     """The cache has no room for a file that no reader waits for."""
+
+
+class Addition:
+    """A file that is being added to a cache: :meth:`finish` or :meth:`abandon` it.
+
+    Attributes:
+        path: Its final name.
+        temporary: Its name until it is finished.
+        file: The binary file to write to.
+    """
+
+    def __init__(
+        self, cache: "CacheFolder", path: Path, temporary: Path, size: int, file: IO[bytes]
+    ) -> None:
+        self._cache = cache
+        self._size = size
+        self.path = path
+        self.temporary = temporary
+        self.file = file
+
+    def finish(self) -> None:
+        """Wait until the file is on the disk, and give it its final name.
+
+        Raises:
+            OSError: The file cannot be written; abandon it.
+        """
+        with self.file as file:
+            file.flush()
+            sync_file(file.fileno())  # a power failure would leave a file of zeros
+        if self._cache.limit is None:
+            self.temporary.replace(self.path)
+            return
+        with self._cache.locked():  # otherwise a scan could miss both names
+            self.temporary.replace(self.path)
+
+    def abandon(self) -> None:
+        """Remove the file."""
+        with suppress(OSError):
+            self.file.close()
+        with suppress(OSError):
+            self.temporary.unlink()
+            self._cache.give_back(self._size)
 
 
 class CacheFolder:
@@ -74,6 +117,7 @@ class CacheFolder:
         self._oldest: deque[CachedFile] = deque()
         self._needed: deque[CachedFile] = deque()
         self._may_scan = float("-inf")
+        self._promised = 0
 
     def of_manifest(self, manifest_text: bytes) -> Path:
         """Return the folder of a dataset, named by the digest of its ``manifest.json``."""
@@ -83,15 +127,26 @@ class CacheFolder:
     def adding(self, path: Path, size: int, evict: Evict = Evict.ANYTHING) -> Iterator[IO[bytes]]:
         """Open a temporary file; on success rename it to its final name.
 
-        The file counts with its full size from the start. On any exception it is removed.
+        See :meth:`begin`. On any exception the file is removed.
+
+        Yields:
+            The binary file to write to.
+        """
+        addition = self.begin(path, size, evict)
+        try:
+            yield addition.file
+            addition.finish()
+        except BaseException:
+            addition.abandon()
+            raise
+
+    def begin(self, path: Path, size: int, evict: Evict = Evict.ANYTHING) -> "Addition":
+        """Open a temporary file, which counts with its full size from the start.
 
         Args:
             path: The file's final name, below :attr:`base`; the caller is its only writer.
             size: Its size in bytes.
             evict: What may be evicted. With ``ANYTHING``, wait for room.
-
-        Yields:
-            The binary file to write to.
 
         Raises:
             NoRoomError: There is no room.
@@ -99,20 +154,7 @@ class CacheFolder:
             OSError: The file cannot be written.
         """
         temporary = partial_file(path)
-        reserved = self._reserved(temporary, size, evict)
-        try:
-            with reserved as file:
-                yield file
-                file.flush()
-                sync_file(file.fileno())  # a power failure would leave a file of zeros
-            with self._held():  # otherwise a scan could miss both names
-                temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-                with self._held():
-                    self._write_usage(self._usage() - size)
-            raise
+        return Addition(self, path, temporary, size, self._reserved(temporary, size, evict))
 
     def datasets(self) -> list[Path]:
         """Return the folders of the cached datasets, each named by the digest of a manifest."""
@@ -134,7 +176,7 @@ class CacheFolder:
         with write_atomically(self.base / LIMIT_NAME) as file:
             file.write(f"{'' if limit is None else limit}\n".encode())
         self.limit = limit
-        with self._held():
+        with self.locked():
             used = self._scan()
             if limit is not None:
                 used = self._evict(used, int(self._room()), Evict.UNPINNED)
@@ -143,7 +185,7 @@ class CacheFolder:
     def clear(self, dataset: Path) -> int:
         """Remove a dataset; what reads it fetches it again. Return the number of bytes freed."""
         freed = 0
-        with self._held():
+        with self.locked():
             for file in list(files_below(dataset)):
                 with suppress(FileNotFoundError):
                     if not file.path.name.startswith("."):
@@ -159,19 +201,19 @@ class CacheFolder:
 
     def _reserved(self, temporary: Path, size: int, evict: Evict) -> IO[bytes]:
         """Create a file of its final size, as soon as there is room."""
+        if self.limit is None:
+            self._promise(size)
+            return _created(temporary, size)
         deadline = time.monotonic() + _LONGEST_WAIT
         while True:
-            with self._held():
+            with self.locked():
                 limit = self._room()
                 used = self._usage()
                 if used + size > limit:
                     used = self._make_room(used, int(limit) - size, evict)
                 if used + size <= limit:
                     self._write_usage(used + size)  # first: a kill must not leave it too small
-                    make_folder(temporary.parent, durable=False)
-                    file = temporary.open("wb")
-                    file.truncate(size)
-                    return file
+                    return _created(temporary, size)
                 self._write_usage(used)
             if evict is not Evict.ANYTHING:
                 raise NoRoomError(f"the cache {self.base} is full of what is needed next")
@@ -181,6 +223,16 @@ class CacheFolder:
                     f"{size} more: raise {SIZE_VARIABLE} or the setting cache_size"
                 )
             time.sleep(_SECONDS_BETWEEN_LOOKS)  # other files are in transfer
+
+    def _promise(self, size: int) -> None:
+        """Count bytes for the processes that have a limit, those of many files at a time."""
+        with self._adding:
+            self._promised -= size
+            more = max(_PROMISED_AT_ONCE, -self._promised) if self._promised < 0 else 0
+            self._promised += more
+        if more:
+            with self.locked():
+                self._write_usage(self._usage() + more)
 
     def _room(self) -> float:
         if self.limit is None:
@@ -235,8 +287,22 @@ class CacheFolder:
         self._may_scan = time.monotonic() + _REST_AFTER_SCAN * (time.monotonic() - started)
         return used
 
+    def give_back(self, size: int) -> None:
+        """Record that a file was removed.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        with self.locked():
+            self._write_usage(self._usage() - size)
+
     @contextmanager
-    def _held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, so that no other process adds or removes files.
+
+        Raises:
+            ShardError: The folder is in use for long.
+        """
         make_folder(self.base, durable=False)
         try:
             with self._adding, sole_writer_of(self.base / "usage"):
@@ -253,3 +319,11 @@ class CacheFolder:
 
     def _write_usage(self, used: int) -> None:
         (self.base / "usage").write_text(f"{max(0, used)}\n")
+
+
+def _created(path: Path, size: int) -> IO[bytes]:
+    """Create a file of a size, and open it for writing."""
+    make_folder(path.parent, durable=False)
+    file = path.open("wb")
+    file.truncate(size)
+    return file

@@ -1,10 +1,12 @@
 """Reading the shards of a remote dataset through a cache of their blocks."""
 
 import errno
+import logging
 import os
 import threading
 import time
-from concurrent.futures import Future
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -26,14 +28,18 @@ from iirc_data.shards.cache_folder import CacheFolder, Evict
 from iirc_data.shards.cache_size import SIZE_VARIABLE
 from iirc_data.shards.fetching import NoRangesError
 from iirc_data.shards.lookahead import AHEAD_BYTES, CONNECTIONS, Lookahead, RunningPlan
+from iirc_data.shards.pace import Course, Pace
 from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import SampleTable
-from iirc_data.shards.transfer import Part, Transfer
+from iirc_data.shards.transfer import MAY_READ_UNSAVED, Part, Transfer, Unsaved
 
 _READS = 10  # of a block that other processes evict again and again
 _SECONDS_BETWEEN_READS = 0.05
 _SECONDS_BETWEEN_TOUCHES = 10.0
+_MOST_UNSAVED = 32  # blocks
+
+logger = logging.getLogger(__name__)
 
 
 class CachedShards:
@@ -71,6 +77,10 @@ class CachedShards:
         self._block_of: dict[Path, int] = {}  # of the files that were needed so far
         self._touched: dict[int, float] = {}
         self._transfer = Transfer(self._remote, self._cache)
+        self._pace = Pace(CONNECTIONS)
+        self._unsaved: dict[int, Unsaved] = {}
+        self._saving: set[Future[None]] = set()
+        self._saver = ThreadPoolExecutor(1, "iirc-save")
 
     def __reduce__(self) -> tuple[Any, ...]:
         cache = self._cache
@@ -87,13 +97,38 @@ class CachedShards:
         Raises:
             ShardError: The bytes cannot be fetched, or not be read from the cache.
         """
+        return self.read_many(np.array([sample_id]), [(offset, size)])[0]
+
+    def read_many(
+        self, sample_ids: NDArray[np.int64], places: Sequence[tuple[int, int]]
+    ) -> list[NDArray[np.uint8]]:
+        """Return bytes of the shards of several samples; see :meth:`read`.
+
+        Each block is opened once.
+
+        Args:
+            sample_ids: int64 (N,), the samples.
+            places: Offset and size of each.
+        """
         self._after_fork()
-        block = int(self.layout.of_samples(np.array([sample_id]))[0])
+        of_block: dict[int, list[int]] = {}
+        for number, block in enumerate(self.layout.of_samples(sample_ids).tolist()):
+            of_block.setdefault(block, []).append(number)
+        found: dict[int, NDArray[np.uint8]] = {}
+        for block, numbers in of_block.items():
+            contents = self._read_block(block, [places[number] for number in numbers])
+            found.update(zip(numbers, contents, strict=True))
+        return [found[number] for number in range(len(places))]
+
+    def _read_block(self, block: int, places: list[tuple[int, int]]) -> list[NDArray[np.uint8]]:
         failure: ShardError
         for _ in range(_READS):
+            if MAY_READ_UNSAVED and (unsaved := self._unsaved.get(block)) is not None:
+                return [unsaved.read(offset, size) for offset, size in places]
             for part in self._parts(block):
                 try:
-                    content = ShardFile(part.path, part.bytes).read(offset - part.start, size)
+                    file = ShardFile(part.path, part.bytes)
+                    contents = [file.read(offset - part.start, size) for offset, size in places]
                 except TooManyFilesError as error:
                     failure = error
                     time.sleep(_SECONDS_BETWEEN_READS)
@@ -101,7 +136,7 @@ class CachedShards:
                     failure = error
                 else:
                     self._touch(block, part.path)
-                    return content
+                    return contents
             self.bring(block, Evict.ANYTHING)
         if _is_missing(failure):
             raise ShardError(
@@ -128,19 +163,24 @@ class CachedShards:
         self._lookahead.expect(found[np.argsort(first)].tolist())
 
     def close(self) -> None:
-        """Stop fetching ahead."""
-        if "_lookahead" in self.__dict__ and self._process == os.getpid():
+        """Stop fetching ahead, and wait until what was fetched is saved."""
+        if self._process != os.getpid():
+            return
+        if "_lookahead" in self.__dict__:
             self._lookahead.close()
+        wait(list(self._saving))
+        self._transfer.close()
 
-    def bring(self, block: int, evict: Evict) -> float | None:
+    def bring(self, block: int, evict: Evict, course: Course | None = None) -> None:
         """Fetch a block, unless it is in the cache; wait for a thread that is fetching it.
 
-        Returns:
-            The part of the time of the transfer that passed before its first byte, in [0, 1]; None
-            if there was no transfer.
+        Args:
+            block: The block.
+            evict: What may be evicted for it.
+            course: Its transfer, if it has begun.
 
         Raises:
-            NoRoomError: See :meth:`CacheFolder.adding`.
+            NoRoomError: See :meth:`CacheFolder.begin`.
             ShardError: The block cannot be fetched or written, or does not match its checksum.
         """
         with self._lock:
@@ -149,25 +189,64 @@ class CachedShards:
             if coming is None:
                 coming = self._coming[block] = Future()
         if not is_own:
+            if course is not None:
+                course.end(is_complete=False)
             coming.exception()  # what failed there, the caller tries again itself
-            return None
+            return
         try:
-            parts = self._parts(block)
-            self._block_of[parts[0].path] = block
-            for part in parts:
-                if has_size(part.path, part.bytes):
-                    with suppress(OSError):
-                        os.utime(part.path)
-                    return None
-            try:
-                return self._transfer.fetch(parts[0], evict)
-            except NoRangesError:
-                self._whole_only.add(int(self.layout.shard[block]))
-                return self._transfer.fetch(self._parts(block)[0], evict)
+            if block not in self._unsaved and not self._is_cached(block):
+                with course or self._pace.begin(self._parts(block)[0].bytes) as course:
+                    self._fetch(block, evict, course)
         finally:
             with self._lock:
                 del self._coming[block]
             coming.set_result(None)
+
+    def _is_at_hand(self, block: int) -> bool:
+        """Return whether a block can be read without waiting for a transfer."""
+        if block in self._unsaved:
+            return True
+        return any(has_size(part.path, part.bytes) for part in self._parts(block))
+
+    def _is_cached(self, block: int) -> bool:
+        parts = self._parts(block)
+        self._block_of[parts[0].path] = block
+        for part in parts:
+            if has_size(part.path, part.bytes):
+                with suppress(OSError):
+                    os.utime(part.path)
+                return True
+        return False
+
+    def _fetch(self, block: int, evict: Evict, course: Course) -> None:
+        try:
+            unsaved = self._transfer.fetch(self._parts(block)[0], evict, course)
+        except NoRangesError:
+            self._whole_only.add(int(self.layout.shard[block]))
+            unsaved = self._transfer.fetch(self._parts(block)[0], evict, course)
+        if unsaved is None:
+            return
+        self._unsaved[block] = unsaved
+        try:
+            saving = self._saver.submit(self._save, block, unsaved)
+        except RuntimeError:  # the interpreter exits
+            self._save(block, unsaved)
+            return
+        earlier = list(self._saving)
+        self._saving.add(saving)
+        saving.add_done_callback(self._saving.discard)
+        if not MAY_READ_UNSAVED:
+            wait([saving])
+        elif len(earlier) >= _MOST_UNSAVED:  # the disk is slower than the link
+            wait(earlier, return_when=FIRST_COMPLETED)
+
+    def _save(self, block: int, unsaved: Unsaved) -> None:
+        try:
+            unsaved.save()
+        except (OSError, ShardError) as error:  # it is fetched again when it is needed again
+            logger.warning("cannot keep %s in the cache: %s", unsaved.part.path, error)
+        finally:
+            del self._unsaved[block]
 
     @cached_property
     def layout(self) -> BlockLayout:
@@ -202,6 +281,8 @@ class CachedShards:
         most = AHEAD_BYTES if limit is None else min(AHEAD_BYTES, limit // 4)
         lookahead = Lookahead(
             self.bring,
+            self._is_at_hand,
+            self._pace,
             self.layout.stop - self.layout.start,
             most=most,
             least=CONNECTIONS if limit is None else 1,

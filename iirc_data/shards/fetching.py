@@ -2,13 +2,15 @@
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, cast
+from contextlib import ExitStack
+from typing import Any, NamedTuple, TypeVar, cast
 
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.utils import get_protocol
 
 from iirc_data.errors import ShardError
 from iirc_data.masking import masked
+from iirc_data.shards import addresses
 from iirc_data.shards.addresses import (
     CHUNK,
     WEB_PROTOCOLS,
@@ -21,6 +23,10 @@ from iirc_data.shards.addresses import (
     place_of,
     stream,
 )
+from iirc_data.shards.direct import Direct
+from iirc_data.shards.web import Answer
+
+Part = TypeVar("Part", bytes, memoryview)
 
 ATTEMPTS = 7
 """Failures in a row, without a byte in between, after which a transfer is given up."""
@@ -33,17 +39,28 @@ class NoRangesError(ShardError):
 
 
 def fetch_range(
-    write: Callable[[bytes], object], address: str, path: str, start: int, stop: int, size: int
+    write: Callable[[bytes | memoryview], object],
+    address: str,
+    path: str,
+    start: int,
+    stop: int,
+    size: int,
+    *,
+    direct: Direct | None = None,
+    began: Callable[[], object] = lambda: None,
 ) -> None:
     """Fetch bytes of a file.
 
     Args:
-        write: Called with each part, in order; what it raises ends the transfer.
+        write: Called with each part, in order; the part is overwritten when it returns. What it
+            raises ends the transfer.
         address: URL or path of a folder.
         path: The file's path in the folder.
         start: First byte.
         stop: End of the bytes.
         size: Size of the file in bytes.
+        direct: Reads the file if it may; otherwise fsspec does.
+        began: Called when the server begins to answer, if that is known.
 
     Raises:
         NoRangesError: The server sends whole files only, and this is not one.
@@ -56,7 +73,8 @@ def fetch_range(
     while done < stop:
         before = done
         try:
-            for part in _parts(address, path, done, stop, size, is_whole=is_whole):
+            asked = _Asked(address, path, done, stop, size, is_whole)
+            for part in _parts(asked, direct, began):
                 write(part)
                 done += len(part)
             if done < stop:
@@ -70,15 +88,48 @@ def fetch_range(
             tries.failed(error)
 
 
+class _Asked(NamedTuple):
+    """The bytes to fetch: up to the end of the file if all of it is wanted."""
+
+    address: str
+    path: str
+    start: int
+    stop: int
+    size: int
+    is_whole: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers of the request."""
+        headers = {"Accept-Encoding": "identity"}
+        if not self.is_plain:
+            headers["Range"] = f"bytes={self.start}-{self.stop - 1}"
+        return headers
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a plain request serves, which every server answers."""
+        return self.is_whole and self.start == 0
+
+
 def _parts(
-    address: str, path: str, start: int, stop: int, size: int, *, is_whole: bool
-) -> Iterator[bytes]:
-    in_one_go = not is_remote(address) or (start == 0 and size > _LARGEST_REQUEST)
-    if is_whole and in_one_go:
-        yield from _after(start, stream(address, path, size))
+    asked: _Asked, direct: Direct | None, began: Callable[[], object]
+) -> Iterator[bytes | memoryview]:
+    address, path, start, stop = asked[:4]
+    if is_remote(address) and direct is not None:
+        filesystem, place = place_of(address, path)
+        if (url := direct.url(address, filesystem, place)) is not None:
+            try:
+                yield from _direct_parts(asked, direct, url, began)
+                return
+            except _NotDirectError:
+                pass
+    in_one_go = not is_remote(address) or (start == 0 and asked.size > _LARGEST_REQUEST)
+    if asked.is_whole and in_one_go:
+        yield from _after(start, stream(address, path, asked.size))
         return
     if get_protocol(address) in WEB_PROTOCOLS:
-        yield from _web_parts(address, path, start, stop, size, is_whole=is_whole)
+        yield from _web_parts(asked)
         return
     filesystem, place = place_of(address, path)
     for first in range(start, stop, _LARGEST_REQUEST):
@@ -90,6 +141,32 @@ def _parts(
             return
 
 
+class _NotDirectError(ShardError):
+    """The package's own client cannot read a file; fsspec may."""
+
+
+def _direct_parts(
+    asked: _Asked, direct: Direct, url: str, began: Callable[[], object]
+) -> Iterator[memoryview]:
+    with ExitStack() as stack, explained(asked.address, asked.path):
+        try:
+            answer = stack.enter_context(direct.client.get(url, asked.headers))
+        except OSError as error:
+            if direct.is_to_blame(asked.address, error):
+                raise _NotDirectError from error
+            raise
+        direct.worked()
+        began()
+        yield from _checked(asked, answer, _read_parts(answer, asked.stop - asked.start))
+
+
+def _read_parts(answer: Answer, most: int) -> Iterator[memoryview]:
+    """Yield the parts of an answer, each in the memory of the one before."""
+    buffer = memoryview(bytearray(min(addresses.CHUNK, max(1, most))))
+    while size := answer.read_into(buffer):
+        yield buffer[:size]
+
+
 def _read_part(filesystem: Any, place: str, start: int, stop: int) -> bytes:
     if isinstance(filesystem, AsyncFileSystem):
         return cast(bytes, filesystem.cat_file(place, start=start, end=stop))
@@ -98,28 +175,32 @@ def _read_part(filesystem: Any, place: str, start: int, stop: int) -> bytes:
         return cast(bytes, file.read(stop - start))
 
 
-def _web_parts(
-    address: str, path: str, start: int, stop: int, size: int, *, is_whole: bool
-) -> Iterator[bytes]:
-    if is_whole and start == 0:  # a plain request, which every server answers
-        yield from stream(address, path, size)
+def _web_parts(asked: _Asked) -> Iterator[bytes]:
+    address, path, start, stop = asked[:4]
+    if asked.is_plain:
+        yield from stream(address, path, asked.size)
         return
     filesystem, place = place_of(address, path)
-    headers = {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-    left = stop - start
+    options = {"size": stop - start, "headers": asked.headers}
     with (
         explained(address, path),
         # block_size 0: one request, whose body is read as it arrives
-        filesystem.open(place, "rb", block_size=0, size=left, headers=headers) as file,
+        filesystem.open(place, "rb", block_size=0, **options) as file,
     ):
-        ignored = _ignored(file.r, address, path, start, size)
-        if ignored and not is_whole:
-            raise NoRangesError(f"{masked(below(address, path))} cannot be read in parts")
-        for part in _after(start if ignored else 0, _chunks(file)):
-            left -= len(part)
-            if left < 0:
-                raise longer(address, path, size)
-            yield part
+        yield from _checked(asked, file.r, _chunks(file))
+
+
+def _checked(asked: _Asked, answer: Any, parts: Iterator[Part]) -> Iterator[Part]:
+    """Yield the bytes asked for out of an answer, which may be the whole file."""
+    ignored = asked.is_plain or _ignored(answer, *asked[:3], asked.size)
+    if ignored and not asked.is_whole:
+        raise NoRangesError(f"{masked(below(asked.address, asked.path))} cannot be read in parts")
+    left = asked.stop - asked.start
+    for part in _after(asked.start if ignored else 0, parts):
+        left -= len(part)
+        if left < 0:
+            raise longer(asked.address, asked.path, asked.size)
+        yield part
 
 
 def _chunks(file: Any) -> Iterator[bytes]:
@@ -139,7 +220,7 @@ async def _gathered(content: Any) -> bytes:
     return b"".join(parts)
 
 
-def _after(start: int, parts: Iterator[bytes]) -> Iterator[bytes]:
+def _after(start: int, parts: Iterator[Part]) -> Iterator[Part]:
     """Yield what follows the first ``start`` bytes."""
     for part in parts:
         if start < len(part):

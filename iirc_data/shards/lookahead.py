@@ -13,18 +13,11 @@ from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError
 from iirc_data.shards.cache_folder import Evict, NoRoomError
+from iirc_data.shards.pace import Course, Pace
 from iirc_data.shards.reading_plan import Plan
 
 CONNECTIONS = 8
-"""Largest number of blocks that a process fetches ahead at the same time.
-
-The fewer there are, the sooner the block that is needed first has arrived. So a process begins with
-two, and adds more as long as transfers wait for the server rather than for the link.
-"""
-
-_FEWEST_CONNECTIONS = 2
-_MUCH_WAITING = 0.3  # of a transfer's time
-_LITTLE_WAITING = 0.05
+"""Largest number of blocks that a process fetches ahead at the same time."""
 
 AHEAD_BYTES = 1 << 28
 """Bytes of blocks that a running epoch needs next, which are fetched ahead and pinned."""
@@ -40,10 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class Job(NamedTuple):
-    """A block to fetch ahead, and what may be evicted for it."""
+    """A block to fetch ahead, what may be evicted for it, and its transfer."""
 
     block: int
     evict: Evict
+    course: Course
 
 
 class Lookahead:
@@ -51,7 +45,8 @@ class Lookahead:
 
     Args:
         bring: Fetches a block into the cache unless it is there, making room as far as allowed.
-            Returns the part of the time that passed before the first byte, or None.
+        is_at_hand: Returns whether a block can be read without waiting for a transfer.
+        pace: Decides when the next transfer begins.
         sizes: int64 (B,), bytes of each block.
         most: Bytes that each plan looks ahead.
         least: Number of blocks that each plan looks ahead, whatever their size.
@@ -60,7 +55,9 @@ class Lookahead:
 
     def __init__(
         self,
-        bring: Callable[[int, Evict], float | None],
+        bring: Callable[[int, Evict, Course], None],
+        is_at_hand: Callable[[int], bool],
+        pace: Pace,
         sizes: NDArray[np.int64],
         *,
         most: int,
@@ -68,6 +65,9 @@ class Lookahead:
         changed: Callable[[bool], None],
     ) -> None:
         self._bring = bring
+        self._is_at_hand = is_at_hand
+        self._pace = pace
+        pace.changed = self._wake
         self._sizes = sizes
         self._most = most
         self._least = least
@@ -76,8 +76,7 @@ class Lookahead:
         self._plans: dict[Plan, deque[int]] = {}
         self._later: deque[int] = deque()
         self._threads: set[threading.Thread] = set()
-        self._most_active = _FEWEST_CONNECTIONS
-        self._n_active = 0
+        self._n_idle = 0
 
     def plan(self, blocks: NDArray[np.int64]) -> "RunningPlan":
         """Fetch ahead for a reader.
@@ -89,7 +88,7 @@ class Lookahead:
         with self._changed:
             self._plans[plan] = deque(plan.advance(0))
             self._start_threads()
-        return RunningPlan(self, plan)
+        return RunningPlan(self, plan, self._is_at_hand)
 
     def expect(self, blocks: Iterable[int]) -> None:
         """Fetch blocks when no plan needs any, as far as there is free room in the cache.
@@ -132,8 +131,9 @@ class Lookahead:
             self._changed.notify_all()
 
     def _start_threads(self) -> None:
+        """Start a thread for the next job; it starts the one after, so that no reader waits."""
         waiting = sum(map(len, self._plans.values())) + len(self._later)
-        while len(self._threads) < min(CONNECTIONS, waiting):
+        if self._n_idle < waiting and len(self._threads) < CONNECTIONS:
             thread = threading.Thread(target=self._work, name="iirc-fetch", daemon=True)
             self._threads.add(thread)
             _running.add(thread)
@@ -141,19 +141,22 @@ class Lookahead:
         self._changed.notify_all()
 
     def _next(self) -> Job | None:
-        if self._n_active >= self._most_active:
+        if not self._pace.may_begin():
             return None
         for plan, todo in self._plans.items():
             while todo:
                 if (block := todo.popleft()) in plan:
-                    return Job(block, Evict.UNPINNED)
-        return Job(self._later.popleft(), Evict.NOTHING) if self._later else None
+                    return self._job(block, Evict.UNPINNED)
+        return self._job(self._later.popleft(), Evict.NOTHING) if self._later else None
+
+    def _job(self, block: int, evict: Evict) -> Job:
+        return Job(block, evict, self._pace.begin(int(self._sizes[block])))
 
     def _work(self) -> None:
         while (job := self._wait_for_job()) is not None:
-            waited = None
             try:
-                waited = self._bring(*job)
+                with job.course:
+                    self._bring(*job)
             except NoRoomError:
                 self._put_back(job)
             except ShardError as error:  # the reader tries again, and raises
@@ -162,17 +165,9 @@ class Lookahead:
                 with self._changed:
                     self._threads.discard(threading.current_thread())
                 raise
-            finally:
-                self._adapt(waited)
 
-    def _adapt(self, waited: float | None) -> None:
-        """Change the number of connections by the part of a transfer that was waiting."""
+    def _wake(self) -> None:
         with self._changed:
-            self._n_active -= 1
-            if waited is not None and waited > _MUCH_WAITING:
-                self._most_active = min(self._most_active + 1, CONNECTIONS)
-            elif waited is not None and waited < _LITTLE_WAITING:
-                self._most_active = max(self._most_active - 1, _FEWEST_CONNECTIONS)
             self._changed.notify_all()
 
     def _wait_for_job(self) -> Job | None:
@@ -183,8 +178,10 @@ class Lookahead:
                 if is_idle or exiting.is_set():
                     self._threads.discard(threading.current_thread())
                     return None
+                self._n_idle += 1
                 is_idle = not self._changed.wait(_IDLE_SECONDS)
-            self._n_active += 1
+                self._n_idle -= 1
+            self._start_threads()
             return job
 
     def _put_back(self, job: Job) -> None:
@@ -208,11 +205,22 @@ def _end_threads() -> None:
 
 
 class RunningPlan:
-    """A reader's handle of its plan."""
+    """A reader's handle of its plan.
 
-    def __init__(self, lookahead: Lookahead, plan: Plan) -> None:
+    Args:
+        lookahead: What fetches its blocks.
+        plan: The plan.
+        is_at_hand: Returns whether a block can be read without waiting for a transfer.
+    """
+
+    def __init__(self, lookahead: Lookahead, plan: Plan, is_at_hand: Callable[[int], bool]) -> None:
         self._lookahead = lookahead
         self._plan = plan
+        self._is_at_hand = is_at_hand
+
+    def is_ready(self, n: int) -> bool:
+        """Return whether the next ``n`` samples can be read without waiting for a transfer."""
+        return all(map(self._is_at_hand, self._plan.following(n)))
 
     def advance(self, n: int) -> None:
         """Record that the reader has read ``n`` more samples."""

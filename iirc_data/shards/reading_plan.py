@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 class ReadingPlan(Protocol):
     """What a reader has announced to read."""
 
+    def is_ready(self, n: int) -> bool:
+        """Return whether the next ``n`` samples can be read without waiting for a transfer."""
+
     def advance(self, n: int) -> None:
         """Record that the reader has read ``n`` more samples."""
 
@@ -20,6 +23,10 @@ class ReadingPlan(Protocol):
 
 class NoPlan:
     """The plan for a dataset of which nothing needs to be fetched."""
+
+    def is_ready(self, n: int) -> bool:
+        """Return True."""
+        return True
 
     def advance(self, n: int) -> None:
         """Do nothing."""
@@ -56,6 +63,11 @@ class Plan:
 
     def __iter__(self) -> Iterator[int]:
         return iter(list(self._counts))
+
+    def following(self, n: int) -> list[int]:
+        """Return the distinct blocks of the next ``n`` samples."""
+        found = self._blocks[self._start : self._start + n].tolist()
+        return list(dict.fromkeys(found))
 
     def advance(self, n: int) -> list[int]:
         """Record that ``n`` more samples were read; return the blocks new in the window."""

@@ -26,6 +26,7 @@ from iirc_data.shards.blocks import (
     largest_blocks_file,
     need_checksums,
 )
+from iirc_data.shards.direct import Direct
 from iirc_data.shards.fetching import fetch_range
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
@@ -243,7 +244,7 @@ class RemoteDataset:
         try:
             with write_atomically(target) as file:
 
-                def keep(chunk: bytes) -> None:
+                def keep(chunk: bytes | memoryview) -> None:
                     nonlocal done
                     digest.update(chunk)
                     file.write(chunk)
@@ -251,7 +252,11 @@ class RemoteDataset:
                     progress(len(chunk))
 
                 size = shard.bytes
-                fetch_range(keep, self.address, shard.path, 0, size, size)
+                direct = Direct()
+                try:
+                    fetch_range(keep, self.address, shard.path, 0, size, size, direct=direct)
+                finally:
+                    direct.close()
                 file.flush()
                 if digest.hexdigest() != shard.sha256:
                     raise ShardError(

@@ -210,10 +210,7 @@ class ShardStore:
         """
         places = self._places(sample_ids)
         if (cached := self._cached) is not None:
-            return [
-                cached.read(sample_id, offset, size)
-                for sample_id, (_, offset, size) in zip(sample_ids.tolist(), places, strict=True)
-            ]
+            return cached.read_many(sample_ids, [place[1:] for place in places])
         return [self._open_shard(number).read(offset, size) for number, offset, size in places]
 
     def will_read(self, sample_ids: NDArray[np.int64]) -> None:

@@ -1,20 +1,30 @@
 """Bringing a part of a shard into the cache, checked."""
 
 import hashlib
-import time
+import os
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import IO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from iirc_data.errors import ShardError
 from iirc_data.masking import masked
 from iirc_data.shards.addresses import BrokenTransferError, Tries, below
 from iirc_data.shards.blocks import BLOCKS_NAME
-from iirc_data.shards.cache_folder import CacheFolder, Evict
+from iirc_data.shards.cache_folder import Addition, CacheFolder, Evict
+from iirc_data.shards.direct import Direct
 from iirc_data.shards.fetching import fetch_range
 from iirc_data.shards.lookahead import exiting
 from iirc_data.shards.manifest import Shard
+from iirc_data.shards.pace import Course
 from iirc_data.shards.remote import RemoteDataset, check_pixels_of, has_size, writing_alone
+from iirc_data.shards.shard_file import ShardFile
+
+MAY_READ_UNSAVED = os.name != "nt"
+"""Whether a file may be read while it gets another name."""
 
 
 class Part(NamedTuple):
@@ -63,58 +73,66 @@ class Transfer:
     def __init__(self, remote: RemoteDataset, cache: CacheFolder) -> None:
         self._remote = remote
         self._cache = cache
+        self._direct = Direct()
         self._counting = Lock()
         self.fetched_bytes = 0
 
-    def fetch(self, part: Part, evict: Evict) -> float | None:
+    def fetch(self, part: Part, evict: Evict, course: Course) -> "Unsaved | None":
         """Fetch a part, unless it is in the cache; wait for a process that is fetching it.
 
         Args:
             part: The part.
             evict: What may be evicted for it.
+            course: The transfer, as the pace counts it; ended when the part is checked.
 
         Returns:
-            The part of the time that passed before the first byte, in [0, 1]; None if there was
-            no transfer.
+            The part, checked, which the caller saves; None if it is in the cache.
 
         Raises:
             NoRangesError: The server sends whole files only.
-            NoRoomError: See :meth:`CacheFolder.adding`.
+            NoRoomError: See :meth:`CacheFolder.begin`.
             ShardError: The part cannot be fetched or written, or does not match its checksum.
         """
         tries = Tries(self._remote.address)
-        waited = None
-        with writing_alone(part.path):
+        with ExitStack() as lock:
+            lock.enter_context(writing_alone(part.path))
             while not has_size(part.path, part.bytes):
+                addition = self._cache.begin(part.path, part.bytes, evict)
                 try:
-                    with self._cache.adding(part.path, part.bytes, evict) as file:
-                        waited = self._fetch_into(file, part)
+                    self._fetch_into(addition.file, part, course)
+                    return Unsaved(part, addition, lock)
                 except AlteredError as error:  # damaged on the way, or there
+                    addition.abandon()
                     tries.failed(error)
-        return waited
+                except BaseException:
+                    addition.abandon()
+                    raise
+        return None
 
-    def _fetch_into(self, file: IO[bytes], part: Part) -> float:
+    def close(self) -> None:
+        """Close the connections that no thread uses."""
+        self._direct.close()
+
+    def _fetch_into(self, file: IO[bytes], part: Part, course: Course) -> None:
         digest = hashlib.sha256()
-        started = time.monotonic()
-        first: float | None = None
+        course.requested()
 
-        def keep(data: bytes) -> None:
-            nonlocal first
-            first = time.monotonic() if first is None else first
+        def keep(data: bytes | memoryview) -> None:
             if exiting.is_set():
                 raise ShardError("the program ends")
             digest.update(data)
             file.write(data)
+            course.received(len(data))
             with self._counting:
                 self.fetched_bytes += len(data)
 
         address, shard = self._remote.address, part.shard
-        fetch_range(keep, address, shard.path, part.start, part.stop, shard.bytes)
-        ended = time.monotonic()
+        span = part.start, part.stop, shard.bytes
+        fetch_range(keep, address, shard.path, *span, direct=self._direct, began=course.begins)
+        file.flush()
         where = masked(below(address, shard.path))
         is_right = digest.hexdigest() == part.sha256
         if part.is_whole and is_right:
-            file.flush()
             check_pixels_of(Path(file.name), shard, where)
         elif not is_right:
             sums = "digest in the manifest"
@@ -123,4 +141,44 @@ class Transfer:
             raise AlteredError(
                 f"{where} does not match its {sums}: it was damaged or altered there"
             )
-        return ((first or ended) - started) / max(ended - started, 1e-9)
+        course.end(is_complete=True)
+
+
+class Unsaved:
+    """A part that was fetched and checked, and may be lost in a power failure until it is saved.
+
+    Until then it has a temporary name, and no other thread or process writes it.
+
+    Args:
+        part: The part.
+        addition: Its file.
+        lock: What keeps others from writing it; the caller gives it up.
+
+    Attributes:
+        part: The part.
+    """
+
+    def __init__(self, part: Part, addition: Addition, lock: ExitStack) -> None:
+        self.part = part
+        self._addition = addition
+        self._opened = ShardFile(addition.temporary, part.bytes) if MAY_READ_UNSAVED else None
+        self._lock = lock.pop_all()
+
+    def read(self, offset: int, size: int) -> NDArray[np.uint8]:
+        """Return bytes of the part's shard, uint8 (size,), read-only."""
+        assert self._opened is not None
+        return self._opened.read(offset - self.part.start, size)
+
+    def save(self) -> None:
+        """Wait until the part is on the disk, and give it its name in the cache.
+
+        Raises:
+            OSError: It cannot be written; it is removed.
+            ShardError: The cache is in use for long.
+        """
+        with self._lock:
+            try:
+                self._addition.finish()
+            except BaseException:
+                self._addition.abandon()
+                raise

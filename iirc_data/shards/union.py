@@ -170,6 +170,14 @@ class _UnionPlan:
         self._parts = parts
         self._n_read = 0
 
+    def is_ready(self, n: int) -> bool:
+        """Return whether the next ``n`` samples can be read without waiting for a transfer."""
+        for places, plan in self._parts:
+            start, stop = np.searchsorted(places, [self._n_read, self._n_read + n])
+            if stop > start and not plan.is_ready(int(stop - start)):
+                return False
+        return True
+
     def advance(self, n: int) -> None:
         """Record that the reader has read ``n`` more samples."""
         before, self._n_read = self._n_read, self._n_read + n
