@@ -16,6 +16,7 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from benchmarks.method_runs import replace_part, start_or_resume
@@ -25,6 +26,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_data.locks import sole_user
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.methods import METHODS
+from iirc_train.metrics import TOP1
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import read_results
@@ -49,6 +51,9 @@ class Row(NamedTuple):
         options: Options beside :data:`COMMON`.
         benchmark: Name of the benchmark.
         further_orders: Whether it is measured in :data:`FURTHER_ORDERS`, too.
+        published: Last and average top-1 at full budget, in per cent: read off the figure of
+            CIFAR-100 B0, 10 steps, in the README of PyCIL f3509b8, to about ±1. None if the
+            figure does not show it.
     """
 
     name: str
@@ -56,6 +61,7 @@ class Row(NamedTuple):
     options: str = MEMORIES
     benchmark: str = B0
     further_orders: bool = False
+    published: tuple[int, int] | None = None
 
     @property
     def orders(self) -> tuple[int, ...]:
@@ -80,17 +86,17 @@ class Row(NamedTuple):
 ROWS = (
     Row("finetune", "finetune", "", further_orders=True),
     Row("ER", "er", further_orders=True),
-    Row("finetune with memories", "finetune", further_orders=True),
+    Row("finetune with memories", "finetune", further_orders=True, published=(41, 59)),
     Row("joint", "finetune", "--joint", further_orders=True),
     Row("iCaRL-CNN", "icarl_cnn"),
-    Row("iCaRL", "icarl", further_orders=True),
+    Row("iCaRL", "icarl", further_orders=True, published=(49, 64)),
     Row("DER++", "der_plus_plus", further_orders=True),
-    Row("WA", "wa", further_orders=True),
-    Row("DER (expandable)", "der_expandable", further_orders=True),
+    Row("WA", "wa", further_orders=True, published=(52, 67)),
+    Row("DER (expandable)", "der_expandable", further_orders=True, published=(58, 70)),
     Row("LUCIR", "lucir"),
     Row("A-GEM", "agem"),
-    Row("FOSTER", "foster"),
-    Row("BiC", "bic"),
+    Row("FOSTER", "foster", published=(61, 73)),
+    Row("BiC", "bic", published=(51, 65)),
     Row("PODNet, B50", "podnet", benchmark=B50),
     Row("ER-ACE", "er_ace"),
     Row("DER", "der"),
@@ -108,7 +114,11 @@ def main(
     runs: Annotated[Path, typer.Argument(help="Folder for the runs, outside the checkout.")],
     data: Annotated[Path | None, typer.Option(help="Shard folder of CIFAR-100; trains.")] = None,
     table: Annotated[
-        bool, typer.Option("--table", help="Write the table of finished runs into the page.")
+        bool,
+        typer.Option(
+            "--table",
+            help="Write the table of finished runs into the page, with those kept before.",
+        ),
     ] = False,
 ) -> None:
     """Train all registered methods, or write the table of the runs that are finished."""
@@ -120,7 +130,7 @@ def main(
                 _train(runs, data)
         if table:
             _keep(runs)
-            lines = list(_tables(runs))
+            lines = list(_tables())
             replace_part(DOCUMENT, "benchmarks.methods_on_cifar100", lines)
             print("\n".join(lines))
 
@@ -143,13 +153,13 @@ def _train(runs: Path, data: Path) -> None:
             failed += 1
             console.print(f"{row.name}, order {order}: {error}")
             continue
-        console.print(f"{row.name}, order {order}: {read_results(folder).all_seen.round(3)}")
+        console.print(f"{row.name}, order {order}: {_top1(folder).round(3)}")
     if failed:
         raise ConfigurationError(f"{failed} runs failed: the lines above say why")
 
 
 def _keep(runs: Path) -> None:
-    """Copy the settings and metrics of finished runs beside the page."""
+    """Copy the settings and metrics of finished runs beside the page, which has all rows."""
     for row in ROWS:
         for order in row.orders:
             source, target = row.folder(runs, order), row.folder(KEPT, order)
@@ -160,16 +170,20 @@ def _keep(runs: Path) -> None:
                 shutil.copyfile(source / METRICS_NAME, target / METRICS_NAME)
 
 
-def _tables(runs: Path) -> Iterator[str]:
-    yield "| row | orders | last top-1 | average incremental top-1 |"
-    yield "|---|---:|---:|---:|"
-    finished = {row: [o for o in row.orders if is_finished(row.folder(runs, o))] for row in ROWS}
+def _tables() -> Iterator[str]:
+    yield "| | orders | last | average | PyCIL: last | PyCIL: average |"
+    yield "|---|---:|---:|---:|---:|---:|"
+    finished = {
+        row: [o for o in row.orders if (row.folder(KEPT, o) / METRICS_NAME).exists()]
+        for row in ROWS
+    }
     for row, orders in finished.items():
         if orders:
-            scores = [100 * read_results(row.folder(runs, order)).all_seen for order in orders]
+            scores = [100 * _top1(row.folder(KEPT, order)) for order in orders]
             last = _cell([s[-1] for s in scores])
             average = _cell([s.mean() for s in scores])
-            yield f"| {row.name} | {len(orders)} | {last} | {average} |"
+            published = " | ".join(map(str, row.published or ("", "")))
+            yield f"| {row.name} | {len(orders)} | {last} | {average} | {published} |"
     yield "\nThe command of each row:\n"
     yield "```sh"
     for row, orders in finished.items():
@@ -177,6 +191,11 @@ def _tables(runs: Path) -> Iterator[str]:
             folder = row.folder(Path("runs"), order)
             yield row.command(order, "shards/cifar100", str(folder))
     yield "```"
+
+
+def _top1(folder: Path) -> NDArray[np.float64]:
+    """Return the accuracy over all classes seen so far, after each task."""
+    return read_results(folder, metric=TOP1).all_seen
 
 
 def _cell(values: list[float]) -> str:
