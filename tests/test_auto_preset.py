@@ -9,7 +9,7 @@ from iirc_data.benchmarks import benchmark_names, load_benchmark
 from iirc_data.definitions import CIL_SETUP
 from iirc_data.errors import ConfigurationError
 from iirc_train.config import compose as composing
-from iirc_train.config.auto_preset import FAMILIES, auto_preset, implied_preset
+from iirc_train.config.auto_preset import FAMILIES, auto_preset, implied_preset, missed_preset
 from iirc_train.config.plain_yaml import read_settings
 from iirc_train.config.preset_files import PRESETS, preset_file, preset_names
 from iirc_train.config.setup import with_setup
@@ -126,6 +126,21 @@ def test_every_family_has_benchmarks_and_presets():
 def test_only_a_bare_class_incremental_command_implies_a_preset(given, implied):
     bare = {"benchmark": "cil_cifar100_b0_10", "method": "finetune", "data": "d"}
     assert implied_preset(bare | given) == implied
+
+
+@pytest.mark.parametrize(
+    ("given", "missed"),
+    [
+        ({"n_memories_per_class": 20}, "cil_cifar100-finetune"),
+        ({"lr": 0.1}, None),
+        ({"benchmark": "iirc_cifar100"}, None),
+        ({"benchmark": "demo"}, None),
+    ],
+)
+def test_a_command_without_a_learning_rate_hears_of_the_preset(given, missed):
+    assert missed_preset({"benchmark": "cil_cifar100_b0_10", "method": "finetune"} | given) == (
+        missed
+    )
 
 
 @pytest.mark.parametrize(

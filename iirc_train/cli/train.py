@@ -10,7 +10,7 @@ from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, default_in_help, given, with_settings
-from iirc_train.config.auto_preset import implied_preset
+from iirc_train.config.auto_preset import implied_preset, missed_preset
 from iirc_train.config.compose import compose, resolved_preset
 from iirc_train.methods.settings import method_configs
 from iirc_train.report.tables import task_table
@@ -138,6 +138,10 @@ def train(
         else:
             if preset is None and config is None:
                 preset = implied_preset(overrides)
+                missed = missed_preset(overrides) if preset is None else None
+                if missed is not None and is_first_process():
+                    note = "note: other settings are general defaults, not the published ones; "
+                    print_line(console, f"{note}'--preset auto' starts from {missed}")
             preset = resolved_preset(preset, config, overrides)
             configuration = compose(preset, config, overrides, methods=method_configs())
             continue_experiment(configuration, run, console, tracking=tracking, preset=preset)

@@ -85,14 +85,26 @@ def implied_preset(overrides: Mapping[str, Any]) -> str | None:
     Args:
         overrides: The settings that the command gives, without a preset or file.
     """
+    is_bare = _named([overrides]).keys() <= BARE
+    return AUTO_PRESET if is_bare and _class_incremental_preset(overrides) else None
+
+
+def missed_preset(overrides: Mapping[str, Any]) -> str | None:
+    """Return the preset that a class-incremental command without a learning rate may have meant.
+
+    Args:
+        overrides: The settings that the command gives, without a preset or file.
+    """
+    return None if "lr" in overrides else _class_incremental_preset(overrides)
+
+
+def _class_incremental_preset(overrides: Mapping[str, Any]) -> str | None:
     named = _named([overrides])
-    if not {"benchmark", "method"} <= named.keys() or not named.keys() <= BARE:
-        return None
-    benchmark = str(named["benchmark"])
+    benchmark = str(named.get("benchmark", ""))
     family = None if benchmark.startswith("iirc_") else _family(benchmark)
-    if family is None or _preset(_presets(family), _kind(named)) is None:
+    if family is None or "method" not in named:
         return None
-    return AUTO_PRESET
+    return _preset(_presets(family), _kind(named))
 
 
 def _named(sources: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
