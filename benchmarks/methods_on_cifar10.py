@@ -6,10 +6,7 @@
 Calling ``train`` again resumes interrupted runs. ``table`` keeps the other text of the document.
 """
 
-import os
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +16,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from iirc_data.files import write_atomically
+from benchmarks.method_runs import replace_part, start_or_resume
 from iirc_train.run.results import PWJS, read_results
 
 SCHEDULES = (0, 1, 2)
@@ -42,7 +39,6 @@ ROWS = {
     "finetuning": "--method finetune",
 }
 METRICS = {"pw-JS": PWJS, "JS": "jaccard_sim"}
-_BEGIN, _END = "<!-- begin: written by benchmarks.methods_on_cifar10 -->", "<!-- end -->"
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -70,18 +66,8 @@ def train(
 
     def run(row: str, schedule: int) -> None:
         folder = run_folder(runs, row, schedule)
-        if (folder / "config.yaml").exists():
-            arguments = ["train", "--resume", str(folder)]
-        else:
-            line = command(row, schedule, shlex.quote(str(shards)), shlex.quote(str(folder)))
-            arguments = shlex.split(line)[1:]
-        subprocess.run(
-            [sys.executable, "-m", "iirc_train", *arguments],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )
+        line = command(row, schedule, shlex.quote(str(shards)), shlex.quote(str(folder)))
+        start_or_resume(line, folder)
         console.print(f"{row}, schedule {schedule}: {read_results(folder).all_seen.round(3)}")
 
     with ThreadPoolExecutor(processes) as pool:
@@ -95,11 +81,7 @@ def table(
     document: Annotated[Path, typer.Argument(help="Markdown file whose tables are replaced.")],
 ) -> None:
     """Write mean and standard deviation over schedules into a document."""
-    before, _, rest = document.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    text = f"{before}{_BEGIN}\n\n" + "\n".join(_tables(runs)) + f"\n{_END}{after}"
-    with write_atomically(document) as file:
-        file.write(text.encode())
+    replace_part(document, "benchmarks.methods_on_cifar10", _tables(runs))
 
 
 def _tables(runs: Path) -> Iterator[str]:

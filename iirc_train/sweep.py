@@ -20,7 +20,8 @@ from iirc_data.benchmarks import load_benchmark
 from iirc_data.cluster.attempt import is_abandoned, patience, stop_if_abandoned
 from iirc_data.errors import ConfigurationError
 from iirc_data.locks import sole_user, sole_writer_of
-from iirc_train.config.compose import compose, method_of
+from iirc_train.config.auto_preset import AUTO_PRESET, implied_preset
+from iirc_train.config.compose import compose, method_of, resolved_preset
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import AUTO
 from iirc_train.methods.settings import method_configs
@@ -47,11 +48,13 @@ class PlannedRun:
         name: Unique name, such as ``"icarl_cnn/schedule_0/seed_0"``.
         folder: Folder of the run.
         config: Configuration of the run.
+        preset: Name of the preset that the configuration started from; None for none.
     """
 
     name: str
     folder: Path
     config: ExperimentConfig
+    preset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -114,18 +117,22 @@ def plan(
     for preset, method, schedule, seed, *values in product(*swept, *varied.values()):
         settings = dict(overrides or {}) | _given(method=method, schedule=schedule, seed=seed)
         settings |= dict(zip(varied, values, strict=True))
-        config = compose(preset, file, settings, methods=method_configs(), also_for=swept_methods)
+        if preset is None and file is None:
+            preset = implied_preset(settings)
+        chosen = resolved_preset(preset, file, settings)
+        config = compose(chosen, file, settings, methods=method_configs(), also_for=swept_methods)
         if config.network != AUTO:
             get_network(config.network)
         load_benchmark(config.benchmark).tasks(config.schedule)
-        parts = [preset] if preset else []
-        if method or not preset:
+        named = preset if preset != AUTO_PRESET else None  # auto: the method says which
+        parts = [named] if named else []
+        if method or not named:
             parts.append(config.method)
         found = config.values()
         parts += [_folder_name(name, found[name]) for name in varied if name in found]
         parts += [f"schedule_{config.schedule}", f"seed_{config.seed}"]
         folder = output.absolute().joinpath(*parts)  # the workers of a cluster run in other folders
-        run = PlannedRun("/".join(parts), folder, config.with_absolute_places())
+        run = PlannedRun("/".join(parts), folder, config.with_absolute_places(), chosen)
         if runs.setdefault(run.name, run) != run:
             raise ConfigurationError(f"two of the varied values map to the same folder, {run.name}")
     for run in runs.values():
@@ -351,7 +358,9 @@ def _train(run: PlannedRun, processes: Processes) -> int:
     else:
         settings = run.folder / SETTINGS_NAME
         run.config.save(settings)
-        arguments = ["--config", str(settings), "--output", str(run.folder)]
+        # the file has all settings; the preset is for the record
+        of_preset = [] if run.preset is None else ["--preset", run.preset]
+        arguments = [*of_preset, "--config", str(settings), "--output", str(run.folder)]
     on_one_gpu = run.config.device in ("auto", "cuda")  # not cuda:1
     return processes.run(["train", *arguments], run.folder / LOG_NAME, on_one_gpu=on_one_gpu)
 

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ from tests.test_resume import QUIET, assert_equal_runs
 def run(tiny_settings, tmp_path_factory) -> Path:
     settings = tiny_settings | {"method": "finetune", "threads": 1, "decoder": "pillow"}
     output = tmp_path_factory.mktemp("runs") / "run"
-    return run_experiment(ExperimentConfig.parse(settings), output, QUIET)
+    config, console = ExperimentConfig.parse(settings), Console(file=StringIO())
+    run_experiment(config, output, console, preset="of-this-test")
+    assert "preset: of-this-test\n" in console.file.getvalue()
+    return output
 
 
 @pytest.fixture
@@ -42,6 +46,7 @@ def test_a_run_records_its_data_versions_and_machine(run, tiny_store):
     record = read_record(run)
     (session,) = record["sessions"]
     assert record["dataset"]["digest"] == tiny_store.digest
+    assert record["preset"] == "of-this-test"
     assert set(record["task_views"]) == {"train", "intask_valid", "posttask_valid", "test"}
     assert session["versions"]["torch"] == importlib.metadata.version("torch")
     assert session["machine"]["cores"] >= 1
@@ -65,6 +70,7 @@ def test_going_on_adds_a_session_unless_nothing_is_left_to_do(run):
     resume_experiment(run, QUIET)
     sessions = read_record(run)["sessions"]
     assert [session["position"]["task_id"] for session in sessions] == [0, 4]
+    assert read_record(run)["preset"] == "of-this-test"
     assert is_finished(run)
 
 

@@ -44,7 +44,10 @@ from iirc_train.sweep import LOG_NAME, Outcome, checkpoint_time, plan, run_all
         ],
         "preset": Annotated[
             list[str] | None,
-            typer.Option(help="Published configuration; may be given several times."),
+            typer.Option(
+                help="Published configuration; may be given several times. 'auto' chooses that of "
+                "each method for the benchmark."
+            ),
         ],
         "config": CONFIG_OPTION,
         "jobs": Annotated[

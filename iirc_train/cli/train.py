@@ -10,7 +10,8 @@ from iirc_data.console import plain_console
 from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, default_in_help, given, with_settings
-from iirc_train.config.compose import compose
+from iirc_train.config.auto_preset import implied_preset, missed_preset
+from iirc_train.config.compose import compose, resolved_preset
 from iirc_train.methods.settings import method_configs
 from iirc_train.report.tables import task_table
 from iirc_train.run.results import read_results
@@ -65,7 +66,11 @@ CONFIG_OPTION = Annotated[
         ],
         "preset": Annotated[
             str | None,
-            typer.Option(help="Published configuration to start from; 'iirc presets' lists them."),
+            typer.Option(
+                help="Published configuration to start from; 'iirc presets' lists them. 'auto' "
+                "chooses that of the method for the benchmark, and is the default for "
+                "class-incremental benchmarks if no option says how to train."
+            ),
         ],
         "config": CONFIG_OPTION,
         "tensorboard": Annotated[
@@ -131,8 +136,15 @@ def train(
         elif repeat is not None:
             repeat_experiment(repeat, run, console, tracking=tracking, changes=overrides)
         else:
+            if preset is None and config is None:
+                preset = implied_preset(overrides)
+                missed = missed_preset(overrides) if preset is None else None
+                if missed is not None and is_first_process():
+                    note = "note: other settings are general defaults, not the published ones; "
+                    print_line(console, f"{note}'--preset auto' starts from {missed}")
+            preset = resolved_preset(preset, config, overrides)
             configuration = compose(preset, config, overrides, methods=method_configs())
-            continue_experiment(configuration, run, console, tracking=tracking)
+            continue_experiment(configuration, run, console, tracking=tracking, preset=preset)
     if is_first_process():
         console.print(task_table(read_results(run)))
         print_line(console, f"run: {run}")

@@ -1,11 +1,10 @@
 """Composing a configuration from a preset, a YAML file and single settings; later ones win."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from iirc_data.errors import ConfigurationError
+from iirc_train.config.auto_preset import AUTO_PRESET, auto_preset
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES
 from iirc_train.config.own_settings import (
@@ -16,9 +15,9 @@ from iirc_train.config.own_settings import (
     own_names,
 )
 from iirc_train.config.plain_yaml import read_settings
-from iirc_train.config.settings import nearest_name
+from iirc_train.config.preset_files import preset_file
 
-PRESETS = Path(str(resources.files("iirc_train"))) / "config" / "presets"
+_IN_TOTAL = -1  # of n_memories_per_class: total_n_mems is the size
 
 
 def compose(
@@ -37,7 +36,7 @@ def compose(
     every ``config.yaml``. A source with ``epochs_per_task`` also resets ``first_task_epochs``.
 
     Args:
-        preset: Name of a preset.
+        preset: Name of a preset, or ``"auto"``; see :func:`resolved_preset`.
         file: YAML file; its settings override the preset's.
         overrides: Settings that override both.
         methods: Name of each method to the class of its settings; None composes only the settings
@@ -69,14 +68,23 @@ def compose(
             ):
                 del kept[name]
         named = ExperimentConfig.checked_names(kept, source, own)
-        if not named.keys().isdisjoint(ALTERNATIVES):
-            settings = {name: v for name, v in settings.items() if name not in ALTERNATIVES}
-        if "epochs_per_task" in named:
-            settings.pop("first_task_epochs", None)  # went with the epochs of the source before
-        settings |= named
+        settings = _without_replaced(settings, named) | named
         sources |= dict.fromkeys(named, source)
     config = ExperimentConfig.parse(settings, sources, own)
     return config if methods is None else complete(config, methods, sources)
+
+
+def resolved_preset(
+    preset: str | None, file: Path | None, overrides: Mapping[str, Any]
+) -> str | None:
+    """Return the name of the preset: for ``"auto"``, the one that the other sources choose.
+
+    Raises:
+        ConfigurationError: No preset fits, or the file is not readable.
+    """
+    if preset != AUTO_PRESET:
+        return preset
+    return auto_preset([*([] if file is None else [read_settings(file)]), overrides])
 
 
 def method_of(preset: str | None, file: Path | None, overrides: Mapping[str, Any]) -> object:
@@ -88,33 +96,31 @@ def method_of(preset: str | None, file: Path | None, overrides: Mapping[str, Any
     return _last(_layers(preset, file, overrides), "method")
 
 
-def preset_names() -> list[str]:
-    """Return the sorted names of all presets; each preset is one curve of the paper."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-def preset_file(name: str) -> Path:
-    """Return the YAML file of a preset.
-
-    Raises:
-        ConfigurationError: The preset does not exist; the message names the nearest one.
-    """
-    names = preset_names()
-    if name not in names:
-        raise ConfigurationError(
-            f"there is no preset {name!r}, 'iirc presets' lists them{nearest_name(name, names)}"
-        )
-    return PRESETS / f"{name}.yaml"
-
-
 def _layers(
     preset: str | None, file: Path | None, overrides: Mapping[str, Any]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if preset is not None:
-        yield f"preset {preset}", read_settings(preset_file(preset))
+    name = resolved_preset(preset, file, overrides)
+    if name is not None:
+        yield f"preset {name}", read_settings(preset_file(name))
     if file is not None:
         yield str(file), read_settings(file)
     yield "", overrides
+
+
+def _without_replaced(earlier: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of earlier sources without those that a later one contradicts."""
+    replaced: set[str] = set()
+    if not named.keys().isdisjoint(ALTERNATIVES):
+        replaced |= ALTERNATIVES
+    if "epochs_per_task" in named:
+        replaced.add("first_task_epochs")  # went with the epochs of the source before
+    if named.get("lr_cosine"):
+        replaced.add("lr_schedule")
+    if named.get("lr_schedule"):
+        replaced.add("lr_cosine")
+    if named.get("n_memories_per_class", _IN_TOTAL) != _IN_TOTAL:
+        replaced.add("total_n_mems")
+    return {name: value for name, value in earlier.items() if name not in replaced}
 
 
 def _last(layers: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> object:

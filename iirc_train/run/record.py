@@ -63,7 +63,11 @@ def _described(store: SampleStore) -> dict[str, Any]:
 
 @contextmanager
 def recorded(
-    run: Path, data: SeenData, surroundings: Surroundings, position: Mapping[str, int]
+    run: Path,
+    data: SeenData,
+    surroundings: Surroundings,
+    position: Mapping[str, int],
+    preset: str | None = None,
 ) -> Iterator[None]:
     """Record a session of a run: its start, and its end if the block ends without an error.
 
@@ -74,12 +78,14 @@ def recorded(
         data: What the run sees; written in its first session.
         surroundings: What this session computes with.
         position: Where the run stands when the session starts.
+        preset: Name of the preset that the settings started from; written in the first session.
     """
     if rank() > 0:
         yield
         return
     has_record = (run / RECORD_NAME).exists()
-    record: dict[str, Any] = read_record(run) if has_record else {**vars(data), "sessions": []}
+    first = {**vars(data), **({} if preset is None else {"preset": preset}), "sessions": []}
+    record: dict[str, Any] = read_record(run) if has_record else first
     session = {"started": now(), "position": dict(position), **surroundings.described()}
     record["sessions"].append(session)
     note_versions(record)

@@ -44,6 +44,7 @@ def run_experiment(
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
     reference: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> Path:
     """Train a method through all tasks of a schedule, evaluating after each.
 
@@ -54,6 +55,7 @@ def run_experiment(
         tracking: What else follows the run.
         reference: Record of a run that saw the same data, as
             :func:`~iirc_train.run.record.read_record` returns it; checked before training.
+        preset: Name of the preset that the configuration started from, for the record.
 
     Returns:
         The run's folder.
@@ -73,11 +75,14 @@ def run_experiment(
         Experiment(config, output / BUFFER_NAME, precision) as experiment,
     ):
         _check_alike(experiment)
+        if preset is not None and is_first_process():
+            logger.info("preset: %s", preset)
         if reference is not None:
             check_same_data(reference, experiment.seen_data)
             if rank() == 0:
                 note_versions(reference)
-        training = Training(experiment, RunDirectory.create(output, experiment.config))
+        directory = RunDirectory.create(output, experiment.config)
+        training = Training(experiment, directory, preset)
         training.restore()
         training.run(console, tracking)
     return output
@@ -178,7 +183,9 @@ def repeat_experiment(
             f"{run} is a branch of {parent['run']} after task {parent['task']}: repeat it with "
             f"--from {parent['run']} --from-task {parent['task']} and the same settings"
         )
-    return continue_experiment(config, output, console, tracking=tracking, reference=record)
+    return continue_experiment(
+        config, output, console, tracking=tracking, reference=record, preset=record.get("preset")
+    )
 
 
 def continue_experiment(
@@ -188,6 +195,7 @@ def continue_experiment(
     *,
     tracking: Tracking = TENSORBOARD_ONLY,
     reference: Mapping[str, Any] | None = None,
+    preset: str | None = None,
 ) -> Path:
     """Start a run, or resume the run in the folder; a finished run is not changed.
 
@@ -197,6 +205,7 @@ def continue_experiment(
         console: Where progress and notes are shown; None logs them to ``iirc_train``.
         tracking: What else follows the run.
         reference: See :func:`run_experiment`.
+        preset: See :func:`run_experiment`.
 
     Returns:
         The run's folder.
@@ -216,7 +225,9 @@ def continue_experiment(
     with process_group(device):
         # the first process may already create the folder while another one looks
         if not of_first_process((output / CONFIG_NAME).exists(), device):
-            return run_experiment(config, output, console, tracking=tracking, reference=reference)
+            return run_experiment(
+                config, output, console, tracking=tracking, reference=reference, preset=preset
+            )
         changes = changes_to(output, config)
         precision = None if reference is None else recorded_precision(reference)
         if precision is not None and config.precision == "auto":

@@ -53,13 +53,17 @@ class Training:
     Args:
         experiment: Data, method and buffer, all new.
         run: The run's folder; it stays as it is until :meth:`restore`.
+        preset: Name of the preset that the settings started from, for the record.
 
     Attributes:
         position: Where the run stands.
     """
 
-    def __init__(self, experiment: Experiment, run: RunDirectory) -> None:
+    def __init__(
+        self, experiment: Experiment, run: RunDirectory, preset: str | None = None
+    ) -> None:
         self.experiment = experiment
+        self._preset = preset
         self.config = experiment.config
         self.method = experiment.method
         self.run_directory = run
@@ -132,7 +136,7 @@ class Training:
         data = self.experiment.seen_data
         first_epoch = self._number(task_id, epochs)
         with (
-            recorded(path, data, self.experiment.surroundings, self.position.plain()),
+            recorded(path, data, self.experiment.surroundings, self.position.plain(), self._preset),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
             StopRequest(self.experiment.device) as self._stop,
             run_progress(console, title, n_tasks, task_id) as progress,

@@ -1,0 +1,79 @@
+"""The program that measures methods on CIFAR-100: its commands, and the table that it writes."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from benchmarks import methods_on_cifar100
+from benchmarks.method_runs import replace_part, start_or_resume
+from benchmarks.methods_on_cifar100 import ROWS
+from iirc_data.errors import ConfigurationError
+from iirc_train.cli.app import app
+from iirc_train.config.compose import compose
+from iirc_train.methods import METHODS
+from iirc_train.methods.settings import method_configs
+from tests.made_up_runs import write_record
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_row_of_cifar100_is_a_command_of_its_own(row):
+    folders = [each.folder(Path("runs"), 0) for each in ROWS]
+    assert folders.count(row.folder(Path("runs"), 0)) == 1
+    words = shlex.split(row.command(1, "shards", "out"))
+    assert words[:2] == ["iirc", "train"]
+    context = get_command(app).get_command(None, "train").make_context("train", words[2:])
+    given = {k: v for k, v in context.params.items() if v not in (None, [])} | {"data": "shards"}
+    del given["output"]
+    if row.method in METHODS:
+        config = compose(overrides=given, methods=method_configs())
+        assert (config.benchmark, config.schedule) == (row.benchmark, 1)
+
+
+def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch):
+    row, other = ROWS[0], ROWS[1]
+    runs, page = tmp_path / "runs", tmp_path / "page.md"
+    for order, finished in ((0, True), (1, True), (2, False)):
+        folder = row.folder(runs, order)
+        write_run(folder, order / 10, finished)
+    write_run(other.folder(runs, 0), 0.5, finished=False)
+    monkeypatch.setattr(methods_on_cifar100, "DOCUMENT", page)
+    monkeypatch.setattr(methods_on_cifar100, "KEPT", tmp_path / "kept")
+    name = "benchmarks.methods_on_cifar100"
+    page.write_text(f"before\n<!-- begin: written by {name} -->\nold\n<!-- end -->\nafter\n")
+    methods_on_cifar100.main(runs, table=True)
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text
+    assert f"| {row.name} | 2 | 45.0 ± 7.1 | 55.0 ± 7.1 |  |  |" in text  # of 40, 50; of 50, 60
+    assert other.name not in text and text.count("iirc train ") == 2
+    kept = sorted(path.relative_to(tmp_path / "kept") for path in (tmp_path / "kept").rglob("*.*"))
+    names = ("config.yaml", "metrics.jsonl")
+    assert kept == [Path("finetune") / f"order_{order}" / n for order in (0, 1) for n in names]
+    assert "data: shards\n" in (tmp_path / "kept/finetune/order_0/config.yaml").read_text()
+
+
+def write_run(folder, shift, finished):
+    """Write the files of a run of two tasks: top-1 0.6 and 0.4, and ``shift`` more."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("data: /home/me/shards\nmethod: finetune\n")
+    with (folder / "metrics.jsonl").open("w") as file:
+        for task, top1 in enumerate((0.6, 0.4)):
+            line = {"kind": "evaluation", "split": "test", "after_task": task, "task": "all"}
+            file.write(json.dumps(line | {"top1": round(top1 + shift, 3)}) + "\n")
+    write_record(folder, finished=finished)
+
+
+def test_a_failed_run_is_one_line_with_its_reason(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ConfigurationError, match=r"run: exit status 1: .*run.log"):
+        start_or_resume("iirc train", tmp_path / "run")
+
+
+def test_a_page_without_the_comments_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("no comments\n")
+    with pytest.raises(ConfigurationError, match="has no lines '<!-- begin: written by x -->'"):
+        replace_part(page, "x", ["new"])
+    assert page.read_text() == "no comments\n"
