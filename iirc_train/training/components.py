@@ -240,7 +240,8 @@ class Experiment:
         teacher: torch.nn.Module | None = None
         if self.config.compile:
             if self._compiler is None:
-                self._compiler = NetworkCompiler(self.batch_size)
+                n_images = self.method.images_per_pass(self.config.batch_size)
+                self._compiler = NetworkCompiler(n_images // world_size())
             net, *teachers = self._compiler.compiled(self.method.net, self.method.old_net)
             teacher = teachers[0] if teachers else None
         self._connected = net, teacher
