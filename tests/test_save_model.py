@@ -11,6 +11,7 @@ from torchvision import transforms
 from iirc_data.definitions import IIRC_SETUP
 from iirc_data.errors import BufferStorageError, CheckpointError
 from iirc_data.lifelong_dataset.torch_dataset import Dataset
+from iirc_train.buffer import RandomBuffer, ReferenceBuffer
 from iirc_train.config import ExperimentConfig
 from iirc_train.config.compose import compose
 from iirc_train.methods import METHODS, get_method
@@ -25,6 +26,8 @@ METADATA = {"class_names_to_idx": CLASS_NAMES_TO_IDX, "tasks": TASKS}
 def parts(name, folder):
     """Make a method, a buffer and the datasets of an experiment."""
     method, make_buffer = get_method(name)
+    if issubclass(make_buffer, ReferenceBuffer):  # which refers to the shards of a run
+        make_buffer = RandomBuffer
     pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
     samples = [(Image.fromarray(image), ("AB"[i % 2],)) for i, image in enumerate(pixels)]
     samples += [(image, (label, f"{label}a")) for image, (label,) in samples]

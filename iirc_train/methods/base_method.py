@@ -159,6 +159,14 @@ class BaseMethod(Predictor, Optimized, ABC):
         """
         return ()
 
+    def images_per_pass(self, batch_size: int) -> int:
+        """Return the number of images of a full training batch that pass the network together.
+
+        Args:
+            batch_size: Samples per batch, over all processes.
+        """
+        return batch_size
+
     def kept_epochs(self, task_id: int) -> range | None:
         """Return the epochs whose samples may enter a reservoir; None for all."""
         return None

@@ -72,6 +72,11 @@ class ReplayMethod(BaseMethod):
         """See :meth:`BaseMethod.draw_sizes`."""
         return (self.config.replay_batch_size or batch_size,) * self.n_draws
 
+    def images_per_pass(self, batch_size: int) -> int:
+        """See :meth:`BaseMethod.images_per_pass`."""
+        is_joint = self.config.forward_pass == "joint"
+        return batch_size + (sum(self.draw_sizes(batch_size)) if is_joint else 0)
+
     def kept_epochs(self, task_id: int) -> range | None:
         """See :meth:`BaseMethod.kept_epochs`."""
         if self.config.reservoir_stream == "presentations":

@@ -242,7 +242,8 @@ class Experiment:
         teacher: torch.nn.Module | None = None
         if self.config.compile:
             if self._compiler is None:
-                self._compiler = NetworkCompiler(self.batch_size)
+                n_images = self.method.images_per_pass(self.config.batch_size)
+                self._compiler = NetworkCompiler(n_images // world_size())
             net, *teachers = self._compiler.compiled(self.method.net, self.method.old_net)
             net = self.method.as_called(net)
             teacher = teachers[0] if teachers else None
