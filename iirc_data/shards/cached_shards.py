@@ -1,12 +1,11 @@
 """Reading the shards of a remote dataset through a cache of their blocks."""
 
 import errno
-import logging
 import os
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -30,16 +29,14 @@ from iirc_data.shards.fetching import NoRangesError
 from iirc_data.shards.lookahead import AHEAD_BYTES, CONNECTIONS, Lookahead, RunningPlan
 from iirc_data.shards.pace import Course, Pace
 from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
+from iirc_data.shards.saving import Saver
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
 from iirc_data.shards.table import SampleTable
-from iirc_data.shards.transfer import MAY_READ_UNSAVED, Part, Transfer, Unsaved
+from iirc_data.shards.transfer import Part, Transfer
 
 _READS = 10  # of a block that other processes evict again and again
 _SECONDS_BETWEEN_READS = 0.05
 _SECONDS_BETWEEN_TOUCHES = 10.0
-_MOST_UNSAVED = 32  # blocks
-
-logger = logging.getLogger(__name__)
 
 
 class CachedShards:
@@ -78,9 +75,7 @@ class CachedShards:
         self._touched: dict[int, float] = {}
         self._transfer = Transfer(self._remote, self._cache)
         self._pace = Pace(CONNECTIONS)
-        self._unsaved: dict[int, Unsaved] = {}
-        self._saving: set[Future[None]] = set()
-        self._saver = ThreadPoolExecutor(1, "iirc-save")
+        self._saver = Saver()
 
     def __reduce__(self) -> tuple[Any, ...]:
         cache = self._cache
@@ -123,7 +118,7 @@ class CachedShards:
     def _read_block(self, block: int, places: list[tuple[int, int]]) -> list[NDArray[np.uint8]]:
         failure: ShardError
         for _ in range(_READS):
-            if MAY_READ_UNSAVED and (unsaved := self._unsaved.get(block)) is not None:
+            if (unsaved := self._saver.readable(block)) is not None:
                 return [unsaved.read(offset, size) for offset, size in places]
             for part in self._parts(block):
                 try:
@@ -168,7 +163,7 @@ class CachedShards:
             return
         if "_lookahead" in self.__dict__:
             self._lookahead.close()
-        wait(list(self._saving))
+        self._saver.wait()
         self._transfer.close()
 
     def bring(self, block: int, evict: Evict, course: Course | None = None) -> None:
@@ -194,7 +189,7 @@ class CachedShards:
             coming.exception()  # what failed there, the caller tries again itself
             return
         try:
-            if block not in self._unsaved and not self._is_cached(block):
+            if block not in self._saver and not self._is_cached(block):
                 with course or self._pace.begin(self._parts(block)[0].bytes) as course:
                     self._fetch(block, evict, course)
         finally:
@@ -204,7 +199,7 @@ class CachedShards:
 
     def _is_at_hand(self, block: int) -> bool:
         """Return whether a block can be read without waiting for a transfer."""
-        if block in self._unsaved:
+        if block in self._saver:
             return True
         return any(has_size(part.path, part.bytes) for part in self._parts(block))
 
@@ -226,27 +221,7 @@ class CachedShards:
             unsaved = self._transfer.fetch(self._parts(block)[0], evict, course)
         if unsaved is None:
             return
-        self._unsaved[block] = unsaved
-        try:
-            saving = self._saver.submit(self._save, block, unsaved)
-        except RuntimeError:  # the interpreter exits
-            self._save(block, unsaved)
-            return
-        earlier = list(self._saving)
-        self._saving.add(saving)
-        saving.add_done_callback(self._saving.discard)
-        if not MAY_READ_UNSAVED:
-            wait([saving])
-        elif len(earlier) >= _MOST_UNSAVED:  # the disk is slower than the link
-            wait(earlier, return_when=FIRST_COMPLETED)
-
-    def _save(self, block: int, unsaved: Unsaved) -> None:
-        try:
-            unsaved.save()
-        except (OSError, ShardError) as error:  # it is fetched again when it is needed again
-            logger.warning("cannot keep %s in the cache: %s", unsaved.part.path, error)
-        finally:
-            del self._unsaved[block]
+        self._saver.add(block, unsaved)
 
     @cached_property
     def layout(self) -> BlockLayout:

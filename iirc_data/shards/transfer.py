@@ -1,30 +1,23 @@
 """Bringing a part of a shard into the cache, checked."""
 
 import hashlib
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 from typing import IO, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from iirc_data.errors import ShardError
 from iirc_data.masking import masked
 from iirc_data.shards.addresses import BrokenTransferError, Tries, below
 from iirc_data.shards.blocks import BLOCKS_NAME
-from iirc_data.shards.cache_folder import Addition, CacheFolder, Evict
+from iirc_data.shards.cache_folder import CacheFolder, Evict
 from iirc_data.shards.direct import Direct
 from iirc_data.shards.fetching import fetch_range
 from iirc_data.shards.lookahead import exiting
 from iirc_data.shards.manifest import Shard
 from iirc_data.shards.pace import Course
 from iirc_data.shards.remote import RemoteDataset, check_pixels_of, has_size, writing_alone
-from iirc_data.shards.shard_file import ShardFile
-
-MAY_READ_UNSAVED = os.name != "nt"
-"""Whether a file may be read while it gets another name."""
+from iirc_data.shards.saving import Unsaved
 
 
 class Part(NamedTuple):
@@ -100,7 +93,7 @@ class Transfer:
                 addition = self._cache.begin(part.path, part.bytes, evict)
                 try:
                     self._fetch_into(addition.file, part, course)
-                    return Unsaved(part, addition, lock)
+                    return Unsaved(addition, part.start, part.bytes, lock)
                 except AlteredError as error:  # damaged on the way, or there
                     addition.abandon()
                     tries.failed(error)
@@ -142,43 +135,3 @@ class Transfer:
                 f"{where} does not match its {sums}: it was damaged or altered there"
             )
         course.end(is_complete=True)
-
-
-class Unsaved:
-    """A part that was fetched and checked, and may be lost in a power failure until it is saved.
-
-    Until then it has a temporary name, and no other thread or process writes it.
-
-    Args:
-        part: The part.
-        addition: Its file.
-        lock: What keeps others from writing it; the caller gives it up.
-
-    Attributes:
-        part: The part.
-    """
-
-    def __init__(self, part: Part, addition: Addition, lock: ExitStack) -> None:
-        self.part = part
-        self._addition = addition
-        self._opened = ShardFile(addition.temporary, part.bytes) if MAY_READ_UNSAVED else None
-        self._lock = lock.pop_all()
-
-    def read(self, offset: int, size: int) -> NDArray[np.uint8]:
-        """Return bytes of the part's shard, uint8 (size,), read-only."""
-        assert self._opened is not None
-        return self._opened.read(offset - self.part.start, size)
-
-    def save(self) -> None:
-        """Wait until the part is on the disk, and give it its name in the cache.
-
-        Raises:
-            OSError: It cannot be written; it is removed.
-            ShardError: The cache is in use for long.
-        """
-        with self._lock:
-            try:
-                self._addition.finish()
-            except BaseException:
-                self._addition.abandon()
-                raise
