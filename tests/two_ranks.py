@@ -1,4 +1,6 @@
-"""Trains every method, interrupts and resumes it; alone, or as ranks started by ``torchrun``.
+"""Trains every method, and one on several datasets; interrupts and resumes each.
+
+Alone, or as ranks started by ``torchrun``. SETTINGS.json has the settings of both kinds.
 
 torchrun --nproc-per-node 2 -m tests.two_ranks SETTINGS.json OUTPUT
 """
@@ -64,6 +66,7 @@ TOP1 = Metric(
     lambda o: o.targets.gather(1, o.scores.argmax(dim=1, keepdim=True)).squeeze(1).float(),
     needs_scores=True,
 )
+SEVERAL_DATASETS = "several_datasets"
 ALL_METHODS = METHODS | {"own_normalisation": MethodParts(OwnNormalisation, RandomBuffer)}
 
 
@@ -98,8 +101,8 @@ def train_batch_norm(settings: dict[str, object], output: Path) -> None:
         run_experiment(config, output / "broadcast", QUIET)
 
 
-def train_all(settings: dict[str, object], output: Path) -> None:
-    """Train all methods; write the run of each, and the gradients of its steps."""
+def train_all(settings: dict[str, object], several: dict[str, object], output: Path) -> None:
+    """Train all methods, and on several datasets; write each run and the gradients of its steps."""
     gradients: list[torch.Tensor] = []
     training_step, save = BaseMethod.training_step, Training._save
 
@@ -117,23 +120,24 @@ def train_all(settings: dict[str, object], output: Path) -> None:
     BaseMethod.training_step = recorded_step
     METHODS.update(ALL_METHODS)
     METRICS["top1"] = TOP1
-    for method in ALL_METHODS:
+    configs = {method: config_for(method, settings) for method in ALL_METHODS}
+    for name, config in (configs | {SEVERAL_DATASETS: ExperimentConfig.parse(several)}).items():
         gradients.clear()
-        config = config_for(method, settings)
         Training._save = save_and_break_off
         try:
-            run_experiment(config, output / method, QUIET)
+            run_experiment(config, output / name, QUIET)
         except BrokenOffError:
             Training._save = save
-            resume_experiment(output / method, QUIET)
+            resume_experiment(output / name, QUIET)
         if rank() == 0:
             sizes = torch.tensor([len(gradient) for gradient in gradients])
-            torch.save({"values": torch.cat(gradients), "sizes": sizes}, output / f"{method}.pt")
+            torch.save({"values": torch.cat(gradients), "sizes": sizes}, output / f"{name}.pt")
 
 
 if __name__ == "__main__":
     with process_group(torch.device("cpu")):
-        settings, output = json.loads(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
+        settings, several = json.loads(Path(sys.argv[1]).read_text())
+        output = Path(sys.argv[2])
         if world_size() > 1:
             train_batch_norm(settings, output)
-        train_all(settings, output)
+        train_all(settings, several, output)

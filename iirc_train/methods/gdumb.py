@@ -18,7 +18,9 @@ from iirc_train.buffer.balanced import balanced_slots
 from iirc_train.buffer.references import classes_of
 from iirc_train.buffer.samples import HasView, TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
+from iirc_train.config.intervals import warmup_epochs
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.optimizers import ParameterGroup
 from iirc_train.methods.step import Step
 
 WARM_START = 0.1  # of the learning rate
@@ -117,7 +119,8 @@ class Model(BaseMethod):
             )
 
     def reset_optimizer_and_scheduler(
-        self, optimizable_parameters: Iterable[nn.Parameter] | None = None
+        self,
+        optimizable_parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup] | None = None,
     ) -> None:
         """Create a new optimizer, and the paper's schedule unless the settings give one."""
         super().reset_optimizer_and_scheduler(optimizable_parameters)
@@ -125,18 +128,19 @@ class Model(BaseMethod):
         if config.lr_schedule or config.reduce_lr_on_plateau or config.lr_cosine:
             return
         lowest = min(config.gdumb_min_lr / config.lr, 1.0)
-        warmup = config.lr_warmup or int(config.gdumb_warm_start)
+        by_settings = warmup_epochs(config.lr_warmup)
+        warmup = by_settings or int(config.gdumb_warm_start)
 
         def factor(epoch: int) -> float:
             if epoch < warmup:
-                return (epoch + 1) / (warmup + 1) if config.lr_warmup else WARM_START
+                return (epoch + 1) / (warmup + 1) if by_settings else WARM_START
             cosine = (1 + math.cos(math.pi * part_of_cycle(epoch - warmup))) / 2
             return lowest + (1 - lowest) * cosine
 
         for group in self.opt.param_groups:
-            group["lr"] = config.lr
-            group.pop("initial_lr", None)
+            group["lr"] = group.pop("initial_lr")
         self.scheduler = LambdaLR(self.opt, factor)
+        self.warmup.apply(self.opt, self.scheduler)
 
     def _loss(self, step: Step) -> torch.Tensor:
         return self._classification_loss(step.output, step.targets, step.in_buffer)
