@@ -145,7 +145,7 @@ def test_der_retrains_a_new_classifier_with_a_temperature():
 @pytest.mark.parametrize("form", ["paper", "reference"])
 def test_fosters_boosting_aligns_logits_enhances_features_and_distils(form):
     method, batch, labels = second_task("foster", alignment=form, distillation_weight=0.7)
-    heads = copy.deepcopy((method.net.enhancement_head, method.net.old_head))
+    heads = copy.deepcopy((method.net.auxiliary_head, method.net.old_head))
     loss, output, latent = loss_of(method, batch)
     old, new = (1 - 0.96**3) / 0.04, (1 - 0.96**20) / 0.04  # 3 memories, 20 samples per class
     scales = torch.tensor([old, old, new, new, new])

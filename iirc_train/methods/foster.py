@@ -107,8 +107,8 @@ class Model(BaseMethod):
     net: BranchedNetwork
     capturable = True
     losses = ("ce",)
-    _scales: torch.Tensor | None
-    _log_balance: torch.Tensor | None
+    _scales: torch.Tensor
+    _log_balance: torch.Tensor
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -143,9 +143,9 @@ class Model(BaseMethod):
         if self.old_net is not None:
             self.net, self.old_net = cast(BranchedNetwork, self.old_net), None
         net, n_old = self.net, self.n_old_classes
-        net.old_head = copy_freeze(net.head)
+        net.old_head = cast(nn.Linear, copy_freeze(net.head))
         net.grow(self.n_seen_classes)
-        net.enhancement_head = net.new_head(self.n_seen_classes)
+        net.auxiliary_head = net.new_head(self.n_seen_classes)
         if self.config.new_class_weights == "zero":
             with torch.no_grad():
                 net.of_old_branches(net.head.weight)[n_old:] = 0.0
@@ -175,7 +175,7 @@ class Model(BaseMethod):
             return self._validation_loss(step)
         net, in_buffer = self.net, step.in_buffer
         loss = self._ce(step.output * self._scales, step.targets, in_buffer)
-        enhancement = net.enhancement_head(net.of_new_branch(step.latent))
+        enhancement = net.auxiliary_head(net.of_new_branch(step.latent))
         loss = loss + self._ce(enhancement, step.targets, in_buffer)
         old_output = net.old_head(net.of_old_branches(step.latent))
         output = step.output[:, : self.n_old_classes]

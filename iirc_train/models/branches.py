@@ -22,7 +22,13 @@ class BranchedNetwork(nn.Module):
     Attributes:
         branches: The feature extractors, oldest first.
         latent_size: Size of the latent of one branch.
+        auxiliary_head: A second output layer, over the latent of the last branch alone, if a method
+            adds one.
+        old_head: The output layer of the previous task, frozen, if a method adds it.
     """
+
+    auxiliary_head: nn.Linear
+    old_head: nn.Linear
 
     def __init__(self, net: nn.Module, n_classes: int) -> None:
         super().__init__()
