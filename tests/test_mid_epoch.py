@@ -89,7 +89,8 @@ def test_a_run_that_stops_at_any_step_ends_like_an_unbroken_one(
 ):
     """Each part keeps images resident, or decodes them in every epoch."""
     chance = random.Random(f"{method} {seed}")
-    warmup = {"lr_warmup": "7steps"} if method == "finetune" else {}
+    by_steps = {"lr_warmup": "7steps", "reduce_lr_on_plateau": False}
+    warmup = by_steps if method == "finetune" else {}
     config = config_for(method, settings | warmup)
     expected = run_experiment(config, tmp_path / "unbroken", QUIET)
     run, positions = tmp_path / "run", []

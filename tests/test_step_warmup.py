@@ -54,6 +54,7 @@ def learn(method, n_tasks=2, step=None, start=0, stop=4 * EPOCH):
         for number in range(start, stop):
             method.train()
             rates = method.get_last_lr()
+            assert max(method.get_epoch_lr()) >= max(rates)
             _, loss = (step or method.training_step)(batch(number, method.n_seen_classes))
             found.append((*rates, float(loss)))
             if (number + 1) % EPOCH == 0:

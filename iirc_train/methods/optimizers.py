@@ -201,8 +201,17 @@ class Optimized(Staged):
         self.warmup.apply(self.opt, self.scheduler)
 
     def get_last_lr(self) -> list[float]:
-        """Return the current learning rate of each parameter group."""
+        """Return the learning rate of the next step, of each parameter group."""
         return [float(group["lr"]) for group in self.opt.param_groups]
+
+    def get_epoch_lr(self) -> list[float]:
+        """Return the learning rate that the schedule gives to the current epoch, of each group.
+
+        The rates of steps are lower during a warm-up by steps.
+        """
+        if not self.warmup.n_steps:
+            return self.get_last_lr()
+        return [float(lr) for lr in self.scheduler.get_last_lr()]
 
     def step_scheduler(self, val_metric: float | None = None) -> None:
         """Step the scheduler.

@@ -278,7 +278,7 @@ class Training:
             if stops:
                 self._stop.stop()
 
-        lr = self.method.get_last_lr()[0]
+        lr = self.method.get_epoch_lr()[0]
         where = _where(task_id, epoch, stage)
         record = {**where, "lr": lr}
         try:
