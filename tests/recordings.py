@@ -120,7 +120,6 @@ CASES = {
     ),
     "er_ace-mammoth": Case({"first_task": "reference"}),
     "er_ace-mammoth-task_free": Case(),
-    "er_ace-mammoth-small_batches": Case({"first_task": "reference"}),
     "er_ace-mammoth-cosine": Case({"first_task": "reference", "cosine_head": True}),
     "gdumb-mammoth": Case({"epochs_per_task": 5, "first_task_epochs": 5}, starts_anew=True),
     "lwf-pycil": Case({"lwf_lambda": 3.0, "lwf_distillation": "joint"}),

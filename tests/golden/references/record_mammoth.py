@@ -42,7 +42,6 @@ class Run(NamedTuple):
     seen_softmax: bool = False
     batch_norm: bool = True
     epochs: int = EPOCHS
-    batch_size: int = BATCH_SIZE
     buffer_size: int = BUFFER_SIZE
 
 
@@ -70,7 +69,6 @@ RUNS = {
     ),
     "er_ace-mammoth": Run("er_ace", "er_ace", "ErACE", ACE),
     "er_ace-mammoth-task_free": Run("er_ace", "er_ace", "ErACE", {**ACE, "task_free": True}),
-    "er_ace-mammoth-small_batches": Run("er_ace", "er_ace", "ErACE", ACE, batch_size=3),
     "er_ace-mammoth-cosine": Run(
         "er_ace", "er_ace", "ErACE", {**ACE, "use_custom_classifier": True}
     ),
@@ -117,18 +115,18 @@ class Loader:
 
     recorder: Recorder
 
-    def __init__(self, dataset: ToySamples, n_old: int, batch_size: int) -> None:
-        self.dataset, self.n_old, self.batch_size, self.n_passes = dataset, n_old, batch_size, 0
+    def __init__(self, dataset: ToySamples, n_old: int) -> None:
+        self.dataset, self.n_old, self.n_passes = dataset, n_old, 0
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        return -(-len(self.dataset) // BATCH_SIZE)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, ...]]:
         order = np.arange(len(self.dataset))
         np.random.RandomState(len(order) + 1000 * self.n_passes).shuffle(order)
         self.n_passes += 1
         self.recorder.begin_pass()
-        for rows in np.split(order, range(self.batch_size, len(order), self.batch_size)):
+        for rows in np.split(order, range(BATCH_SIZE, len(order), BATCH_SIZE)):
             images, targets = self.dataset.data[rows], self.dataset.targets[rows]
             labels = torch.from_numpy(targets)
             fields = [
@@ -157,7 +155,7 @@ class Dataset:
         own = (images.labels >= n_old) & (images.labels < n_seen)
         samples = ToySamples(images.train[own], images.labels[own].numpy())
         self.task = task
-        self.train_loader = Loader(samples, n_old, self.args.batch_size)
+        self.train_loader = Loader(samples, n_old)
 
     def get_offsets(self, task: int) -> tuple[int, int]:
         return sum(CLASSES_PER_TASK[:task]), sum(CLASSES_PER_TASK[: task + 1])
@@ -220,7 +218,7 @@ def record(name: str) -> None:
         "optim_wd": 0.0,
         "optim_mom": 0.0,
         "optim_nesterov": False,
-        "batch_size": run.batch_size,
+        "batch_size": BATCH_SIZE,
         "minibatch_size": MINIBATCH_SIZE,
         "buffer_size": run.buffer_size,
         "n_epochs": run.epochs,
@@ -280,7 +278,7 @@ def record(name: str) -> None:
         "momentum": 0.0,
         "weight_decay": 0.0,
         "epochs": run.epochs,
-        "batch_size": run.batch_size,
+        "batch_size": BATCH_SIZE,
         "minibatch_size": MINIBATCH_SIZE,
         "total_n_mems": run.buffer_size,
     }
