@@ -78,7 +78,11 @@ FOSTER = {
 
 
 def name_of_branch(name: str) -> str:
-    return name.replace(".model.", ".").replace("enhancement_head", "new_head")
+    return name.replace(".model.", ".")
+
+
+def name_in_foster(name: str) -> str:
+    return name_of_branch(name).replace("auxiliary_head", "new_head")
 
 
 def student_or_net(method: BaseMethod) -> nn.Module:
@@ -168,13 +172,13 @@ CASES = {
     ),
     "foster-pycil": Case(
         {**FOSTER, "new_class_weights": "reference"},
-        names=name_of_branch,
+        names=name_in_foster,
         optional=("new_head.", "old_head."),
         kept=student_or_net,
     ),
     "foster-pycil-aligned": Case(
         {**FOSTER, "weight_alignment": True},
-        names=name_of_branch,
+        names=name_in_foster,
         optional=("new_head.", "old_head."),
         kept=student_or_net,
     ),

@@ -85,8 +85,8 @@ def break_off_at_save(monkeypatch, number: int) -> None:
         save(self, *args)
         saves.append(1)
 
-    def last_step(self, *args):
-        step(self, *args)
+    def last_step(self, *args, **kwargs):
+        step(self, *args, **kwargs)
         if len(saves) >= number:
             raise BrokenOffError
 
