@@ -5,6 +5,8 @@ They are forked from a server that has already imported the packages.
 
 import multiprocessing
 import signal
+import time
+from collections.abc import Callable
 
 # One server serves all tests of a session. Its imports are listed here because each call of
 # set_forkserver_preload replaces the list of the previous one.
@@ -31,3 +33,11 @@ CONTEXT.set_forkserver_preload(
 def hear_ctrl_c() -> None:
     """Let Ctrl-C interrupt a child process, even if the tests run in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)

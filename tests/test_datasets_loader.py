@@ -20,6 +20,7 @@ from iirc_data.errors import BenchmarkError, LoaderError, ShardError, SourceErro
 from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.task_view import TaskSequence
 from tests.conftest import encode, noise_image
+from tests.processes import wait_for
 from tests.raw_datasets import write_cifar100
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*rounds to 0")
@@ -175,7 +176,7 @@ def test_shards_at_an_address_are_fetched_when_read(tiny_json, tiny_store, tmp_p
     expected, *_ = get_lifelong_datasets(tiny_json, tiny_store.root)
     assert not list(tmp_path.rglob("*.tar"))
     assert datasets["test"].get_item(0) == expected["test"].get_item(0)
-    assert [path.name for path in tmp_path.rglob("*.tar")] == ["bear-000000.tar"]
+    wait_for(lambda: [path.name for path in tmp_path.rglob("*.tar")] == ["bear-000000.tar"])
     filesystem.rm("/bucket", recursive=True)
 
 

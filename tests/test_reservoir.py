@@ -309,11 +309,11 @@ def test_gdumb_learns_from_balanced_memories_only_with_a_new_network(tiny, tmp_p
         shown.append((self.cur_task_id, batch.in_buffer.all(), batch.targets.clone()))
         return step(self, batch)
 
-    def noted_epoch(self, task_id, number, *args):
+    def noted_epoch(self, task_id, number, *args, **kwargs):
         rates.append(self.method.get_last_lr()[0])
         if number == 0:
             starts.append(self.method.net.model.output_layer.weight.detach().clone())
-        epoch(self, task_id, number, *args)
+        epoch(self, task_id, number, *args, **kwargs)
 
     monkeypatch.setattr(BaseMethod, "training_step", noted)
     monkeypatch.setattr(Training, "_learn_epoch", noted_epoch)

@@ -49,6 +49,7 @@ from tests.conftest import write_image_folder
 from tests.faults.lost_readers import TREE, cached_bytes
 from tests.faults.reading import BLOCK_SIZE as BLOCK
 from tests.faults.reading import everything as view_of
+from tests.processes import wait_for
 from tests.range_server import RangeServer, serving
 
 pytest.importorskip("aiohttp")
@@ -82,13 +83,6 @@ def server(local) -> Iterator[RangeServer]:
 
 def contents(store: ShardStore, ids=None) -> list[bytes]:
     return [store.read(int(i)).tobytes() for i in (range(len(store)) if ids is None else ids)]
-
-
-def wait_for(condition, seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)
 
 
 # --- blocks -----------------------------------------------------------------------------------

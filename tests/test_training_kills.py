@@ -12,13 +12,24 @@ import pytest
 from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
-from iirc_train.methods import METHODS
 from iirc_train.training.launch import resume_experiment, run_experiment
+from tests.ce_methods import config_for
 from tests.processes import CONTEXT
 from tests.test_resume import assert_equal_runs
 
 N_WRITES_TO_KILL_AT = 3
-N_MOMENTS_TO_KILL_AT = 2  # together 35 kills over all methods, 21 of them at a write
+N_MOMENTS_TO_KILL_AT = 2  # together 45 kills over all methods, 27 of them at a write
+KINDS = (  # a method per kind of state
+    "agem",  # a stream of memories
+    "bic",  # samples held out, a stage
+    "der_expandable",  # a network that grows
+    "der_plus_plus",  # a reservoir with columns
+    "ewc_online",  # statistics
+    "finetune",
+    "gdumb",  # memories chosen first
+    "icarl",  # class means
+    "lucir",  # a head of two parts
+)
 WRITING_EVENTS = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate"}
 
 
@@ -32,7 +43,7 @@ def writes_to(folder: Path, event: str, arguments: tuple) -> bool:
     return bool(writes) and not isinstance(path, int) and str(path).startswith(str(folder))
 
 
-def train(settings: dict[str, object], output: Path, kill_at_write: int | None) -> None:
+def train(config: ExperimentConfig, output: Path, kill_at_write: int | None) -> None:
     """Start or resume a run; die right before a certain write to its folder."""
     writes = count()
 
@@ -45,7 +56,7 @@ def train(settings: dict[str, object], output: Path, kill_at_write: int | None) 
     if (output / "config.yaml").exists():
         resume_experiment(output, console)
     else:
-        run_experiment(ExperimentConfig.parse(settings), output, console)
+        run_experiment(config, output, console)
     (output / "writes").write_text(str(next(writes)))
 
 
@@ -59,12 +70,12 @@ def start():
     return start
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KINDS)
 def test_a_run_killed_over_and_over_ends_like_an_unbroken_one(
     tiny_settings, tmp_path, start, method
 ):
-    settings = tiny_settings | {"method": method, "threads": 1, "decoder": "pillow"}
-    begin = partial(start, settings)
+    config = config_for(method, tiny_settings, threads=1, decoder="pillow")
+    begin = partial(start, config)
     expected, run = tmp_path / "unbroken", tmp_path / "run"
     process = begin(expected, None)
     process.join()
@@ -73,12 +84,13 @@ def test_a_run_killed_over_and_over_ends_like_an_unbroken_one(
     n_lines = lines(expected)
 
     n_kills = N_WRITES_TO_KILL_AT + N_MOMENTS_TO_KILL_AT
-    shift = list(METHODS).index(method)
+    shift = KINDS.index(method)
     for kill in range(n_kills):
         at_write = kill % 2 == 0
         # the writes of a part of the run, each method at other ones
         part = n_writes // (n_kills + 1)
-        process = begin(run, part * 2 // 3 + 5 * shift + kill if at_write else None)
+        write = part * 2 // 3 + (5 * shift + kill) % max(part // 3, 1)
+        process = begin(run, write if at_write else None)
         if not at_write:
             wait_until(partial(has_lines, run, n_lines * (kill + 1) // (n_kills + 2)), process)
             time.sleep(0.003 * shift)
