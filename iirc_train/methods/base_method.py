@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import nn
 
@@ -23,12 +22,13 @@ from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
+from iirc_train.methods.weighted_losses import WeightedLosses
 from iirc_train.models.feature_maps import check_has_feature_maps
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
 
-class BaseMethod(Predictor, Optimized, ABC):
+class BaseMethod(Predictor, WeightedLosses, Optimized, ABC):
     """A lifelong learning method.
 
     A method learns task after task::
@@ -383,79 +383,6 @@ class BaseMethod(Predictor, Optimized, ABC):
         # DistributedDataParallel averages gradients with equal weights
         torch.autograd.backward(loss * (share * world_size()) if world_size() > 1 else loss)
 
-    def _weight(self, in_buffer: torch.Tensor) -> torch.Tensor | None:
-        """Return :meth:`_sample_weight`; None if every sample weighs 1."""
-        is_weighted = type(self)._sample_weight is not BaseMethod._sample_weight
-        if is_weighted or self.config.memory_strength != 1:
-            return self._sample_weight(in_buffer)
-        return None
-
-    def _sample_weight(self, in_buffer: torch.Tensor) -> torch.Tensor:
-        """Return the weight of each sample in the loss, (N,): ``memory_strength`` for replayed."""
-        weight = torch.ones(len(in_buffer), device=in_buffer.device)
-        return weight.masked_fill_(in_buffer, self.config.memory_strength)
-
-    def _classification_loss(
-        self,
-        logits: torch.Tensor,
-        targets: torch.Tensor,
-        in_buffer: torch.Tensor,
-        temperature: float | None = None,
-    ) -> torch.Tensor:
-        """Return :meth:`_bce` or :meth:`_ce`, whichever the setting ``loss`` asks for."""
-        loss = self._ce if self.config.loss == "ce" else self._bce
-        return loss(logits, targets, in_buffer, temperature)
-
-    def _ce(
-        self,
-        logits: torch.Tensor,
-        targets: torch.Tensor,
-        in_buffer: torch.Tensor,
-        temperature: float | None = None,
-    ) -> torch.Tensor:
-        """Return the cross-entropy; replayed samples are weighted by ``memory_strength``.
-
-        Args:
-            logits: (N, classes).
-            targets: Probability of each class, or 1 for the label, (N, classes).
-            in_buffer: bool (N,), True for replayed samples.
-            temperature: Divides the logits; by default the ``temperature`` setting.
-
-        Returns:
-            Mean over samples; a sample without a target counts as 0.
-        """
-        logits = _divided(logits, self.config.temperature if temperature is None else temperature)
-        return self._mean(F.cross_entropy(logits, targets, reduction="none"), in_buffer)
-
-    def _mean(self, losses: torch.Tensor, in_buffer: torch.Tensor) -> torch.Tensor:
-        """Return the mean of the samples' losses (N,), replayed ones weighted as in the loss."""
-        weight = self._weight(in_buffer)
-        return losses.mean() if weight is None else (weight * losses).mean()
-
-    def _bce(
-        self,
-        logits: torch.Tensor,
-        targets: torch.Tensor,
-        in_buffer: torch.Tensor,
-        temperature: float | None = None,
-    ) -> torch.Tensor:
-        """Return the binary cross-entropy; replayed samples are weighted by ``memory_strength``.
-
-        Args:
-            logits: (N, classes).
-            targets: In [0, 1], (N, classes).
-            in_buffer: bool (N,), True for replayed samples.
-            temperature: Divides the logits; by default the ``temperature`` setting.
-
-        Returns:
-            Mean over samples and classes.
-        """
-        logits = _divided(logits, self.config.temperature if temperature is None else temperature)
-        weight = self._weight(in_buffer)
-        if weight is not None:
-            weight = weight.unsqueeze(1)
-        return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
-
     # ------------------------------------------------------------------ state
 
     def method_state_dict(self) -> dict[str, Any]:
@@ -469,8 +396,3 @@ class BaseMethod(Predictor, Optimized, ABC):
             CheckpointError: The method has already learned, or the state does not fit it.
         """
         load_method_state(self, state_dicts)
-
-
-def _divided(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divide logits by a temperature; the result is contiguous, which fixes the order of sums."""
-    return logits.contiguous() if temperature == 1 else logits / temperature
