@@ -36,7 +36,7 @@ from iirc_train.runtime.distributed import choose_device, of_first_process, rank
 from iirc_train.runtime.notes import logger, notes_on
 from iirc_train.runtime.process_group import process_group
 from iirc_train.runtime.random_state import random_state, seed_random_generators
-from iirc_train.training.components import (
+from iirc_train.training.identity import (
     saved_settings,
     task_sequences,
     transforms_as_written,

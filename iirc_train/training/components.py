@@ -7,36 +7,26 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from iirc_data.benchmarks import Benchmark
-from iirc_data.dataset_checks import check_images_of_parts
-from iirc_data.datasets import open_datasets, parts_of
+from iirc_data.datasets import open_datasets
 from iirc_data.definitions import (
-    INTASK_VALID,
-    NO_LABEL,
-    POSTTASK_VALID,
-    TEST,
     TRAIN,
     SplitName,
     current_decoder_name,
 )
 from iirc_data.errors import CheckpointError, ConfigurationError
-from iirc_data.image_sizes import check_sizes_of_datasets
 from iirc_data.loader import Batch, Loader, make_decoder
 from iirc_data.loader.make import needs_windows
 from iirc_data.loader.step_loader import StepPlan
-from iirc_data.shards.sample_store import SampleStore
-from iirc_data.task_view import TaskSequence, TaskView
+from iirc_data.task_view import TaskView
 from iirc_train.buffer import ReservoirBuffer
 from iirc_train.buffer.choice import Choice
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
-from iirc_train.config.own_settings import without_settings_of_others
-from iirc_train.config.setup import with_former_defaults, with_setup
+from iirc_train.config.setup import with_setup
 from iirc_train.methods import get_method
-from iirc_train.methods.settings import checked_settings, method_configs
+from iirc_train.methods.settings import checked_settings
 from iirc_train.models.compiled import NetworkCompiler
 from iirc_train.models.inference import inference_batch_size
 from iirc_train.models.networks import check_network
@@ -54,34 +44,19 @@ from iirc_train.runtime.random_state import (
     seed_random_generators,
     set_random_state,
 )
+from iirc_train.training.data_checks import check_image_sizes, check_views
 from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
+from iirc_train.training.identity import (
+    defining_settings,
+    saved_settings,
+    shown_difference,
+    task_sequences,
+    transforms_as_written,
+)
 from iirc_train.training.remembering import RememberingStep
 from iirc_train.training.task_data import NOTHING, ImageReader, MemoryData, TaskData
 
 MEMORY_STREAM = 1  # separates the stream of memories from other draws of the seed
-
-
-SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
-
-
-def task_sequences(
-    config: ExperimentConfig, benchmark: Benchmark, store: SampleStore
-) -> dict[SplitName, TaskSequence]:
-    """Return the tasks of each split as the configuration defines them."""
-    return {
-        split: TaskSequence.from_store(
-            benchmark,
-            store,
-            split,
-            schedule=config.schedule,
-            joint=config.joint,
-            complete_information=(
-                config.complete_information if split in (TRAIN, INTASK_VALID) else None
-            ),
-            samples_per_class=config.samples_per_class if split == TRAIN else None,
-        )
-        for split in SPLITS
-    }
 
 
 class Experiment:
@@ -129,8 +104,8 @@ class Experiment:
             config.decoder, self.device, hw_decoder_load=config.hw_decoder_load
         )
         self.splits = task_sequences(config, self.benchmark, self.store)
-        self._check_views()
-        self._check_image_sizes()
+        check_views(config, self.benchmark, self.store, self.splits)
+        check_image_sizes(self.transforms, self.store, self.splits)
         parts = get_method(config.method)
         self.image_size = size = image_size(self.benchmark)
         self.network = resolve_network(config.network, config.n_layers, size)
@@ -327,70 +302,6 @@ class Experiment:
             "configuration": saved_settings(self.config),
         }
 
-    def _check_views(self) -> None:
-        manifests = {name: store.manifest for name, store in self.store.datasets.items()}
-        parts = parts_of(self.benchmark, manifests)
-        check_images_of_parts(self.benchmark, parts, self.splits[TRAIN].tasks)
-        by_validation = [
-            name
-            for name in ("use_best_model", "reduce_lr_on_plateau")
-            if getattr(self.config, name)
-        ]
-        for task_id, task in enumerate(self.splits[TRAIN].tasks):
-            name = f"task {task_id} ({', '.join(task)})"
-            n_samples = len(self.splits[TRAIN].view(task_id))
-            if n_samples < world_size():
-                raise ConfigurationError(
-                    f"{name} has {n_samples} training samples for {world_size()} process(es): "
-                    "use more samples per class, or another benchmark"
-                )
-            if self.config.loss == "ce":
-                self._check_single_labels(TRAIN, task_id)
-                self._check_single_labels(INTASK_VALID, task_id)
-            if by_validation and not len(self.view(INTASK_VALID, task_id)):
-                raise ConfigurationError(
-                    f"{by_validation[0]} needs in-task validation samples, and {name} has none: "
-                    "raise the benchmark's intask_valid_ratio"
-                )
-
-        if self.config.loss == "ce":
-            self._check_single_labels(POSTTASK_VALID, range(self.n_tasks))
-            self._check_single_labels(TEST, range(self.n_tasks))
-
-    def _check_single_labels(self, split: SplitName, tasks: int | range) -> None:
-        view = self.splits[split].view(tasks)
-        several = np.flatnonzero((view.labels[:, 1:] != NO_LABEL).any(axis=1))
-        if len(several):
-            first = int(several[0])
-            names = [view.class_names[label] for label in view.labels[first] if label != NO_LABEL]
-            method, losses = self.config.method, get_method(self.config.method).model.losses
-            raise ConfigurationError(
-                f"loss ce needs samples with one label, but {split} shows "
-                f"{self.store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: "
-                + (
-                    "use --loss bce"
-                    if "bce" in losses
-                    else f"{method} has no other loss, so choose another method"
-                )
-            )
-
-    def _check_image_sizes(self) -> None:
-        everything = range(self.n_tasks)
-        shown: dict[str, dict[str, NDArray[np.int64]]] = {name: {} for name in self.store.datasets}
-        for split, tasks in self.splits.items():
-            rows = tasks.view(everything).sample_ids
-            numbers = self.store.dataset_numbers(rows)
-            for number, name in enumerate(shown):
-                shown[name][split] = rows[numbers == number]
-        check_sizes_of_datasets(
-            self.transforms,
-            {
-                name: {split: self.store.sizes(rows) for split, rows in of_splits.items()}
-                for name, of_splits in shown.items()
-            },
-            lambda name, split, number: self.store.name(int(shown[name][split][number])),
-        )
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state into a new experiment.
 
@@ -402,11 +313,11 @@ class Experiment:
         for name, ours in self._identity.items():
             theirs = state.get(name, ours) if name == "transforms" else state[name]
             if name == "configuration":
-                ours, theirs = (_defining(s, self.config.method) for s in (ours, theirs))
+                ours, theirs = (defining_settings(s, self.config.method) for s in (ours, theirs))
             if theirs != ours:
                 raise CheckpointError(
-                    f"the run started with another {name} ({_shown(theirs, ours)}, now "
-                    f"{_shown(ours, theirs)}): resume it with the original one"
+                    f"the run started with another {name} ({shown_difference(theirs, ours)}, now "
+                    f"{shown_difference(ours, theirs)}): resume it with the original one"
                 )
         self._take_over_resolved(state)
         self.method.load_method_state_dict(state["method"])
@@ -564,48 +475,9 @@ class Experiment:
         return memories.endless_batches(self.batch_size, first_batch, resident=self.config.resident)
 
 
-def transforms_as_written(benchmark: Benchmark) -> Any:
-    """Return the image preset of a benchmark, or of each of its datasets, as plain values."""
-    if not benchmark.datasets:
-        return benchmark.model_dump(mode="json", include={"transforms"})["transforms"]
-    presets = benchmark.image_presets.items()
-    return {name: preset.model_dump(mode="json") for name, preset in presets}
-
-
 def _share_of_batch(batch_size: int) -> int:
     if batch_size % world_size():
         raise ConfigurationError(
             f"batch_size {batch_size} is not a multiple of the number of processes, {world_size()}"
         )
     return batch_size // world_size()
-
-
-def saved_settings(config: ExperimentConfig) -> dict[str, Any]:
-    """Return the settings that a checkpoint holds.
-
-    Those that define the run are compared when it is resumed. Earlier releases compare most of the
-    others, so those remain in it.
-    """
-    elsewhere = ("benchmark", "data", "device", "resident")
-    return {name: value for name, value in config.values().items() if name not in elsewhere}
-
-
-def _defining(settings: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """Return the settings that define a run, with defaults for those it was saved without."""
-    free = ExperimentConfig.free_settings()
-    named = {ExperimentConfig.published_names.get(k, k): value for k, value in settings.items()}
-    named = with_former_defaults(named)
-    named = without_settings_of_others(method, named, method_configs())
-    for group in (get_method(method).config, ExperimentConfig):
-        fields = group.model_fields
-        named = {name: fields[name].default for name in group.setting_names()} | named
-    return {name: value for name, value in named.items() if name not in free}
-
-
-def _shown(value: Any, other: Any) -> str:
-    """Return a value as text; of two dictionaries only the items that differ."""
-    if isinstance(value, dict) and isinstance(other, dict):
-        return ", ".join(
-            f"{k}: {value[k]}" for k in value if k not in other or other[k] != value[k]
-        )
-    return str(value)

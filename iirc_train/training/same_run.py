@@ -15,7 +15,7 @@ from iirc_train.methods import METHODS, get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
 from iirc_train.run.directory import RECORD_NAME, RunDirectory
 from iirc_train.run.record import SeenData, check_same_data, read_record
-from iirc_train.training.components import task_sequences
+from iirc_train.training.identity import task_sequences
 
 
 def changes_to(folder: Path, config: ExperimentConfig) -> dict[str, Any]:

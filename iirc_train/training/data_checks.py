@@ -1,0 +1,119 @@
+"""Checks that the tasks of a run have the samples, labels and image sizes that it needs."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from iirc_data.augment import TransformPreset
+from iirc_data.benchmarks import Benchmark
+from iirc_data.dataset_checks import check_images_of_parts
+from iirc_data.datasets import parts_of
+from iirc_data.definitions import (
+    INTASK_VALID,
+    NO_LABEL,
+    POSTTASK_VALID,
+    TEST,
+    TRAIN,
+    SplitName,
+)
+from iirc_data.errors import ConfigurationError
+from iirc_data.image_sizes import check_sizes_of_datasets
+from iirc_data.shards.sample_store import SampleStore
+from iirc_data.task_view import TaskSequence
+from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.methods import get_method
+from iirc_train.runtime.distributed import world_size
+
+
+def check_views(
+    config: ExperimentConfig,
+    benchmark: Benchmark,
+    store: SampleStore,
+    splits: Mapping[SplitName, TaskSequence],
+) -> None:
+    """Check that the tasks have the samples and the labels that a run needs.
+
+    Raises:
+        ConfigurationError: A task has too few samples, or a sample more labels than the loss takes.
+        BenchmarkError: The dataset lacks images of a class.
+    """
+    manifests = {name: store.manifest for name, store in store.datasets.items()}
+    parts = parts_of(benchmark, manifests)
+    check_images_of_parts(benchmark, parts, splits[TRAIN].tasks)
+    by_validation = [
+        name for name in ("use_best_model", "reduce_lr_on_plateau") if getattr(config, name)
+    ]
+    for task_id, task in enumerate(splits[TRAIN].tasks):
+        name = f"task {task_id} ({', '.join(task)})"
+        n_samples = len(splits[TRAIN].view(task_id))
+        if n_samples < world_size():
+            raise ConfigurationError(
+                f"{name} has {n_samples} training samples for {world_size()} process(es): "
+                "use more samples per class, or another benchmark"
+            )
+        if config.loss == "ce":
+            _check_single_labels(config.method, store, splits, TRAIN, task_id)
+            _check_single_labels(config.method, store, splits, INTASK_VALID, task_id)
+        shown = range(task_id + 1) if config.incremental_joint else task_id
+        if by_validation and not len(splits[INTASK_VALID].view(shown)):
+            raise ConfigurationError(
+                f"{by_validation[0]} needs in-task validation samples, and {name} has none: "
+                "raise the benchmark's intask_valid_ratio"
+            )
+
+    if config.loss == "ce":
+        everything = range(len(splits[TRAIN]))
+        for split in (POSTTASK_VALID, TEST):
+            _check_single_labels(config.method, store, splits, split, everything)
+
+
+def _check_single_labels(
+    method: str,
+    store: SampleStore,
+    splits: Mapping[SplitName, TaskSequence],
+    split: SplitName,
+    tasks: int | range,
+) -> None:
+    view = splits[split].view(tasks)
+    several = np.flatnonzero((view.labels[:, 1:] != NO_LABEL).any(axis=1))
+    if len(several):
+        first = int(several[0])
+        names = [view.class_names[label] for label in view.labels[first] if label != NO_LABEL]
+        losses = get_method(method).model.losses
+        raise ConfigurationError(
+            f"loss ce needs samples with one label, but {split} shows "
+            f"{store.name(int(view.sample_ids[first]))} with {' and '.join(names)}: "
+            + (
+                "use --loss bce"
+                if "bce" in losses
+                else f"{method} has no other loss, so choose another method"
+            )
+        )
+
+
+def check_image_sizes(
+    transforms: Mapping[str, TransformPreset],
+    store: SampleStore,
+    splits: Mapping[SplitName, TaskSequence],
+) -> None:
+    """Check that every image can be shown as the image presets say.
+
+    Raises:
+        ConfigurationError: An image is too small, or the images have several sizes.
+    """
+    everything = range(len(splits[TRAIN]))
+    shown: dict[str, dict[str, NDArray[np.int64]]] = {name: {} for name in store.datasets}
+    for split, tasks in splits.items():
+        rows = tasks.view(everything).sample_ids
+        numbers = store.dataset_numbers(rows)
+        for number, name in enumerate(shown):
+            shown[name][split] = rows[numbers == number]
+    check_sizes_of_datasets(
+        transforms,
+        {
+            name: {split: store.sizes(rows) for split, rows in of_splits.items()}
+            for name, of_splits in shown.items()
+        },
+        lambda name, split, number: store.name(int(shown[name][split][number])),
+    )
