@@ -427,12 +427,16 @@ def test_a_block_that_cannot_be_saved_is_reported_and_fetched_again(
 ):
     store = ShardStore.open(server.url)
 
+    is_read = threading.Event()
+
     def broken(descriptor: int) -> None:
+        is_read.wait(20)
         raise OSError(errno.EIO, "Input/output error")
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_folder, "sync_file", broken)
         assert contents(store, [40]) == contents(local, [40])
+        is_read.set()
         store.close()
     assert "Input/output error" in caplog.text
     assert list(store.root.rglob("*.partial")) == []
