@@ -55,6 +55,9 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
     Store: ClassVar[type[BufferStore]] = BufferStore
     """Class of the store, which reads and writes the layout of this buffer."""
 
+    needs_memories: ClassVar[str] = ""
+    """What an error says if the settings ask for no memories; empty if that is allowed."""
+
     def __init__(
         self,
         config: Mapping[str, Any] | BaseModel,
@@ -64,6 +67,8 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         augmentation_transforms_fn: TransformFunction | None = None,
     ) -> None:
         self.config = BufferConfig.from_any(config)
+        if self.needs_memories and not self.config.keeps_memories:
+            raise ConfigurationError(self.needs_memories)
         self.store = _open_store(self.Store, buffer_dir)
         self.essential_transforms_fn = essential_transforms_fn
         self.augmentation_transforms_fn = augmentation_transforms_fn

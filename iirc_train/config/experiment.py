@@ -228,6 +228,11 @@ class BufferConfig(Settings):
             )
         return self
 
+    @property
+    def keeps_memories(self) -> bool:
+        """Whether the buffer keeps any memories."""
+        return max(self.n_memories_per_class, self.total_n_mems) > 0
+
 
 class ExperimentConfig(MethodConfig, BufferConfig):
     """All settings of a run.
@@ -400,7 +405,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             raise ValueError("reduce_lr_on_plateau needs an lr_gamma below 1")
         if self.joint and self.incremental_joint:
             raise ValueError("joint and incremental_joint exclude each other")
-        if self.incremental_joint and max(self.n_memories_per_class, self.total_n_mems) > 0:
+        if self.incremental_joint and self.keeps_memories:
             raise ValueError(
                 "incremental_joint trains on all earlier data: set n_memories_per_class to 0"
             )

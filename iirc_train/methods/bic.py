@@ -1,13 +1,12 @@
 """BiC: a correction of the bias towards new classes, fitted on samples that were held out."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import nn
 
-from iirc_data.definitions import PathLike
 from iirc_data.errors import ConfigurationError
 from iirc_train.buffer import BufferBase, HerdingBuffer
 from iirc_train.buffer.choice import Choice
@@ -22,24 +21,12 @@ from iirc_train.models.bias_correction import BiasCorrectedLinear
 
 
 class Buffer(HerdingBuffer):
-    """Keeps the samples that herding chooses.
+    """Keeps the samples that herding chooses."""
 
-    Raises:
-        ConfigurationError: The settings ask for no memories.
-    """
-
-    def __init__(
-        self,
-        config: Mapping[str, Any] | BaseModel,
-        buffer_dir: PathLike | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(config, buffer_dir, **kwargs)
-        if max(self.config.n_memories_per_class, self.config.total_n_mems) == 0:
-            raise ConfigurationError(
-                "bic fits its correction on a part of the memories: set n_memories_per_class or "
-                "total_n_mems, to at least two memories per class (or use wa)"
-            )
+    needs_memories = (
+        "bic fits its correction on a part of the memories: set n_memories_per_class or "
+        "total_n_mems, to at least two memories per class (or use wa)"
+    )
 
 
 class Model(DistillingMethod):

@@ -11,7 +11,6 @@ from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from iirc_data.errors import ConfigurationError
 from iirc_data.order import epoch_order
 from iirc_train.buffer import ReferenceBuffer
 from iirc_train.buffer.balanced import balanced_slots
@@ -31,17 +30,11 @@ class Buffer(ReferenceBuffer):
     """Keeps the samples that the greedy balanced sampler chooses; see :func:`balanced_slots`.
 
     The stream of a task is one permutation of its samples.
-
-    Raises:
-        ConfigurationError: The settings ask for no memories.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if max(self.config.n_memories_per_class, self.config.total_n_mems) == 0:
-            raise ConfigurationError(
-                "gdumb learns from memories only: set n_memories_per_class or total_n_mems above 0"
-            )
+    needs_memories = (
+        "gdumb learns from memories only: set n_memories_per_class or total_n_mems above 0"
+    )
 
     def update_buffer_new_task(
         self, new_task_data: TaskSamples, dist_args: dict[str, Any] | None = None, **_: Any

@@ -1,14 +1,11 @@
 """iCaRL: distillation of earlier classes, classification by the nearest class mean."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel
 
-from iirc_data.definitions import PathLike
 from iirc_data.errors import ConfigurationError
 from iirc_train.buffer import HerdingBuffer
 from iirc_train.buffer.latents import BATCH_SIZE, class_latents
@@ -19,24 +16,12 @@ from iirc_train.methods.losses import l_distance
 
 
 class Buffer(HerdingBuffer):
-    """Keeps the samples that herding chooses, at least one per class.
+    """Keeps the samples that herding chooses, at least one per class."""
 
-    Raises:
-        ConfigurationError: The settings ask for no memories.
-    """
-
-    def __init__(
-        self,
-        config: Mapping[str, Any] | BaseModel,
-        buffer_dir: PathLike | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(config, buffer_dir, **kwargs)
-        if max(self.config.n_memories_per_class, self.config.total_n_mems) == 0:
-            raise ConfigurationError(
-                "icarl classifies by the means of each class's memories: set "
-                "n_memories_per_class or total_n_mems above 0 (or use icarl_cnn)"
-            )
+    needs_memories = (
+        "icarl classifies by the means of each class's memories: set "
+        "n_memories_per_class or total_n_mems above 0 (or use icarl_cnn)"
+    )
 
 
 class Model(icarl_cnn.Model):

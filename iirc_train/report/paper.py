@@ -60,7 +60,7 @@ def paper_name(config: ExperimentConfig) -> str | None:
     if config.incremental_joint:
         return "incremental joint"
     if config.method == "finetune":
-        replays = max(config.n_memories_per_class, config.total_n_mems) > 0
+        replays = config.keeps_memories
         return "ER" if replays else "finetune"
     names = {
         "agem": "A-GEM",
