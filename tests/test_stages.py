@@ -113,8 +113,8 @@ def test_stage_epochs_count_on_within_and_across_tasks(settings, unbroken, monke
     valid = [r for r in read_metrics(unbroken) if r["split"] == "intask_valid"]
     assert [r.get("stage") for r in valid] == [r.get("stage") for r in lines]
     with Experiment(ExperimentConfig.parse(settings)) as experiment:
-        training = Training(experiment, RunDirectory(tmp_path))
-        assert [training._number(task, 0) for task in range(4)] == [0, 3, 9, 15]
+        method = experiment.method
+        assert [method.first_epoch_of_task(task) for task in range(4)] == [0, 3, 9, 15]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -21,7 +21,6 @@ from iirc_train.report.figure_files import write_figure
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory
 from iirc_train.runtime.lines import print_line
 from iirc_train.training.components import Experiment
-from iirc_train.training.task_parts import first_epoch_of_task
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 8
@@ -129,7 +128,7 @@ def images_shown(experiment: Experiment, task: int, n: int) -> list[ShownImage]:
     method, data = experiment.method, experiment.task_data(task)
     choice = method.choose_samples(None, data, experiment.buffer)
     loader = experiment.training_loader(view, normalize=False, choice=choice)
-    loader.set_epoch(first_epoch_of_task(method, task))
+    loader.set_epoch(method.first_epoch_of_task(task))
     memories = experiment.memory_batches(view, normalize=False)
     n_memories = 0 if memories is None else n // 2
     samples = islice(_images(loader, view), n - n_memories)

@@ -1,5 +1,6 @@
 """Methods that hold important parameters near their values after the earlier tasks."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -29,9 +30,9 @@ class AnchoredMethod(BaseMethod):
     _pull: list[torch.Tensor]
 
     @property
+    @abstractmethod
     def penalty_weight(self) -> float:
         """Weight of the penalty."""
-        raise NotImplementedError
 
     def prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`BaseMethod.prepare_model_for_new_task`; anchors the present parameters."""

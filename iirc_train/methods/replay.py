@@ -11,6 +11,7 @@ from iirc_train.buffer import ReservoirBuffer
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.settings import Role
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.losses import NEVER
 from iirc_train.methods.step import DrawnMemories, Step
 
 Buffer = ReservoirBuffer
@@ -22,9 +23,6 @@ ForwardPass = Annotated[
         "one after the other; batch normalisation makes them differ"
     ),
 ]
-
-_LEFT_OUT = -1e9
-"""Logit of a class that a loss leaves out; its loss is 0, unlike that of minus infinity, NaN."""
 
 
 class ReplayConfig(MethodConfig):
@@ -81,7 +79,7 @@ class ReplayMethod(BaseMethod):
         """See :meth:`BaseMethod.kept_epochs`."""
         if self.config.reservoir_stream == "presentations":
             return None
-        first = self.config.epochs_of_task(task_id).start
+        first = self.first_epoch_of_task(task_id)
         return range(first, first + 1)
 
     def _learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,6 +148,6 @@ class ReplayMethod(BaseMethod):
         logits = logits[rows]
         if without is not None:
             missing = logits.shape[1] - len(without)
-            logits = logits.masked_fill(F.pad(without, (0, missing)), _LEFT_OUT)
+            logits = logits.masked_fill(F.pad(without, (0, missing)), NEVER)
         loss = self._classification_loss(logits, targets[rows], step.in_buffer[rows])
         return loss if scale == 1 else scale * loss

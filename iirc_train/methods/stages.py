@@ -1,5 +1,6 @@
 """Stages: epochs of further training that a method adds to a task after its main epochs."""
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self
@@ -94,6 +95,7 @@ class Staged(Networks):
     """
 
     stage: Stage | None = None
+    config: MethodConfig
     cur_task_id: int
     stages_run: list[list[int]]
     _frozen_in_stage: Sequence[nn.Parameter] = ()
@@ -105,6 +107,11 @@ class Staged(Networks):
         across tasks, and a resumed run asks for the stages of earlier tasks.
         """
         return ()
+
+    def first_epoch_of_task(self, task_id: int) -> int:
+        """Return the number of a task's first epoch, counted across tasks, with their stages."""
+        stages = (stage for task in range(task_id) for stage in self.stages_of_task(task))
+        return self.config.epochs_of_task(task_id).start + sum(stage.epochs for stage in stages)
 
     def prepare_stage(
         self,
@@ -200,11 +207,11 @@ class Staged(Networks):
         """Return the parameters of the network that a stage trains; by default all of them."""
         return self.net.parameters()
 
+    @abstractmethod
     def reset_optimizer_and_scheduler(
         self, optimizable_parameters: Iterable[nn.Parameter] | None = None
     ) -> None:
         """Create a new optimizer and scheduler."""
-        raise NotImplementedError
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; see :attr:`Stage.in_training_mode`."""

@@ -103,11 +103,6 @@ def parts_of_task(method: BaseMethod, task_id: int) -> list[TaskPart]:
     return parts
 
 
-def first_epoch_of_task(method: BaseMethod, task_id: int) -> int:
-    """Return the number of a task's first epoch, counted across tasks, their stages included."""
-    return sum(parts_of_task(method, task)[-1].stop for task in range(task_id))
-
-
 class PartLoaders:
     """The training loaders of a task's parts; parts that show the same share one.
 

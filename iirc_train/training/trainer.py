@@ -39,7 +39,6 @@ from iirc_train.training.task_parts import (
     PartLoaders,
     Position,
     TaskPart,
-    first_epoch_of_task,
     parts_of_task,
 )
 from iirc_train.training.task_record import task_record
@@ -72,6 +71,7 @@ class Training:
         self._partial_epoch: dict[str, Any] = {}
         self._choice: Choice | None = None
         self._n_steps: int | None = 0
+        self._first_epoch = 0  # of the task, counted across tasks
         self._herding_batch_size = HERDING_BATCH_SIZE
         self._timer = CheckpointTimer(self.config.checkpoint_every)
         self._stop = StopRequest(experiment.device)
@@ -134,7 +134,7 @@ class Training:
         if self.is_finished:
             return
         data = self.experiment.seen_data
-        first_epoch = self._number(task_id, epochs)
+        first_epoch = self.method.first_epoch_of_task(task_id) + epochs
         with (
             recorded(path, data, self.experiment.surroundings, self.position.plain(), self._preset),
             trackers(tracking, path, self.config, first_epoch, task_id) as self._trackers,
@@ -158,6 +158,7 @@ class Training:
         experiment, start = self.experiment, self.position
         self._herding_batch_size = experiment.inference_batch_size(HERDING_BATCH_SIZE)
         task_id = start.task_id
+        self._first_epoch = self.method.first_epoch_of_task(task_id)
         view, data = experiment.view(TRAIN, task_id), experiment.task_data(task_id)
         valid = experiment.view(INTASK_VALID, task_id)
         valid_loader = experiment.evaluation_loader(valid, resident=self.config.resident)
@@ -189,7 +190,7 @@ class Training:
             if not part.has_started(start):
                 self._start_part(part, view, data)
             experiment.connect_network()
-            experiment.announce_task(task_id + 1, first_epoch_of_task(self.method, task_id + 1))
+            experiment.announce_task(task_id + 1, self._first_epoch + parts[-1].stop)
             part.show(progress, data.cur_task, start, len(loader), self.config.batch_size)
             self._learn_part(part, loader, valid_loader if len(valid) else None, progress)
         if not has_taken:
@@ -260,7 +261,7 @@ class Training:
         partial = PartialEpoch(self.method, loader.n_samples, self.config.batch_size)
         if before:
             partial.load_state_dict(before["yields"], self.position.samples)
-        loader.set_epoch(self._number(task_id, epoch), partial.n_steps, is_last=is_last)
+        loader.set_epoch(self._first_epoch + epoch, partial.n_steps, is_last=is_last)
         started = time.perf_counter() - before.get("seconds", 0.0)
 
         def costs() -> dict[str, float]:
@@ -305,7 +306,7 @@ class Training:
         for tracker in self._trackers:
             shown = {"images per second": speed, "waiting share": share}
             scalars = {**epoch_scalars(TRAIN, record), **shown}
-            tracker.epoch_done(self._number(task_id, epoch), scalars)
+            tracker.epoch_done(self._first_epoch + epoch, scalars)
 
     def _agreed(self) -> tuple[bool, bool]:
         """Return whether to stop, and whether a checkpoint is due; the same in all processes."""
@@ -322,10 +323,6 @@ class Training:
             f"{epochs} epochs" + (f" and {samples:,} samples" if samples else "")
         )
 
-    def _number(self, task_id: int, epoch: int) -> int:
-        """Return the number of a task's epoch, counted across tasks."""
-        return first_epoch_of_task(self.method, task_id) + epoch
-
     def _end_epoch(
         self, task_id: int, epoch: int, stage: Stage | None, metrics: dict[str, float] | None
     ) -> None:
@@ -334,7 +331,7 @@ class Training:
             record = {**_where(task_id, epoch, stage), **metrics}
             self.run_directory.add_metrics(kind="epoch", split=INTASK_VALID, **record)
             for tracker in self._trackers:
-                number = self._number(task_id, epoch)
+                number = self._first_epoch + epoch
                 tracker.epoch_done(number, epoch_scalars(INTASK_VALID, record))
             val_metric = metrics[MAIN_METRIC]
             if stage is None:
