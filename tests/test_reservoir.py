@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS, MethodParts, er
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.settings import experiment_config
+from iirc_train.methods.stages import Stage
 from iirc_train.run.directory import RunDirectory
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.training import remembering
@@ -210,13 +212,18 @@ def finished(tiny, tmp_path_factory):
     return run_experiment(config, tmp_path_factory.mktemp("der") / "run", QUIET)
 
 
+def segments_in(path: Path) -> set[int]:
+    """Return the numbers of the stored segments."""
+    return {int(folder.name) for folder in (path / "segments").glob("*/")}
+
+
 def test_a_store_of_references_keeps_the_ends_of_tasks_and_refuses_other_readers(finished):
     path = finished / "buffer.zarr"
     store = ReferenceStore(path, read_only=True)
     ends = [store.generation(n) for n in sorted(store.generations())]
     assert [end.n_classes for end in ends] == [2, 4, 6, 8]
     assert [sum(end.counts.values()) for end in ends] == [11] * 4
-    assert store.segments() == {n for end in ends for n in end.segments}
+    assert segments_in(path) == {n for end in ends for n in end.segments}
     last = [store.read_segment(n) for n in ends[-1].segments]
     assert sum(len(segment.slots) for segment in last) <= 22  # never more than twice the buffer
     assert {s.columns["logits"].dtype.name for s in last} == {"float16"}
@@ -229,7 +236,7 @@ def test_a_damaged_segment_is_an_error_that_names_it(finished, tmp_path):
 
     path = tmp_path / "buffer.zarr"
     shutil.copytree(finished / "buffer.zarr", path)
-    number = max(ReferenceStore(path).segments())
+    number = max(segments_in(path))
     chunks = [p for p in (path / f"segments/{number:06d}").rglob("*") if "c" in p.parts[-2:][0]]
     for chunk in [p for p in chunks if p.is_file() and p.name != "zarr.json"]:
         whole = chunk.read_bytes()
@@ -282,6 +289,28 @@ def test_a_commit_writes_the_slots_that_have_changed(tiny, tmp_path):
         assert np.array_equal(buffer.references.tasks, expected)
         with pytest.raises(BufferStorageError, match="belong to different runs"):
             buffer.load_buffer_state_dict(state | {"n_seen": 1})
+
+
+def test_a_commit_reads_no_generation_of_an_earlier_task_again(tiny, tmp_path, monkeypatch):
+    config = experiment_config(**tiny | {"total_n_mems": 30}, method="er")
+    read = []
+    generation = ReferenceStore.generation
+    monkeypatch.setattr(
+        ReferenceStore, "generation", lambda store, n: read.append(n) or generation(store, n)
+    )
+    with Experiment(config, tmp_path / "buffer.zarr") as experiment:
+        buffer, slots = experiment.buffer, np.arange(3)
+        for task_id in range(4):
+            buffer._put(slots, slots, np.zeros((3, 2), np.int32), task_id)
+            buffer.update_buffer_new_task(experiment.task_data(task_id))
+            buffer.collect_garbage()
+        assert read == []
+    again = Experiment(config, tmp_path / "buffer.zarr").buffer
+    again.load_buffer_state_dict(buffer.buffer_state_dict())
+    assert sorted(set(read)) == [1, 2, 3, 4]
+    n_read = len(read)
+    again.collect_garbage()
+    assert len(read) == n_read
 
 
 def test_columns_narrower_than_their_table_are_filled_with_nan_and_checked():
@@ -354,8 +383,21 @@ def test_methods_and_buffers_that_do_not_fit_are_refused(tiny, monkeypatch):
     config = ExperimentConfig.parse(tiny | {"method": "wrong"}, own=["replay_batch_size"])
     with pytest.raises(ConfigurationError, match=r"keeps logits .* RandomBuffer keeps images only"):
         Experiment(config)
+    with pytest.raises(ConfigurationError, match="a stage on a balanced set needs HerdingBuffer"):
+        ReservoirBuffer({"n_memories_per_class": 4}).choose(None, ["a"], 1)
     with pytest.raises(ConfigurationError, match="gdumb learns from memories only"):
         METHODS["gdumb"].buffer({"n_memories_per_class": 0})
+
+
+def test_the_first_epoch_of_a_task_comes_after_the_stages_of_earlier_ones():
+    class Staged(er.Model):
+        def stages_of_task(self, task_id):
+            return (Stage("more", 3),)
+
+    config = {"epochs_per_task": 2, "first_task_epochs": 4, "reservoir_stream": "first_epoch"}
+    names = {"a": 0, "b": 1, "c": 2}
+    method = Staged([1, 1, 1], names, config | {"n_layers": 8})
+    assert [method.kept_epochs(task).start for task in range(3)] == [0, 7, 12]
 
 
 def test_memories_that_processes_cannot_share_are_refused(tiny, monkeypatch):

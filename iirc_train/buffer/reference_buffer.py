@@ -17,7 +17,7 @@ from iirc_train.buffer.reference_store import Generation, ReferenceStore, Segmen
 from iirc_train.buffer.references import ReferencedSamples, References
 from iirc_train.buffer.samples import TaskSamples
 from iirc_train.buffer.store import BufferStore, Memory
-from iirc_train.runtime.distributed import rank, wait_for_all
+from iirc_train.runtime.distributed import of_first_process, rank
 
 
 class ReferenceBuffer(BufferBase):
@@ -42,6 +42,7 @@ class ReferenceBuffer(BufferBase):
         self._segments: dict[int, int] = {}
         self._samples: SampleStore | None = None
         self._indices: dict[str, int] = {}
+        self._names: list[str] = []
         self._declared: Sequence[Column] = ()
         self._device = torch.device("cpu")
         self.seed = 0
@@ -58,6 +59,7 @@ class ReferenceBuffer(BufferBase):
     ) -> None:
         """Connect the empty buffer with a run; see :meth:`BufferBase.connect`."""
         self._samples, self._indices = samples, dict(class_names_to_idx)
+        self._names = sorted(self._indices, key=self._indices.__getitem__)
         self._declared, self._device, self.seed = columns, torch.device(device), seed
         self._empty()
 
@@ -88,12 +90,11 @@ class ReferenceBuffer(BufferBase):
 
     def _count(self) -> None:
         """Number the memories class after class, as the rest of the package does."""
-        names = sorted(self._indices, key=self._indices.__getitem__)
         classes = self.references.classes
         self._by_class = np.argsort(classes, kind="stable")
         numbers, counts = np.unique(classes, return_counts=True)
         self._set_counts(
-            {names[k]: n for k, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
+            {self._names[k]: n for k, n in zip(numbers.tolist(), counts.tolist(), strict=True)}
         )
 
     @property
@@ -111,7 +112,7 @@ class ReferenceBuffer(BufferBase):
         slot, samples = int(self._by_class[index]), self._connected()
         sample_id = int(self.references.sample_ids[slot])
         image = decode(samples.read(sample_id), lambda: samples.name(sample_id))
-        names = [*sorted(self._indices, key=self._indices.__getitem__), NO_LABEL_PLACEHOLDER]
+        names = [*self._names, NO_LABEL_PLACEHOLDER]
         first, second = self.references.labels[slot].tolist()
         return self._transformed(image), names[first], names[second]
 
@@ -131,7 +132,10 @@ class ReferenceBuffer(BufferBase):
         )
 
     def _choose(self, *args: Any, **kwargs: Any) -> NDArray[np.int64]:
-        raise NotImplementedError  # the buffer chooses among all classes at once
+        raise ConfigurationError(
+            f"{type(self).__name__} chooses memories among all classes at once, not samples of a "
+            "class: a stage on a balanced set needs HerdingBuffer or RandomBuffer"
+        )
 
     def update_buffer_new_task(
         self, new_task_data: TaskSamples, dist_args: dict[str, Any] | None = None, **_: Any
@@ -147,9 +151,7 @@ class ReferenceBuffer(BufferBase):
         n_classes = max((self._indices[name] + 1 for name in new_task_data.cur_task), default=0)
         if rank() == 0:
             self._commit(n_classes)
-        wait_for_all()
-        if rank() > 0:
-            self.generation = max(self.store.generations())
+        self.generation = of_first_process(self.generation, self._device)
 
     def commit_changes(self) -> None:
         """Write what has changed since the last commit; see :meth:`BufferBase.commit_changes`."""
@@ -164,7 +166,7 @@ class ReferenceBuffer(BufferBase):
         if sum(self._segments.values()) + len(changed) > 2 * n:
             self._segments, changed = {}, np.arange(n)
         if len(changed):
-            number = max([*self.store.segments(), *self._segments], default=0) + 1
+            number = self.store.next_segment()
             self.store.write_segment(self._segment(changed), number)
             self._segments[number] = len(changed)
         self.generation = self.store.commit_generation(
@@ -174,7 +176,6 @@ class ReferenceBuffer(BufferBase):
 
     def _segment(self, slots: NDArray[np.int64]) -> Segment:
         labels = self.references.labels[slots]
-        names = sorted(self._indices, key=self._indices.__getitem__)
         used, codes = np.unique(labels, return_inverse=True)
         has_none = len(used) > 0 and used[0] < 0
         return Segment(
@@ -182,7 +183,7 @@ class ReferenceBuffer(BufferBase):
             self.references.sample_ids[slots],
             (codes.reshape(labels.shape) - has_none).astype(np.int32),
             self.references.tasks[slots],
-            [names[index] for index in used.tolist() if index >= 0],
+            [self._names[index] for index in used.tolist() if index >= 0],
             self.columns.read(slots),
         )
 

@@ -20,6 +20,7 @@ tasks are kept. Earlier releases refuse to read version 4.
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -116,6 +117,10 @@ class ReferenceStore(BufferStore):
     version: ClassVar[int] = 4
     readable_versions: ClassVar[tuple[int, ...]] = (4,)
 
+    def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
+        super().__init__(path, read_only=read_only)
+        self._known: dict[int, Generation] | None = None
+
     def write_segment(self, segment: Segment, number: int) -> None:
         """Write a segment. An unreferenced one with this number is replaced.
 
@@ -160,13 +165,28 @@ class ReferenceStore(BufferStore):
             raise BufferStorageError(f"{self.path}/{name} is damaged: its digest does not match")
         return segment
 
-    def segments(self) -> set[int]:
-        """Return the numbers of the existing segments."""
-        return {int(name) for name in self._names(_SEGMENTS) if name.isdecimal()}
+    def next_segment(self) -> int:
+        """Return the number after those of all segments that a generation uses."""
+        used = [number for each in self._generations().values() for number in each.segments]
+        return max(used, default=0) + 1
 
     def commit_generation(self, generation: Generation) -> int:
         """Write a generation; see :meth:`BufferStore.commit`."""
-        return self._write_generation(generation.attributes())
+        known = self._generations()
+        number = self._write_generation(generation.attributes())
+        known[number] = generation
+        return number
+
+    def _generations(self, latest: int | None = None) -> dict[int, Generation]:
+        """Return the generations; each is read once, because the folder has no other writer.
+
+        Args:
+            latest: Do not read later ones, which may be incomplete; None reads all.
+        """
+        if self._known is None:
+            numbers = [n for n in self.generations() if latest is None or n <= latest]
+            self._known = {number: self.generation(number) for number in numbers}
+        return self._known
 
     def generation(self, number: int) -> Generation:
         """Read a generation.
@@ -191,8 +211,12 @@ class ReferenceStore(BufferStore):
         Args:
             generation: Number of the generation to keep; 0 to keep none.
         """
-        earlier = {n: self.generation(n) for n in self.generations() if n <= generation}
-        kept = {n: g for n, g in earlier.items() if n == generation or g.n_classes is not None}
+        kept = {
+            number: each
+            for number, each in self._generations(generation).items()
+            if number == generation or (number < generation and each.n_classes is not None)
+        }
+        self._known = kept
         segments = {number for each in kept.values() for number in each.segments}
         self._keep(
             generation,
