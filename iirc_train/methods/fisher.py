@@ -15,6 +15,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.buffer.labels import transform_labels_names_to_vector
 from iirc_train.buffer.latents import SubsetSampler
 from iirc_train.buffer.samples import DecodesBatches, TaskSamples
+from iirc_train.methods.anchored import gradients_of
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.statistics import trained_parameters
 from iirc_train.runtime.distributed import broadcast_buffers, share_of, total
@@ -113,9 +114,9 @@ def _squares_of_batch(
     parameters = [parameter for _, parameter in trained_parameters(method.net)]
     method.net.zero_grad()
     torch.autograd.backward(_log_likelihood(method, method.net(images)[0], targets).mean())
-    gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    squares = [gradient.square() for gradient in gradients_of(parameters)]
     method.net.zero_grad()
-    return [gradient.square() for gradient in gradients]
+    return squares
 
 
 def _squares_of_samples(

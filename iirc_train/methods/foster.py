@@ -1,15 +1,13 @@
 """FOSTER: a second feature extractor fits what the network lacks, then both become one again."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
 from torch import nn
 
-from iirc_data.loader import Batch
 from iirc_train.buffer import HerdingBuffer
-from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
 from iirc_train.config.settings import Role
@@ -126,8 +124,7 @@ class Model(BaseMethod):
         dist_args: dict[str, Any] | None = None,
         *,
         buffer: Memories | None = None,
-        memory_batches: Iterator[Batch] | None = None,
-        batch_size: int = BATCH_SIZE,
+        **_: Any,
     ) -> None:
         """Start a task: add an extractor, and measure how unbalanced the classes are.
 
@@ -135,8 +132,6 @@ class Model(BaseMethod):
             task_data: The task's data.
             dist_args: Accepted for code written for the published package.
             buffer: The memories of earlier tasks. Without them, all classes count alike.
-            memory_batches: Not used.
-            batch_size: Not used.
         """
         if self.cur_task_id == 0:
             return

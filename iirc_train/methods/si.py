@@ -1,14 +1,12 @@
 """SI: synaptic intelligence, importance of a parameter as its share in the fall of the loss."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 
 from iirc_train.buffer import RandomBuffer
-from iirc_train.buffer.latents import BATCH_SIZE
-from iirc_train.buffer.samples import Memories
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
 from iirc_train.methods.anchored import AnchoredMethod, gradients_of
 
@@ -27,7 +25,7 @@ class Model(AnchoredMethod):
     The paper does not say what happens if ω is negative. As in the authors' program, an importance
     that would be negative is 0; otherwise, the surrogate loss has no minimum. The experiments with
     CIFAR use ξ = 0.001, permuted MNIST ξ = 0.1. The paper has an output layer per task; here, the
-    loss covers all seen classes. The optimizer starts anew at each task, as in the paper.
+    loss covers all seen classes. The optimizer is reset at each task, as in the paper.
     """
 
     class Config(MethodConfig):
@@ -87,19 +85,8 @@ class Model(AnchoredMethod):
         self._gradients, self._before = [], []
 
     @torch.no_grad()
-    def consolidate_task_knowledge(
-        self,
-        buffer: Memories | None = None,
-        device: torch.device | str | None = None,
-        batch_size: int = BATCH_SIZE,
-    ) -> None:
-        """End a task: the path integral becomes importance.
-
-        Args:
-            buffer: Not used.
-            device: Not used.
-            batch_size: Not used.
-        """
+    def consolidate_task_knowledge(self, *args: Any, **kwargs: Any) -> None:
+        """End a task: the path integral becomes importance."""
         importance, path = map(self.statistics.of_parameters, ("importance", "path"))
         moved = torch._foreach_sub(self._trained(), self.statistics.of_parameters("anchor"))
         damped = torch._foreach_add(torch._foreach_mul(moved, moved), self.config.si_xi)

@@ -89,7 +89,7 @@ class Statistics(nn.Module):
 
 
 def _grown(values: torch.Tensor | None, zeros: torch.Tensor) -> torch.Tensor:
-    """Return values in the shape of a tensor of zeros, with zeros where there are none."""
+    """Return values in the shape of a tensor of zeros, and zeros elsewhere."""
     if values is None or values.dim() != zeros.dim():
         return zeros
     if values.shape == zeros.shape:

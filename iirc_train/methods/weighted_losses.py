@@ -52,7 +52,7 @@ class WeightedLosses:
         Returns:
             Mean over samples; a sample without a target counts as 0.
         """
-        logits = _divided(logits, self.config.temperature if temperature is None else temperature)
+        logits = self._divided(logits, temperature)
         return self._mean(F.cross_entropy(logits, targets, reduction="none"), in_buffer)
 
     def _mean(self, losses: torch.Tensor, in_buffer: torch.Tensor) -> torch.Tensor:
@@ -78,13 +78,18 @@ class WeightedLosses:
         Returns:
             Mean over samples and classes.
         """
-        logits = _divided(logits, self.config.temperature if temperature is None else temperature)
+        logits = self._divided(logits, temperature)
         weight = self._weight(in_buffer)
         if weight is not None:
             weight = weight.unsqueeze(1)
         return F.binary_cross_entropy_with_logits(logits, targets, weight=weight)
 
+    def _divided(self, logits: torch.Tensor, temperature: float | None) -> torch.Tensor:
+        """Divide logits by a temperature; the result is contiguous, which fixes the order of sums.
 
-def _divided(logits: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Divide logits by a temperature; the result is contiguous, which fixes the order of sums."""
-    return logits.contiguous() if temperature == 1 else logits / temperature
+        Args:
+            logits: (N, classes).
+            temperature: None for the ``temperature`` setting.
+        """
+        temperature = self.config.temperature if temperature is None else temperature
+        return logits.contiguous() if temperature == 1 else logits / temperature

@@ -24,8 +24,7 @@ def superclass_follows(outputs: Outputs) -> torch.Tensor:
         int64 (N, 2): the number of predicted labels with an ancestor, and how many of them are
         predicted together with all their ancestors.
     """
-    ancestors = _ancestors(outputs)
-    above = ancestors & ~torch.eye(len(ancestors), dtype=torch.bool, device=ancestors.device)
+    above = _above(outputs)
     asked = outputs.predictions & above.any(dim=1)
     lacks_one = _reached(~outputs.predictions, above.T)
     return torch.stack((asked, asked & ~lacks_one), dim=1).sum(dim=2)
@@ -38,8 +37,7 @@ def subclass_follows(outputs: Outputs) -> torch.Tensor:
         int64 (N, 2): the number of predicted labels with a descendant, and how many of them are
         predicted together with a descendant.
     """
-    ancestors = _ancestors(outputs)
-    above = ancestors & ~torch.eye(len(ancestors), dtype=torch.bool, device=ancestors.device)
+    above = _above(outputs)
     asked = outputs.predictions & above.any(dim=0)
     has_one = _reached(outputs.predictions, above)
     return torch.stack((asked, asked & has_one), dim=1).sum(dim=2)
@@ -80,6 +78,11 @@ def _ancestors(outputs: Outputs) -> torch.Tensor:
     assert outputs.ancestors is not None
     n = outputs.predictions.shape[1]
     return outputs.ancestors[:n, :n]
+
+
+def _above(outputs: Outputs) -> torch.Tensor:
+    """Return the relation without that of each class to itself."""
+    return _ancestors(outputs).clone().fill_diagonal_(fill_value=False)
 
 
 def _reached(labels: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
