@@ -27,7 +27,7 @@ class Simulated:
             self.left[course] = self.reported[course] = float(BLOCK)
         self.most = max(self.most, len(self.left))
         self.now += self.tick
-        bodies = [c for c in self.left if self.now >= c.begun + self.latency]
+        bodies = [c for c in self.left if self.now >= c.started + self.latency]
         carried = 0.0
         for course in bodies:
             course.begins()

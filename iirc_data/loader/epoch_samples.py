@@ -120,8 +120,8 @@ class EpochSamples:
         Args:
             order: int64 (N,), the numbers of all batches one after the other.
             work: For each batch the numbers of its samples, int64 (N,), and their augmentation.
-            following: Returns the numbers that another call reads next, int64 (M,); None if there
-                are none. The first of their blocks are fetched while the last batches are read.
+            following: Returns the numbers that the next call reads, int64 (M,); their first blocks
+                are fetched while the last batches are read. None if no call follows.
         """
         ids = self.ids_in_view(order)
         if following is not None and self.store.is_remote:

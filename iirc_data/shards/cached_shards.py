@@ -172,7 +172,7 @@ class CachedShards:
         Args:
             block: The block.
             evict: What may be evicted for it.
-            course: Its transfer, if it has begun.
+            course: Its transfer, if it has started.
 
         Raises:
             NoRoomError: See :meth:`CacheFolder.begin`.

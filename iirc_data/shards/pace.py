@@ -85,7 +85,7 @@ class Pace:
         if course.answered is None:
             course.answered = self.clock()
             course.received_before = self._received
-            self._latencies.append(course.answered - course.begun)
+            self._latencies.append(course.answered - course.started)
 
     def received(self, course: "Course", size: int) -> None:
         """Record that bytes have arrived."""
@@ -111,8 +111,8 @@ class Pace:
 
     def _learn(self, course: "Course") -> None:
         if course.answered is None:  # all came at once: nothing is known but the whole
-            course.answered = course.begun
-            self._latencies.append(self.clock() - course.begun)
+            course.answered = course.started
+            self._latencies.append(self.clock() - course.started)
         rate = self._rate_during(course)
         self._rate = (self._rate + rate) / 2 if self._rate else rate
         self._until_change -= 1
@@ -140,7 +140,7 @@ class Pace:
         self._until_change = self._rest = min(2 * self._rest, _LONGEST_REST)
 
     def _rate_during(self, course: "Course") -> float:
-        seconds = self.clock() - (course.answered or course.begun)
+        seconds = self.clock() - (course.answered or course.started)
         return (self._received - course.received_before) / max(seconds, 1e-6)
 
 
@@ -149,7 +149,7 @@ class Course:
 
     Attributes:
         left: Number of bytes to come.
-        begun: When it began, in seconds.
+        started: When it started, in seconds.
         answered: When the server began to answer, if that is known.
         received_before: Bytes of all transfers that had arrived by then.
     """
@@ -157,13 +157,13 @@ class Course:
     def __init__(self, pace: Pace, size: int) -> None:
         self._pace = pace
         self.left = size
-        self.begun = pace.clock()
+        self.started = pace.clock()
         self.answered: float | None = None
         self.received_before = pace._received
 
     def requested(self) -> None:
         """Record that the request is sent now; until here the transfer has waited for room."""
-        self.begun = self._pace.clock()
+        self.started = self._pace.clock()
 
     def begins(self) -> None:
         """Record that the server begins to answer."""
