@@ -82,8 +82,9 @@ def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str
             task_of.setdefault(name, number)
     early = [
         name
-        for name, task in task_of.items()
-        if any(task < task_of.get(s, task) for s in benchmark.taxonomy.superclasses_of(name))
+        for superclass, subclasses in benchmark.superclasses.items()
+        for name in subclasses
+        if name in task_of and superclass in task_of and task_of[name] < task_of[superclass]
     ]
     if early:
         warnings.warn(

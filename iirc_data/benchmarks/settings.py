@@ -25,14 +25,19 @@ def _known_preset(name: str) -> str:
     return name
 
 
-NAME, OBJECT = "a name", "an object"
-"""Tags that pydantic adds to the location of an error in an image preset."""
+NAME, OBJECT, NUMBER, LIST = TAGS = "a name", "an object", "a number", "a list"
+"""Tags that pydantic adds to the location of an error in a field of several types."""
 
 PresetOrName = Annotated[
     Annotated[str, AfterValidator(_known_preset), Tag(NAME)] | Annotated[ImagePreset, Tag(OBJECT)],
     Discriminator(lambda value: OBJECT if isinstance(value, dict | ImagePreset) else NAME),
 ]
 
+
+FractionOrList = Annotated[
+    Annotated[Fraction, Tag(NUMBER)] | Annotated[list[Fraction], Field(min_length=1), Tag(LIST)],
+    Discriminator(lambda value: LIST if isinstance(value, list) else NUMBER),
+]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
 """A definition is read-only, strict about types, and without unknown fields."""
@@ -80,7 +85,7 @@ class SamplingSettings(BaseModel):
 
     model_config = FROZEN
 
-    superclass_data_pct: Fraction | Annotated[list[Fraction], Field(min_length=1)] = 0.6
+    superclass_data_pct: FractionOrList = 0.6
     subclass_data_pct: Fraction = 0.6
     superclass_sampling_size_cap: Annotated[int, Field(ge=1)] = 100
 
