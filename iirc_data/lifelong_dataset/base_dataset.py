@@ -309,13 +309,13 @@ class BaseDataset(ABC):
         return None
 
     def _transformed_item(self, index: SupportsIndex) -> Item:
-        image, label_1, label_2 = self.get_item(index)
+        image, *labels = self.get_item(index)
         transform = (
             self.augmentation_transforms_fn
             if self._apply_augmentations
             else self.essential_transforms_fn
         )
-        return image if transform is None else transform(image), label_1, label_2
+        return image if transform is None else transform(image), *labels
 
     def _make_sequence(self) -> TaskSequence:
         sampling = checked_sampling(

@@ -4,7 +4,8 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Item, Transform
+from iirc_data.definitions import Item
+from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Transform
 
 
 class Dataset(BaseDataset):

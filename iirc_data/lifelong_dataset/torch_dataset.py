@@ -5,7 +5,8 @@ from typing import SupportsIndex
 from torch.utils import data
 from torchvision import transforms
 
-from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Item, Transform
+from iirc_data.definitions import Item
+from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Transform
 
 
 class Dataset(BaseDataset, data.Dataset[Item]):
