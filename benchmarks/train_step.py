@@ -38,7 +38,7 @@ N_WORKERS = 2
 MEMORIES_PER_CLASS = 20
 
 
-class PILDataset(Dataset[tuple[torch.Tensor, str, str]]):
+class PILDataset(Dataset[Item]):
     """Decoded images with the names of their labels."""
 
     def __init__(self, samples: list[Item], augment: bool) -> None:
