@@ -7,11 +7,17 @@ import iirc.datasets_loader
 import pytest
 from typer.testing import CliRunner
 
-from iirc_data.benchmarks import Benchmark, benchmark_names, load_benchmark, manifests_folder
+from iirc_data.benchmarks import (
+    Benchmark,
+    benchmark_names,
+    benchmark_text,
+    load_benchmark,
+    manifests_folder,
+)
 from iirc_data.commands.benchmarks import app, task_sizes
 from iirc_data.errors import BenchmarkError
 from iirc_train.config.places import absolute_benchmark
-from tools.make_benchmarks import PUBLISHED, convert, published_metadata, to_json
+from tools.make_benchmarks import PUBLISHED, convert, published_metadata
 
 # schedules, classes of the first task, further tasks, their classes
 SHAPES = {
@@ -95,7 +101,7 @@ def test_the_published_entries_for_imagenet_have_equal_split_ratios():
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_converting_again_gives_the_file_that_comes_with_the_package(name):
     assert importlib.metadata.version("iirc") == "1.0.1"
-    converted = to_json(convert(name, published_metadata()).model_dump()) + "\n"
+    converted = benchmark_text(convert(name, published_metadata()))
     assert (manifests_folder() / f"{name}.json").read_text() == converted
 
 

@@ -12,9 +12,10 @@ ROOT = Path(__file__).parents[1]
 DATA_ROOMS = """
 definitions errors lifeline masking order qualified_names sizes spelling taxonomy
 augment cluster console decoding label_combinations reading
-benchmarks files image_sizes interrupts runs
+files
+benchmarks image_sizes interrupts runs
 locks sampling sources task_view
-shards utils
+shards taxonomies utils
 datasets splits
 dataset_checks split_samples
 task_sequence

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from iirc_data.augment import IMAGE_PRESETS
-from iirc_data.benchmarks import load_benchmark, manifests_folder
+from iirc_data.benchmarks import benchmark_text, load_benchmark, manifests_folder
 from iirc_data.files import canonical_json
-from tools.make_benchmarks import manifest_text
 from tools.protocols import in_steps, protocols
 
 MADE = {benchmark.name: benchmark for benchmark in protocols()}
@@ -63,7 +62,7 @@ def test_the_files_are_those_that_the_tool_makes():
     files = {path.stem for path in manifests_folder().glob("*.json")}
     assert {name for name in files if name.startswith(("cil_", "split_"))} == set(MADE)
     for name, benchmark in MADE.items():
-        assert (manifests_folder() / f"{name}.json").read_text() == manifest_text(benchmark)
+        assert (manifests_folder() / f"{name}.json").read_text() == benchmark_text(benchmark)
 
 
 def test_every_protocol_has_its_digest_and_its_task_sizes():

@@ -9,11 +9,11 @@ import pytest
 from iirc_data import reading
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.commands.shard.selection import read_class_list
-from iirc_data.commands.shard.taxonomy import read_taxonomy
 from iirc_data.errors import BenchmarkError, ConfigurationError, SourceError
 from iirc_data.reading import read_text
 from iirc_data.sources.restricted_pickle import load_cifar_pickle
 from iirc_data.sources.tar import list_members, read_compressed
+from iirc_data.taxonomies.json_file import read_taxonomy
 from iirc_train.config.plain_yaml import read_settings
 from tests.faults.limits import time_limit
 
@@ -48,7 +48,11 @@ def test_a_file_that_is_too_large_is_not_read_whole(tmp_path, monkeypatch):
 
 READERS = {
     "list.txt": (lambda path: read_class_list(str(path)), SourceError, b"oak\nrose"),
-    "taxonomy.json": (read_taxonomy, BenchmarkError, b'{"plant": ["oak"]}'),
+    "taxonomy.json": (
+        lambda path: read_taxonomy(path).superclasses,
+        BenchmarkError,
+        b'{"plant": ["oak"]}',
+    ),
     "benchmark.json": (
         load_benchmark,
         BenchmarkError,

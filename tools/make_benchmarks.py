@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from iirc_data.benchmarks import Benchmark, SamplingSettings, SplitSettings, manifests_folder
+from iirc_data.benchmarks import (
+    Benchmark,
+    SamplingSettings,
+    SplitSettings,
+    benchmark_text,
+    manifests_folder,
+)
 from iirc_data.console import errors_in_one_line, run_tool
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, Setup
 from iirc_data.errors import BenchmarkError
@@ -25,8 +31,6 @@ ATTRIBUTION = (
 
 # the hierarchy omits two ImageNet classes that share their WordNet word with another class
 NAMES_OUTSIDE_THE_HIERARCHY = {"n02012849": "crane (bird)", "n03710637": "maillot (tights)"}
-
-NAMES_PER_ROW = 10
 
 
 @dataclass(frozen=True)
@@ -192,29 +196,6 @@ def published_metadata() -> Path:
     return Path(spec.submodule_search_locations[0]) / "metadata"
 
 
-def to_json(value: Any, indent: str = "") -> str:
-    """Return JSON with one entry per line and lists of names in rows, for short diffs."""
-    deeper = indent + " "
-    if isinstance(value, dict) and value:
-        entries = [f"{json.dumps(key)}: {to_json(item, deeper)}" for key, item in value.items()]
-        opening, closing = "{}"
-    elif isinstance(value, list) and value and isinstance(value[0], list):
-        entries = [to_json(item, deeper) for item in value]
-        opening, closing = "[]"
-    elif isinstance(value, list) and len(value) > NAMES_PER_ROW:
-        rows = [value[i : i + NAMES_PER_ROW] for i in range(0, len(value), NAMES_PER_ROW)]
-        entries = [", ".join(map(json.dumps, row)) for row in rows]
-        opening, closing = "[]"
-    else:
-        return json.dumps(value)
-    return f"{opening}\n{deeper}" + f",\n{deeper}".join(entries) + f"\n{indent}{closing}"
-
-
-def manifest_text(benchmark: Benchmark) -> str:
-    """Return the content of a benchmark's file."""
-    return to_json(benchmark.model_dump()) + "\n"
-
-
 def main(
     metadata: Annotated[
         Path | None,
@@ -230,7 +211,7 @@ def main(
         benchmarks = [convert(name, folder) for name in PUBLISHED]
     for benchmark in (*benchmarks, *protocols()):
         with write_atomically(out / f"{benchmark.name}.json") as file:
-            file.write(manifest_text(benchmark).encode())
+            file.write(benchmark_text(benchmark).encode())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,10 @@ from iirc_data.benchmarks.files import (
     parse_benchmark,
     parse_json,
 )
+from iirc_data.benchmarks.making import make_benchmark
+from iirc_data.benchmarks.schedules import make_schedule
 from iirc_data.benchmarks.settings import DatasetSettings, SamplingSettings, SplitSettings
+from iirc_data.benchmarks.text import benchmark_text, content_digest
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -23,8 +26,12 @@ __all__ = [
     "SplitSettings",
     "Tasks",
     "benchmark_names",
+    "benchmark_text",
     "class_order",
+    "content_digest",
     "load_benchmark",
+    "make_benchmark",
+    "make_schedule",
     "manifests_folder",
     "parse_benchmark",
     "parse_json",

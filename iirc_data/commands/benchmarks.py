@@ -4,7 +4,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable
-from itertools import groupby
 from typing import Annotated
 
 import typer
@@ -19,12 +18,16 @@ from iirc_data.benchmarks import (
     SplitSettings,
     Tasks,
     benchmark_names,
+    content_digest,
     load_benchmark,
 )
+from iirc_data.commands.make_benchmark import make
+from iirc_data.commands.task_sizes import task_sizes
 from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.definitions import IIRC_SETUP
 
-app = typer.Typer(help="List the benchmarks, or show one.")
+app = typer.Typer(help="List the benchmarks, show one, or make one.")
+app.command("make")(make)
 
 
 @app.callback(invoke_without_command=True)
@@ -86,12 +89,6 @@ def _place(benchmark: Benchmark) -> tuple[bool, str, list[tuple[bool, int, str]]
     return benchmark.setup != IIRC_SETUP, benchmark.dataset, name
 
 
-def task_sizes(tasks: Tasks) -> str:
-    """Return the numbers of classes that tasks introduce in short form, e.g. ``"10+21x5"``."""
-    runs = [(size, len(list(run))) for size, run in groupby(map(len, tasks))]
-    return "+".join(str(size) if n == 1 else f"{n}x{size}" for size, n in runs)
-
-
 def _print_settings(console: Console, benchmark: Benchmark) -> None:
     console.print(Text.assemble((benchmark.name, "bold"), f"  setup {benchmark.setup}"))
     if benchmark.description:
@@ -119,6 +116,7 @@ def _print_settings(console: Console, benchmark: Benchmark) -> None:
             console.print(Text(f"dataset {name}: {_validation(own.splits)}"))
     for name, sources in benchmark.joined_classes.items():
         console.print(Text(f"class {name} joins {', '.join(sources)}"))
+    console.print(f"digest of the content {content_digest(benchmark)}")
     if benchmark.attribution:
         console.print(benchmark.attribution, style="dim")
 

@@ -6,17 +6,18 @@ from typing import Annotated
 
 import typer
 
-from iirc_data.benchmarks import load_benchmark
+from iirc_data.benchmarks import benchmark_text, load_benchmark
+from iirc_data.benchmarks.making import starting_benchmark
 from iirc_data.commands.shard import options
 from iirc_data.commands.shard.selection import select
 from iirc_data.commands.shard.summary import summarise
-from iirc_data.commands.shard.taxonomy import read_taxonomy, starting_benchmark
 from iirc_data.commands.shard.writing import WriteOptions, resumable_in_one_line, write
-from iirc_data.files import write_json
+from iirc_data.files import write_atomically
 from iirc_data.shards.class_writer import writing
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.sources import open_folder
+from iirc_data.taxonomies.json_file import read_taxonomy
 
 BENCHMARK_NAME = "benchmark.json"
 
@@ -30,8 +31,8 @@ def shard_folder(
     taxonomy: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file {superclass: [classes]}: a benchmark to start from is written to "
-            f"OUT/{BENCHMARK_NAME}."
+            help="JSON file that maps superclasses to lists of subclasses: a benchmark to start "
+            f"from is written to OUT/{BENCHMARK_NAME}; `iirc benchmarks make` makes others."
         ),
     ] = None,
     classes: options.Classes = None,
@@ -55,8 +56,9 @@ def shard_folder(
             leaves = sorted(set(chain.from_iterable(raw.classes().values())))
             chosen = starting_benchmark(raw.name, read_taxonomy(taxonomy), leaves)
             if not (out / MANIFEST_NAME).exists():  # otherwise the user may have edited it
-                with writing(out / BENCHMARK_NAME):
-                    write_json(out / BENCHMARK_NAME, chosen.model_dump())
+                path = out / BENCHMARK_NAME
+                with writing(path), write_atomically(path) as file:
+                    file.write(benchmark_text(chosen).encode())
         how = WriteOptions(workers, scheduler, max_shard_size, check_decode, dali_index)
         manifest = write(raw, out, how)
         summarise(out, manifest, benchmark=chosen)

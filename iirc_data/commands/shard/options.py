@@ -34,7 +34,7 @@ Quality: TypeAlias = Annotated[
     typer.Option(
         min=1,
         max=100,
-        help=f"JPEG quality; re-encodes images. [default with --resize: {DEFAULT_QUALITY}]",
+        help=f"JPEG quality; re-encodes images. With --resize, the default is {DEFAULT_QUALITY}.",
     ),
 ]
 Workers: TypeAlias = Annotated[

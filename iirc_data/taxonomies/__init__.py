@@ -1,0 +1,1 @@
+"""Taxonomies from files: JSON, tables, trees of folders and WordNet."""
