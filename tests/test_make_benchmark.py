@@ -7,11 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from iirc_data.benchmarks import content_digest, load_benchmark, manifests_folder
+from iirc_data.benchmarks.making import starting_benchmark
 from iirc_data.commands.benchmarks import app
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_data.taxonomies.wordnet import open_wordnet
+from iirc_data.taxonomy import Taxonomy
 
 TABLE = """class,parent
 animal,
@@ -156,6 +158,17 @@ def test_a_file_with_other_content_is_kept(table, out):
     assert result.exit_code == 1 and "exists and has other content" in result.stderr
     assert out.read_bytes() == before
     assert len(made(out, table, "--task-size", 1, "--overwrite").tasks()) == 8
+
+
+def test_the_benchmark_to_start_from_has_any_depth():
+    classes = ["bear", "bus", "cat", "dog", "truck", "tulip"]
+    benchmark = starting_benchmark("deep", Taxonomy(DEEP), classes)
+    assert benchmark.superclasses == DEEP
+    assert benchmark.tasks() == [
+        ["animal", "vehicle"],
+        ["pet", "bear", "bus", "tulip", "truck"],
+        ["cat", "dog"],
+    ]
 
 
 # What is kept
@@ -368,6 +381,8 @@ def test_wordnet_gives_the_superclasses_that_tell_classes_apart(wordnet, out):
     assert benchmark.other_classes == [ids["bus"]]
     assert "WordNet 3.0, Copyright 2006 by Princeton University" in benchmark.attribution
     assert "WordNet licence" in benchmark.attribution
+    again = made(out.with_stem("again"), out, "--wordnet", folder, "--task-size", 2)
+    assert again.superclasses == benchmark.superclasses
 
 
 def test_a_cut_of_wordnet_lists_synsets_by_id_or_sense(wordnet, out, tmp_path):

@@ -38,6 +38,7 @@ def taxonomies(draw, several=True):
     return make_taxonomy(superclasses, [f"c{number}" for number in range(n)], "it")
 
 
+@settings(max_examples=60)
 @given(taxonomy=taxonomies(), order=st.sampled_from(ORDERS), seed=SEEDS, data=st.data())
 def test_every_class_has_one_task_and_its_superclasses_earlier_ones(taxonomy, order, seed, data):
     size = data.draw(st.integers(1, len(taxonomy.levels)))

@@ -28,9 +28,9 @@ def make_schedule(
     """Divide the classes of a taxonomy into tasks.
 
     Each class is in one task, and its superclasses are in earlier tasks, as in the published
-    benchmarks. The result is a pure function of the arguments, of the names and the superclasses,
-    but not of the order in which a taxonomy lists its classes. It depends on the raw stream of
-    NumPy's ``Philox`` only, which NumPy keeps between versions.
+    benchmarks. With a seed, the result is a pure function of names, superclasses, sizes and seed,
+    but not of the order in which a taxonomy lists its classes. All random numbers come from the raw
+    stream of NumPy's ``Philox``, which NumPy keeps between versions.
 
     The orders are:
 
@@ -39,8 +39,9 @@ def make_schedule(
       follow as in ``"mixed"``.
     - ``"level-by-level"``: all classes of a level come before those of the next level. A level is
       divided evenly into as few tasks as possible.
-    - ``"mixed"``: classes are shuffled, each after its superclasses. If no class has several
-      superclasses, all such orders are equally likely.
+    - ``"mixed"``: classes are shuffled, each after its superclasses, and fill task after task; a
+      class whose superclass is in the same task moves to the next one. If no class has several
+      superclasses, all such orders are equally likely before they are divided.
 
     A task has fewer than ``task_size`` classes only if it is the last one, if its level ends, or if
     every other class still waits for a superclass.

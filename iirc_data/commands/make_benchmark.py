@@ -92,8 +92,11 @@ def make(
             taxonomy = Taxonomy({}, taxonomy.leaf_classes)
         elif not taxonomy.superclasses:
             raise BenchmarkError("no class has a superclass: give a taxonomy, or --setup CIL")
-        sampling = SamplingSettings() if setup == CIL_SETUP else one_level_per_sample(taxonomy)
-        if setup != CIL_SETUP and not one_level:
+        if setup == CIL_SETUP:
+            sampling = SamplingSettings()
+        elif one_level:
+            sampling = one_level_per_sample(taxonomy)
+        else:
             sampling = _sampling(
                 superclass_data_pct, subclass_data_pct, superclass_sampling_size_cap
             )

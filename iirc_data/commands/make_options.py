@@ -140,7 +140,8 @@ Name: TypeAlias = Annotated[
     str | None, typer.Option(help="Name of the benchmark. Default: that of the file.")
 ]
 DatasetName: TypeAlias = Annotated[
-    str | None, typer.Option(help="Name of the dataset. Default: that of the first source.")
+    str | None,
+    typer.Option(help="Name of the dataset. Default: that of the shards, or the first source."),
 ]
 Description: TypeAlias = Annotated[
     str | None, typer.Option(help="One or two sentences. Default: classes, tasks and orders.")

@@ -2,6 +2,7 @@
 
 import csv
 import difflib
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def read_table(path: Path, *, several_superclasses: bool = False) -> Taxonomy:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
-    text = read_taxonomy_text(path)
-    table = csv.reader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ",")
+    text = io.StringIO(read_taxonomy_text(path), newline="")
+    table = csv.reader(text, delimiter="\t" if path.suffix == ".tsv" else ",")
     try:
         header = [name.strip().lower() for name in next(table, [])]
         if missing := [name for name in COLUMNS if name not in header]:

@@ -101,7 +101,7 @@ class WordNet:
             self.synset(name)
             return name
         word = sense[1].strip().lower().replace(" ", "_")
-        start = self._index.find(b"\n" + word.encode() + b" ") + 1
+        start = self._index.find(b"\n" + word.encode(errors="replace") + b" ") + 1
         fields = self._index[start : self._index.find(b"\n", start)].split() if start else []
         n_senses = int(fields[2]) if len(fields) > 2 and fields[2].isdigit() else 0
         number = int(sense[2])
