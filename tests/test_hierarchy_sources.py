@@ -1,6 +1,7 @@
 """FGVC-Aircraft, iNaturalist and Oxford-IIIT Pets in their own layouts, beside torchvision."""
 
 import json
+import pickle
 import re
 import shutil
 from collections import Counter
@@ -176,6 +177,13 @@ def test_names_that_levels_or_families_share_are_told_apart(originals):
     assert list(nature)[:2] == ["Animalia", "Plantae"]
 
 
+@pytest.mark.parametrize("empty", ['""', "null"])
+def test_an_empty_rank_is_skipped(copy_of, empty):
+    root = copy_of("inaturalist_2018")
+    edit("categories.json", '"Suliformes"', empty)(root)
+    assert open_inaturalist(root).taxonomy()["Aves"] == ["Passeriformes", "Sulidae"]
+
+
 def test_cifar100_has_its_coarse_labels_and_cifar10_has_none(tmp_path):
     folder = write_cifar100(tmp_path)
     taxonomy = {"fruit_and_vegetables": ["apple"], "non-insect_invertebrates": ["bee", "crab"]}
@@ -219,6 +227,7 @@ def run(command, *arguments):
 def test_the_shards_are_those_of_the_images_in_class_folders(originals, tmp_path, name):
     _, open_source, command = WRITERS[name]
     source = open_source(originals[name])
+    assert pickle.loads(pickle.dumps(source)) == source  # for worker processes
     plain = tmp_path / source.name
     for split, class_names in source.classes().items():
         for class_name in class_names:
@@ -229,6 +238,7 @@ def test_the_shards_are_those_of_the_images_in_class_folders(originals, tmp_path
     expected = write_shards(FolderSource(plain), tmp_path / "plain")
     result = run(command, originals[name], tmp_path / "out", "--check-decode")
     assert result.exit_code == 0, result.output
+    assert f"taxonomy {tmp_path}/out/taxonomy.json" in result.output
     assert ShardStore.open(tmp_path / "out").manifest == expected
     assert json.loads((tmp_path / "out/taxonomy.json").read_text()) == source.taxonomy()
 
@@ -255,6 +265,36 @@ def test_a_taxonomy_beside_finished_shards_is_left_alone(originals, tmp_path):
     result = run(shard_pets, originals["pets"], tmp_path / "out")
     assert result.exit_code == 1 and "already holds a finished dataset" in result.stderr
     assert (tmp_path / "out/taxonomy.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("aircraft", "data/images"), ("inaturalist", "val"), ("pets", "annotations")],
+)
+def test_shards_may_lie_beside_what_is_read_but_not_in_it(copy_of, name, folder):
+    root, command = copy_of(name), WRITERS[name][2]
+    result = run(command, root, root / folder / "shards")
+    assert result.exit_code == 1 and "lies inside" in result.stderr
+    assert run(command, root, root / "shards").exit_code == 0
+
+
+def test_a_changed_image_or_label_changes_the_fingerprint_of_its_class(copy_of):
+    root = copy_of("inaturalist")
+    source = open_inaturalist(root)
+
+    def fingerprints():
+        return {(s, c): source.fingerprint(s, c) for s, cs in source.classes().items() for c in cs}
+
+    def changed(before, after):
+        return {key for key in before | after if before.get(key) != after.get(key)}
+
+    before = fingerprints()
+    assert changed(before, fingerprints()) == set()
+    next((root / "train").glob("00003_*/*.jpg")).write_bytes(b"other")
+    after = fingerprints()
+    assert changed(before, after) == {("train", "Ficus carica")}
+    edit("val.json", '"category_id": 4', '"category_id": 3')(root)
+    assert changed(after, fingerprints()) == {("val", "Ficus carica"), ("val", "Morus alba")}
 
 
 def test_the_banner_of_aircraft_is_removed_where_asked(originals, tmp_path):

@@ -15,7 +15,6 @@ from iirc_data.sources.hierarchy import Lineage, Taxonomy, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
-CATEGORIES = "categories.json"
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,7 @@ class Release:
         train: File of annotations of the training images.
         val: File of annotations of the validation images.
         names: File of the categories' names, if those in ``train`` are obfuscated.
+        folders: The folders of the images.
         n_classes: Number of species.
         n_images: Number of images of each split.
     """
@@ -33,17 +33,40 @@ class Release:
     train: str
     val: str
     names: str | None
+    folders: tuple[str, ...]
     n_classes: int
     n_images: Mapping[str, int]
+
+    @property
+    def annotations(self) -> tuple[str, ...]:
+        """The files of annotations."""
+        return (self.train, self.val, *((self.names,) if self.names else ()))
 
 
 RELEASES = {
     "2018": Release(
-        "train2018.json", "val2018.json", CATEGORIES, 8_142, {"train": 437_513, "val": 24_426}
+        train="train2018.json",
+        val="val2018.json",
+        names="categories.json",
+        folders=("train_val2018",),
+        n_classes=8_142,
+        n_images={"train": 437_513, "val": 24_426},
     ),
-    "2021": Release("train.json", "val.json", None, 10_000, {"train": 2_686_843, "val": 100_000}),
+    "2021": Release(
+        train="train.json",
+        val="val.json",
+        names=None,
+        folders=("train", "val"),
+        n_classes=10_000,
+        n_images={"train": 2_686_843, "val": 100_000},
+    ),
     "2021-mini": Release(
-        "train_mini.json", "val.json", None, 10_000, {"train": 500_000, "val": 100_000}
+        train="train_mini.json",
+        val="val.json",
+        names=None,
+        folders=("train_mini", "val"),
+        n_classes=10_000,
+        n_images={"train": 500_000, "val": 100_000},
     ),
 }
 
@@ -86,7 +109,7 @@ def open_inaturalist(path: Path, release: str | None = None) -> "INaturalistSour
             f"{path} lacks {names}: download it too, because {RELEASES[release].train} holds "
             "obfuscated names"
         )
-    source = INaturalistSource(path, release)
+    source = INaturalistSource(path, str(release))
     source.classes()
     return source
 
@@ -109,6 +132,12 @@ class INaturalistSource(ListedSource):
         """For example ``"inaturalist_2021"``."""
         return f"inaturalist_{self.release.replace('-', '_')}"
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The files and folders that are read."""
+        release = RELEASES[self.release]
+        return tuple(self.root / name for name in (*release.annotations, *release.folders))
+
     def taxonomy(self) -> Taxonomy:
         """Return kingdoms, phyla, classes, orders, families and genera with what is below each.
 
@@ -125,8 +154,7 @@ class INaturalistSource(ListedSource):
 
     @property
     def _content(self) -> tuple[dict[str, Listing], Taxonomy]:
-        files = RELEASES[self.release]
-        names = [name for name in (files.train, files.val, files.names) if name is not None]
+        names = RELEASES[self.release].annotations
         return _read(self.root, self.release, tuple(file_stamp(self.root / n) for n in names))
 
 

@@ -60,6 +60,11 @@ class PetsSource(ListedSource):
         """``"oxford_pets"``."""
         return "oxford_pets"
 
+    @property
+    def inputs(self) -> tuple[Path, ...]:
+        """The folders that are read."""
+        return (self.root / "images", self.root / "annotations")
+
     def taxonomy(self) -> Taxonomy:
         """Return the two species, Cat and Dog, with their breeds."""
         return self._content[1]
