@@ -102,7 +102,7 @@ def write_coco(path: Path, labels: dict[str, int], categories: list[dict], first
     """
     images, annotations = [], []
     for number, (name, category) in enumerate(labels.items(), first_id):
-        rights = {"license": 1, "rights_holder": 'Élodie "É" [x], {y}', "latitude": float("nan")}
+        rights = {"license": 1, "rights_holder": 'Élodie "É" [x], {y}', "latitude": None}
         images.append({"id": number, "width": 32, "height": 32, "file_name": name, **rights})
         annotations.append({"id": number, "image_id": number, "category_id": category})
         (path.parent / name).parent.mkdir(parents=True, exist_ok=True)

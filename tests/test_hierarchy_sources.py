@@ -386,8 +386,8 @@ DAMAGE = {
     "inaturalist": [
         (remove(TRAIN), r"holds none of train2018\.json, train\.json, train_mini\.json"),
         (remove(VAL), r"cannot read .*val\.json: No such file"),
-        (edit(VAL, "{", "["), r"val\.json is not a JSON object .*expected '\{' at character 0"),
-        (edit(VAL, r'"licenses": \[\]\}', ""), r"val\.json is not a JSON object .* at character"),
+        (edit(VAL, "{", "["), r"val\.json is not valid JSON \(.*: download it again"),
+        (edit(VAL, r'"licenses": \[\]\}', ""), r"val\.json is not valid JSON \(.*: download it ag"),
         (edit(VAL, "annotations", "labels"), r"val\.json has no annotations: expected"),
         (edit(VAL, '"file_name"', '"path"'), "images contains .* object with id and file_name"),
         (edit(VAL, LAST, '"image_id": "4"'), "annotations contains .* with image_id and categ"),

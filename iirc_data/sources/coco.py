@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.json_stream import elements_of_arrays
+from iirc_data.reading import open_regular
+from iirc_data.sources.base import cannot_read
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def read_coco(path: Path) -> CocoAnnotations:
             (``image_id``, ``category_id``) and ``categories``. Other arrays are ignored.
 
     Raises:
-        SourceError: The file cannot be read, has another layout, or contradicts itself.
+        SourceError: The file cannot be read, has another layout, or contradicts itself; or ijson
+            is not installed.
     """
     images, annotations = _Images(path), _Annotations()
     categories: list[dict[str, Any]] = []
@@ -91,19 +93,19 @@ def read_coco(path: Path) -> CocoAnnotations:
         "annotations": annotations.add,
         "categories": categories.append,
     }
-    found = set()
-    for key, element in elements_of_arrays(path):
-        if key in readers:
-            found.add(key)
+    for key, read in readers.items():
+        n_elements = 0
+        for element in _elements(path, key):
+            n_elements += 1
             try:
-                readers[key](element)
+                read(element)
             except (KeyError, TypeError, AttributeError, OverflowError) as error:
                 raise SourceError(
                     f"{path}: {key} contains {str(element)[:80]!r}, expected an object with "
                     f"{_FIELDS[key]}: {_LAYOUT}"
                 ) from error
-    if missing := [key for key in readers if key not in found]:
-        raise SourceError(f"{path} has no {' and no '.join(missing)}: {_LAYOUT}")
+        if not n_elements:
+            raise SourceError(f"{path} has no {key}: {_LAYOUT}")
     return CocoAnnotations(
         categories,
         _category_of_each(images.ids, annotations, path),
@@ -112,6 +114,24 @@ def read_coco(path: Path) -> CocoAnnotations:
         bytes(images.names),
         np.array(images.ends, np.int64),
     )
+
+
+def _elements(path: Path, key: str) -> Iterator[Any]:
+    """Yield the elements of an array of a JSON object; only one is in memory at a time."""
+    try:
+        import ijson
+    except ImportError as error:
+        raise SourceError(
+            f"reading {path} needs ijson: pip install 'iirc-pipeline[inaturalist]'"
+        ) from error
+    try:
+        with open_regular(path) as file:
+            yield from ijson.items(file, f"{key}.item", use_float=True)
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except (ijson.JSONError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SourceError(f"{path} is not valid JSON ({reason}): download it again") from error
 
 
 _FIELDS = {
