@@ -41,7 +41,8 @@ from iirc_data.runs import rows_by_value
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
 from iirc_data.splits import split_sample_ids
-from iirc_data.task_view import TaskSequence, TaskView
+from iirc_data.task_sequence import TaskSequence
+from iirc_data.task_view import TaskView
 
 PUBLISHED_BENCHMARKS: list[str] = iirc.datasets_loader.datasets_names
 SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)

@@ -68,6 +68,38 @@ def imagenet21k_benchmark(setup: Setup) -> Benchmark:
     )
 
 
+def inaturalist_sizes() -> dict[str, dict[str, int]]:
+    """Return the number of images per split and class of a dataset of iNaturalist 2021's shape.
+
+    It has 10,000 classes, 2.7 million images for training and 10 per class for validation.
+    """
+    classes = [f"{number:05d}" for number in range(10_000)]
+    return {"train": dict.fromkeys(classes, 270), "val": dict.fromkeys(classes, 10)}
+
+
+def inaturalist_benchmark() -> Benchmark:
+    """Return a benchmark of seven levels on :func:`inaturalist_sizes`.
+
+    Each of the six upper levels is a task, and the species follow in tasks of 200.
+    """
+    names = list(inaturalist_sizes()["train"])
+    random.Random(0).shuffle(names)
+    species = [names[start : start + 200] for start in range(0, len(names), 200)]
+    superclasses: dict[str, list[str]] = {}
+    upper: list[list[str]] = []
+    for level, n_classes in enumerate((4884, 1103, 273, 51, 13, 3)):  # genus to kingdom
+        above = [f"level {5 - level}, {number}" for number in range(n_classes)]
+        superclasses.update({name: names[number::n_classes] for number, name in enumerate(above)})
+        upper.insert(0, above)
+        names = above
+    return Benchmark(
+        name="iNaturalist 2021's shape",
+        dataset="synthetic",
+        superclasses=superclasses,
+        schedules=[[*upper, *species]],
+    )
+
+
 def synthetic_dataset(
     sizes: Mapping[str, Mapping[str, int]], shard_samples: int = 1300
 ) -> tuple[Manifest, SampleTable]:

@@ -16,14 +16,13 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from PIL import Image
 from rich.console import Console
 from torch.utils.data import DataLoader, Dataset, Subset
 from torchvision import transforms
 
 from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS
-from iirc_data.definitions import TRAIN
+from iirc_data.definitions import TRAIN, Item
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer
 from iirc_train.config import ExperimentConfig
 from iirc_train.metrics import jaccard_sim, modified_jaccard_sim
@@ -38,13 +37,11 @@ METHODS = ("finetune", "icarl_cnn")
 N_WORKERS = 2
 MEMORIES_PER_CLASS = 20
 
-Sample = tuple[Image.Image, str, str]
 
-
-class PILDataset(Dataset[tuple[torch.Tensor, str, str]]):
+class PILDataset(Dataset[Item]):
     """Decoded images with the names of their labels."""
 
-    def __init__(self, samples: list[Sample], augment: bool) -> None:
+    def __init__(self, samples: list[Item], augment: bool) -> None:
         preset = TRANSFORM_PRESETS["cifar"]
         augmentation = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
         self.samples = samples
@@ -59,16 +56,16 @@ class PILDataset(Dataset[tuple[torch.Tensor, str, str]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
-        image, first, second = self.samples[index]
-        return self.transform(image), first, second
+    def __getitem__(self, index: int) -> Item:
+        image, *labels = self.samples[index]
+        return self.transform(image), *labels
 
     def disable_augmentations(self) -> AbstractContextManager[None]:
         """Return a context that changes nothing: augmentation is chosen for each dataset."""
         return nullcontext()
 
 
-def samples_of(data: TaskData) -> list[Sample]:
+def samples_of(data: TaskData) -> list[Item]:
     """Decode the samples of a task in advance."""
     return [data.get_item(index) for index in range(len(data))]
 
@@ -132,7 +129,7 @@ class Published:
             name: data.get_image_indices_by_cla(name, shuffle=False) for name in data.cur_task
         }
         self.first, self.second = samples_of(data), samples_of(ours.data(1))
-        self.memories: list[Sample] = []
+        self.memories: list[Item] = []
 
     @torch.no_grad()
     def choose_memories(self) -> list[np.ndarray]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from iirc_data.shards.sharing import publish, pull
     from iirc_data.shards.verify import verify
     from iirc_data.sources import Sample, Source, open_cifar, open_folder, open_imagenet
-    from iirc_data.task_view import TaskSequence, TaskView
+    from iirc_data.task_sequence import TaskSequence
+    from iirc_data.task_view import TaskView
 
     open_shards = ShardStore.open
 
@@ -56,7 +57,8 @@ _PLACES = {
     "iirc_data.shards.sharing": ("publish", "pull"),
     "iirc_data.shards.verify": ("verify",),
     "iirc_data.sources": ("Sample", "Source", "open_cifar", "open_folder", "open_imagenet"),
-    "iirc_data.task_view": ("TaskSequence", "TaskView"),
+    "iirc_data.task_sequence": ("TaskSequence",),
+    "iirc_data.task_view": ("TaskView",),
 }
 _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 

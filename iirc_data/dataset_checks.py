@@ -28,7 +28,7 @@ class NamedClasses(Protocol):
 def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[str]:
     """Return the leaf classes whose images tasks use.
 
-    A superclass uses images of all its subclasses, scheduled or not.
+    A superclass uses images of all leaf classes below it, scheduled or not.
     """
     named = {name for task in tasks for name in task}
     return {
@@ -41,7 +41,7 @@ def check_classes(
 ) -> None:
     """Check that a dataset has the classes of a schedule.
 
-    Sampling of a superclass counts all of its subclasses, so unscheduled subclasses must exist too.
+    Sampling of a superclass counts all leaf classes below it, so unscheduled ones must exist too.
 
     Raises:
         BenchmarkError: Classes are missing; the message names them.
@@ -81,9 +81,10 @@ def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str
         for name in task:
             task_of.setdefault(name, number)
     early = [
-        leaf
-        for leaf, superclass in benchmark.superclass_of.items()
-        if leaf in task_of and superclass in task_of and task_of[leaf] < task_of[superclass]
+        name
+        for superclass, subclasses in benchmark.superclasses.items()
+        for name in subclasses
+        if name in task_of and superclass in task_of and task_of[name] < task_of[superclass]
     ]
     if early:
         warnings.warn(

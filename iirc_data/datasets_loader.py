@@ -55,7 +55,7 @@ def get_lifelong_datasets(
             that contains ``cifar-100-python``; or a folder that contains ``train`` and ``val``
             with one folder per class, the layout of ImageNet.
         setup: ``IIRC_SETUP`` or ``CIL_SETUP``. A benchmark with superclasses needs ``IIRC_SETUP``:
-            with ``CIL_SETUP``, reading a sample with two labels is an error; see
+            with ``CIL_SETUP``, reading a sample with several labels is an error; see
             :class:`BaseDataset`.
         framework: ``PYTORCH``, or ``TENSORFLOW`` for NumPy arrays.
         tasks_configuration_id: Number of the benchmark's schedule.

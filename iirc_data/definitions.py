@@ -11,10 +11,10 @@ TENSORFLOW = "Tensorflow"
 CIL_SETUP: Final = "CIL"
 """Class-incremental learning: every sample has one label."""
 IIRC_SETUP: Final = "IIRC"
-"""Incremental implicitly-refined classification: a sample may have a superclass and a subclass."""
+"""Incremental implicitly-refined classification: a sample may have superclasses and a subclass."""
 
 NO_LABEL_PLACEHOLDER = "None"
-"""Placeholder for the second label of a sample that shows only one."""
+"""Placeholder for the labels of a sample that shows fewer than others."""
 NO_LABEL = -1
 """The same placeholder where labels are class indices."""
 
@@ -32,6 +32,8 @@ ImageOrder: TypeAlias = Literal["dataset", "published_imagenet"]
 Setup: TypeAlias = Literal["IIRC", "CIL"]
 SplitName: TypeAlias = Literal["train", "intask_valid", "posttask_valid", "test"]
 Labels: TypeAlias = tuple[str, ...]
+Item: TypeAlias = tuple[Any, *Labels]
+"""An image and its labels, ``NO_LABEL_PLACEHOLDER`` for none; as many for every sample."""
 DatasetStructType: TypeAlias = list[tuple[Image.Image, Labels]] | list[tuple[str, Labels]]
 PathLike: TypeAlias = str | Path
 

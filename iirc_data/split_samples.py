@@ -39,7 +39,7 @@ def samples_of_split(
     Args:
         parts: The datasets of the benchmark.
         tables: The sample table of each.
-        split: See :meth:`iirc_data.task_view.TaskSequence.from_table`.
+        split: See :meth:`iirc_data.task_sequence.TaskSequence.from_table`.
         samples_per_class: Likewise, for each class of each dataset.
 
     Raises:

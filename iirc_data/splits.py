@@ -96,7 +96,7 @@ def split_runs(
     """
     if benchmark.image_order == "published_imagenet":
         index = {name: number for number, name in enumerate(classes)}
-        listed = [*benchmark.other_classes, *benchmark.superclass_of]
+        listed = list(dict.fromkeys([*benchmark.other_classes, *benchmark.leaf_classes]))
         if split != TEST and (missing := [name for name in listed if name not in index]):
             warnings.warn(
                 f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "

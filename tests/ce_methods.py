@@ -25,6 +25,15 @@ def write_single_labels(folder: Path) -> None:
     (folder / SINGLE_LABELS).write_text(benchmark.model_dump_json())
 
 
+def write_three_levels(benchmark: Benchmark, path: Path) -> Path:
+    """Write the tiny benchmark with one more superclass above those that it has, in four tasks."""
+    upper = {"moving": list(benchmark.superclasses), **benchmark.superclasses}
+    tasks = [["moving"], ["animal", "tulip", "vehicle"], ["dog", "bus"], ["cat", "bear", "truck"]]
+    deep = benchmark.model_copy(update={"superclasses": upper, "schedules": [tasks]})
+    path.write_text(deep.model_dump_json())
+    return path
+
+
 def settings_for(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings of a run of a method.
 

@@ -24,7 +24,7 @@ from iirc_data.definitions import NO_LABEL_PLACEHOLDER, TRAIN
 from iirc_data.errors import BufferStorageError, ConfigurationError
 from iirc_data.files import canonical_json
 from iirc_data.loader import make_decoder
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.buffer.buffer import (
     HerdingBuffer,
     RandomBuffer,

@@ -18,7 +18,7 @@ from iirc_data.datasets_loader import get_lifelong_datasets
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, PYTORCH, TENSORFLOW
 from iirc_data.errors import BenchmarkError, LoaderError, ShardError, SourceError
 from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from tests.conftest import encode, noise_image
 from tests.processes import wait_for
 from tests.raw_datasets import write_cifar100

@@ -10,14 +10,14 @@ ROOT = Path(__file__).parents[1]
 
 # A floor per line, from top to bottom: a room imports rooms of the lines above it only.
 DATA_ROOMS = """
-definitions errors lifeline masking order qualified_names sizes spelling
-augment cluster console decoding reading
+definitions errors lifeline masking order qualified_names sizes spelling taxonomy
+augment cluster console decoding label_combinations reading
 benchmarks files image_sizes interrupts runs
-locks sampling sources
+locks sampling sources task_view
 shards utils
 datasets splits
 dataset_checks split_samples
-task_view
+task_sequence
 lifelong_dataset loader
 commands datasets_loader
 """

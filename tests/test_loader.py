@@ -28,7 +28,8 @@ from iirc_data.loader import make_decoder, make_engine, make_loader
 from iirc_data.order import batch_bounds, endless_order, epoch_order
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
-from iirc_data.task_view import TaskSequence, TaskView
+from iirc_data.task_sequence import TaskSequence
+from iirc_data.task_view import TaskView
 from tests.conftest import encode, noise_image, write_image_folder
 
 try:

@@ -112,7 +112,7 @@ def test_logged_and_printed_lines_are_the_same(caplog):
         "iirc_data.benchmarks": ["load_benchmark"],
         "iirc_data.loader": ["make_engine", "make_loader"],
         "iirc_data.shards": ["ShardStore", "write_shards"],
-        "iirc_data.task_view": ["TaskSequence"],
+        "iirc_data.task_sequence": ["TaskSequence"],
         "iirc_train.buffer.buffer": ["HerdingBuffer", "RandomBuffer"],
         "iirc_train.cli": ["main"],
         "iirc_train.config": ["ExperimentConfig"],

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.parity import PUBLISHED_BENCHMARKS, compare
 from iirc_data.benchmarks import SamplingSettings, load_benchmark
 from iirc_data.definitions import IIRC_SETUP, TEST, TRAIN
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 
 N_SCHEDULES = {
     "iirc_cifar100": 10,

@@ -24,15 +24,18 @@ from iirc_train.runtime.random_state import random_state, set_random_state
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
-from tests.ce_methods import config_for
+from tests.ce_methods import config_for, write_three_levels
 from tests.memories import assert_equal_memories
 
 QUIET = Console(quiet=True)
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_settings) -> dict[str, object]:
+def settings(tiny_settings, tiny_benchmark) -> dict[str, object]:
+    """Settings of runs in a taxonomy of three levels."""
+    folder = Path(tiny_settings["benchmark"]).parent
     return tiny_settings | {
+        "benchmark": str(write_three_levels(tiny_benchmark, folder / "tiny_deep.json")),
         "epochs_per_task": 2,
         "threads": 1,
         "decoder": "pillow",

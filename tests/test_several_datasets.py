@@ -23,7 +23,7 @@ from iirc_data.loader.resize import decode_and_augment
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.union import UnionStore
 from iirc_data.sources import open_folder
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory

@@ -34,7 +34,7 @@ from iirc_data.shards.parallel import for_each
 from iirc_data.shards.sharing import MARKER_NAME, publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.sources import open_folder
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from tests.conftest import write_image_folder
 from tests.full_disk import space_left
 from tests.processes import CONTEXT

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -31,6 +31,7 @@ from iirc_data.definitions import (
 )
 from iirc_data.errors import BenchmarkError
 from iirc_data.qualified_names import check_qualified_names, split_name
+from iirc_data.taxonomy import Taxonomy
 
 ClassName = Annotated[str, Field(min_length=1, max_length=255)]  # names a folder
 QualifiedName = Annotated[str, Field(min_length=1, max_length=511)]  # dataset/class
@@ -59,7 +60,9 @@ class Benchmark(BaseModel):
         transforms: Augmentation and normalisation of images: the name of an image preset, such as
             ``"cifar"`` or ``"imagenet"``, or an
             :class:`~iirc_data.augment.image_presets.ImagePreset` as an object.
-        superclasses: Maps each superclass to the names of its subclasses.
+        superclasses: Maps each superclass to the names of its direct subclasses, which may be
+            superclasses themselves: taxonomies have any depth.
+        several_superclasses: Whether a class may be listed under several superclasses.
         other_classes: Leaf classes without a superclass.
         readable_names: Maps class names to readable names, where the two differ.
         image_order: Order of each class's images for splits and sampling: ``"dataset"``, the order
@@ -83,6 +86,7 @@ class Benchmark(BaseModel):
     attribution: str = ""
     transforms: PresetOrName = "cifar"
     superclasses: dict[ClassName, Annotated[list[ClassName], Field(min_length=1)]] = {}
+    several_superclasses: bool = False
     other_classes: list[ClassName] = []
     readable_names: dict[str, str] = {}
     image_order: ImageOrder = "dataset"
@@ -102,9 +106,9 @@ class Benchmark(BaseModel):
         return content
 
     @model_serializer(mode="wrap")
-    def _as_written_for_one_dataset(self, serialized: SerializerFunctionWrapHandler) -> Any:
+    def _without_unused_fields(self, serialized: SerializerFunctionWrapHandler) -> Any:
         content = serialized(self)
-        for name in ("datasets", "joined_classes"):
+        for name in ("datasets", "joined_classes", "several_superclasses"):
             if not content.get(name, True):
                 del content[name]  # earlier releases do not know it
         return content
@@ -114,7 +118,7 @@ class Benchmark(BaseModel):
         self._check_taxonomy()
         check_qualified_names(self.datasets, self.joined_classes, self.leaf_classes)
         self._check_sizes()
-        known = {*self.superclasses, *self.leaf_classes}
+        known = set(self.taxonomy.levels)
         for name in self.readable_names:
             if name not in known:
                 raise ValueError(f"readable_names: {_unknown_class(name, known)}")
@@ -136,18 +140,27 @@ class Benchmark(BaseModel):
         if self.setup == CIL_SETUP and self.superclasses:
             raise ValueError(f"superclasses: need setup {IIRC_SETUP!r}, setup is {self.setup!r}")
         listed_in: dict[str, str] = {}
-        lists = [(f"superclasses.{sup}", subs) for sup, subs in self.superclasses.items()]
-        for where, names in [*lists, ("other_classes", self.other_classes)]:
-            for name in names:
-                if name in listed_in:
+        for superclass, subclasses in self.superclasses.items():
+            where = f"superclasses.{superclass}"
+            for name in subclasses:
+                twice = listed_in.get(name) == where
+                if name in listed_in and (twice or not self.several_superclasses):
                     raise ValueError(
-                        f"{where}: class {name!r} is already in {listed_in[name]}; a leaf class "
-                        "is listed once, under one superclass or none"
+                        f"{where}: class {name!r} is already in {listed_in[name]}; a class is "
+                        "listed once, under one superclass or none"
+                        + ("" if twice else ", unless several_superclasses is true")
                     )
-                if name in self.superclasses:
-                    raise ValueError(f"{where}: {name!r} is a superclass, expected leaf classes")
                 listed_in[name] = where
-        if NO_LABEL_PLACEHOLDER in {*listed_in, *self.superclasses}:
+        for name in self.other_classes:
+            if name in self.superclasses:
+                raise ValueError(f"other_classes: {name!r} is a superclass, expected leaf classes")
+            if name in listed_in:
+                raise ValueError(
+                    f"other_classes: class {name!r} is already in {listed_in[name]}; a class is "
+                    "listed once, under one superclass or none"
+                )
+            listed_in[name] = "other_classes"
+        if NO_LABEL_PLACEHOLDER in self.taxonomy.levels:
             raise ValueError(
                 f"a class may not be called {NO_LABEL_PLACEHOLDER!r}: that name stands for no label"
             )
@@ -162,16 +175,26 @@ class Benchmark(BaseModel):
                     f"{name!r} at {size}: give the image presets (transforms) one size"
                 )
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with some fields changed, which are not validated."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("taxonomy", "_shared_readable_names"):  # they follow from the fields
+            copied.__dict__.pop(name, None)
+        return copied
+
+    @cached_property
+    def taxonomy(self) -> Taxonomy:
+        """The classes and their superclasses."""
+        return Taxonomy(self.superclasses, self.other_classes)
+
     @property
     def leaf_classes(self) -> list[str]:
         """Leaf classes: subclasses grouped by superclass, then the classes without superclass."""
-        subclasses = [name for names in self.superclasses.values() for name in names]
-        return subclasses + self.other_classes
+        return self.taxonomy.leaf_classes
 
-    @cached_property
-    def superclass_of(self) -> dict[str, str]:
-        """Maps each subclass to its superclass."""
-        return {sub: sup for sup, subs in self.superclasses.items() for sub in subs}
+    def labels_of(self, leaf_class: str) -> tuple[str, ...]:
+        """Return the superclasses of a leaf class, the upper levels first, and itself."""
+        return self.taxonomy.labels_of(leaf_class)
 
     @property
     def image_preset(self) -> ImagePreset:
@@ -214,13 +237,17 @@ class Benchmark(BaseModel):
         Its leaf classes are classes of the dataset, by their names there.
         """
         own = self.datasets[dataset]
-        classes = {sup: self.classes_in(dataset, subs) for sup, subs in self.superclasses.items()}
+        leaves = set(self.leaf_classes)
+        classes = {
+            superclass: self.classes_in(dataset, [name for name in names if name in leaves])
+            for superclass, names in self.superclasses.items()
+        }
         return Benchmark.model_construct(
             name=self.name,
             dataset=dataset,
             setup=self.setup,
             transforms=own.transforms or self.transforms,
-            superclasses={sup: names for sup, names in classes.items() if names},
+            superclasses={superclass: names for superclass, names in classes.items() if names},
             other_classes=self.classes_in(dataset, self.other_classes),
             image_order=own.image_order or self.image_order,
             splits=own.splits or self.splits,
@@ -273,18 +300,12 @@ class Benchmark(BaseModel):
 
     @cached_property
     def _shared_readable_names(self) -> set[str]:
-        names = [*self.superclasses, *self.leaf_classes]
-        counts = Counter(self.readable_names.get(name, name) for name in names)
+        counts = Counter(self.readable_names.get(name, name) for name in self.taxonomy.levels)
         return {name for name, count in counts.items() if count > 1}
 
     def class_names_to_idx(self, schedule: int = 0) -> dict[str, int]:
         """Return the index of each scheduled class, its position in order of appearance."""
         return class_order(self.tasks(schedule))
-
-    def labels_of(self, leaf_class: str) -> tuple[str, ...]:
-        """Return the label combination of a leaf class, ``(superclass, leaf)`` or ``(leaf,)``."""
-        superclass = self.superclass_of.get(leaf_class)
-        return (leaf_class,) if superclass is None else (superclass, leaf_class)
 
 
 def _unknown_class(name: str, known: set[str]) -> str:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from iirc_data.benchmarks.definition import Benchmark
-from iirc_data.benchmarks.settings import NAME, OBJECT
+from iirc_data.benchmarks.settings import TAGS
 from iirc_data.errors import BenchmarkError
 from iirc_data.masking import masked
 from iirc_data.reading import read_text
@@ -130,7 +130,7 @@ def _without_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _describe(problem: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in problem["loc"] if part not in (NAME, OBJECT))
+    field = ".".join(str(part) for part in problem["loc"] if part not in TAGS)
     if problem["type"] == "value_error":  # raised by our own validators: the message names the rest
         message = str(problem["ctx"]["error"])
         return f"{field}: {message}" if field else message

@@ -25,14 +25,19 @@ def _known_preset(name: str) -> str:
     return name
 
 
-NAME, OBJECT = "a name", "an object"
-"""Tags that pydantic adds to the location of an error in an image preset."""
+NAME, OBJECT, NUMBER, LIST = TAGS = "a name", "an object", "a number", "a list"
+"""Tags that pydantic adds to the location of an error in a field of several types."""
 
 PresetOrName = Annotated[
     Annotated[str, AfterValidator(_known_preset), Tag(NAME)] | Annotated[ImagePreset, Tag(OBJECT)],
     Discriminator(lambda value: OBJECT if isinstance(value, dict | ImagePreset) else NAME),
 ]
 
+
+FractionOrList = Annotated[
+    Annotated[Fraction, Tag(NUMBER)] | Annotated[list[Fraction], Field(min_length=1), Tag(LIST)],
+    Discriminator(lambda value: LIST if isinstance(value, list) else NUMBER),
+]
 
 FROZEN = ConfigDict(frozen=True, extra="forbid", strict=True)
 """A definition is read-only, strict about types, and without unknown fields."""
@@ -68,15 +73,19 @@ class SamplingSettings(BaseModel):
     0.4, 0.8 and 8.
 
     Attributes:
-        superclass_data_pct: Fraction of each subclass's samples shown under the superclass.
-        subclass_data_pct: Fraction of a subclass's samples shown under the subclass.
-        superclass_sampling_size_cap: For a superclass with more subclasses than this,
-            ``superclass_data_pct`` is scaled by cap / subclasses.
+        superclass_data_pct: Fraction of each leaf class's samples shown under a superclass. A list
+            gives the fraction of each level from the top; its last value holds for all levels
+            below. If it is 1 / K for leaf classes with K labels, and so is ``subclass_data_pct``,
+            no sample is shown at two levels.
+        subclass_data_pct: Fraction of a leaf class's samples shown under the leaf class, where it
+            has a superclass.
+        superclass_sampling_size_cap: For a superclass with more leaf classes below it than this,
+            ``superclass_data_pct`` is scaled by cap / leaf classes.
     """
 
     model_config = FROZEN
 
-    superclass_data_pct: Fraction = 0.6
+    superclass_data_pct: FractionOrList = 0.6
     subclass_data_pct: Fraction = 0.6
     superclass_sampling_size_cap: Annotated[int, Field(ge=1)] = 100
 

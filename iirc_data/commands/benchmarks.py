@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from typing import Annotated
@@ -99,9 +100,10 @@ def _print_settings(console: Console, benchmark: Benchmark) -> None:
     console.print(_validation(splits))
     if benchmark.setup == IIRC_SETUP:
         console.print(
-            f"a superclass shows {_percent(sampling.superclass_data_pct)} of each subclass's "
-            f"images (less if it has more than {sampling.superclass_sampling_size_cap} "
-            f"subclasses), a subclass {_percent(sampling.subclass_data_pct)} of its own"
+            f"a superclass shows {_percents(sampling.superclass_data_pct)} of the images of each "
+            "leaf class below it (less if there are more than "
+            f"{sampling.superclass_sampling_size_cap}), a leaf class "
+            f"{_percent(sampling.subclass_data_pct)} of its own"
         )
     if not benchmark.datasets:
         console.print(_image_preset(benchmark.transforms, benchmark.image_preset))
@@ -138,15 +140,26 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}%"
 
 
+def _percents(shares: float | list[float]) -> str:
+    """Return the share of all levels, or those of each from the top."""
+    if isinstance(shares, float):
+        return _percent(shares)
+    return f"{', '.join(map(_percent, shares))} (from the top level down)"
+
+
 def _taxonomy_table(benchmark: Benchmark) -> Table:
     table = Table(title="Taxonomy", title_justify="left", expand=True)
     table.add_column("superclass")
     table.add_column("leaves", justify="right")
-    table.add_column("leaf classes", ratio=1)
+    table.add_column("subclasses", ratio=1)
+    taxonomy = benchmark.taxonomy
+    n_leaves = Counter(
+        above for leaf in taxonomy.leaf_classes for above in taxonomy.ancestors_of(leaf)
+    )
     for superclass, subclasses in benchmark.superclasses.items():
         table.add_row(
             Text(benchmark.readable_name(superclass), "bold"),
-            f"{len(subclasses):,}",
+            f"{n_leaves[superclass]:,}",
             _names(benchmark, subclasses),
         )
     if benchmark.other_classes:

@@ -33,7 +33,7 @@ from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.splits import TEST_FOLDERS
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 
 app = typer.Typer(
     help="Make, inspect, verify, copy and compare sharded datasets.", no_args_is_help=True

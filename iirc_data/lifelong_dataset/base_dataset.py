@@ -17,16 +17,16 @@ from iirc_data.definitions import (
     IIRC_SETUP,
     NO_LABEL_PLACEHOLDER,
     DatasetStructType,
+    Item,
     Labels,
 )
 from iirc_data.errors import BenchmarkError
 from iirc_data.lifelong_dataset.arguments import checked_sampling, checked_setup, checked_tasks
 from iirc_data.lifelong_dataset.samples import SampleLabels, Samples
 from iirc_data.lifelong_dataset.state import STATE_VERSION, DatasetState
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 
 Transform = Callable[[Any], Any]
-Item = tuple[Any, str, str]
 
 
 class BaseDataset(ABC):
@@ -41,13 +41,13 @@ class BaseDataset(ABC):
     prose of its documentation says 15 and 8.
 
     Args:
-        dataset: A sequence of ``(image, (label,))`` or ``(image, (superclass, subclass))``. The
+        dataset: A sequence of ``(image, (label,))`` or ``(image, (superclass, …, subclass))``. The
             image is a Pillow image, or a path if ``using_image_path`` is set; labels are class
             names.
         tasks: Names of the classes that each task introduces.
         setup: ``IIRC_SETUP`` or ``CIL_SETUP``. ``CIL_SETUP`` shows every sample under its one
-            label. As published, a sample with two labels counts in the task of each label that is
-            scheduled, but reading such a sample is an error.
+            label. As published, a sample with several labels counts in the task of each label that
+            is scheduled, but reading such a sample is an error.
         using_image_path: ``dataset`` contains paths. An image is read, as RGB, on access.
         cache_images: Keep the images of the current task in memory after they are first read.
         essential_transforms_fn: Applied to an image if there is no ``augmentation_transforms_fn``,
@@ -175,19 +175,19 @@ class BaseDataset(ABC):
     def __len__(self) -> int:
         return len(self._rows)
 
-    def get_labels(self, index: SupportsIndex) -> tuple[str, str]:
+    def get_labels(self, index: SupportsIndex) -> Labels:
         """Return the labels of a sample of the current task.
 
         Args:
             index: Index within the current task.
 
         Returns:
-            The visible labels, superclass first. The second is ``NO_LABEL_PLACEHOLDER`` if it is
-            hidden or does not exist.
+            The visible labels, superclass first, then ``NO_LABEL_PLACEHOLDER`` for those that are
+            hidden or do not exist: as many as any sample of the dataset has, at least two.
 
         Raises:
             IndexError: The index is out of range.
-            BenchmarkError: The sample has two labels in the class-incremental setup.
+            BenchmarkError: The sample has several labels in the class-incremental setup.
         """
         return self._visible_labels(self._row(index))
 
@@ -198,11 +198,11 @@ class BaseDataset(ABC):
             index: Index within the current task.
 
         Returns:
-            The image, then its two labels; see :meth:`get_labels`.
+            The image, then its labels; see :meth:`get_labels`.
 
         Raises:
             IndexError: The index is out of range.
-            BenchmarkError: The sample has two labels in the class-incremental setup.
+            BenchmarkError: The sample has several labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
         row = self._row(index)
@@ -211,7 +211,7 @@ class BaseDataset(ABC):
 
     @abstractmethod
     def __getitem__(self, index: SupportsIndex) -> Item:
-        """Return a sample of the current task: the transformed image, then its two labels."""
+        """Return a sample of the current task: the transformed image, then its labels."""
 
     def get_image_indices_by_cla(
         self, cla: str, num_samples: int = -1, shuffle: bool = True
@@ -309,13 +309,13 @@ class BaseDataset(ABC):
         return None
 
     def _transformed_item(self, index: SupportsIndex) -> Item:
-        image, label_1, label_2 = self.get_item(index)
+        image, *labels = self.get_item(index)
         transform = (
             self.augmentation_transforms_fn
             if self._apply_augmentations
             else self.essential_transforms_fn
         )
-        return image if transform is None else transform(image), label_1, label_2
+        return image if transform is None else transform(image), *labels
 
     def _make_sequence(self) -> TaskSequence:
         sampling = checked_sampling(
@@ -368,16 +368,15 @@ class BaseDataset(ABC):
             self.cached_images[row] = image
         return image
 
-    def _visible_labels(self, row: int) -> tuple[str, str]:
+    def _visible_labels(self, row: int) -> Labels:
         labels = self._labels[row]
         if self.setup == IIRC_SETUP:
             visible = self._seen if self.complete_information_mode else self._current
             labels = tuple(label for label in labels if label in visible)
         elif len(labels) > 1:
             raise BenchmarkError(
-                f"sample {row} of the dataset has two labels, {labels}, but the class-incremental "
+                f"sample {row} of the dataset has the labels {labels}, but the class-incremental "
                 f"setup shows one: use setup=IIRC_SETUP ({IIRC_SETUP!r}), or give the sample one "
                 "label"
             )
-        first, second = labels if len(labels) == 2 else (labels[0], NO_LABEL_PLACEHOLDER)
-        return first, second
+        return labels + (NO_LABEL_PLACEHOLDER,) * (self._labels.width - len(labels))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, Self, overload
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER, Labels
 from iirc_data.errors import BenchmarkError
-from iirc_data.task_view import label_combinations
+from iirc_data.label_combinations import label_combinations
 
 
 class ImageSequence(Protocol):
@@ -27,7 +28,7 @@ class SampleLabels:
     """The labels of many samples. Each combination that occurs is stored once.
 
     Attributes:
-        combinations: ``(superclass, subclass)`` or ``(class,)``.
+        combinations: ``(superclass, …, subclass)`` or ``(class,)``.
         numbers: int32 (N,), index of each sample's labels in ``combinations``.
     """
 
@@ -39,8 +40,8 @@ class SampleLabels:
         """Collect the labels of a sequence of ``(image, labels)``.
 
         Raises:
-            BenchmarkError: A sample is not such a pair, or its labels are not one or two different
-                class names. The message names the sample.
+            BenchmarkError: A sample is not such a pair, or its labels are not different class
+                names. The message names the sample.
         """
         known: dict[Labels, int] = {}
         numbers = np.empty(len(dataset), np.int32)
@@ -64,9 +65,14 @@ class SampleLabels:
                 follow.
 
         Returns:
-            int32 (N, 2); the second is -1 if there is no second label.
+            int32 (N, L), -1 for none; L is ``width``.
         """
         return label_combinations(self.combinations, class_names_to_idx)[self.numbers]
+
+    @cached_property
+    def width(self) -> int:
+        """The most labels that a sample has, at least 2."""
+        return max(2, *map(len, self.combinations))
 
     def having(self, class_name: str) -> NDArray[np.bool_]:
         """Return which combinations contain a class, bool (combinations,)."""
@@ -107,15 +113,15 @@ def _labels_of(sample: Any, position: int) -> Labels:
     if not isinstance(labels, tuple | list) or not all(isinstance(name, str) for name in labels):
         raise BenchmarkError(
             f"sample {position} has the labels {labels!r:.60}, expected a tuple of class names: "
-            "(label,) or (superclass, subclass)"
+            "(label,) or (superclass, ..., subclass)"
         )
     return tuple(map(str, labels))
 
 
 def _check_labels(labels: Labels, position: int) -> None:
-    if len(labels) not in (1, 2) or len(set(labels)) != len(labels):
+    if not labels or len(set(labels)) != len(labels):
         raise BenchmarkError(
-            f"sample {position} has the labels {labels}, expected one label or two different ones"
+            f"sample {position} has the labels {labels}, expected different class names"
         )
     if NO_LABEL_PLACEHOLDER in labels:
         raise BenchmarkError(

@@ -4,7 +4,8 @@ from typing import SupportsIndex
 
 import numpy as np
 
-from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Item, Transform
+from iirc_data.definitions import Item
+from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Transform
 
 
 class Dataset(BaseDataset):
@@ -23,11 +24,11 @@ class Dataset(BaseDataset):
         Returns:
             The image, transformed by ``augmentation_transforms_fn``, or by
             ``essential_transforms_fn`` if there is none and inside :meth:`disable_augmentations`;
-            then the two labels of :meth:`get_labels`.
+            then the labels of :meth:`get_labels`.
 
         Raises:
             IndexError: The index is out of range.
-            BenchmarkError: The sample has two labels in the class-incremental setup.
+            BenchmarkError: The sample has several labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
         return self._transformed_item(index)

@@ -5,7 +5,8 @@ from typing import SupportsIndex
 from torch.utils import data
 from torchvision import transforms
 
-from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Item, Transform
+from iirc_data.definitions import Item
+from iirc_data.lifelong_dataset.base_dataset import BaseDataset, Transform
 
 
 class Dataset(BaseDataset, data.Dataset[Item]):
@@ -24,11 +25,11 @@ class Dataset(BaseDataset, data.Dataset[Item]):
         Returns:
             The image, transformed by ``augmentation_transforms_fn``, or by
             ``essential_transforms_fn`` if there is none and inside :meth:`disable_augmentations`;
-            then the two labels of :meth:`get_labels`.
+            then the labels of :meth:`get_labels`.
 
         Raises:
             IndexError: The index is out of range.
-            BenchmarkError: The sample has two labels in the class-incremental setup.
+            BenchmarkError: The sample has several labels in the class-incremental setup.
             LoaderError: The image cannot be read.
         """
         return self._transformed_item(index)

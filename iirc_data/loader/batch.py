@@ -71,7 +71,7 @@ class Placement:
             slots if the sample is not kept. No slot occurs twice.
         slots_on_device: The same, on the training device.
         sample_ids: int64 (B,), rows of the sample table.
-        labels: int32 (B, 2), class indices of the visible labels, -1 for none.
+        labels: int32 (B, L), class indices of the visible labels, -1 for none.
         sizes: Number of samples of each process, in order of rank.
     """
 
@@ -90,7 +90,7 @@ class ReplaySource(Protocol):
 
     @property
     def labels(self) -> NDArray[np.int32]:
-        """int32 (memories, 2): class indices of each memory's labels, -1 for none."""
+        """int32 (memories, L): class indices of each memory's labels, -1 for none."""
 
     @property
     def heights(self) -> NDArray[np.int32]:
@@ -145,7 +145,7 @@ def indicator_targets(labels: NDArray[np.int32], n_classes: int) -> torch.Tensor
     """Encode labels as indicator vectors.
 
     Args:
-        labels: int32 (N, 2), class indices, -1 for none.
+        labels: int32 (N, L), class indices, -1 for none.
         n_classes: Number of classes; labels with an index of ``n_classes`` or above are dropped.
 
     Returns:

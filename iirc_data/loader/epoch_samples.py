@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
+from iirc_data.label_combinations import joined_labels
 from iirc_data.loader.batch import KnowsDatasets, ReplaySource
 from iirc_data.loader.decoder import DecodeRequest, Requests, checked_look
 from iirc_data.shards.reading_plan import ReadingPlan
@@ -36,9 +37,9 @@ class EpochSamples:
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
-        """int32 (N, 2): indices of the visible labels, -1 for none."""
+        """int32 (N, L): indices of the visible labels, -1 for none."""
         replayed = [] if self.replay is None else [self.replay.labels]
-        return np.concatenate([self.view.labels, *replayed])
+        return joined_labels([self.view.labels, *replayed])
 
     @cached_property
     def sizes(self) -> NDArray[np.int32]:

@@ -67,7 +67,7 @@ class Card:
 
     def _taxonomy(self, manifest: Manifest) -> list[str]:
         superclasses = {} if self.benchmark is None else self.benchmark.superclasses
-        known = set(manifest.classes)
+        known = {*manifest.classes, *superclasses}
         lines = [
             f"{superclass}: {', '.join(name for name in names if name in known)}"
             for superclass, names in superclasses.items()

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from torch.utils.data import Dataset
 
 from iirc_data.decoding import decode
-from iirc_data.definitions import PathLike
+from iirc_data.definitions import Item, Labels, PathLike
 from iirc_data.errors import BufferStorageError, ConfigurationError
 from iirc_data.shards.sample_store import SampleStore
 from iirc_train.buffer.columns import Column
@@ -30,7 +30,7 @@ from iirc_train.runtime.distributed import rank, wait_for_all, world_size
 TransformFunction = Callable[[Image.Image], torch.Tensor]
 
 
-class BufferBase(Dataset[tuple[Any, str, str]], ABC):
+class BufferBase(Dataset[Item], ABC):
     """A buffer that saves memories of each task, to be replayed during later tasks.
 
     Slots number the memories: class after class in the order of arrival, and within a class the
@@ -91,12 +91,12 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
     def __len__(self) -> int:
         return len(self._slots)
 
-    def __getitem__(self, index: int) -> tuple[Any, str, str]:
+    def __getitem__(self, index: int) -> Item:
         """Return the transformed image of a memory, and its labels."""
         class_name, number = self._slots.locate(index)
         memories = self._memories(class_name)
         image = decode(memories.encoded(number), lambda: f"replay buffer:{class_name}/{number}")
-        return (self._transformed(image), *memories.label_pair(number))
+        return (self._transformed(image), *memories.labels_of(number))
 
     def _transformed(self, image: Image.Image) -> Any:
         transform = self.essential_transforms_fn
@@ -165,14 +165,14 @@ class BufferBase(Dataset[tuple[Any, str, str]], ABC):
         self._added = {}
 
     def add_sample(
-        self, class_label: str, image: Image.Image, labels: tuple[str, str], rank: int = 0
+        self, class_label: str, image: Image.Image, labels: Labels, rank: int = 0
     ) -> None:
         """Add an image, encoded losslessly as PNG.
 
         Args:
             class_label: The class that the memory belongs to.
             image: The image; converted to RGB.
-            labels: Both labels, ``NO_LABEL_PLACEHOLDER`` for none.
+            labels: All its labels, ``NO_LABEL_PLACEHOLDER`` for none.
             rank: Rank of the process; not used.
 
         Raises:

@@ -2,6 +2,7 @@
 
 from PIL import Image
 
+from iirc_data.definitions import Labels
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader.decoder import encode_rgb_png
 from iirc_train.buffer.samples import HoldsEncoded, HoldsImages, KnowsDataset, TaskSamples
@@ -23,10 +24,10 @@ def memory_of(samples: TaskSamples, index: int) -> Memory:
             f"{type(samples).__name__} has neither encoded(index) nor get_item(index): add one, "
             "because a buffer keeps untransformed images"
         )
-    image, first, second = samples.get_item(index)
-    return encoded_memory(image, (first, second))
+    image, *labels = samples.get_item(index)
+    return encoded_memory(image, tuple(labels))
 
 
-def encoded_memory(image: Image.Image, labels: tuple[str, str]) -> Memory:
+def encoded_memory(image: Image.Image, labels: Labels) -> Memory:
     """Return an image, losslessly encoded as PNG, as a memory."""
     return Memory(encode_rgb_png(image).tobytes(), labels, image.height, image.width)

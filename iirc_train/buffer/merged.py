@@ -13,7 +13,7 @@ from iirc_train.buffer.labels import transform_labels_names_to_vector
 from iirc_train.buffer.samples import Samples
 
 
-class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
+class TaskDataMergedWithBuffer(Dataset[tuple[Any, ...]]):
     """A dataset of a task's samples followed by memories.
 
     Each epoch shows every memory ⌊multiplier⌋ times. The fractional part of the multiplier adds
@@ -21,7 +21,7 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
 
     Args:
         buffer: The replay buffer.
-        task_data: The task's data; returns ``(image, label, label)`` for an index.
+        task_data: The task's data; returns ``(image, label, …)`` for an index.
         buffer_sampling_multiplier: Memories shown per epoch, as a multiple of the buffer's size.
         seed: Seed of the draw.
 
@@ -55,8 +55,8 @@ class TaskDataMergedWithBuffer(Dataset[tuple[Any, str, str, bool]]):
     def __len__(self) -> int:
         return len(self.task_data) + len(self.memories)
 
-    def __getitem__(self, index: int) -> tuple[Any, str, str, bool]:
-        """Return an image, its two labels, and whether it is a memory."""
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        """Return an image, its labels, and whether it is a memory."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         if index < len(self.task_data):
@@ -79,7 +79,7 @@ def memory_batches(
     than ``batch_size``, every batch is one pass.
 
     Args:
-        buffer: The replay buffer; returns ``(image, label, label)`` for an index.
+        buffer: The replay buffer; returns ``(image, label, …)`` for an index.
         class_names_to_idx: Index of each class.
         n_seen_classes: Length of the targets.
         batch_size: Memories per batch.

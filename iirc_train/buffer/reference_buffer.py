@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from iirc_data.decoding import decode
-from iirc_data.definitions import NO_LABEL_PLACEHOLDER
+from iirc_data.definitions import Item
 from iirc_data.errors import BufferStorageError, ConfigurationError
+from iirc_data.label_combinations import names_of_labels
 from iirc_data.shards.sample_store import SampleStore
 from iirc_train.buffer.base import BufferBase
 from iirc_train.buffer.columns import Column, ColumnTables
@@ -106,15 +107,13 @@ class ReferenceBuffer(BufferBase):
     def __len__(self) -> int:
         return len(self.references)
 
-    def __getitem__(self, index: int) -> tuple[Any, str, str]:
+    def __getitem__(self, index: int) -> Item:
         """Return the transformed image of a memory, and its labels."""
         self._slots.locate(index)  # raises IndexError
         slot, samples = int(self._by_class[index]), self._connected()
         sample_id = int(self.references.sample_ids[slot])
         image = decode(samples.read(sample_id), lambda: samples.name(sample_id))
-        names = [*self._names, NO_LABEL_PLACEHOLDER]
-        first, second = self.references.labels[slot].tolist()
-        return self._transformed(image), names[first], names[second]
+        return self._transformed(image), *names_of_labels(self.references.labels[slot], self._names)
 
     def replay_source(self, class_names_to_idx: Mapping[str, int]) -> Any:
         """Return a snapshot of the memories, class after class, for a loader."""

@@ -4,7 +4,7 @@ Layout of version 4, beside the generations of version 3::
 
     segments/000001       group of arrays with a row for each slot that has changed:
                           slots int64; sample_ids int64, rows of the sample table; labels int32
-                          (rows, 2), indices into label_names, -1 for none; tasks int64, the task
+                          (rows, L), indices into label_names, -1 for none; tasks int64, the task
                           during which the memory was chosen; columns/NAME float (rows, width),
                           what a method keeps for each memory, NaN where it has fewer values.
                           Attributes: label_names; columns, their names; sha256 of all of these
@@ -44,7 +44,7 @@ class Segment:
     Attributes:
         slots: int64 (N,).
         sample_ids: int64 (N,), rows of the sample table.
-        labels: int32 (N, 2), indices into ``label_names``, -1 for none.
+        labels: int32 (N, L), indices into ``label_names``, -1 for none.
         tasks: int64 (N,), the task during which each was chosen.
         label_names: Names of the labels.
         columns: The columns by name, float (N, width).

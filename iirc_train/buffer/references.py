@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.definitions import NO_LABEL
+from iirc_data.label_combinations import most_specific, with_width
 from iirc_data.shards.sample_store import SampleStore
 
 
@@ -15,7 +16,7 @@ class References:
 
     Attributes:
         sample_ids: int64 (slots,), rows of the sample table; -1 in an empty slot.
-        labels: int32 (slots, 2), class indices of the labels visible when the sample was chosen,
+        labels: int32 (slots, L), class indices of the labels visible when the sample was chosen,
             -1 for none.
         tasks: int64 (slots,), number of the task during which it was chosen.
     """
@@ -38,24 +39,14 @@ class References:
     ) -> None:
         """Put references into slots, int64 (N,), in place of those that were there."""
         self.sample_ids[slots] = sample_ids
-        self.labels[slots] = labels
+        self.labels = with_width(self.labels, labels.shape[1])
+        self.labels[slots] = with_width(labels, self.labels.shape[1])
         self.tasks[slots] = tasks
 
     @property
     def classes(self) -> NDArray[np.int64]:
         """int64 (filled slots,): index of each memory's class, the most specific of its labels."""
-        return classes_of(self.labels[: len(self)])
-
-
-def classes_of(labels: NDArray[np.int32]) -> NDArray[np.int64]:
-    """Return the most specific label of each sample, int64 (N,).
-
-    Args:
-        labels: int32 (N, 2), class indices, superclass before subclass, -1 for none.
-    """
-    first, second = labels.T.astype(np.int64)
-    most_specific: NDArray[np.int64] = np.where(second == NO_LABEL, first, second)
-    return most_specific
+        return most_specific(self.labels[: len(self)])
 
 
 class ReferencedSamples:
@@ -66,7 +57,7 @@ class ReferencedSamples:
 
     Args:
         sample_ids: int64 (N,), rows of the sample table.
-        labels: int32 (N, 2), class indices, -1 for none.
+        labels: int32 (N, L), class indices, -1 for none.
         store: The shards that hold the samples.
     """
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from iirc_data.errors import ConfigurationError
+from iirc_data.label_combinations import joined_labels
 from iirc_data.loader import Batch
 from iirc_data.loader.step_loader import PlannedStep
 from iirc_data.task_view import TaskView
@@ -108,7 +109,7 @@ class ReservoirPlan:
         self.view = replace(
             view,
             sample_ids=np.concatenate([view.sample_ids, references.sample_ids[earlier]]),
-            labels=np.concatenate([view.labels, references.labels[earlier]]),
+            labels=joined_labels([view.labels, references.labels[earlier]]),
             places=None,
         )
 

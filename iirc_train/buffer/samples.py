@@ -6,11 +6,12 @@ Any dataset with the attributes of :class:`TaskSamples` works. :class:`DecodesBa
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from iirc_data.definitions import Item, Labels
 from iirc_data.loader import Batch
 from iirc_data.task_view import TaskView
 
@@ -21,7 +22,7 @@ class Samples(Protocol):
     def __len__(self) -> int:
         """Return the number of samples."""
 
-    def __getitem__(self, index: int, /) -> tuple[Any, str, str]:
+    def __getitem__(self, index: int, /) -> Item:
         """Return a transformed image and its labels, ``NO_LABEL_PLACEHOLDER`` for none."""
 
     def disable_augmentations(self) -> AbstractContextManager[None]:
@@ -71,7 +72,7 @@ class HoldsEncoded(Protocol):
     def encoded(self, index: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Return an encoded image (RGB or grayscale), and its height and width in pixels."""
 
-    def get_labels(self, index: int) -> tuple[str, str]:
+    def get_labels(self, index: int) -> Labels:
         """Return the visible labels of a sample, ``NO_LABEL_PLACEHOLDER`` for none."""
 
 
@@ -79,7 +80,7 @@ class HoldsEncoded(Protocol):
 class HoldsImages(Protocol):
     """A dataset with untransformed images, which a buffer encodes."""
 
-    def get_item(self, index: int) -> tuple[Any, str, str]:
+    def get_item(self, index: int) -> Item:
         """Return the untransformed Pillow image of a sample, and its labels."""
 
 

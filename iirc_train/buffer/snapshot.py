@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.definitions import NO_LABEL
+from iirc_data.label_combinations import joined_labels
 from iirc_train.buffer.slots import Slots
 from iirc_train.buffer.store import ClassMemories
 
@@ -39,7 +40,7 @@ class ReplaySnapshot:
             sizes.append(memories.sizes[:count])
             datasets.append(memories.datasets[:count])
         self._chosen = np.arange(len(self._all_slots))
-        self.labels = np.concatenate(labels)
+        self.labels = joined_labels(labels)
         self.heights, self.widths = np.concatenate(sizes).T
         self.datasets = np.concatenate(datasets)
 

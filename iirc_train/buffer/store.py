@@ -4,7 +4,7 @@ Layout of version 3, which plain ``zarr`` can read::
 
     classes/000000        array uint8 (bytes,), the concatenated encoded images;
                           attributes: class_name; label_names; offsets (memories + 1), where each
-                          image starts and ends; labels, two indices into label_names for each
+                          image starts and ends; labels, L indices into label_names for each
                           memory, -1 for none; sizes, height and width of each memory in pixels;
                           datasets, only in a run of several: the number of each memory's dataset;
                           sha256 of all of these
@@ -39,6 +39,7 @@ from zarr.storage import LocalStore, MemoryStore
 from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER
 from iirc_data.errors import BufferStorageError
 from iirc_data.files import canonical_json, sync_folder, sync_path, sync_tree
+from iirc_data.label_combinations import names_of_labels
 
 FORMAT = "iirc-replay-buffer"
 VERSION = 3
@@ -53,11 +54,12 @@ _ONE_CHUNK: dict[str, Any] = {
 _ARRAYS = {
     "data": ("uint8", (-1,)),
     "offsets": ("int64", (-1,)),
-    "labels": ("int32", (-1, 2)),
+    "labels": ("int32", (-1, None)),
     "sizes": ("int32", (-1, 2)),
     "datasets": ("int64", (-1,)),
 }
-"""Dtype and shape of the arrays of a class; the last one is optional."""
+"""Dtype and shape of the arrays of a class, -1 and None for any; the last one is optional."""
+_FEWEST_LABELS = 2
 _TABLES = ("offsets", "labels", "sizes")
 _DATASETS = "datasets"
 
@@ -75,7 +77,7 @@ class Memory:
     """
 
     data: bytes
-    labels: tuple[str, str]
+    labels: tuple[str, ...]
     height: int
     width: int
     dataset: int = 0
@@ -89,7 +91,7 @@ class ClassMemories:
         label_names: Names of the labels that occur.
         data: Concatenated encoded images, uint8 (bytes,).
         offsets: Where each image starts and ends in ``data``, int64 (memories + 1,).
-        labels: Indices into ``label_names``, -1 for none, int32 (memories, 2).
+        labels: Indices into ``label_names``, -1 for none, int32 (memories, L).
         sizes: Height and width in pixels, int32 (memories, 2).
         datasets: Number of each memory's dataset, int64 (memories,).
     """
@@ -105,11 +107,9 @@ class ClassMemories:
         """Return the encoded image of a memory, uint8 (bytes,)."""
         return self.data[self.offsets[number] : self.offsets[number + 1]]
 
-    def label_pair(self, number: int) -> tuple[str, str]:
+    def labels_of(self, number: int) -> tuple[str, ...]:
         """Return the labels of a memory, ``NO_LABEL_PLACEHOLDER`` for none."""
-        names = [*self.label_names, NO_LABEL_PLACEHOLDER]  # -1 is the last
-        first, second = self.labels[number].tolist()
-        return names[first], names[second]
+        return names_of_labels(self.labels[number], self.label_names)
 
 
 class BufferStore:
@@ -405,10 +405,15 @@ def failing_as(what: str) -> Iterator[None]:
 
 def _typed(values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
     return {
-        name: np.asarray(values[name]).astype(dtype, copy=False).reshape(shape)
+        name: _shaped(np.asarray(values[name]).astype(dtype, copy=False), shape)
         for name, (dtype, shape) in _ARRAYS.items()
         if name in values
     }
+
+
+def _shaped(values: NDArray[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    n_columns = values.shape[1] if values.ndim > 1 else _FEWEST_LABELS  # no row, no columns
+    return values.reshape([n_columns if n is None else n for n in shape])
 
 
 def _digest(class_name: str, label_names: list[str], arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -432,7 +437,7 @@ def _read_array(array: Any, name: str) -> NDArray[Any]:
     """
     dtype, shape = _ARRAYS[name]
     fits = len(array.shape) == len(shape) and all(
-        n in (-1, found) for n, found in zip(shape, array.shape, strict=True)
+        n in (-1, None, found) for n, found in zip(shape, array.shape, strict=True)
     )
     if not fits or array.dtype != dtype:
         raise ValueError(f"{array.name} is {array.dtype} {array.shape}, expected {dtype} {shape}")

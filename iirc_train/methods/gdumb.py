@@ -11,10 +11,10 @@ from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from iirc_data.label_combinations import most_specific
 from iirc_data.order import epoch_order
 from iirc_train.buffer import ReferenceBuffer
 from iirc_train.buffer.balanced import balanced_slots
-from iirc_train.buffer.references import classes_of
 from iirc_train.buffer.samples import HasView, TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
 from iirc_train.config.intervals import warmup_epochs
@@ -50,7 +50,7 @@ class Buffer(ReferenceBuffer):
             order = epoch_order(len(view), seed=self.seed, epoch=task_id, shuffle=True)
             labels = view.labels[order]
             chosen = balanced_slots(
-                classes_of(labels),
+                most_specific(labels),
                 self.references.classes,
                 n_slots=self.n_slots,
                 generator=np.random.default_rng([self.seed, task_id, _STREAM]),

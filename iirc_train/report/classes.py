@@ -85,7 +85,7 @@ class ClassesOfGroup:
             row = ClassRow(
                 name=self.benchmark.readable_name(name),
                 is_superclass=name in self.benchmark.superclasses,
-                is_subclass=name in self.benchmark.superclass_of,
+                is_subclass=bool(self.benchmark.taxonomy.superclasses_of(name)),
                 n_samples=f"{n_samples:,}",
                 recall=_percent(counts.recall[name]),
                 superclass_recall=_percent(seen_with.superclass_recall) if seen_with else "",

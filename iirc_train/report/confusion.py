@@ -60,7 +60,8 @@ def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
     """
     place = {name: n for n, name in enumerate(confusion.class_names)}
     found = []
-    for subclass, superclass in benchmark.superclass_of.items():
+    edges = [(sub, sup) for sup, subs in benchmark.superclasses.items() for sub in subs]
+    for subclass, superclass in edges:
         if subclass not in place or superclass not in place:
             continue
         row = place[subclass]

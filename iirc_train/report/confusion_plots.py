@@ -32,7 +32,7 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     mesh = axes.pcolormesh(grouped.rates, vmin=0, vmax=1, cmap="viridis", rasterized=not all_named)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    group_of = [benchmark.superclass_of.get(name, name) for name in names]
+    group_of = [(benchmark.taxonomy.superclasses_of(name) or (name,))[0] for name in names]
     starts = [place for place in range(n) if place == 0 or group_of[place] != group_of[place - 1]]
     lone = [place for place in starts if names[place] in benchmark.other_classes]
     for place in starts[1:]:

@@ -13,7 +13,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_json
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.shards.store import ShardStore
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.run.directory import RECORD_NAME
 from iirc_train.run.provenance import Surroundings, now, version_changes
 from iirc_train.runtime.distributed import rank

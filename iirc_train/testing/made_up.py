@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from iirc_data.definitions import NO_LABEL_PLACEHOLDER
+from iirc_data.definitions import NO_LABEL_PLACEHOLDER, Item
 from iirc_data.loader import Batch
 from iirc_data.loader.batch import batch_with_draws
 from iirc_train.methods.base_method import BaseMethod
@@ -45,7 +45,7 @@ class MadeUpSamples:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
+    def __getitem__(self, index: int) -> Item:
         """Return an image on the CPU, and its labels."""
         return torch.rand(IMAGE_SHAPE), self.labels[index], NO_LABEL_PLACEHOLDER
 

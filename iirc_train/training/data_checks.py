@@ -20,7 +20,7 @@ from iirc_data.definitions import (
 from iirc_data.errors import ConfigurationError
 from iirc_data.image_sizes import check_sizes_of_datasets
 from iirc_data.shards.sample_store import SampleStore
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
 from iirc_train.runtime.distributed import world_size

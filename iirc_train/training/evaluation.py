@@ -8,7 +8,8 @@ import torch
 
 from iirc_data.definitions import POSTTASK_VALID, TEST, SplitName
 from iirc_data.loader import Batch
-from iirc_data.task_view import TaskSequence, TaskView
+from iirc_data.task_sequence import TaskSequence
+from iirc_data.task_view import TaskView
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.metrics import Outputs, Tally, Taxonomy, confusion_counts, edge_scores
 from iirc_train.run.confusion import Confusion

@@ -6,7 +6,7 @@ from typing import Any
 from iirc_data.benchmarks import Benchmark
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.shards.sample_store import SampleStore
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.own_settings import without_settings_of_others
 from iirc_train.config.setup import with_former_defaults

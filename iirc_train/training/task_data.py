@@ -8,11 +8,11 @@ from itertools import count
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from iirc_data.augment import TransformPreset
 from iirc_data.decoding import decode
-from iirc_data.definitions import NO_LABEL_PLACEHOLDER, ORDER_BLOCKS, OrderName
+from iirc_data.definitions import ORDER_BLOCKS, Item, Labels, OrderName
+from iirc_data.label_combinations import names_of_labels
 from iirc_data.loader import Batch, Decoder, Loader, ReplaySource, make_loader
 from iirc_data.loader.decoder import read_plain
 from iirc_data.loader.step_loader import StepPlan
@@ -136,23 +136,21 @@ class TaskData(_Augmented):
     def __len__(self) -> int:
         return len(self.view)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
+    def __getitem__(self, index: int) -> Item:
         """Return an image as network input, float32 (3, H, W), and its labels."""
         (batch,) = self.loader(np.array([index]), 1)
         return (batch.images[0], *self.get_labels(index))
 
-    def get_item(self, index: int) -> tuple[Image.Image, str, str]:
+    def get_item(self, index: int) -> Item:
         """Return the stored image, in RGB and not transformed, and its labels."""
         sample_id = int(self.view.sample_ids[index])
         store = self._reader.store
         image = decode(store.read(sample_id), lambda: store.name(sample_id))
         return (image, *self.get_labels(index))
 
-    def get_labels(self, index: int) -> tuple[str, str]:
-        """Return the two visible labels of a sample, ``NO_LABEL_PLACEHOLDER`` where it has none."""
-        names = [*self.view.class_names, NO_LABEL_PLACEHOLDER]  # -1, no label, indexes the last
-        first, second = self.view.labels[index].tolist()
-        return names[first], names[second]
+    def get_labels(self, index: int) -> Labels:
+        """Return the visible labels of a sample, ``NO_LABEL_PLACEHOLDER`` where it has none."""
+        return names_of_labels(self.view.labels[index], self.view.class_names)
 
     def get_image_indices_by_cla(
         self, cla: str, num_samples: int = -1, shuffle: bool = True
@@ -210,7 +208,7 @@ class MemoryData(_Augmented):
     def __len__(self) -> int:
         return len(self._memories)
 
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, str, str]:
+    def __getitem__(self, index: int) -> Item:
         """Return a memory as network input, float32 (3, H, W), and its labels."""
         (batch,) = self.loader(np.array([index]), 1)
         return (batch.images[0], *self._buffer[index][1:])

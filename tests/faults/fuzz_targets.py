@@ -39,7 +39,7 @@ from iirc_data.sources.base import Sample
 from iirc_data.sources.images import decode_rgb, read_header
 from iirc_data.sources.restricted_pickle import parse_cifar_pickle
 from iirc_data.sources.tar import list_members, read_compressed, read_images
-from iirc_data.task_view import TaskSequence
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.buffer.store import BufferStore, Memory
 from iirc_train.cli import main
 from iirc_train.config import ExperimentConfig
