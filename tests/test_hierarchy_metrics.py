@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from iirc_train.metrics import METRICS, Outputs, Tally, Taxonomy, confusion_counts, edge_scores
+from iirc_train.metrics import METRICS, Outputs, SeenTaxonomy, Tally, confusion_counts, edge_scores
 from iirc_train.metrics.distances import MOST_RANKED, distances_of_ranking
 from iirc_train.metrics.edges import discovered_ancestors, without_detours
 
@@ -66,7 +66,7 @@ def walk(request) -> Walk:
 
 
 def test_levels_heights_and_distances_agree_with_walks(walk):
-    taxonomy = Taxonomy.of(walk.relation)
+    taxonomy = SeenTaxonomy.of(walk.relation)
     names = range(len(walk.parents))
     assert taxonomy.levels.tolist() == [walk.level(name) for name in names]
     assert taxonomy.heights.tolist() == [walk.height(name) for name in names]
@@ -86,7 +86,7 @@ def test_levels_heights_and_distances_agree_with_walks(walk):
 
 def test_a_circle_is_refused():
     with pytest.raises(ValueError, match="ancestor of its own ancestor"):
-        Taxonomy.of(torch.ones(3, 3, dtype=torch.bool))
+        SeenTaxonomy.of(torch.ones(3, 3, dtype=torch.bool))
 
 
 def samples_of(walk: Walk, n_seen: int, n: int = 40) -> Outputs:
@@ -96,7 +96,7 @@ def samples_of(walk: Walk, n_seen: int, n: int = 40) -> Outputs:
     chosen = [leaves[place] for place in torch.randint(len(leaves), (n,), generator=generator)]
     scores = torch.randn(n, n_seen, generator=generator).mul(2).round()
     targets = walk.relation[chosen][:, :n_seen]
-    return Outputs(scores > 1, targets, scores, None, Taxonomy.of(walk.relation).seen(n_seen))
+    return Outputs(scores > 1, targets, scores, None, SeenTaxonomy.of(walk.relation).seen(n_seen))
 
 
 def values_of(given: Outputs, decision: str = "threshold") -> dict[str, float]:
@@ -180,7 +180,7 @@ def edges_of(predictions: torch.Tensor, n_seen: int = 10) -> dict[str, float]:
     targets = DEEP.relation[LEAVES].repeat_interleave(10, dim=0)[:, :n_seen]
     predictions = predictions.repeat_interleave(10, dim=0) if len(predictions) == 6 else predictions
     counts = confusion_counts(predictions[:, :n_seen], targets).numpy()
-    taxonomy = Taxonomy.of(DEEP.relation).seen(n_seen)
+    taxonomy = SeenTaxonomy.of(DEEP.relation).seen(n_seen)
     return edge_scores(counts, targets.sum(dim=0).numpy(), taxonomy)
 
 

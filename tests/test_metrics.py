@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import METRICS, Metric, Outputs, Tally, Taxonomy, rank_of_label
+from iirc_train.metrics import METRICS, Metric, Outputs, SeenTaxonomy, Tally, rank_of_label
 from iirc_train.run.directory import read_metrics
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import outputs_of
@@ -38,7 +38,7 @@ PARENTS = {2: 0, 3: 0, 4: 2}  # three levels
 ANCESTORS = torch.eye(5, dtype=torch.bool)
 for child, parent in PARENTS.items():
     ANCESTORS[child] |= ANCESTORS[parent]
-TAXONOMY = Taxonomy.of(ANCESTORS)
+TAXONOMY = SeenTaxonomy.of(ANCESTORS)
 
 
 def no_nan(value: float) -> float:

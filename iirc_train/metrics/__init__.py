@@ -19,6 +19,7 @@ from iirc_train.metrics.published import (
     recall,
     strict_accuracy,
 )
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 from iirc_train.metrics.table import (
     ACCURACIES,
     MAIN_METRIC,
@@ -30,7 +31,6 @@ from iirc_train.metrics.table import (
     tracked_labels,
 )
 from iirc_train.metrics.tally import Kept, Tally
-from iirc_train.metrics.taxonomy import Taxonomy
 
 __all__ = [
     "ACCURACIES",
@@ -41,8 +41,8 @@ __all__ = [
     "Kept",
     "Metric",
     "Outputs",
+    "SeenTaxonomy",
     "Tally",
-    "Taxonomy",
     "confusion_counts",
     "counts_of_labels",
     "edge_scores",

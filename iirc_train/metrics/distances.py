@@ -19,8 +19,9 @@ def distances_of_ranking(outputs: Outputs) -> torch.Tensor:
 
     Returns:
         int64 (N, 20): the height of the lowest common ancestor of the sample's leaf class and of
-        the class at each rank, see :meth:`~iirc_train.metrics.taxonomy.Taxonomy.distance`; -1
-        beyond the number of leaf classes, and for a sample whose leaf class is not seen yet.
+        the class at each rank, as :meth:`SeenTaxonomy.distance
+        <iirc_train.metrics.seen_taxonomy.SeenTaxonomy.distance>` defines it; -1 beyond the number
+        of leaf classes, and for a sample whose leaf class is not seen yet.
     """
     taxonomy = taxonomy_of(outputs)
     assert outputs.scores is not None

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_train.metrics.taxonomy import Taxonomy
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 
 MAJORITY = 0.5
 """A label counts as an ancestor of a class if it is predicted for more than this share of it."""
@@ -115,13 +115,13 @@ EDGE_METRICS: dict[str, EdgeMetric] = {
 """The metrics of discovered edges by their name in ``metrics.jsonl``.
 
 Taxonomies that are extracted from text are evaluated by the same numbers: Bordea, Lefever and
-Buitelaar, "SemEval-2016 Task 13: Taxonomy Extraction Evaluation (TExEval-2)"; Mao et al.,
-"End-to-End Reinforcement Learning for Automatic Taxonomy Induction" (ACL 2018).
+Buitelaar, "SemEval-2016 Task 13: SeenTaxonomy Extraction Evaluation (TExEval-2)"; Mao et al.,
+"End-to-End Reinforcement Learning for Automatic SeenTaxonomy Induction" (ACL 2018).
 """
 
 
 def edge_scores(
-    counts: NDArray[np.int64], n_samples: NDArray[np.int64], taxonomy: Taxonomy
+    counts: NDArray[np.int64], n_samples: NDArray[np.int64], taxonomy: SeenTaxonomy
 ) -> dict[str, float]:
     """Return the metrics of discovered edges, by name, without the undefined ones.
 

@@ -4,7 +4,7 @@ import torch
 
 from iirc_train.metrics.labels import label_counts
 from iirc_train.metrics.outputs import Outputs
-from iirc_train.metrics.taxonomy import Taxonomy
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 
 
 def counts_with_ancestors(outputs: Outputs) -> torch.Tensor:
@@ -75,7 +75,7 @@ def share_that_follows(counts: torch.Tensor) -> torch.Tensor:
     return torch.where(asked > 0, followed / asked.clamp(min=1), 1.0)
 
 
-def taxonomy_of(outputs: Outputs) -> Taxonomy:
+def taxonomy_of(outputs: Outputs) -> SeenTaxonomy:
     """Return the taxonomy of outputs that have one."""
     assert outputs.taxonomy is not None
     return outputs.taxonomy

@@ -8,7 +8,7 @@ import torch
 
 from iirc_train.metrics.labels import counts_of_labels
 from iirc_train.metrics.outputs import KeepRows, Outputs
-from iirc_train.metrics.taxonomy import Taxonomy
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Metric:
         """
         taxonomy = None
         if ancestors is not None:
-            taxonomy = Taxonomy.of(ancestors.cpu()).seen(predictions.shape[1])
+            taxonomy = SeenTaxonomy.of(ancestors.cpu()).seen(predictions.shape[1])
             taxonomy = taxonomy.to(predictions.device)
         outputs = Outputs(predictions, target, scores, task_of_class, taxonomy)
         return self.of_rows(self.keep(outputs))

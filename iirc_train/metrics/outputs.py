@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from iirc_train.metrics.taxonomy import Taxonomy
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 
 
 class Outputs(NamedTuple):
@@ -27,7 +27,7 @@ class Outputs(NamedTuple):
     targets: torch.Tensor
     scores: torch.Tensor | None = None
     task_of_class: torch.Tensor | None = None
-    taxonomy: Taxonomy | None = None
+    taxonomy: SeenTaxonomy | None = None
 
     @property
     def ancestors(self) -> torch.Tensor | None:

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from iirc_train.metrics.levels import metrics_of_levels
 from iirc_train.metrics.metric import Metric
 from iirc_train.metrics.outputs import KeepRows, Outputs
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 from iirc_train.metrics.table import METRICS
-from iirc_train.metrics.taxonomy import Taxonomy
 
 
 class Kept(NamedTuple):
@@ -65,7 +65,7 @@ class Tally:
         with_scores: bool = True,
         samples_at_once: int = 1,
         decision: str = "threshold",
-        taxonomy: Taxonomy | None = None,
+        taxonomy: SeenTaxonomy | None = None,
     ) -> None:
         of_levels = {} if taxonomy is None else metrics_of_levels(taxonomy.n_levels)
         self._metrics = {

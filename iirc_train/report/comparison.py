@@ -117,18 +117,12 @@ def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
             label = comparison.metric_label
             cells = [(label, str(task), score) for task, score in enumerate(row.by_task)]
             for table in comparison.tables:
-                cells += [(_quantity(table, s), "", row.summary[s.name]) for s in table.summaries]
+                cells += [(s.heading, "", row.summary[s.name]) for s in table.summaries]
             for quantity, task, score in cells:
                 if score.n_runs:
                     numbers = [_number(score.mean), _number(score.sd), score.n_runs]
                     writer.writerow([comparison.benchmark, row.name, quantity, task, *numbers])
     _write_text(path, text.getvalue())
-
-
-def _quantity(table: SummaryTable, summary: Summary) -> str:
-    """Return what names a summary number where no title of its table stands above it."""
-    is_of_level = summary.heading.startswith("level ")
-    return f"{table.title}: {summary.heading}" if is_of_level else summary.heading
 
 
 def _number(value: float) -> str:

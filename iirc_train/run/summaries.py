@@ -1,6 +1,6 @@
 """Summary numbers of a run, as continual learning defines them: functions of its scores."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -130,7 +130,7 @@ class SummaryTable(NamedTuple):
     summaries: tuple[Summary, ...]
 
 
-_HIERARCHY_SUMMARIES = (
+_CONSISTENCY = (
     Summary("final_hierarchical_f1", "hierarchical F1", "hierarchical_f1", final_score),
     Summary(
         "final_superclass_consistency",
@@ -141,6 +141,14 @@ _HIERARCHY_SUMMARIES = (
     Summary(
         "final_subclass_consistency", "subclass consistency", "subclass_consistency", final_score
     ),
+)
+
+_EDGES = tuple(
+    Summary(f"final_edge_{name}", f"edge {heading}", f"edge_{name}", final_score)
+    for name, heading in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+)
+
+_MISTAKES = (
     Summary(
         "final_mistake_severity",
         "mistake severity",
@@ -151,15 +159,13 @@ _HIERARCHY_SUMMARIES = (
     *(
         Summary(
             f"final_hierarchical_distance_top{k}",
-            f"distance of top-{k}",
+            f"hierarchical distance of top-{k}",
             f"hierarchical_distance_top{k}",
             final_score,
             lower_is_better=True,
         )
-        for k in (1, 5)
+        for k in (1, 5, 20)
     ),
-    Summary("final_edge_precision", "edge precision", "edge_precision", final_score),
-    Summary("final_edge_recall", "edge recall", "edge_recall", final_score),
 )
 
 
@@ -170,17 +176,33 @@ def summary_tables(metric: str, computed: Collection[str]) -> tuple[SummaryTable
         metric: Name of the metric that the runs are judged by.
         computed: Names of the metrics that any of the runs computed.
     """
-    of_hierarchy = tuple(s for s in _HIERARCHY_SUMMARIES if s.metric in computed)
-    label = metric_label(PWJS)
     tables = (
         SummaryTable("summary over the finished runs", summaries_of(metric)),
-        SummaryTable("the hierarchy after the last task", of_hierarchy),
+        SummaryTable("the hierarchy, after the last task", _computed(_CONSISTENCY, computed)),
+        SummaryTable("discovered edges, after the last task", _computed(_EDGES, computed)),
         SummaryTable(
-            f"{label} at each level after the last task", _of_levels(computed, "final", final_score)
+            "mistakes in the hierarchy, after the last task", _computed(_MISTAKES, computed)
         ),
-        SummaryTable(f"forgetting of {label} at each level", forgetting_of_levels(computed)),
+        SummaryTable("each level, after the last task", _scores_of_levels(computed)),
+        SummaryTable("forgetting at each level", forgetting_of_levels(computed)),
     )
     return tuple(table for table in tables if table.summaries)
+
+
+def _computed(summaries: Sequence[Summary], computed: Collection[str]) -> tuple[Summary, ...]:
+    return tuple(summary for summary in summaries if summary.metric in computed)
+
+
+def _scores_of_levels(computed: Collection[str]) -> tuple[Summary, ...]:
+    return tuple(
+        Summary(
+            level_name("final_pwjs", level),
+            metric_label(level_name(PWJS, level)),
+            level_name(PWJS, level),
+            final_score,
+        )
+        for level in levels_of(computed)
+    )
 
 
 def forgetting_of_levels(computed: Collection[str]) -> tuple[Summary, ...]:
@@ -189,23 +211,13 @@ def forgetting_of_levels(computed: Collection[str]) -> tuple[Summary, ...]:
     Args:
         computed: Names of metrics.
     """
-    return _of_levels(computed, "forgetting", forgetting, lower_is_better=True)
-
-
-def _of_levels(
-    computed: Collection[str],
-    name: str,
-    value: Callable[[RunResults], float],
-    *,
-    lower_is_better: bool = False,
-) -> tuple[Summary, ...]:
     return tuple(
         Summary(
-            name=level_name(name, level),
-            heading=f"level {level}",
-            metric=level_name(PWJS, level),
-            value=value,
-            lower_is_better=lower_is_better,
+            level_name("forgetting", level),
+            f"forgetting at level {level}",
+            level_name(PWJS, level),
+            forgetting,
+            lower_is_better=True,
         )
         for level in levels_of(computed)
     )

@@ -11,7 +11,7 @@ from iirc_data.loader import Batch
 from iirc_data.task_sequence import TaskSequence
 from iirc_data.task_view import TaskView
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import Outputs, Tally, Taxonomy, confusion_counts, edge_scores
+from iirc_train.metrics import Outputs, SeenTaxonomy, Tally, confusion_counts, edge_scores
 from iirc_train.run.confusion import Confusion
 from iirc_train.runtime.distributed import gathered, total
 
@@ -90,7 +90,7 @@ def evaluate_tasks(
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
     relation = sequence.ancestors
-    taxonomy = None if relation is None else Taxonomy.of(relation).seen(n)
+    taxonomy = None if relation is None else SeenTaxonomy.of(relation).seen(n)
     tally = Tally(n, method.device, decision=method.config.decision, taxonomy=taxonomy)
     with method.inference():
         for outputs in outputs_of(method, make_loader(everything)):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Taxonomy:
-    """A taxonomy of any depth, in which a class may have several superclasses.
+class SeenTaxonomy:
+    """A taxonomy of any depth, also with several superclasses per class, as tensors.
 
     Levels, heights and distances refer to all classes of the schedule, so they do not change from
     task to task. All else refers to the classes seen so far.
@@ -70,12 +70,12 @@ class Taxonomy:
             torch.from_numpy(above),
         )
 
-    def seen(self, n_classes: int) -> "Taxonomy":
+    def seen(self, n_classes: int) -> "SeenTaxonomy":
         """Return the taxonomy with only the first classes seen."""
         kept = (self.below < n_classes) & (self.above < n_classes)
         return replace(self, n_classes=n_classes, below=self.below[kept], above=self.above[kept])
 
-    def to(self, device: torch.device) -> "Taxonomy":
+    def to(self, device: torch.device) -> "SeenTaxonomy":
         """Return the taxonomy on a device."""
         tensors = (field.name for field in fields(self) if field.type is torch.Tensor)
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
