@@ -130,7 +130,6 @@ class SeenTaxonomy:
             one: Classes, int64 (...).
             other: Classes, int64 of a shape that broadcasts with ``one``.
         """
-        one, other = torch.broadcast_tensors(one, other)
         path = self.paths[one]
         common = (path[..., :, None] == self.paths[other][..., None, :]).any(dim=-1)
         root = self.heights.max() + 1
