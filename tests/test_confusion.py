@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
-from iirc_train.metrics import confusion_counts
+from iirc_train.metrics import add_confusion_counts, confusion_counts
 from iirc_train.run.confusion import Confusion
 from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.run.results import read_results
@@ -47,6 +47,11 @@ def test_a_sample_counts_once_for_each_pair_of_a_true_and_a_predicted_label():
     counts = confusion_counts(predictions, target)
     assert counts.dtype == torch.int64
     assert torch.equal(counts, expected)
+    most = int(target.sum(dim=1).max())
+    for most_labels in (most, most + 20):
+        for part in (slice(0, 20), slice(20, 20), slice(20, 50)):
+            add_confusion_counts(counts, predictions[part], target[part], most_labels)
+    assert torch.equal(counts, 3 * expected)
 
 
 def test_no_samples_count_nothing():

@@ -9,7 +9,12 @@ edges, which follow from the confusion counts.
 
 from iirc_train.metrics.accuracies import rank_of_label, rank_within_task
 from iirc_train.metrics.edges import edge_scores
-from iirc_train.metrics.labels import confusion_counts, counts_of_labels, label_counts
+from iirc_train.metrics.labels import (
+    add_confusion_counts,
+    confusion_counts,
+    counts_of_labels,
+    label_counts,
+)
 from iirc_train.metrics.levels import level_name, levels_of
 from iirc_train.metrics.metric import Metric
 from iirc_train.metrics.outputs import KeepRows, Outputs
@@ -43,6 +48,7 @@ __all__ = [
     "Outputs",
     "SeenTaxonomy",
     "Tally",
+    "add_confusion_counts",
     "confusion_counts",
     "counts_of_labels",
     "edge_scores",

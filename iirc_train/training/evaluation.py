@@ -11,7 +11,7 @@ from iirc_data.loader import Batch
 from iirc_data.task_sequence import TaskSequence
 from iirc_data.task_view import TaskView
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import Outputs, SeenTaxonomy, Tally, confusion_counts, edge_scores
+from iirc_train.metrics import Outputs, SeenTaxonomy, Tally, add_confusion_counts, edge_scores
 from iirc_train.run.confusion import Confusion
 from iirc_train.runtime.distributed import gathered, total
 
@@ -88,6 +88,7 @@ def evaluate_tasks(
     everything = sequence.view(range(after_task + 1))
     n = everything.n_seen_classes
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
+    most_labels = everything.labels.shape[1]
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
     relation = sequence.ancestors
     taxonomy = None if relation is None else SeenTaxonomy.of(relation).seen(n)
@@ -95,7 +96,7 @@ def evaluate_tasks(
     with method.inference():
         for outputs in outputs_of(method, make_loader(everything)):
             tally.add(outputs)
-            confusion += confusion_counts(outputs.predictions, outputs.targets)
+            add_confusion_counts(confusion, outputs.predictions, outputs.targets, most_labels)
             n_samples += outputs.targets.sum(dim=0)
     counted = Confusion(
         list(everything.seen_class_names),
