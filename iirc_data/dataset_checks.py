@@ -31,8 +31,9 @@ def needed_classes(benchmark: Benchmark, tasks: Sequence[Sequence[str]]) -> set[
     A superclass uses images of all leaf classes below it, scheduled or not.
     """
     named = {name for task in tasks for name in task}
+    taxonomy = benchmark.taxonomy
     return {
-        leaf for leaf in benchmark.leaf_classes if not named.isdisjoint(benchmark.labels_of(leaf))
+        leaf for leaf in taxonomy.leaf_classes if not named.isdisjoint(taxonomy.labels_of(leaf))
     }
 
 

@@ -1,6 +1,7 @@
 """Label combinations as arrays of class indices."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,8 +120,6 @@ def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDA
 
 
 def _filled(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int32]:
-    width = max(map(len, rows), default=0)
-    filled = np.full((len(rows), max(width, _FEWEST_COLUMNS)), value, np.int32)
-    for number, row in enumerate(rows):
-        filled[number, : len(row)] = row
-    return filled
+    columns = list(zip_longest(*rows, fillvalue=value))
+    columns += [(value,) * len(rows)] * (_FEWEST_COLUMNS - len(columns))
+    return np.ascontiguousarray(np.array(columns, np.int32).T)

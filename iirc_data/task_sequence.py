@@ -194,8 +194,10 @@ class TaskSequence:
         samples = samples_of_split(parts, tables, split, samples_per_class)
         order = in_published_order(benchmark, samples.classes, samples.runs.groups)
         taxonomy = benchmark.taxonomy
-        labels = label_combinations(map(benchmark.labels_of, samples.classes), class_order(tasks))
-        ranks = label_ranks(map(taxonomy.ranks_of, samples.classes))
+        labels = label_combinations(map(taxonomy.labels_of, samples.classes), class_order(tasks))
+        ranks = None
+        if benchmark.several_superclasses:
+            ranks = label_ranks(map(taxonomy.ranks_of, samples.classes))[samples.runs.groups[order]]
         runs = samples.runs.take(order)
         return cls(
             runs,
@@ -207,7 +209,7 @@ class TaskSequence:
             if complete_information is None
             else complete_information,
             sources=None if samples.sources is None else samples.sources[order],
-            ranks=ranks[runs.groups],
+            ranks=ranks,
             taxonomy=taxonomy,
         )
 

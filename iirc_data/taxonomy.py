@@ -77,7 +77,11 @@ class Taxonomy:
 
     def labels_of(self, leaf_class: str) -> tuple[str, ...]:
         """Return the superclasses of a leaf class, the upper levels first, and itself."""
-        return (*self.ancestors_of(leaf_class), leaf_class)
+        return self._labels.get(leaf_class, (leaf_class,))
+
+    @cached_property
+    def _labels(self) -> dict[str, tuple[str, ...]]:
+        return {leaf: (*self.ancestors_of(leaf), leaf) for leaf in self.leaf_classes}
 
     def ranks_of(self, leaf_class: str) -> tuple[int, ...]:
         """Return the rank of each of a leaf class's labels among their levels: 0, 1, …."""

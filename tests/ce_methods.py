@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iirc_data.benchmarks import Benchmark, SplitSettings
+from iirc_data.benchmarks import Benchmark, SamplingSettings, SplitSettings
 from iirc_train.config import ExperimentConfig
 from iirc_train.config.own_settings import own_names
 from iirc_train.methods import METHODS
@@ -29,7 +29,9 @@ def write_three_levels(benchmark: Benchmark, path: Path) -> Path:
     """Write the tiny benchmark with one more superclass above those that it has, in four tasks."""
     upper = {"moving": list(benchmark.superclasses), **benchmark.superclasses}
     tasks = [["moving"], ["animal", "tulip", "vehicle"], ["dog", "bus"], ["cat", "bear", "truck"]]
-    deep = benchmark.model_copy(update={"superclasses": upper, "schedules": [tasks]})
+    sampling = SamplingSettings(superclass_data_pct=[0.6, 0.5], subclass_data_pct=0.8)
+    changes = {"superclasses": upper, "schedules": [tasks], "sampling": sampling}
+    deep = benchmark.model_copy(update=changes)
     path.write_text(deep.model_dump_json())
     return path
 
