@@ -424,6 +424,13 @@ def test_the_tree_says_what_is_known_and_what_was_forgotten():
     assert (dog_again.see, dog_again.children, dog_again.now) == ("animal", [], dog.now)
 
 
+def test_a_class_below_superclasses_that_were_not_introduced_is_in_the_tree():
+    (animal, pet) = class_tree([{0: {"dog": 0.5}}], DEEP).nodes
+    assert (animal.name, animal.now, animal.spoken) == ("animal", "", "not introduced")
+    assert [(dog.name, dog.now) for dog in animal.children] == [("dog", "50.0")]
+    assert [(dog.name, dog.see) for dog in pet.children] == [("dog", "animal")]
+
+
 def test_a_tree_of_many_classes_is_closed_and_names_of_other_definitions_are_kept():
     tree = class_tree([{0: {f"class {n}": 0.5 for n in range(41)}}], DEEP)
     assert not tree.is_open and not tree.has_levels

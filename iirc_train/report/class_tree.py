@@ -198,7 +198,7 @@ class _Builder:
         shown = () if elsewhere else subclasses
         children = [node for below in shown if (node := self.node(below, name))]
         below = self._leaves_below.get(name, [])
-        if name not in self._recalls and not below:
+        if name not in self._recalls and not children and not below:
             return None
         self.n_rows += 1
         return ClassNode(
