@@ -22,7 +22,8 @@ from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.files import sync_tree
 from iirc_data.loader.decoder import encode_rgb_png
 from iirc_train.buffer.buffer import RandomBuffer
-from iirc_train.buffer.store import BufferStore, Memory
+from iirc_train.buffer.class_arrays import Memory
+from iirc_train.buffer.store import BufferStore
 
 _ENDS = 5  # number of first and of last commits whose medians are compared
 GOAL_SECONDS = 20.0

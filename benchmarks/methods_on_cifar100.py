@@ -137,7 +137,8 @@ def main(
 def _train(runs: Path, data: Path) -> None:
     console = Console(stderr=True)
     failed = 0
-    for row, order in [(row, order) for row in ROWS for order in row.orders]:
+    queue = [(row, order) for row in ROWS for order in row.orders]
+    for row, order in queue:
         if row.method not in METHODS:
             console.print(f"{row.name}: method {row.method!r} is not registered")
             continue

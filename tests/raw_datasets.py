@@ -47,14 +47,17 @@ def dump_cifar(path: Path, content: dict) -> None:
 def write_cifar100(
     root: Path, n_train: int = 60, n_test: int = 24, names=("apple", "bee", "crab")
 ) -> Path:
-    """Write ``cifar-100-python`` with labels in random order."""
+    """Write ``cifar-100-python`` with labels in random order; the first class is a plant."""
     folder = root / "cifar-100-python"
     folder.mkdir(parents=True)
     for seed, (split, n) in enumerate({"train": n_train, "test": n_test}.items()):
         labels = np.random.default_rng(seed).permutation(np.arange(n) % len(names)).tolist()
         content = {b"fine_labels": labels, b"data": cifar_pixels(n, seed)}
+        content[b"coarse_labels"] = [int(label > 0) for label in labels]
         dump_cifar(folder / split, content)
-    dump_cifar(folder / "meta", {b"fine_label_names": [name.encode() for name in names]})
+    meta = {b"fine_label_names": [name.encode() for name in names]}
+    meta[b"coarse_label_names"] = [b"fruit_and_vegetables", b"non-insect_invertebrates"]
+    dump_cifar(folder / "meta", meta)
     return folder
 
 

@@ -31,8 +31,9 @@ from iirc_train.buffer.buffer import (
     TaskDataMergedWithBuffer,
     class_latents,
 )
+from iirc_train.buffer.class_arrays import Memory
 from iirc_train.buffer.selection import herding
-from iirc_train.buffer.store import BufferStore, Memory
+from iirc_train.buffer.store import BufferStore
 from iirc_train.training.task_data import ImageReader, MemoryData, TaskData
 from tests.conftest import noise_image
 from tests.processes import CONTEXT

@@ -357,8 +357,8 @@ def test_a_comparison_is_by_accuracy(run, tmp_path, capsys):
     (comparison,) = compare(found.by_benchmark())
     results = read_results(run)
     numbers = {
-        heading: score.mean
-        for heading, score in zip(comparison.headings, comparison.rows[0].summary, strict=True)
+        summary.heading: comparison.rows[0].summary[summary.name].mean
+        for summary in comparison.tables[0].summaries
     }
     assert numbers["average incremental accuracy"] == pytest.approx(results.all_seen.mean())
     assert numbers["last accuracy"] == results.all_seen[-1]

@@ -8,9 +8,11 @@ import torch
 from rich.console import Console
 
 from iirc_train.config import ExperimentConfig
-from iirc_train.metrics import confusion_counts
+from iirc_train.metrics import add_confusion_counts, confusion_counts
 from iirc_train.run.confusion import Confusion
 from iirc_train.run.directory import RunDirectory, read_metrics
+from iirc_train.run.results import read_results
+from iirc_train.run.summaries import forgetting
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
 from iirc_train.training.trainer import Position, Training
@@ -45,6 +47,11 @@ def test_a_sample_counts_once_for_each_pair_of_a_true_and_a_predicted_label():
     counts = confusion_counts(predictions, target)
     assert counts.dtype == torch.int64
     assert torch.equal(counts, expected)
+    most = int(target.sum(dim=1).max())
+    for most_labels in (most, most + 20):
+        for part in (slice(0, 20), slice(20, 20), slice(20, 50)):
+            add_confusion_counts(counts, predictions[part], target[part], most_labels)
+    assert torch.equal(counts, 3 * expected)
 
 
 def test_no_samples_count_nothing():
@@ -70,6 +77,38 @@ def test_the_counts_agree_with_the_metrics(run):
         found = read(run, record["after_task"])
         recall = np.trace(found["counts"]) / found["n_samples"].sum()
         assert recall == pytest.approx(record["recall"])
+
+
+def test_metrics_of_levels_and_edges_agree_with_the_counts(run, tiny_benchmark):
+    taxonomy = tiny_benchmark.taxonomy
+    records = read_metrics(run)
+    for record in records:
+        if (record.get("split"), record.get("task")) != ("test", "all"):
+            assert "edge_f1" not in record or record["task"] == "all"
+            continue
+        found = read(run, record["after_task"])
+        names, n_samples = found["class_names"].tolist(), found["n_samples"]
+        right, n_levels = np.diag(found["counts"]), taxonomy.n_levels
+        for level in range(n_levels):
+            at = np.array([taxonomy.levels[name] == level for name in names]) & (n_samples > 0)
+            name = f"level_{level}_recall"
+            if at.any():
+                assert record[name] == pytest.approx(right[at].sum() / n_samples[at].sum())
+            else:
+                assert name not in record
+        pairs = {(name, above) for name in names for above in taxonomy.superclasses_of(name)}
+        pairs = {(name, above) for name, above in pairs if above in names}
+        rates = dict(zip(names, found["counts"] / np.maximum(n_samples, 1)[:, None], strict=True))
+        share = {(i, j): rates[i][names.index(j)] for i in names for j in names}
+        shown = {(i, j) for i, j in share if share[i, j] > 0.5 and share[i, j] > share[j, i]}
+        shown -= {(i, j) for i, j in shown if any({(i, k), (k, j)} <= shown for k in names)}
+        assert record.get("edge_recall") == (len(shown & pairs) / len(pairs) if pairs else None)
+        assert record.get("edge_precision") == (len(shown & pairs) / len(shown) if shown else None)
+    last = [record for record in records if record["kind"] == "task"][-1]
+    for level in range(taxonomy.n_levels):
+        results = read_results(run, metric=f"level_{level}_modified_jaccard_sim")
+        assert last[f"level_{level}_forgetting"] == forgetting(results)
+    assert np.isnan(read_results(run, metric="level_1_recall").all_seen[0])
 
 
 def test_every_label_of_a_test_image_counts_though_two_tasks_show_it(run, config):

@@ -26,6 +26,7 @@ from iirc_train.config.compose import compose
 from iirc_train.methods import METHODS, MethodParts
 from iirc_train.methods.settings import method_configs
 from iirc_train.metrics import METRICS
+from iirc_train.metrics.levels import LEVEL_METRICS
 from tests.conftest import write_image_folder
 from tools import shard_cifar, shard_folder, shard_imagenet
 
@@ -170,7 +171,7 @@ def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
         (tmp_path / name).symlink_to(drawn_shards)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", list(sys.argv))
-    known = [(table, dict(table)) for table in (METHODS, METRICS)]
+    known = [(table, dict(table)) for table in (METHODS, METRICS, LEVEL_METRICS)]
     yield tmp_path
     for table, before in known:
         table.clear()

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from iirc_train.methods import METHODS
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import METRICS, Metric, Outputs, Tally, rank_of_label
+from iirc_train.metrics import METRICS, Metric, Outputs, SeenTaxonomy, Tally, rank_of_label
 from iirc_train.run.directory import read_metrics
 from iirc_train.training.components import Experiment
 from iirc_train.training.evaluation import outputs_of
@@ -38,20 +38,25 @@ PARENTS = {2: 0, 3: 0, 4: 2}  # three levels
 ANCESTORS = torch.eye(5, dtype=torch.bool)
 for child, parent in PARENTS.items():
     ANCESTORS[child] |= ANCESTORS[parent]
+TAXONOMY = SeenTaxonomy.of(ANCESTORS)
+
+
+def no_nan(value: float) -> float:
+    return 0.0 if value != value else value
 
 
 @pytest.mark.parametrize("name", METRICS)
 def test_the_result_does_not_depend_on_the_batches(name):
     metric, everything = METRICS[name], outputs(20)[:3]
-    tally = Tally(5, torch.device("cpu"), decision="argmax", ancestors=ANCESTORS)
+    tally = Tally(5, torch.device("cpu"), decision="argmax", taxonomy=TAXONOMY)
     for part in (slice(0, 7), slice(7, 7), slice(7, 20)):
         tally.add(Outputs(*(values[part] for values in everything), TASKS))
     kept = tally.kept(lambda rows: rows)
-    assert kept.values()[name] == metric(*everything, TASKS, ANCESTORS)
+    assert kept.values().get(name, 0.0) == no_nan(metric(*everything, TASKS, ANCESTORS))
     chosen = torch.tensor([3, 11, 4]).numpy()
     some = Outputs(*(values[chosen] for values in everything), TASKS)
-    assert kept.of(chosen).values()[name] == metric(*some[:4], ANCESTORS)
-    assert kept.of(chosen[:0]).values()[name] == 0.0
+    assert kept.of(chosen).values().get(name, 0.0) == no_nan(metric(*some[:4], ANCESTORS))
+    assert kept.of(chosen[:0]).values().get(name) == (None if metric.may_be_undefined else 0.0)
 
 
 def test_samples_of_several_processes_are_concatenated():
@@ -99,11 +104,13 @@ def test_metrics_of_one_label_or_of_the_hierarchy_are_computed_where_they_make_s
     def computed(**kwargs):
         return Tally(5, torch.device("cpu"), **kwargs).kept(lambda rows: rows).metrics.keys()
 
-    assert computed(decision="argmax", ancestors=ANCESTORS) == METRICS.keys()
+    levels = {f"level_{k}_{m}" for k in range(3) for m in ("modified_jaccard_sim", "recall")}
+    levels |= {f"level_{k}_accuracy" for k in range(3)}
+    assert computed(decision="argmax", taxonomy=TAXONOMY) == METRICS.keys() | levels
     accuracies = {"top1", "top5", "task_incremental_accuracy"}
-    assert computed(ancestors=ANCESTORS) == METRICS.keys() - accuracies
+    assert computed(taxonomy=TAXONOMY) == (METRICS.keys() | levels) - accuracies
     of_hierarchy = {name for name, metric in METRICS.items() if metric.needs_hierarchy}
-    assert len(of_hierarchy) == 5
+    assert len(of_hierarchy) == 9
     assert computed() == METRICS.keys() - accuracies - of_hierarchy
 
 
@@ -119,7 +126,7 @@ def test_metrics_of_the_hierarchy_agree_with_sets_of_labels(n_seen):
     found = {
         name: metric(predictions, targets, ancestors=ANCESTORS)
         for name, metric in METRICS.items()
-        if metric.needs_hierarchy
+        if metric.needs_hierarchy and not metric.needs_scores
     }
     both = asked_up = all_above = asked_down = one_below = 0
     sizes = [0, 0]
@@ -150,7 +157,7 @@ def test_a_model_that_predicts_nothing_is_consistent_and_knows_nothing():
     found = {
         name: metric(nothing, targets, ancestors=ANCESTORS)
         for name, metric in METRICS.items()
-        if metric.needs_hierarchy
+        if metric.needs_hierarchy and not metric.needs_scores
     }
     assert {found.pop(name) for name in ("superclass_consistency", "subclass_consistency")} == {1.0}
     assert set(found.values()) == {0.0}

@@ -1,6 +1,7 @@
 """Runs summed up, grouped, compared and written up as a page."""
 
 import csv
+import json
 import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
@@ -13,14 +14,16 @@ from typer.testing import CliRunner
 from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli import app as cli
+from iirc_train.report.class_tree import class_tree, top_down
 from iirc_train.report.comparison import escape_latex
-from iirc_train.report.confusion import added, refinements
+from iirc_train.report.confusion import added, by_superclass, mean_recalls, refinements
+from iirc_train.report.confusion_plots import MOST_CELLS, _cells
 from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.paper import paper_curves, paper_name
 from iirc_train.report.plots import Look, curves_figure
 from iirc_train.report.runs import Group, Run, find_runs
 from iirc_train.report.summary import curve_of, mean_by_task, spread
-from iirc_train.run.confusion import read_confusions
+from iirc_train.run.confusion import Confusion, read_confusions
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import JS, PWJS, read_results
 from iirc_train.run.summaries import (
@@ -42,13 +45,13 @@ ODD_NAME = '<script>alert("$x_1")</script>'
 
 @pytest.fixture(scope="module")
 def benchmark(tmp_path_factory) -> Path:
-    """Four tasks, two superclasses, and a class name that is markup, a formula and an attack."""
+    """Four tasks, three levels, and a class name that is markup, a formula and an attack."""
     path = tmp_path_factory.mktemp("benchmark") / "odd.json"
     made = Benchmark(
         name="odd & <b>bold</b>",
         dataset="odd",
-        superclasses={"animal": ["cat", "dog"], "vehicle": ["bus"]},
-        other_classes=[ODD_NAME],
+        superclasses={"animal": ["cat", "dog"], "vehicle": ["bus", "cat"], "cat": [ODD_NAME]},
+        several_superclasses=True,
         schedules=[[["animal", "vehicle"], ["cat"], ["dog", "bus"], [ODD_NAME]]] * 2,
     )
     path.write_text(made.model_dump_json())
@@ -192,10 +195,12 @@ class PageParser(HTMLParser):
         super().__init__()
         self.tags: set[str] = set()
         self.addresses: list[str] = []
+        self.labels: set[str | None] = set()
         self.text = ""
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
+        self.labels |= {value for name, value in attrs if name == "aria-label"}
         self.addresses += [v for k, v in attrs if k in ("src", "href", "xlink:href") and v]
 
     def handle_data(self, data):
@@ -257,6 +262,8 @@ def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_
     assert "packages.<i>torch</i>" in page.text
     assert "0.433" in page.text and "80.0" in page.text and "2.00" in page.text
     assert "Not finished" not in page.text
+    assert "recall in percent after tasks 2 to 3: 80, 80" in page.labels  # of the tree's cells
+    assert "subclasses: see animal" in page.text and "1 class below, mean 80.0" in page.text
     figures = list((tmp_path / "report" / "figures").iterdir())
     assert len({path.stem for path in figures}) == 5  # pw-JS, JS, tasks, confusion, recalls
     for path in figures:
@@ -333,13 +340,138 @@ def test_bounds_of_predicting_both_labels_hold_for_any_predictions(tmp_path, tin
         dog, animal = random.random((2, n)) < random.random((2, 1))
         counts = [[0, 0], [int(animal.sum()), int(dog.sum())]]
         write_confusion(tmp_path, 0, ["animal", "dog"], counts, [0, n])
-        (found,) = refinements(read_confusions(tmp_path)[0], tiny_benchmark)
+        (found,) = refinements(read_confusions(tmp_path)[0], tiny_benchmark.taxonomy)
         assert (found.subclass_recall, found.superclass_recall) == (dog.mean(), animal.mean())
         if dog.any():
             together = (dog & animal).sum() / dog.sum()
             assert found.least_together <= together <= found.most_together
         else:
             assert np.isnan(found.least_together) and np.isnan(found.most_together)
+
+
+DEEP = Benchmark(
+    name="deep",
+    dataset="deep",
+    superclasses={
+        "animal": ["dog", "cat"],
+        "dog": ["pug", "husky"],
+        "pet": ["pug", "dog", "rat"],
+    },
+    several_superclasses=True,
+    other_classes=["tulip"],
+    readable_names={"pug": "little <pug>"},
+    schedules=[[["animal", "pet"], ["dog", "cat"], ["pug", "tulip", "husky", "rat"]]],
+)
+
+
+def counts_of(names: list[str], seed: int = 0) -> Confusion:
+    generator = np.random.default_rng(seed)
+    n_samples = generator.integers(1, 30, len(names))
+    counts = generator.integers(0, n_samples[:, None] + 1, (len(names), len(names)))
+    return Confusion(names, counts, n_samples)
+
+
+def test_classes_of_any_depth_follow_their_first_superclass_and_none_is_lost():
+    order = ["animal", "dog", "pug", "husky", "cat", "pet", "rat", "tulip"]
+    assert list(top_down(DEEP.taxonomy)) == order
+    counts = counts_of(["gone", "rat", "tulip", "husky", "dog", "animal"])
+    sorted_counts = by_superclass(counts, DEEP.taxonomy)
+    assert sorted_counts.class_names == ["animal", "dog", "husky", "rat", "tulip", "gone"]
+    assert sorted_counts.recall == counts.recall
+
+
+def test_recalls_are_averaged_over_the_classes_of_a_level():
+    # pug and husky are at level 2, although pug is also directly below pet
+    recalls = {"animal": 0.5, "tulip": 1.0, "dog": 0.4, "cat": np.nan, "pug": 0.1, "husky": 0.3}
+    assert mean_recalls(recalls, DEEP.taxonomy) == pytest.approx([0.75, 0.4, 0.2])
+    assert np.isnan(mean_recalls({"dog": 0.1}, DEEP.taxonomy)[[0, 2]]).all()
+
+
+def test_each_direct_superclass_of_a_class_has_a_refinement():
+    found = refinements(counts_of(["pug", "pet", "dog", "animal", "rat"]), DEEP.taxonomy)
+    pairs = {(one.subclass, one.superclass) for one in found}
+    expected = {("pug", "dog"), ("pug", "pet"), ("dog", "animal"), ("dog", "pet"), ("rat", "pet")}
+    assert pairs == expected and len(found) == len(expected)
+
+
+def test_the_tree_says_what_is_known_and_what_was_forgotten():
+    first = {
+        0: {"animal": 0.9, "pet": 0.5},
+        1: {"animal": 0.6, "pet": 0.7, "dog": 0.8, "cat": 0.3},
+        2: {"animal": 0.7, "pet": 0.1, "dog": 0.8, "cat": np.nan, "pug": 1.0, "husky": 0.0},
+    }
+    second = {0: {"animal": 0.7, "pet": 0.5}, 1: {"animal": 0.3, "pet": 0.5, "dog": 0.0}}
+    tree = class_tree([first, second], DEEP)
+    assert tree.n_tasks == 3 and tree.n_rows == 8 and tree.has_levels and tree.is_open
+    animal, pet = tree.nodes
+    assert (animal.name, animal.now, animal.forgotten) == ("animal", "50.0", "30.0")
+    assert animal.cells == ["8", "4", "7"]  # of 0.8, 0.45, and of the first run alone
+    assert animal.spoken == "recall in percent after tasks 0 to 2: 80, 45, 70"
+    assert animal.below == "3 classes below, mean 50.0"  # pug, husky; cat is not known
+    dog, cat = animal.children
+    assert dog.cells == ["", "4", "8"] and [child.name for child in dog.children] == [
+        "little <pug>",
+        "husky",
+    ]
+    assert dog.spoken == "recall in percent after tasks 1 to 2: 40, 80"
+    assert (cat.now, cat.forgotten, cat.cells) == ("", "", ["", "3", ""])
+    pug, dog_again = pet.children  # rat was not introduced
+    assert (pug.name, pug.see, pug.spoken) == (
+        "little <pug>",
+        "",
+        "recall in percent after task 2: 100",
+    )
+    assert (dog_again.see, dog_again.children, dog_again.now) == ("animal", [], dog.now)
+
+
+def test_a_class_below_superclasses_that_were_not_introduced_is_in_the_tree():
+    (animal, pet) = class_tree([{0: {"dog": 0.5}}], DEEP).nodes
+    assert (animal.name, animal.now, animal.spoken) == ("animal", "", "not introduced")
+    assert [(dog.name, dog.now) for dog in animal.children] == [("dog", "50.0")]
+    assert [(dog.name, dog.see) for dog in pet.children] == [("dog", "animal")]
+
+
+def test_a_tree_of_many_classes_is_closed_and_names_of_other_definitions_are_kept():
+    tree = class_tree([{0: {f"class {n}": 0.5 for n in range(41)}}], DEEP)
+    assert not tree.is_open and not tree.has_levels
+    assert [node.name for node in tree.nodes] == [f"class {n}" for n in range(41)]
+
+
+def test_cells_of_a_large_confusion_are_means_over_neighbours():
+    n = MOST_CELLS + 300
+    counts = counts_of([f"class {place}" for place in range(n)])
+    counts.n_samples[:2] = 0
+    edges, cells = _cells(counts)
+    assert cells.shape == (MOST_CELLS, MOST_CELLS) and (edges[0], edges[-1]) == (0, n)
+    assert np.isnan(cells[0]).all()  # classes without images
+    for row, column in ((3, 3), (500, 17), (999, 999)):
+        block = counts.rates[edges[row] : edges[row + 1], edges[column] : edges[column + 1]]
+        assert cells[row, column] == pytest.approx(block.mean())
+
+
+def test_compare_has_tables_of_the_hierarchy_and_of_each_level(tmp_path):
+    (tmp_path / "deep.json").write_text(DEEP.model_dump_json())
+    scores = [[0.9], [0.5, 0.8], [0.6, 0.3, 0.7]]
+    run = write_run(tmp_path / "run", tmp_path / "deep.json", scores, [0.9, 0.6, 0.5])
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in filter(lambda line: line.get("split") == "test", lines):
+        after, task = line["after_task"], line["task"]
+        level_1 = 0.2 * after + 0.1 * (0 if task == "all" else task)
+        line |= {"hierarchical_f1": 0.5, "level_0_modified_jaccard_sim": 0.9 - 0.1 * after}
+        line |= {"level_1_modified_jaccard_sim": level_1} if after else {}
+        line |= {"edge_precision": 0.25, "mistake_severity": 1.75} if task == "all" else {}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = command("compare", run, "--csv", tmp_path / "t.csv", "--latex", tmp_path / "t.tex")
+    assert result.exit_code == 0, result.output
+    with (tmp_path / "t.csv").open() as file:
+        found = {row["quantity"]: float(row["mean"]) for row in csv.DictReader(file)}
+    assert (found["hierarchical F1"], found["mistake severity"]) == (0.5, 1.75)
+    assert found["pw-JS at level 1"] == pytest.approx(0.4) and found["edge precision"] == 0.25
+    # level 0: best before the last task 0.9 and 0.8, then 0.7; level 1: 0.2 and 0.3, then 0.4, 0.5
+    assert found["forgetting at level 0"] == pytest.approx(0.15)
+    assert found["forgetting at level 1"] == pytest.approx(-0.2)
+    latex = (tmp_path / "t.tex").read_text()
+    assert latex.count("\\begin{tabular}") == 6 and "forgetting at level 1" in latex
 
 
 @pytest.mark.parametrize(

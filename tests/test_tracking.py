@@ -54,6 +54,11 @@ def test_tensorboard_shows_what_metrics_say(config, tmp_path):
         (n, pytest.approx(score)) for n, score in enumerate(scores)
     ]
     assert [step for step, _ in tasks["test pw-JS/task 1"]] == list(range(1, len(scores)))
+    # of the hierarchy, what is tracked is shown for all classes; a level from its first labels on
+    severity = [step for step, _ in tasks["test mistake severity/all seen classes"]]
+    assert severity == [step for step, _ in tasks["test pw-JS at level 1/all seen classes"]]
+    assert severity == list(range(1, len(scores)))
+    assert not {"test pw-JS at level 0/task 0", "test edge recall/all seen classes"} & set(tasks)
 
 
 def test_curves_of_a_run_that_was_broken_off_have_neither_gaps_nor_repetitions(

@@ -12,63 +12,23 @@ from PIL import Image
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, Sample, file_stamp
+from iirc_data.sources.cifar_layouts import CIFAR10, CIFAR100, CIFAR_LAYOUTS, CifarLayout
+from iirc_data.sources.hierarchy import Taxonomy, build_hierarchy
 from iirc_data.sources.restricted_pickle import Value, load_cifar_pickle, parse_cifar_pickle
 from iirc_data.sources.tar import read_compressed
 
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "CIFAR_LAYOUTS",
+    "CifarImages",
+    "CifarLayout",
+    "CifarSource",
+    "as_image",
+    "open_cifar",
+]
+
 _SIDE = 32
-
-
-@dataclass(frozen=True)
-class CifarLayout:
-    """The published form of one of the two datasets.
-
-    Attributes:
-        name: Name of the dataset.
-        folder: Name of the folder of the pickles.
-        files: Each split with the names of its pickles, in order.
-        names_file: The pickle with the class names.
-        names_key: Key of the class names in that pickle.
-        labels_key: Key of the class numbers in the other pickles.
-        url: Address of the ``.tar.gz``.
-        sha256: SHA-256 of the ``.tar.gz``.
-    """
-
-    name: str
-    folder: str
-    files: tuple[tuple[str, tuple[str, ...]], ...]
-    names_file: str
-    names_key: bytes
-    labels_key: bytes
-    url: str
-    sha256: str
-
-    @property
-    def archive(self) -> str:
-        """File name of the ``.tar.gz``."""
-        return self.url.rpartition("/")[2]
-
-
-CIFAR10 = CifarLayout(
-    name="cifar10",
-    folder="cifar-10-batches-py",
-    files=(("test", ("test_batch",)), ("train", tuple(f"data_batch_{n}" for n in range(1, 6)))),
-    names_file="batches.meta",
-    names_key=b"label_names",
-    labels_key=b"labels",
-    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-)
-CIFAR100 = CifarLayout(
-    name="cifar100",
-    folder="cifar-100-python",
-    files=(("test", ("test",)), ("train", ("train",))),
-    names_file="meta",
-    names_key=b"fine_label_names",
-    labels_key=b"fine_labels",
-    url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
-    sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
-)
-CIFAR_LAYOUTS = {layout.name: layout for layout in (CIFAR10, CIFAR100)}
 
 
 @dataclass(frozen=True)
@@ -78,10 +38,12 @@ class CifarImages:
     Attributes:
         pixels: uint8 (N, 3072), channel after channel, row after row.
         labels: int64 (N,), class numbers.
+        superclasses: int64 (N,), superclass numbers; None if the pickles have none.
     """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int64]
+    superclasses: NDArray[np.int64] | None = None
 
 
 def as_image(pixels: NDArray[np.uint8]) -> Image.Image:
@@ -186,7 +148,41 @@ class CifarSource:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of all classes, in the dataset's order."""
-        return _load_names(self.path, self.layout, self._stamps(None))
+        return _load_names(self.path, self.layout, self.layout.names_key, self._stamps(None))
+
+    def taxonomy(self) -> Taxonomy | None:
+        """Return CIFAR-100's 20 superclasses, its coarse labels, each with its classes.
+
+        Returns:
+            The taxonomy; None for CIFAR-10, and for pickles without coarse labels.
+
+        Raises:
+            SourceError: See :meth:`classes`; or a class has images of two superclasses.
+        """
+        if self.layout.superclasses is None:
+            return None
+        names_key, numbers_key = self.layout.superclasses
+        pairs: set[tuple[int, int]] = set()
+        for split, _ in self.layout.files:
+            images = self.images(split)
+            if images.superclasses is None:
+                return None
+            pairs |= set(zip(images.superclasses.tolist(), images.labels.tolist(), strict=True))
+        superclasses = _load_names(self.path, self.layout, names_key, self._stamps(None))
+        if (highest := max((number for number, _ in pairs), default=-1)) >= len(superclasses):
+            raise SourceError(
+                f"{self.path}: superclass number {highest} in {numbers_key.decode()!r}, but "
+                f"{self.layout.names_file} names {len(superclasses)}: download it again"
+            )
+        if len({label for _, label in pairs}) < len(pairs):
+            raise SourceError(
+                f"{self.path}: a class has images of two superclasses: download it again"
+            )
+        lineages = [
+            (("superclass", superclasses[number]), ("class", self.class_names[label]))
+            for number, label in sorted(pairs)
+        ]
+        return build_hierarchy(lineages, str(self.path)).taxonomy
 
     def images(self, split: str) -> CifarImages:
         """Return the images of one split, in the order of the pickles.
@@ -217,31 +213,46 @@ class CifarSource:
 def _load_images(
     path: Path, layout: CifarLayout, split: str, stamps: tuple[FileStamp, ...]
 ) -> CifarImages:
-    pixels, labels = [], []
+    pixels, labels, superclasses = [], [], []
     for where, content in _load(path, layout, dict(layout.files)[split]):
-        data, numbers = content.get(b"data"), content.get(layout.labels_key)
+        data = content.get(b"data")
         if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:
             raise SourceError(f"{where} has no uint8 matrix 'data': not a pickle of {layout.name}")
         if data.shape[1] != 3 * _SIDE**2:
             raise SourceError(f"{where} has images of {data.shape[1]} bytes, expected 3072")
-        if (
-            not isinstance(numbers, list)
-            or len(numbers) != len(data)
-            or not all(type(number) is int and number >= 0 for number in numbers)
-        ):
-            raise SourceError(
-                f"{where} has no class number for each of its {len(data)} images in "
-                f"{layout.labels_key.decode()!r}: not a pickle of {layout.name}"
-            )
         pixels.append(data)
-        labels.append(np.array(numbers, np.int64))
-    return CifarImages(np.concatenate(pixels), np.concatenate(labels))
+        labels.append(_numbers(content, layout.labels_key, len(data), where, layout))
+        if layout.superclasses is not None and layout.superclasses[1] in content:
+            superclasses.append(_numbers(content, layout.superclasses[1], len(data), where, layout))
+    return CifarImages(
+        np.concatenate(pixels),
+        np.concatenate(labels),
+        np.concatenate(superclasses) if superclasses else None,
+    )
 
 
-@lru_cache(maxsize=2)
-def _load_names(path: Path, layout: CifarLayout, stamps: tuple[FileStamp, ...]) -> tuple[str, ...]:
+def _numbers(
+    content: dict[bytes, Value], key: bytes, n: int, where: str, layout: CifarLayout
+) -> NDArray[np.int64]:
+    numbers = content.get(key)
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != n
+        or not all(type(number) is int and number >= 0 for number in numbers)
+    ):
+        raise SourceError(
+            f"{where} has no class number for each of its {n} images in "
+            f"{key.decode()!r}: not a pickle of {layout.name}"
+        )
+    return np.array(numbers, np.int64)
+
+
+@lru_cache(maxsize=4)
+def _load_names(
+    path: Path, layout: CifarLayout, key: bytes, stamps: tuple[FileStamp, ...]
+) -> tuple[str, ...]:
     ((where, content),) = _load(path, layout, (layout.names_file,))
-    names = content.get(layout.names_key)
+    names = content.get(key)
     if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
         raise SourceError(f"{where} has no class names: not a pickle of {layout.name}")
     decoded = tuple(name.decode() for name in names if isinstance(name, bytes))

@@ -105,16 +105,19 @@ class ReencodedSource(DerivedSource):
         shorter_side: Pixels to shrink the shorter side to; smaller images keep their size. None
             keeps the size of all images.
         quality: JPEG quality, 1 to 100.
+        crop_bottom: Rows to remove at the bottom of each image, before it is shrunk.
     """
 
     shorter_side: int | None = None
     quality: int = DEFAULT_QUALITY
+    crop_bottom: int = 0
 
     @property
     def name(self) -> str:
-        """Name of the original dataset, with the size and quality."""
+        """Name of the original dataset, with what was changed."""
+        crop = f"-crop{self.crop_bottom}" if self.crop_bottom else ""
         size = "" if self.shorter_side is None else f"-{self.shorter_side}px"
-        return f"{self.source.name}{size}-q{self.quality}"
+        return f"{self.source.name}{crop}{size}-q{self.quality}"
 
     @property
     def encoded_here(self) -> bool:
@@ -124,16 +127,18 @@ class ReencodedSource(DerivedSource):
     def fingerprint(self, split: str, class_name: str) -> str:
         """Return the original's fingerprint, the settings, and the version of the encoder."""
         original = self.source.fingerprint(split, class_name)
-        return f"{original} {self.shorter_side} {self.quality} Pillow {PIL.__version__}"
+        settings = f"{self.crop_bottom} {self.shorter_side} {self.quality}"
+        return f"{original} {settings} Pillow {PIL.__version__}"
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
         """Yield the images, encoded again.
 
         Raises:
-            SourceError: The original source raises it, or an image cannot be decoded.
+            SourceError: The original source raises it, an image cannot be decoded, or nothing
+                would be left of an image.
         """
         for sample in self.source.samples(split, class_name):
-            image = self._resized(decode_rgb(sample))
+            image = self._resized(self._cropped(decode_rgb(sample), sample.origin))
             file = io.BytesIO()
             if max(image.size) > _LONGEST_JPEG_SIDE:
                 image.save(file, format="PNG")
@@ -141,6 +146,16 @@ class ReencodedSource(DerivedSource):
             else:
                 image.save(file, format="JPEG", quality=self.quality)
                 yield Sample(sample.key, "jpg", file.getvalue(), sample.origin)
+
+    def _cropped(self, image: Image.Image, origin: str) -> Image.Image:
+        if not self.crop_bottom:
+            return image
+        if image.height <= self.crop_bottom:
+            raise SourceError(
+                f"{origin} is {image.height} pixels high: removing {self.crop_bottom} rows at the "
+                "bottom leaves nothing; remove it from the dataset"
+            )
+        return image.crop((0, 0, image.width, image.height - self.crop_bottom))
 
     def _resized(self, image: Image.Image) -> Image.Image:
         if self.shorter_side is not None and min(image.size) > self.shorter_side:

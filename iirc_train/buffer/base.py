@@ -17,13 +17,14 @@ from iirc_data.decoding import decode
 from iirc_data.definitions import Item, Labels, PathLike
 from iirc_data.errors import BufferStorageError, ConfigurationError
 from iirc_data.shards.sample_store import SampleStore
+from iirc_train.buffer.class_arrays import ClassMemories, Memory
 from iirc_train.buffer.columns import Column
 from iirc_train.buffer.encoding import encoded_memory, memory_of
 from iirc_train.buffer.latents import BATCH_SIZE, LatentSource
 from iirc_train.buffer.samples import TaskSamples
 from iirc_train.buffer.slots import Slots
 from iirc_train.buffer.snapshot import ReplaySnapshot
-from iirc_train.buffer.store import BufferStore, ClassMemories, Memory
+from iirc_train.buffer.store import BufferStore
 from iirc_train.config.experiment import BufferConfig
 from iirc_train.runtime.distributed import rank, wait_for_all, world_size
 

@@ -5,8 +5,8 @@ from PIL import Image
 from iirc_data.definitions import Labels
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader.decoder import encode_rgb_png
+from iirc_train.buffer.class_arrays import Memory
 from iirc_train.buffer.samples import HoldsEncoded, HoldsImages, KnowsDataset, TaskSamples
-from iirc_train.buffer.store import Memory
 
 
 def memory_of(samples: TaskSamples, index: int) -> Memory:

@@ -13,11 +13,12 @@ from iirc_data.errors import BufferStorageError, ConfigurationError
 from iirc_data.label_combinations import names_of_labels
 from iirc_data.shards.sample_store import SampleStore
 from iirc_train.buffer.base import BufferBase
+from iirc_train.buffer.class_arrays import Memory
 from iirc_train.buffer.columns import Column, ColumnTables
 from iirc_train.buffer.reference_store import Generation, ReferenceStore, Segment
 from iirc_train.buffer.references import ReferencedSamples, References
 from iirc_train.buffer.samples import TaskSamples
-from iirc_train.buffer.store import BufferStore, Memory
+from iirc_train.buffer.store import BufferStore
 from iirc_train.runtime.distributed import of_first_process, rank
 
 

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from iirc_data.definitions import NO_LABEL
 from iirc_data.label_combinations import joined_labels
+from iirc_train.buffer.class_arrays import ClassMemories
 from iirc_train.buffer.slots import Slots
-from iirc_train.buffer.store import ClassMemories
 
 
 class ReplaySnapshot:

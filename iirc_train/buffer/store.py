@@ -25,21 +25,27 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import zarr
-from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore, MemoryStore
 
-from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER
 from iirc_data.errors import BufferStorageError
 from iirc_data.files import canonical_json, sync_folder, sync_path, sync_tree
-from iirc_data.label_combinations import names_of_labels
+from iirc_train.buffer.class_arrays import (
+    DATASETS,
+    TABLES,
+    ClassMemories,
+    Memory,
+    digest_of_class,
+    encoded_class,
+    read_array,
+    typed,
+)
 
 FORMAT = "iirc-replay-buffer"
 VERSION = 3
@@ -51,65 +57,6 @@ _ONE_CHUNK: dict[str, Any] = {
     "name": "v2",
     "separator": ".",
 }  # puts the file of the chunk next to the array's metadata
-_ARRAYS = {
-    "data": ("uint8", (-1,)),
-    "offsets": ("int64", (-1,)),
-    "labels": ("int32", (-1, None)),
-    "sizes": ("int32", (-1, 2)),
-    "datasets": ("int64", (-1,)),
-}
-"""Dtype and shape of the arrays of a class, -1 and None for any; the last one is optional."""
-_FEWEST_LABELS = 2
-_TABLES = ("offsets", "labels", "sizes")
-_DATASETS = "datasets"
-
-
-@dataclass(frozen=True)
-class Memory:
-    """A memory: one image with its labels.
-
-    Attributes:
-        data: The encoded image (RGB or grayscale, JPEG or PNG).
-        labels: The labels visible when the memory was chosen, ``NO_LABEL_PLACEHOLDER`` for none.
-        height: Pixels.
-        width: Pixels.
-        dataset: Number of the dataset that the image is from, where a run has several.
-    """
-
-    data: bytes
-    labels: tuple[str, ...]
-    height: int
-    width: int
-    dataset: int = 0
-
-
-@dataclass(frozen=True)
-class ClassMemories:
-    """The memories of one class, most important first.
-
-    Attributes:
-        label_names: Names of the labels that occur.
-        data: Concatenated encoded images, uint8 (bytes,).
-        offsets: Where each image starts and ends in ``data``, int64 (memories + 1,).
-        labels: Indices into ``label_names``, -1 for none, int32 (memories, L).
-        sizes: Height and width in pixels, int32 (memories, 2).
-        datasets: Number of each memory's dataset, int64 (memories,).
-    """
-
-    label_names: list[str]
-    data: NDArray[np.uint8]
-    offsets: NDArray[np.int64]
-    labels: NDArray[np.int32]
-    sizes: NDArray[np.int32]
-    datasets: NDArray[np.int64]
-
-    def encoded(self, number: int) -> NDArray[np.uint8]:
-        """Return the encoded image of a memory, uint8 (bytes,)."""
-        return self.data[self.offsets[number] : self.offsets[number + 1]]
-
-    def labels_of(self, number: int) -> tuple[str, ...]:
-        """Return the labels of a memory, ``NO_LABEL_PLACEHOLDER`` for none."""
-        return names_of_labels(self.labels[number], self.label_names)
 
 
 class BufferStore:
@@ -170,25 +117,13 @@ class BufferStore:
         Raises:
             BufferStorageError: The hierarchy is damaged, or the disk is full.
         """
-        label_names = sorted({name for m in memories for name in m.labels} - {NO_LABEL_PLACEHOLDER})
-        codes = {name: index for index, name in enumerate(label_names)}
-        datasets = [memory.dataset for memory in memories]
-        values = _typed(
-            {
-                "data": np.frombuffer(b"".join(memory.data for memory in memories), np.uint8),
-                "offsets": np.cumsum([0, *(len(memory.data) for memory in memories)]),
-                "labels": [[codes.get(n, NO_LABEL) for n in memory.labels] for memory in memories],
-                "sizes": [[memory.height, memory.width] for memory in memories],
-                # left out of the buffers of one dataset, which earlier releases read
-                **({_DATASETS: datasets} if any(datasets) else {}),
-            }
-        )
+        label_names, values = encoded_class(memories)
         name = f"{_CLASSES}/{number:06d}"
         attributes = {
             "class_name": class_name,
             "label_names": label_names,
             **{table: values[table].tolist() for table in values if table != "data"},
-            "sha256": _digest(class_name, label_names, values),
+            "sha256": digest_of_class(class_name, label_names, values),
         }
         with failing_as(f"cannot write {self.path}/{name}"):
             if self._is_old:
@@ -225,19 +160,19 @@ class BufferStore:
             attributes = node.attrs.asdict()
             label_names = [str(label) for label in attributes["label_names"]]
             if isinstance(node, zarr.Array):
-                tables = {table: attributes[table] for table in _TABLES}
-                if _DATASETS in attributes:
-                    tables[_DATASETS] = attributes[_DATASETS]
-                values = _typed({"data": _read_array(node, "data"), **tables})
+                tables = {table: attributes[table] for table in TABLES}
+                if DATASETS in attributes:
+                    tables[DATASETS] = attributes[DATASETS]
+                values = typed({"data": read_array(node, "data"), **tables})
             else:
-                values = {key: _read_array(node[key], key) for key in ("data", *_TABLES)}
+                values = {key: read_array(node[key], key) for key in ("data", *TABLES)}
             sha256 = attributes["sha256"]
-        if sha256 != _digest(class_name, label_names, values):
+        if sha256 != digest_of_class(class_name, label_names, values):
             raise BufferStorageError(
                 f"{self.path}/{name} is damaged, or contains the memories of a class other than "
                 f"{class_name!r}"
             )
-        of_one = {_DATASETS: np.zeros(len(values["sizes"]), np.int64)}
+        of_one = {DATASETS: np.zeros(len(values["sizes"]), np.int64)}
         return ClassMemories(label_names, **(of_one | values))
 
     def copy_class(self, other: "BufferStore", number: int, class_name: str) -> ClassMemories:
@@ -403,46 +338,6 @@ def failing_as(what: str) -> Iterator[None]:
         raise BufferStorageError(f"{what}: {error}") from error
 
 
-def _typed(values: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    return {
-        name: _shaped(np.asarray(values[name]).astype(dtype, copy=False), shape)
-        for name, (dtype, shape) in _ARRAYS.items()
-        if name in values
-    }
-
-
-def _shaped(values: NDArray[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    n_columns = values.shape[1] if values.ndim > 1 else _FEWEST_LABELS  # no row, no columns
-    return values.reshape([n_columns if n is None else n for n in shape])
-
-
-def _digest(class_name: str, label_names: list[str], arrays: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(canonical_json([class_name, label_names]))
-    for name in filter(arrays.__contains__, _ARRAYS):
-        digest.update(canonical_json(arrays[name].shape))
-        digest.update(np.ascontiguousarray(arrays[name]).data)
-    return digest.hexdigest()
-
-
 def digest_of_counts(counts: Mapping[str, int]) -> str:
     """Return the SHA-256 of numbers of memories by class, in their order."""
     return hashlib.sha256(canonical_json(list(counts.items()))).hexdigest()
-
-
-def _read_array(array: Any, name: str) -> NDArray[Any]:
-    """Read an array after checking dtype, shape, chunks and that no bytes are missing.
-
-    Raises:
-        ValueError: A check fails.
-    """
-    dtype, shape = _ARRAYS[name]
-    fits = len(array.shape) == len(shape) and all(
-        n in (-1, None, found) for n, found in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype != dtype:
-        raise ValueError(f"{array.name} is {array.dtype} {array.shape}, expected {dtype} {shape}")
-    if array.chunks != tuple(max(n, 1) for n in array.shape):
-        raise ValueError(f"{array.name} has chunks of {array.chunks}, expected a single chunk")
-    if array.nbytes_stored() < array.nbytes:  # zarr would fill in zeros
-        raise ValueError(f"{array.name} is incomplete: {array.nbytes} bytes expected")
-    return np.asarray(array[:])

@@ -1,9 +1,10 @@
-"""What a model knows of the hierarchy: metrics of predictions in a taxonomy of any depth."""
+"""How predicted labels agree with the hierarchy: metrics in a taxonomy of any depth."""
 
 import torch
 
 from iirc_train.metrics.labels import label_counts
 from iirc_train.metrics.outputs import Outputs
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 
 
 def counts_with_ancestors(outputs: Outputs) -> torch.Tensor:
@@ -13,8 +14,9 @@ def counts_with_ancestors(outputs: Outputs) -> torch.Tensor:
     domains" (Data Mining and Knowledge Discovery 2011), section 5, after Kiritchenko et al.: both
     the predicted and the true labels are extended by their ancestors.
     """
+    taxonomy = taxonomy_of(outputs)
     both = outputs.predictions, outputs.targets
-    return label_counts(*(_reached(labels, _ancestors(outputs)) for labels in both))
+    return label_counts(*(labels | (taxonomy.count_below(labels) > 0) for labels in both))
 
 
 def superclass_follows(outputs: Outputs) -> torch.Tensor:
@@ -24,10 +26,10 @@ def superclass_follows(outputs: Outputs) -> torch.Tensor:
         int64 (N, 2): the number of predicted labels with an ancestor, and how many of them are
         predicted together with all their ancestors.
     """
-    above = _above(outputs)
-    asked = outputs.predictions & above.any(dim=1)
-    lacks_one = _reached(~outputs.predictions, above.T)
-    return torch.stack((asked, asked & ~lacks_one), dim=1).sum(dim=2)
+    taxonomy = taxonomy_of(outputs)
+    asked = outputs.predictions & (taxonomy.n_above > 0)
+    has_all = taxonomy.count_above(outputs.predictions) == taxonomy.n_above
+    return torch.stack((asked, asked & has_all), dim=1).sum(dim=2)
 
 
 def subclass_follows(outputs: Outputs) -> torch.Tensor:
@@ -37,9 +39,9 @@ def subclass_follows(outputs: Outputs) -> torch.Tensor:
         int64 (N, 2): the number of predicted labels with a descendant, and how many of them are
         predicted together with a descendant.
     """
-    above = _above(outputs)
-    asked = outputs.predictions & above.any(dim=0)
-    has_one = _reached(outputs.predictions, above)
+    taxonomy = taxonomy_of(outputs)
+    asked = outputs.predictions & (taxonomy.n_below > 0)
+    has_one = taxonomy.count_below(outputs.predictions) > 0
     return torch.stack((asked, asked & has_one), dim=1).sum(dim=2)
 
 
@@ -73,19 +75,7 @@ def share_that_follows(counts: torch.Tensor) -> torch.Tensor:
     return torch.where(asked > 0, followed / asked.clamp(min=1), 1.0)
 
 
-def _ancestors(outputs: Outputs) -> torch.Tensor:
-    """Return the part of the relation among the classes seen, bool (classes seen, classes seen)."""
-    assert outputs.ancestors is not None
-    n = outputs.predictions.shape[1]
-    return outputs.ancestors[:n, :n]
-
-
-def _above(outputs: Outputs) -> torch.Tensor:
-    """Return the relation without that of each class to itself."""
-    return _ancestors(outputs).clone().fill_diagonal_(fill_value=False)
-
-
-def _reached(labels: torch.Tensor, relation: torch.Tensor) -> torch.Tensor:
-    """Return which classes any of a sample's labels is related to, bool (N, classes)."""
-    # float32 is exact for whole numbers up to 2^24, and GPUs do not multiply integer matrices
-    return labels.float() @ relation.float() > 0
+def taxonomy_of(outputs: Outputs) -> SeenTaxonomy:
+    """Return the taxonomy of outputs that have one."""
+    assert outputs.taxonomy is not None
+    return outputs.taxonomy

@@ -38,6 +38,25 @@ def confusion_counts(predictions: torch.Tensor, target: torch.Tensor) -> torch.T
     return (target.float().T @ predictions.float()).long()
 
 
+def add_confusion_counts(
+    counts: torch.Tensor, predictions: torch.Tensor, target: torch.Tensor, most_labels: int
+) -> None:
+    """Add :func:`confusion_counts` of a batch to counts.
+
+    The cost is that of ``most_labels`` rows of counts per sample, not that of all of them.
+
+    Args:
+        counts: int64 (classes, classes); changed.
+        predictions: bool (N, classes).
+        target: bool (N, classes).
+        most_labels: No sample has more true labels.
+    """
+    most = min(most_labels, target.shape[1])
+    given, labels = target.to(torch.int32).topk(most, dim=1)  # nonzero would wait for the device
+    for is_label, label in zip(given.bool().unbind(dim=1), labels.unbind(dim=1), strict=True):
+        counts.index_add_(0, label, (predictions & is_label[:, None]).long())
+
+
 def modified_jaccard(counts: torch.Tensor) -> torch.Tensor:
     """Return the mean of each sample's Jaccard similarity times its precision."""
     predicted, true, both = counts.unbind(dim=1)

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
+
 
 class Outputs(NamedTuple):
     """The outputs of a method for a batch, and the targets.
@@ -17,8 +19,7 @@ class Outputs(NamedTuple):
             only predictions.
         task_of_class: The task that introduces each class, int64 (classes seen or more,). None in
             training steps.
-        ancestors: Whether the class of a column is that of the row or one of its ancestors, bool
-            (classes seen or more, the same). None in training steps, and where no class has a
+        taxonomy: The taxonomy of the classes seen. None in training steps, and where no class has a
             superclass.
     """
 
@@ -26,7 +27,15 @@ class Outputs(NamedTuple):
     targets: torch.Tensor
     scores: torch.Tensor | None = None
     task_of_class: torch.Tensor | None = None
-    ancestors: torch.Tensor | None = None
+    taxonomy: SeenTaxonomy | None = None
+
+    @property
+    def ancestors(self) -> torch.Tensor | None:
+        """Whether the class of a column is that of the row or one of its ancestors.
+
+        bool (classes seen, classes seen); None without a taxonomy.
+        """
+        return None if self.taxonomy is None else self.taxonomy.ancestors
 
 
 KeepRows = Callable[[Outputs], torch.Tensor]

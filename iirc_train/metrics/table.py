@@ -4,7 +4,15 @@ from collections.abc import Collection
 
 from iirc_train.metrics import hierarchy
 from iirc_train.metrics.accuracies import rank_of_label, rank_within_task, share_below
+from iirc_train.metrics.distances import (
+    MOST_RANKED,
+    distances_of_ranking,
+    mean_distance,
+    mistake_severity,
+)
+from iirc_train.metrics.edges import EDGE_METRICS, EdgeMetric
 from iirc_train.metrics.labels import exact_matches, mean_jaccard, modified_jaccard, recalled
+from iirc_train.metrics.levels import metric_at_level
 from iirc_train.metrics.metric import Metric
 
 MAIN_METRIC = "modified_jaccard_sim"
@@ -65,8 +73,57 @@ METRICS: dict[str, Metric] = {
         needs_hierarchy=True,
         shown=False,
     ),
+    "mistake_severity": Metric(
+        "mistake severity",
+        mistake_severity,
+        distances_of_ranking,
+        needs_scores=True,
+        needs_hierarchy=True,
+        shown=False,
+        tracked=True,
+        may_be_undefined=True,
+    ),
+    **{
+        f"hierarchical_distance_top{k}": Metric(
+            f"hierarchical distance of top-{k}",
+            mean_distance(k),
+            distances_of_ranking,
+            needs_scores=True,
+            needs_hierarchy=True,
+            shown=False,
+            may_be_undefined=True,
+        )
+        for k in (1, 5, MOST_RANKED)
+    },
 }
-"""The metrics by their name in ``metrics.jsonl``. Scripts can add rows."""
+"""The metrics by their name in ``metrics.jsonl``. Scripts can add rows.
+
+Those of each level are in :data:`~iirc_train.metrics.levels.LEVEL_METRICS`, those of discovered
+edges in :data:`~iirc_train.metrics.edges.EDGE_METRICS`.
+"""
+
+
+def metric_label(name: str) -> str:
+    """Return the display name of a metric; its name if no table knows it."""
+    metric = _named(name)
+    return metric.label if metric else name
+
+
+def is_of_hierarchy(name: str) -> bool:
+    """Return whether a metric is computed only where classes have superclasses."""
+    metric = METRICS.get(name)
+    return metric.needs_hierarchy if metric else _named(name) is not None
+
+
+def tracked_labels(computed: Collection[str]) -> dict[str, str]:
+    """Return names and labels of the metrics that trackers show, among those computed."""
+    shown = shown_labels(computed)
+    known = {name: metric for name in computed if (metric := _named(name))}
+    return shown | {name: metric.label for name, metric in known.items() if metric.tracked}
+
+
+def _named(name: str) -> Metric | EdgeMetric | None:
+    return METRICS.get(name) or EDGE_METRICS.get(name) or metric_at_level(name)
 
 
 def shown_labels(computed: Collection[str] | None = None) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Collects what metrics need of the samples of an evaluation."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -7,8 +8,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from iirc_train.metrics.levels import metrics_of_levels
 from iirc_train.metrics.metric import Metric
 from iirc_train.metrics.outputs import KeepRows, Outputs
+from iirc_train.metrics.seen_taxonomy import SeenTaxonomy
 from iirc_train.metrics.table import METRICS
 
 
@@ -28,8 +31,16 @@ class Kept(NamedTuple):
         return Kept({keep: rows[samples] for keep, rows in self.rows.items()}, self.metrics)
 
     def values(self) -> dict[str, float]:
-        """Return the value of every metric, by name. Waits for the device."""
-        return {name: m.of_rows(self.rows[m.keep]) for name, m in self.metrics.items()}
+        """Return the value of every metric, by name, without undefined ones.
+
+        Waits for the device.
+        """
+        found = {name: m.of_rows(self.rows[m.keep]) for name, m in self.metrics.items()}
+        return {
+            name: value
+            for name, value in found.items()
+            if not (self.metrics[name].may_be_undefined and math.isnan(value))
+        }
 
 
 class Tally:
@@ -42,8 +53,8 @@ class Tally:
         samples_at_once: Number of samples to wait for before their rows are computed together: in
             training, a few kernels for many steps instead of for each.
         decision: The run's decision. Metrics of another one are left out.
-        ancestors: See :class:`~iirc_train.metrics.outputs.Outputs`; None leaves out the metrics of
-            the hierarchy.
+        taxonomy: The taxonomy of the classes seen or more; None leaves out the metrics of the
+            hierarchy.
     """
 
     def __init__(
@@ -54,18 +65,19 @@ class Tally:
         with_scores: bool = True,
         samples_at_once: int = 1,
         decision: str = "threshold",
-        ancestors: torch.Tensor | None = None,
+        taxonomy: SeenTaxonomy | None = None,
     ) -> None:
+        of_levels = {} if taxonomy is None else metrics_of_levels(taxonomy.n_levels)
         self._metrics = {
             name: metric
-            for name, metric in METRICS.items()
+            for name, metric in (METRICS | of_levels).items()
             if (with_scores or not metric.needs_scores)
-            and (ancestors is not None or not metric.needs_hierarchy)
+            and (taxonomy is not None or not metric.needs_hierarchy)
             and metric.decision in (None, decision)
         }
-        self._ancestors = None if ancestors is None else ancestors.to(device)
+        self._taxonomy = None if taxonomy is None else taxonomy.seen(n_classes).to(device)
         scores = torch.zeros(0, n_classes, device=device)
-        nothing = Outputs(scores.bool(), scores.bool(), ancestors=self._ancestors)
+        nothing = Outputs(scores.bool(), scores.bool(), taxonomy=self._taxonomy)
         if with_scores:
             tasks = torch.zeros(n_classes, dtype=torch.int64, device=device)
             nothing = nothing._replace(scores=scores, task_of_class=tasks)
@@ -96,7 +108,7 @@ class Tally:
             _joined([waiting.targets for waiting in self._waiting]).bool(),
             _joined(scores) if scores else None,
             self._waiting[0].task_of_class,
-            self._ancestors,
+            self._taxonomy,
         )
         for keep, batches in self._batches.items():
             batches.append(keep(outputs))

@@ -1,15 +1,17 @@
 """The predictions of a group of runs for superclasses and subclasses."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from iirc_data.benchmarks import Benchmark
-from iirc_train.report.confusion import added, by_superclass, refinements
+from iirc_train.report.class_tree import ClassTree, class_tree, percent
+from iirc_train.report.confusion import Refinement, added, by_superclass, refinements
 from iirc_train.report.confusion_plots import confusion_figure, recalls_figure
 from iirc_train.report.runs import Group
-from iirc_train.run.confusion import Confusion, read_confusions
+from iirc_train.run.confusion import Confusion, read_recalls
 
 CONFUSION_CAPTION = (
     "Row: true label; column: predicted label; colour: fraction of the row's test images for which "
@@ -17,8 +19,8 @@ CONFUSION_CAPTION = (
     "An image has several labels, so rows do not sum to 1."
 )
 RECALLS_CAPTION = (
-    "Fraction of a class's test images for which it is predicted, 0 to 1: mean over the classes "
-    "seen so far and over runs."
+    "Fraction of a class's test images for which it is predicted, 0 to 1: mean over the classes of "
+    "each level seen so far, and over runs. Classes without superclass are at level 0."
 )
 
 
@@ -28,18 +30,19 @@ class ClassRow:
 
     Attributes:
         name: Readable name.
+        level: Its level in the taxonomy.
         is_superclass: Whether it is a superclass.
-        is_subclass: Whether it has a superclass.
         n_samples: Number of its test images, summed over runs.
         recall: Fraction of these images for which the class is predicted.
-        superclass_recall: Fraction of these images for which its superclass is predicted.
+        superclass_recall: Fraction of these images for which its superclass is predicted, for each
+            direct superclass.
         together: Of the images for which the class is predicted, the fraction for which its
-            superclass is predicted too, as bounds that follow from the counts.
+            superclass is predicted too, as bounds that follow from the counts; likewise.
     """
 
     name: str
+    level: int
     is_superclass: bool
-    is_subclass: bool
     n_samples: str
     recall: str
     superclass_recall: str = ""
@@ -55,7 +58,7 @@ class ClassesOfGroup:
         n_runs: Number of runs with counts.
         after: The tasks after which the last counts were written, over runs.
         benchmark: The benchmark.
-        history: For each run, the counts after each task.
+        history: For each run, the recall of each class after each task.
         last: The sum over runs of the last counts.
     """
 
@@ -63,7 +66,7 @@ class ClassesOfGroup:
     n_runs: int
     after: list[int]
     benchmark: Benchmark
-    history: list[dict[int, Confusion]]
+    history: list[dict[int, dict[str, float]]]
     last: Confusion
 
     def figures(self) -> list[tuple[str, str, Figure]]:
@@ -71,30 +74,43 @@ class ClassesOfGroup:
         confusion = confusion_figure(self.last, self.benchmark)
         figures = [("Confusion of labels.", CONFUSION_CAPTION, confusion)]
         if max(map(len, self.history)) > 1:
-            recalls = recalls_figure(self.history, self.benchmark)
+            recalls = recalls_figure(self.history, self.benchmark.taxonomy)
             figures.append(("Recall after each task.", RECALLS_CAPTION, recalls))
         return figures
 
+    @cached_property
+    def tree(self) -> ClassTree:
+        """The taxonomy with what is known of each class after each task."""
+        return class_tree(self.history, self.benchmark)
+
+    @cached_property
     def rows(self) -> list[ClassRow]:
-        """Return a row for each class; subclasses follow their superclass."""
-        counts = by_superclass(self.last, self.benchmark)
-        found = {row.subclass: row for row in refinements(counts, self.benchmark)}
-        rows = []
-        for name, n_samples in zip(counts.class_names, counts.n_samples, strict=True):
-            seen_with = found.get(name)
-            row = ClassRow(
+        """A row for each class; subclasses follow their superclass."""
+        taxonomy = self.benchmark.taxonomy
+        counts = by_superclass(self.last, taxonomy)
+        found: dict[str, list[Refinement]] = {}
+        for refinement in refinements(counts, taxonomy):
+            found.setdefault(refinement.subclass, []).append(refinement)
+        recall = counts.recall
+        return [
+            ClassRow(
                 name=self.benchmark.readable_name(name),
-                is_superclass=name in self.benchmark.superclasses,
-                is_subclass=bool(self.benchmark.taxonomy.superclasses_of(name)),
+                level=taxonomy.levels.get(name, 0),
+                is_superclass=name in taxonomy.superclasses,
                 n_samples=f"{n_samples:,}",
-                recall=_percent(counts.recall[name]),
-                superclass_recall=_percent(seen_with.superclass_recall) if seen_with else "",
-                together=_range(seen_with.least_together, seen_with.most_together)
-                if seen_with
-                else "",
+                recall=percent(recall[name]),
+                superclass_recall=self._each(found.get(name, []), _superclass_recall),
+                together=self._each(found.get(name, []), _together),
             )
-            rows.append(row)
-        return rows
+            for name, n_samples in zip(counts.class_names, counts.n_samples, strict=True)
+        ]
+
+    def _each(self, of_class: Sequence[Refinement], text: Callable[[Refinement], str]) -> str:
+        """Return a text for each direct superclass, which is named if there are several."""
+        if len(of_class) == 1:
+            return text(of_class[0])
+        names = [self.benchmark.readable_name(one.superclass) for one in of_class]
+        return "; ".join(f"{name} {text(one)}" for name, one in zip(names, of_class, strict=True))
 
 
 def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | None:
@@ -108,23 +124,24 @@ def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | No
     """
     if benchmark is None:
         return None
-    history = [found for run in group.complete_runs if (found := read_confusions(run.path))]
-    if not history:
+    runs = [found for run in group.complete_runs if (found := read_recalls(run.path))]
+    if not runs:
         return None
+    history = [run.after for run in runs]
     return ClassesOfGroup(
         group.name,
         len(history),
         sorted({max(run) for run in history}),
         benchmark,
         history,
-        added([run[max(run)] for run in history]),
+        added([run.last for run in runs]),
     )
 
 
-def _percent(share: float) -> str:
-    return "" if np.isnan(share) else f"{100 * share:.1f}"
+def _superclass_recall(one: Refinement) -> str:
+    return percent(one.superclass_recall)
 
 
-def _range(least: float, most: float) -> str:
-    low, high = _percent(least), _percent(most)
+def _together(one: Refinement) -> str:
+    low, high = percent(one.least_together), percent(one.most_together)
     return low if low == high else f"{low} to {high}"

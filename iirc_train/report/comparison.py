@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from iirc_data.files import write_atomically
-from iirc_train.metrics import METRICS
+from iirc_train.metrics import metric_label
 from iirc_train.report.runs import Group, metric_of_groups
 from iirc_train.report.summary import Spread, curve_of, spread
-from iirc_train.run.summaries import Summary, summaries_of
+from iirc_train.run.summaries import Summary, SummaryTable, summary_tables
 
 
 @dataclass(frozen=True)
@@ -23,29 +23,36 @@ class Row:
         n_runs: Number of its runs.
         n_finished: Number of its finished runs.
         by_task: Score over all seen classes after each task, over all runs.
-        summary: The summary numbers over the finished runs. If none is finished, over the tasks
-            that each run has finished.
+        summary: The summary numbers by name over the finished runs. If none is finished, over the
+            tasks that each run has finished.
     """
 
     name: str
     n_runs: int
     n_finished: int
     by_task: list[Spread]
-    summary: list[Spread]
+    summary: dict[str, Spread]
 
     @classmethod
-    def of(cls, group: Group, metric: str) -> "Row":
-        """Return the results of a group, judged by a metric that all its runs computed."""
+    def of(cls, group: Group, metric: str, tables: Sequence[SummaryTable]) -> "Row":
+        """Return the results of a group, judged by a metric that all its runs computed.
+
+        Args:
+            group: The group.
+            metric: Name of the metric.
+            tables: The summary numbers to compute.
+        """
         complete = [run.results for run in group.complete_runs]
         return cls(
             group.name,
             len(group.runs),
             sum(run.finished for run in group.runs),
             curve_of(group.results(metric)),
-            [
-                spread([summary.value(results[summary.metric]) for results in complete])
-                for summary in summaries_of(metric)
-            ],
+            {
+                s.name: spread([s.value(run[s.metric]) for run in complete if s.metric in run])
+                for table in tables
+                for s in table.summaries
+            },
         )
 
     @property
@@ -64,27 +71,26 @@ class Comparison:
         benchmark: Name of the benchmark.
         rows: A row per group.
         metric: Name of the metric that the runs are judged by.
+        tables: The summary numbers, by table.
     """
 
     benchmark: str
     rows: list[Row]
     metric: str
+    tables: tuple[SummaryTable, ...]
 
     @classmethod
     def of(cls, benchmark: str, groups: Sequence[Group]) -> "Comparison":
         """Compare the groups of a benchmark, by top-1 if all their runs computed it."""
         metric = metric_of_groups(groups)
-        return cls(benchmark, [Row.of(group, metric) for group in groups], metric)
+        computed = {name for group in groups for run in group.runs for name in run.results}
+        tables = summary_tables(metric, computed)
+        return cls(benchmark, [Row.of(group, metric, tables) for group in groups], metric, tables)
 
     @property
     def metric_label(self) -> str:
         """What tables call the metric."""
-        return METRICS[self.metric].label
-
-    @property
-    def headings(self) -> list[str]:
-        """The headings of the columns of ``summary``."""
-        return [summary.heading for summary in summaries_of(self.metric)]
+        return metric_label(self.metric)
 
     @property
     def n_tasks(self) -> int:
@@ -110,8 +116,9 @@ def write_csv(comparisons: Sequence[Comparison], path: Path) -> None:
         for row in comparison.rows:
             label = comparison.metric_label
             cells = [(label, str(task), score) for task, score in enumerate(row.by_task)]
-            summary = zip(comparison.headings, row.summary, strict=True)
-            for quantity, task, score in [*cells, *((name, "", score) for name, score in summary)]:
+            for table in comparison.tables:
+                cells += [(s.heading, "", row.summary[s.name]) for s in table.summaries]
+            for quantity, task, score in cells:
                 if score.n_runs:
                     numbers = [_number(score.mean), _number(score.sd), score.n_runs]
                     writer.writerow([comparison.benchmark, row.name, quantity, task, *numbers])
@@ -123,37 +130,37 @@ def _number(value: float) -> str:
 
 
 def write_latex(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Write a LaTeX table for each benchmark, with a row for each group.
+    """Write LaTeX tables for each benchmark, with a row for each group.
 
     The tables need the package ``booktabs``. The best mean of each column is bold.
     """
-    _write_text(path, "\n".join(_latex_table(comparison) for comparison in comparisons))
+    tables = [_latex_table(comparison, t) for comparison in comparisons for t in comparison.tables]
+    _write_text(path, "\n".join(tables))
 
 
-def _latex_table(comparison: Comparison) -> str:
-    best = [_best(summary, cells) for summary, cells in _columns(comparison)]
+def _latex_table(comparison: Comparison, table: SummaryTable) -> str:
+    best = {
+        summary.name: _best(summary, [row.summary[summary.name] for row in comparison.rows])
+        for summary in table.summaries
+    }
+    headings = [escape_latex(summary.heading) for summary in table.summaries]
     lines = [
         "% needs \\usepackage{booktabs}",
         f"% {' '.join(comparison.benchmark.split())}: mean and standard deviation over runs",
-        f"\\begin{{tabular}}{{l{'r' * len(comparison.headings)}}}",
+        f"% {table.title}",
+        f"\\begin{{tabular}}{{l{'r' * len(headings)}}}",
         "\\toprule",
-        " & ".join(["method", *map(escape_latex, comparison.headings)]) + r" \\",
+        " & ".join(["method", *headings]) + r" \\",
         "\\midrule",
     ]
     for row in comparison.rows:
         cells = [
             _latex_cell(score, bold=score.mean == top)
-            for score, top in zip(row.summary, best, strict=True)
+            for name, top in best.items()
+            for score in (row.summary[name],)
         ]
         lines.append(" & ".join([escape_latex(row.name), *cells]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}", ""])
-
-
-def _columns(comparison: Comparison) -> list[tuple[Summary, list[Spread]]]:
-    return [
-        (summary, [row.summary[place] for row in comparison.rows])
-        for place, summary in enumerate(summaries_of(comparison.metric))
-    ]
 
 
 def _best(summary: Summary, cells: Sequence[Spread]) -> float:

@@ -1,11 +1,13 @@
-"""Confusion counts of several runs: sums, classes, superclasses."""
+"""Confusion counts of several runs: sums, classes, superclasses, levels."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from iirc_data.benchmarks import Benchmark
+from iirc_data.taxonomy import Taxonomy
+from iirc_train.report.class_tree import top_down
 from iirc_train.run.confusion import Confusion
 
 
@@ -22,20 +24,20 @@ def added(confusions: Sequence[Confusion]) -> Confusion:
     return Confusion(names, counts, n_samples)
 
 
-def by_superclass(confusion: Confusion, benchmark: Benchmark) -> Confusion:
-    """Return the counts with each superclass followed by its subclasses, other classes last."""
-    taxonomy = [name for sup, subs in benchmark.superclasses.items() for name in (sup, *subs)]
-    known = dict.fromkeys([*taxonomy, *benchmark.other_classes, *confusion.class_names])
-    return confusion.selected([name for name in known if name in set(confusion.class_names)])
+def by_superclass(confusion: Confusion, taxonomy: Taxonomy) -> Confusion:
+    """Return the counts with each superclass followed by all below it, other classes last."""
+    known = dict.fromkeys([*top_down(taxonomy), *confusion.class_names])
+    seen = set(confusion.class_names)
+    return confusion.selected([name for name in known if name in seen])
 
 
 @dataclass(frozen=True)
 class Refinement:
-    """How often the superclass of a subclass is predicted for the subclass's images.
+    """How often a superclass of a class is predicted for the class's images.
 
     Attributes:
-        superclass: Name of the superclass.
-        subclass: Name of the subclass.
+        superclass: Name of the direct superclass.
+        subclass: Name of the class.
         subclass_recall: Fraction of the subclass's images for which the subclass is predicted.
         superclass_recall: Fraction of the same images for which the superclass is predicted.
         least_together: Lower bound of the fraction, among the images for which the subclass is
@@ -52,21 +54,19 @@ class Refinement:
     most_together: float
 
 
-def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
-    """Return a refinement for each subclass that was seen together with its superclass.
+def refinements(confusion: Confusion, taxonomy: Taxonomy) -> list[Refinement]:
+    """Return a refinement for each class and direct superclass that were both seen.
 
     Counts of single labels bound how often two labels are predicted together: if a of n images
     have one label and b have the other, at least a + b - n and at most min(a, b) have both.
     """
     place = {name: n for n, name in enumerate(confusion.class_names)}
     found = []
-    edges = [(sub, sup) for sup, subs in benchmark.superclasses.items() for sub in subs]
+    edges = [(name, above) for name in place for above in taxonomy.superclasses_of(name)]
     for subclass, superclass in edges:
-        if subclass not in place or superclass not in place:
-            continue
         row = place[subclass]
         n = int(confusion.n_samples[row])
-        if n == 0:
+        if superclass not in place or n == 0:
             continue
         sub, sup = (int(confusion.counts[row, place[name]]) for name in (subclass, superclass))
         found.append(
@@ -82,13 +82,15 @@ def refinements(confusion: Confusion, benchmark: Benchmark) -> list[Refinement]:
     return found
 
 
-def mean_recalls(confusion: Confusion, benchmark: Benchmark) -> tuple[float, float]:
-    """Return the mean recall of superclasses and of other classes; NaN if there are none."""
-    recall = {name: share for name, share in confusion.recall.items() if not np.isnan(share)}
-    upper = [share for name, share in recall.items() if name in benchmark.superclasses]
-    lower = [share for name, share in recall.items() if name not in benchmark.superclasses]
-    return _mean(upper), _mean(lower)
+def mean_recalls(recalls: Mapping[str, float], taxonomy: Taxonomy) -> NDArray[np.float64]:
+    """Return the mean recall of the classes of each level, float64 (levels,); NaN for none.
 
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else np.nan
+    Args:
+        recalls: The recall of each class, by name.
+        taxonomy: The taxonomy.
+    """
+    of_level: list[list[float]] = [[] for _ in range(taxonomy.n_levels)]
+    for name, recall in recalls.items():
+        if not np.isnan(recall):
+            of_level[taxonomy.levels.get(name, 0)].append(recall)
+    return np.array([np.mean(known) if known else np.nan for known in of_level])

@@ -1,18 +1,25 @@
 """Plots confusion counts and recalls, grouped by superclass."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
+from iirc_data.taxonomy import Taxonomy
+from iirc_train.report.class_tree import mean_of_known
 from iirc_train.report.confusion import by_superclass, mean_recalls
-from iirc_train.report.plots import COLOURS, plain
+from iirc_train.report.plots import Look, plain
 from iirc_train.run.confusion import Confusion
 
 MOST_NAMED_CLASSES = 40
-"""With more classes, the axes name superclasses only."""
+"""With more classes, the axes name the classes without superclass only."""
+
+MOST_CELLS = 1000
+"""With more classes, a cell is the mean over neighbouring classes."""
 
 
 def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
@@ -22,26 +29,27 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
         confusion: The counts.
         benchmark: Provides the superclasses and readable names.
     """
-    grouped = by_superclass(confusion, benchmark)
+    taxonomy = benchmark.taxonomy
+    grouped = by_superclass(confusion, taxonomy)
     names = grouped.class_names
     n = len(names)
     all_named = n <= MOST_NAMED_CLASSES
     side = 3.0 + 0.12 * n if all_named else 6.5
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
-    mesh = axes.pcolormesh(grouped.rates, vmin=0, vmax=1, cmap="viridis", rasterized=not all_named)
+    edges, rates = _cells(grouped)
+    mesh = axes.pcolormesh(
+        edges, edges, rates, vmin=0, vmax=1, cmap="viridis", rasterized=not all_named
+    )
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    group_of = [(benchmark.taxonomy.superclasses_of(name) or (name,))[0] for name in names]
-    starts = [place for place in range(n) if place == 0 or group_of[place] != group_of[place - 1]]
-    lone = [place for place in starts if names[place] in benchmark.other_classes]
+    starts = _starts(names, taxonomy)
     for place in starts[1:]:
-        if place not in lone[1:]:  # no lines between classes without a superclass
-            axes.axhline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
-            axes.axvline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
-    named = range(n) if all_named else [place for place in starts if place not in lone[1:]]
+        axes.axhline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
+        axes.axvline(place, color="#ffffff", linewidth=0.8 if all_named else 0.3)
+    named = range(n) if all_named else starts
     labels = [_label(names[place], benchmark) for place in named]
-    if lone and not all_named:
+    if not all_named and names[starts[-1]] in taxonomy.other_classes:
         labels[-1] = "without superclass"
     ticks = np.array(named) + 0.5
     size = min(7.0, 220 / len(labels))
@@ -55,6 +63,32 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     return figure
 
 
+def _cells(confusion: Confusion) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return the edges of the cells, as numbers of classes, and the mean rate in each cell."""
+    n = len(confusion.class_names)
+    if n <= MOST_CELLS:
+        return np.arange(n + 1), confusion.rates
+    edges = np.linspace(0, n, MOST_CELLS + 1).astype(np.int64)
+    cells = np.full((MOST_CELLS, MOST_CELLS), np.nan)
+    for row, (start, end) in enumerate(pairwise(edges)):
+        known = start + np.flatnonzero(confusion.n_samples[start:end])
+        if len(known):
+            rates = (confusion.counts[known] / confusion.n_samples[known, None]).mean(axis=0)
+            cells[row] = np.add.reduceat(rates, edges[:-1]) / np.diff(edges)
+    return edges, cells
+
+
+def _starts(names: Sequence[str], taxonomy: Taxonomy) -> list[int]:
+    """Return where the classes below a class without superclass start, and those without either."""
+    starts = [
+        place
+        for place, name in enumerate(names)
+        if not taxonomy.superclasses_of(name) and name not in taxonomy.other_classes
+    ]
+    lone = [place for place, name in enumerate(names) if name in taxonomy.other_classes]
+    return sorted({0, *starts, *lone[:1]})
+
+
 def _label(name: str, benchmark: Benchmark) -> str:
     """Return a class's readable name, shortened if long; superclasses in capitals."""
     readable = benchmark.readable_name(name)
@@ -62,28 +96,41 @@ def _label(name: str, benchmark: Benchmark) -> str:
     return plain(short.upper() if name in benchmark.superclasses else short)
 
 
-def recalls_figure(confusions: Sequence[Mapping[int, Confusion]], benchmark: Benchmark) -> Figure:
-    """Plot the mean recall of superclasses and of other classes after each task.
+def recalls_figure(
+    history: Sequence[Mapping[int, Mapping[str, float]]], taxonomy: Taxonomy
+) -> Figure:
+    """Plot the mean recall of the classes of each level after each task.
 
     Args:
-        confusions: For each run, the counts after each task.
-        benchmark: Provides the superclasses.
+        history: For each run, the recall of each class after each task.
+        taxonomy: Provides the levels.
     """
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     axes = figure.add_subplot()
-    tasks = sorted({task for run in confusions for task in run})
+    tasks = sorted({task for run in history for task in run})
     recalls = np.array(
         [
-            np.mean([mean_recalls(run[t], benchmark) for run in confusions if t in run], axis=0)
+            mean_of_known([mean_recalls(run[t], taxonomy) for run in history if t in run])
             for t in tasks
         ]
     )
-    labels = ("superclasses", "other classes")
-    for place, (label, marker) in enumerate(zip(labels, "os", strict=True)):
-        axes.plot(tasks, recalls[:, place], label=label, color=COLOURS[place], marker=marker)
+    for level in range(taxonomy.n_levels):
+        look = Look.of(level)
+        label = f"level {level}" if taxonomy.n_levels > 1 else "all classes"
+        dashes = (0.0, look.line or None)
+        axes.plot(
+            tasks,
+            recalls[:, level],
+            label=label,
+            color=look.colour,
+            marker=look.marker,
+            linestyle=dashes,
+        )
     axes.set(xlabel="after task", ylabel="mean recall of seen classes", ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.legend(
+        loc="outside lower center", ncols=min(4, taxonomy.n_levels), frameon=False, fontsize=9
+    )
     return figure

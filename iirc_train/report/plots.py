@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from iirc_train.metrics import METRICS
+from iirc_train.metrics import metric_label
 from iirc_train.report.paper import PaperCurve, paper_curves, paper_name
 from iirc_train.report.runs import Group
 from iirc_train.report.summary import Spread, curve_of, mean_by_task
@@ -91,7 +91,7 @@ def curves_figure(
         _plot_paper(axes, groups, paper_curves(benchmark, metric), n_tasks)
     axes.set(
         xlabel="after task",
-        ylabel=f"{METRICS[metric].label} over all classes seen so far",
+        ylabel=f"{metric_label(metric)} over all classes seen so far",
         ylim=(0, 1),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -167,7 +167,7 @@ def tasks_figure(group: Group, metric: str = PWJS) -> Figure:
     mesh = axes.pcolormesh(scores, vmin=0, vmax=1, cmap="viridis", edgecolors="face", linewidth=0.2)
     axes.invert_yaxis()
     axes.set_aspect("equal")
-    axes.set(xlabel=f"{METRICS[metric].label} on task", ylabel="after task")
+    axes.set(xlabel=f"{metric_label(metric)} on task", ylabel="after task")
     ticks = np.arange(0, n_tasks, 1 if n_tasks <= MOST_NUMBERED_TASKS else 5)
     axes.set_xticks(ticks + 0.5, labels=map(str, ticks))
     axes.set_yticks(ticks + 0.5, labels=map(str, ticks))

@@ -12,15 +12,17 @@ from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import image_size, with_named_network
 from iirc_train.methods.settings import settings_of_run
-from iirc_train.metrics import shown_labels
+from iirc_train.metrics import is_of_hierarchy, shown_labels
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import (
     PWJS,
     RunResults,
+    computed_metrics,
     main_metric,
     read_evaluations,
-    read_results,
+    read_some_evaluations,
+    results_of,
 )
 
 REPETITION_SETTINGS = frozenset({"schedule", "seed"})
@@ -37,8 +39,8 @@ class Run:
     Attributes:
         path: Its folder.
         config: Its settings.
-        results: Scores on the test split, by name of the metric: of those that are shown, the
-            ones that the run computed.
+        results: Scores on the test split, by name of the metric: of those that are shown or of the
+            hierarchy, the ones that the run computed.
     """
 
     path: Path
@@ -54,8 +56,10 @@ class Run:
         """
         _, config = RunDirectory.open(path)
         config = settings_of_run(config)
-        metrics = shown_labels({PWJS, *(read_evaluations(path) or [{}])[0]})
-        return cls(path, config, {name: read_results(path, metric=name) for name in metrics})
+        records = read_some_evaluations(path)
+        computed = {PWJS, *computed_metrics(records)}
+        metrics = [*shown_labels(computed), *sorted(filter(is_of_hierarchy, computed))]
+        return cls(path, config, results_of(records, path, dict.fromkeys(metrics)))
 
     @property
     def main(self) -> RunResults:

@@ -20,7 +20,7 @@ from iirc_train.report.runs import Group, Run
 from iirc_train.report.settings_table import SettingsTable, settings_table
 from iirc_train.report.summary import spread
 from iirc_train.run.results import PWJS
-from iirc_train.run.summaries import metric_name
+from iirc_train.run.summaries import SummaryTable, metric_name
 
 CURVES_CAPTION = (
     "Mean over the runs of each group that have finished the task; the band is ± one standard "
@@ -75,7 +75,7 @@ class Section:
         name: Name of the benchmark.
         description: Its description; empty if its definition is not available.
         metric_name: What texts call the metric that the runs are judged by.
-        headings: The headings of the summaries.
+        tables: The summary numbers, by table.
         rows: The summary of each group.
         curves: Scores over tasks.
         has_paper_curves: Whether ``curves`` show the paper's curves.
@@ -91,7 +91,7 @@ class Section:
     name: str
     description: str
     metric_name: str
-    headings: list[str]
+    tables: Sequence[SummaryTable]
     rows: list[Row]
     curves: list[ShownFigure]
     has_paper_curves: bool
@@ -162,7 +162,7 @@ def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Sec
         name=name,
         description=benchmark.description if benchmark else "",
         metric_name=metric_name(metric),
-        headings=comparison.headings,
+        tables=comparison.tables,
         rows=comparison.rows,
         curves=curves,
         has_paper_curves=bool(paper_curves(name, PWJS)),

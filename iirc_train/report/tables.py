@@ -6,7 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from iirc_train.metrics import METRICS
+from iirc_train.metrics import metric_label
 from iirc_train.report.comparison import Comparison
 from iirc_train.run.results import RunResults
 
@@ -16,7 +16,7 @@ _MOST_COLUMNS = 8  # fit beside the names in 80 characters
 def task_table(results: RunResults) -> Table:
     """Return a table of the score on each seen task, and over all seen classes, after each task."""
     n_tasks = len(results.all_seen)
-    label = METRICS[results.metric].label
+    label = metric_label(results.metric)
     title = Text(f"{results.name}: {label} on the test split", style="table.title")
     table = Table(title=title, title_justify="left")
     table.add_column("after task", justify="right")
@@ -30,7 +30,7 @@ def task_table(results: RunResults) -> Table:
 
 
 def comparison_tables(comparison: Comparison) -> list[Table]:
-    """Return tables with a row for each group: the score after each task, and a summary.
+    """Return tables with a row for each group: the score after each task, and summaries.
 
     Values over several runs are mean ± standard deviation.
     """
@@ -47,12 +47,15 @@ def comparison_tables(comparison: Comparison) -> list[Table]:
             scores = row.by_task[tasks.start : tasks.stop]
             table.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in scores))
         tables.append(table)
-    summary = _table_of_groups(f"{title}: summary over the finished runs")
-    for heading in comparison.headings:
-        summary.add_column(heading, justify="right")
-    for row in comparison.rows:
-        summary.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in row.summary))
-    return [*tables, summary]
+    for shown in comparison.tables:
+        table = _table_of_groups(f"{title}: {shown.title}")
+        for summary in shown.summaries:
+            table.add_column(summary.heading, justify="right")
+        for row in comparison.rows:
+            scores = [row.summary[summary.name] for summary in shown.summaries]
+            table.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in scores))
+        tables.append(table)
+    return tables
 
 
 def _table_of_groups(title: str) -> Table:

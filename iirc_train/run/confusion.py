@@ -6,6 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,9 @@ class Confusion:
     @property
     def recall(self) -> dict[str, float]:
         """Maps each class to its recall: the fraction of its images for which it is predicted."""
-        return dict(zip(self.class_names, np.diag(self.rates).tolist(), strict=True))
+        n_samples = np.where(self.n_samples > 0, self.n_samples, np.nan)
+        recalls = np.diag(self.counts) / n_samples
+        return dict(zip(self.class_names, recalls.tolist(), strict=True))
 
     def selected(self, names: Sequence[str]) -> "Confusion":
         """Return the counts of some classes in the given order."""
@@ -100,12 +103,45 @@ def read_confusions(run: Path) -> dict[int, Confusion]:
     Raises:
         ConfigurationError: A file is damaged.
     """
+    return {task: _read(path) for task, path in _found(run).items()}
+
+
+class RecallHistory(NamedTuple):
+    """How well a run has known each class.
+
+    Attributes:
+        after: Maps each task to the recall of each class after it, by name.
+        last: The counts after the last of these tasks.
+    """
+
+    after: dict[int, dict[str, float]]
+    last: Confusion
+
+
+def read_recalls(run: Path) -> RecallHistory | None:
+    """Read what the counts of a run say about each class, one file at a time.
+
+    Returns:
+        None if the run wrote no counts.
+
+    Raises:
+        ConfigurationError: A file is damaged.
+    """
+    after: dict[int, dict[str, float]] = {}
+    last = None
+    for task, path in _found(run).items():
+        last = _read(path)
+        after[task] = last.recall
+    return None if last is None else RecallHistory(after, last)
+
+
+def _found(run: Path) -> dict[int, Path]:
     found = {
         int(match[1]): path
         for path in (run / CONFUSION_NAME).glob("*.npz")
         if (match := _FILE_NAME.fullmatch(path.name))
     }
-    return {task: _read(found[task]) for task in sorted(found)}
+    return dict(sorted(found.items()))
 
 
 def _path(run: Path, after_task: int) -> Path:

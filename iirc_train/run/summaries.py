@@ -1,11 +1,11 @@
 """Summary numbers of a run, as continual learning defines them: functions of its scores."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from iirc_train.metrics import METRICS, TOP1
+from iirc_train.metrics import TOP1, level_name, levels_of, metric_label
 from iirc_train.run.results import PWJS, RunResults, main_metric
 
 
@@ -31,14 +31,16 @@ def forgetting(results: RunResults) -> float:
     Learning, ECCV 2018, section 3.
 
     Returns:
-        In [-1, 1]; NaN for a single task.
+        In [-1, 1]; NaN for a single task. Tasks whose score was undefined before the last task,
+        such as that at a level without labels so far, do not count.
     """
     scores = results.by_task
     if len(scores) < 2:
         return np.nan
     earlier = scores[:-1, :-1]
     best = np.where(np.isnan(earlier), -np.inf, earlier).max(axis=0)
-    return float(np.mean(best - scores[-1, :-1]))
+    lost = (best - scores[-1, :-1])[best > -np.inf]
+    return float(np.mean(lost)) if len(lost) else np.nan
 
 
 def backward_transfer(results: RunResults) -> float:
@@ -116,16 +118,124 @@ def summaries_of(metric: str) -> tuple[Summary, ...]:
     return _ACCURACY_SUMMARIES if metric == TOP1 else _PWJS_SUMMARIES
 
 
+class SummaryTable(NamedTuple):
+    """Summary numbers that tables show together.
+
+    Attributes:
+        title: Title.
+        summaries: The summary numbers.
+    """
+
+    title: str
+    summaries: tuple[Summary, ...]
+
+
+_CONSISTENCY = (
+    Summary("final_hierarchical_f1", "hierarchical F1", "hierarchical_f1", final_score),
+    Summary(
+        "final_superclass_consistency",
+        "superclass consistency",
+        "superclass_consistency",
+        final_score,
+    ),
+    Summary(
+        "final_subclass_consistency", "subclass consistency", "subclass_consistency", final_score
+    ),
+)
+
+_EDGES = tuple(
+    Summary(f"final_edge_{name}", f"edge {heading}", f"edge_{name}", final_score)
+    for name, heading in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
+)
+
+_MISTAKES = (
+    Summary(
+        "final_mistake_severity",
+        "mistake severity",
+        "mistake_severity",
+        final_score,
+        lower_is_better=True,
+    ),
+    *(
+        Summary(
+            f"final_hierarchical_distance_top{k}",
+            f"hierarchical distance of top-{k}",
+            f"hierarchical_distance_top{k}",
+            final_score,
+            lower_is_better=True,
+        )
+        for k in (1, 5, 20)
+    ),
+)
+
+
+def summary_tables(metric: str, computed: Collection[str]) -> tuple[SummaryTable, ...]:
+    """Return the tables of summaries: of the runs, and of what they know of the hierarchy.
+
+    Args:
+        metric: Name of the metric that the runs are judged by.
+        computed: Names of the metrics that any of the runs computed.
+    """
+    tables = (
+        SummaryTable("summary over the finished runs", summaries_of(metric)),
+        SummaryTable("the hierarchy, after the last task", _computed(_CONSISTENCY, computed)),
+        SummaryTable("discovered edges, after the last task", _computed(_EDGES, computed)),
+        SummaryTable(
+            "mistakes in the hierarchy, after the last task", _computed(_MISTAKES, computed)
+        ),
+        SummaryTable("each level, after the last task", _scores_of_levels(computed)),
+        SummaryTable("forgetting at each level", forgetting_of_levels(computed)),
+    )
+    return tuple(table for table in tables if table.summaries)
+
+
+def _computed(summaries: Sequence[Summary], computed: Collection[str]) -> tuple[Summary, ...]:
+    return tuple(summary for summary in summaries if summary.metric in computed)
+
+
+def _scores_of_levels(computed: Collection[str]) -> tuple[Summary, ...]:
+    return tuple(
+        Summary(
+            level_name("final_pwjs", level),
+            metric_label(level_name(PWJS, level)),
+            level_name(PWJS, level),
+            final_score,
+        )
+        for level in levels_of(computed)
+    )
+
+
+def forgetting_of_levels(computed: Collection[str]) -> tuple[Summary, ...]:
+    """Return the summaries of :func:`forgetting` at each level of which some scores are computed.
+
+    Args:
+        computed: Names of metrics.
+    """
+    return tuple(
+        Summary(
+            level_name("forgetting", level),
+            f"forgetting at level {level}",
+            level_name(PWJS, level),
+            forgetting,
+            lower_is_better=True,
+        )
+        for level in levels_of(computed)
+    )
+
+
 def metric_name(metric: str) -> str:
     """Return how a text names a metric: "accuracy" for top-1, otherwise its label."""
-    return "accuracy" if metric == TOP1 else METRICS[metric].label
+    return "accuracy" if metric == TOP1 else metric_label(metric)
 
 
 def summary_of(results: Mapping[str, RunResults]) -> dict[str, float]:
-    """Return the summary numbers of a run by name; forgetting only after a second task.
+    """Return the summary numbers of a run by name, with forgetting at each level.
+
+    Forgetting is defined after a second task.
 
     Args:
         results: The scores of the run by name of the metric.
     """
-    found = {s.name: s.value(results[s.metric]) for s in summaries_of(main_metric(results))}
+    summaries = (*summaries_of(main_metric(results)), *forgetting_of_levels(results))
+    found = {s.name: s.value(results[s.metric]) for s in summaries}
     return {name: value for name, value in found.items() if not np.isnan(value)}

@@ -12,7 +12,7 @@ from torch.utils.tensorboard import SummaryWriter
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_atomically
 from iirc_train.config.experiment import ExperimentConfig
-from iirc_train.metrics import shown_labels
+from iirc_train.metrics import shown_labels, tracked_labels
 from iirc_train.runtime.distributed import rank
 
 TENSORBOARD_NAME = "tensorboard"
@@ -216,8 +216,12 @@ def task_scalars(records: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {
         f"{record['split']} {label}/{_task_name(record['task'])}": record[name]
         for record in records
-        for name, label in shown_labels(record).items()
+        for name, label in _labels(record).items()
     }
+
+
+def _labels(record: Mapping[str, Any]) -> dict[str, str]:
+    return tracked_labels(record) if record["task"] == "all" else shown_labels(record)
 
 
 def summary_scalars(record: Mapping[str, Any]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from iirc_data.loader import Batch
 from iirc_data.task_sequence import TaskSequence
 from iirc_data.task_view import TaskView
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.metrics import Outputs, Tally, confusion_counts
+from iirc_train.metrics import Outputs, SeenTaxonomy, Tally, add_confusion_counts, edge_scores
 from iirc_train.run.confusion import Confusion
 from iirc_train.runtime.distributed import gathered, total
 
@@ -88,19 +88,22 @@ def evaluate_tasks(
     everything = sequence.view(range(after_task + 1))
     n = everything.n_seen_classes
     confusion = torch.zeros(n, n, dtype=torch.int64, device=method.device)
+    most_labels = everything.labels.shape[1]
     n_samples = torch.zeros(n, dtype=torch.int64, device=method.device)
-    ancestors = sequence.ancestors
-    tally = Tally(
-        n,
-        method.device,
-        decision=method.config.decision,
-        ancestors=None if ancestors is None else torch.from_numpy(ancestors),
-    )
+    relation = sequence.ancestors
+    taxonomy = None if relation is None else SeenTaxonomy.of(relation).seen(n)
+    tally = Tally(n, method.device, decision=method.config.decision, taxonomy=taxonomy)
     with method.inference():
         for outputs in outputs_of(method, make_loader(everything)):
             tally.add(outputs)
-            confusion += confusion_counts(outputs.predictions, outputs.targets)
+            add_confusion_counts(confusion, outputs.predictions, outputs.targets, most_labels)
             n_samples += outputs.targets.sum(dim=0)
+    counted = Confusion(
+        list(everything.seen_class_names),
+        total(confusion).cpu().numpy(),
+        total(n_samples).cpu().numpy(),
+    )
+    edges = {} if taxonomy is None else edge_scores(counted.counts, counted.n_samples, taxonomy)
     kept = tally.kept(gathered)
     where: dict[str, Any] = {"kind": "evaluation", "split": split, "after_task": after_task}
     records = []
@@ -108,15 +111,9 @@ def evaluate_tasks(
         shown = sequence.view(task, seen_up_to=after_task).sample_ids
         rows = np.searchsorted(everything.sample_ids, shown)
         records.append({**where, "task": task, "n_samples": len(rows), **kept.of(rows).values()})
-    records.append({**where, "task": "all", "n_samples": len(everything), **kept.values()})
-    return Evaluation(
-        records,
-        Confusion(
-            list(everything.seen_class_names),
-            total(confusion).cpu().numpy(),
-            total(n_samples).cpu().numpy(),
-        ),
-    )
+    of_all = {"task": "all", "n_samples": len(everything), **kept.values(), **edges}
+    records.append({**where, **of_all})
+    return Evaluation(records, counted)
 
 
 def outputs_of(method: BaseMethod, batches: Iterable[Batch]) -> Iterator[Outputs]:

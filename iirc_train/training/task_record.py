@@ -6,8 +6,8 @@ from typing import Any
 from iirc_data.definitions import TEST
 from iirc_train.buffer import BufferBase
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.run.results import main_metric, read_evaluations, read_results
-from iirc_train.run.summaries import summaries_of, summary_of
+from iirc_train.run.results import computed_metrics, main_metric, read_evaluations, results_of
+from iirc_train.run.summaries import forgetting_of_levels, summaries_of, summary_of
 
 
 def task_record(
@@ -26,13 +26,16 @@ def task_record(
         teacher; number of ``exemplars``, and ``exemplar_bytes`` of their encoded images; and
         ``statistics_bytes``, if the method keeps statistics.
     """
-    metrics = {summary.metric for summary in summaries_of(main_metric(read_evaluations(run)[0]))}
+    evaluations = read_evaluations(run)
+    of_levels = forgetting_of_levels(computed_metrics(evaluations))
+    summaries = (*summaries_of(main_metric(evaluations[0])), *of_levels)
+    metrics = dict.fromkeys(summary.metric for summary in summaries)
     statistics = method.statistics.n_bytes
     return {
         "kind": "task",
         "split": TEST,
         "after_task": after_task,
-        **summary_of({metric: read_results(run, metric=metric) for metric in metrics}),
+        **summary_of(results_of(evaluations, run, metrics)),
         "parameters": sum(parameter.numel() for parameter in method.net.parameters()),
         "exemplars": len(buffer),
         "exemplar_bytes": buffer.n_bytes,

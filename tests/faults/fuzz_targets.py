@@ -40,7 +40,8 @@ from iirc_data.sources.images import decode_rgb, read_header
 from iirc_data.sources.restricted_pickle import parse_cifar_pickle
 from iirc_data.sources.tar import list_members, read_compressed, read_images
 from iirc_data.task_sequence import TaskSequence
-from iirc_train.buffer.store import BufferStore, Memory
+from iirc_train.buffer.class_arrays import Memory
+from iirc_train.buffer.store import BufferStore
 from iirc_train.cli import main
 from iirc_train.config import ExperimentConfig
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint

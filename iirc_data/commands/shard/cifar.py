@@ -20,7 +20,7 @@ from iirc_data.commands.shard.summary import summarise
 from iirc_data.commands.shard.writing import WriteOptions, resumable_in_one_line, write
 from iirc_data.console import plain_console
 from iirc_data.sources import open_cifar
-from iirc_data.sources.cifar import CIFAR_LAYOUTS, CifarLayout
+from iirc_data.sources.cifar_layouts import CIFAR_LAYOUTS, CifarLayout
 from iirc_data.sources.download import download
 
 IMAGES_OF_ALL_CLASSES = {"train": 50_000, "test": 10_000}
@@ -61,7 +61,10 @@ def shard_cifar(
     max_shard_size: options.MaxShardSize = options.MAX_SHARD_SIZE,
     dali_index: options.DaliIndex = False,
 ) -> None:
-    """Turn CIFAR-10 or CIFAR-100 into per-class tar shards of PNG images."""
+    """Turn CIFAR-10 or CIFAR-100 into per-class tar shards of PNG images.
+
+    For CIFAR-100, its superclasses (the coarse labels) are written beside them.
+    """
     if download_first and dataset is None:
         raise typer.BadParameter("--download needs --dataset cifar10 or cifar100")
     with resumable_in_one_line():
@@ -71,7 +74,7 @@ def shard_cifar(
         whole = open_cifar(source, dataset)
         raw = select(whole, classes=classes, benchmark=chosen)
         how = WriteOptions(workers, scheduler, max_shard_size, dali_index=dali_index)
-        manifest = write(raw, out, how)
+        manifest = write(raw, out, how, whole.taxonomy())
         share = len(manifest.classes) / len(whole.class_names)
         expected = {split: round(n * share) for split, n in IMAGES_OF_ALL_CLASSES.items()}
         summarise(out, manifest, expected=expected, benchmark=chosen)

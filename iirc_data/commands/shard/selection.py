@@ -17,6 +17,7 @@ def select(
     benchmark: Benchmark | None,
     resize: int | None = None,
     quality: int | None = None,
+    crop_bottom: int = 0,
 ) -> Source:
     """Return the part of a dataset that a command's options select.
 
@@ -26,17 +27,18 @@ def select(
         benchmark: Benchmark whose leaf classes to take; None for all classes.
         resize: Pixels to shrink the shorter side to; None to keep the size.
         quality: JPEG quality, 1 to 100; None for the default.
+        crop_bottom: Rows to remove at the bottom of each image.
 
     Returns:
-        The source. Its images are re-encoded if ``resize`` or ``quality`` is given.
+        The source. Its images are re-encoded if any of the last three is given.
 
     Raises:
         SourceError: The dataset lacks a selected class, or the list of classes cannot be read.
     """
     for names in selected_classes(classes, benchmark):
         source = ClassSubset.of(source, names)
-    if resize is not None or quality is not None:
-        source = ReencodedSource(source, resize, quality or DEFAULT_QUALITY)
+    if resize is not None or quality is not None or crop_bottom:
+        source = ReencodedSource(source, resize, quality or DEFAULT_QUALITY, crop_bottom)
     return source
 
 

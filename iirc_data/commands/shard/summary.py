@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.table import Table
 
 from iirc_data.benchmarks import Benchmark
+from iirc_data.commands.shard.writing import TAXONOMY_NAME
 from iirc_data.console import one_line, plain_console
 from iirc_data.dataset_checks import check_classes, classes_without_images
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
@@ -24,7 +25,7 @@ def summarise(
     expected: Mapping[str, int] | None = None,
     benchmark: Benchmark | None = None,
 ) -> None:
-    """Print a table of the splits, warnings, the size and the digest.
+    """Print a table of the splits, warnings, the taxonomy's path, the size and the digest.
 
     Args:
         out: The shard folder.
@@ -48,6 +49,8 @@ def summarise(
     size = sum(shard.bytes for shard in manifest.shards)
     lines = [f"warning: {gap}" for gap in gaps(manifest)]
     lines += [_fit(out, benchmark)] if benchmark is not None else []
+    if (out / TAXONOMY_NAME).is_file():
+        lines.append(f"taxonomy {out / TAXONOMY_NAME}")
     for line in (*lines, f"{out}: {size / 1e6:,.1f} MB", f"digest {manifest.digest}"):
         console.print(one_line(line), soft_wrap=True)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -12,13 +13,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from iirc_data.cluster import cluster_executor
 from iirc_data.commands.shard.options import MAX_SHARD_SIZE
 from iirc_data.console import errors_in_one_line, plain_console, typed_command
+from iirc_data.files import write_json
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_data.shards import Manifest, write_shards
-from iirc_data.shards.class_writer import ShardedClass
+from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.dali_index import write_dali_index
+from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.shards.writer import Job
 from iirc_data.sources import Source
+from iirc_data.sources.hierarchy import Taxonomy, restricted
+
+TAXONOMY_NAME = "taxonomy.json"
 
 
 @dataclass(frozen=True)
@@ -48,13 +54,17 @@ def resumable_in_one_line() -> Iterator[None]:
         yield
 
 
-def write(source: Source, out: Path, options: WriteOptions) -> Manifest:
+def write(
+    source: Source, out: Path, options: WriteOptions, taxonomy: Taxonomy | None = None
+) -> Manifest:
     """Write shards; show progress, images and bytes per second, and the time left.
 
     Args:
         source: The dataset to write.
         out: Shard folder.
         options: How to write.
+        taxonomy: The dataset's own taxonomy. The part above the classes of ``source`` is written to
+            ``taxonomy.json``, before the first shard.
 
     Returns:
         The manifest.
@@ -75,6 +85,10 @@ def write(source: Source, out: Path, options: WriteOptions) -> Manifest:
         for split, names in source.classes().items()
         for name in names
     }
+    if taxonomy is not None and not (out / MANIFEST_NAME).exists():
+        with writing(out / TAXONOMY_NAME):
+            leaves = chain.from_iterable(source.classes().values())
+            write_json(out / TAXONOMY_NAME, restricted(taxonomy, leaves))
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
