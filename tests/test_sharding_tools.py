@@ -225,6 +225,7 @@ def test_a_taxonomy_gives_a_benchmark_to_start_from(tiny_folder, tmp_path):
     )
     benchmark = load_benchmark(tmp_path / "out" / "benchmark.json")
     assert benchmark.superclasses == taxonomy
+    assert json.loads((tmp_path / "out" / "taxonomy.json").read_text()) == taxonomy
     assert benchmark.other_classes == ["truck", "tulip"]
     assert benchmark.tasks(0) == [
         ["animal", "vehicle"],

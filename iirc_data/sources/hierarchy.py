@@ -1,7 +1,7 @@
 """From the ranks of a dataset's classes to a taxonomy in which every name is unique."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -59,24 +59,6 @@ def build_hierarchy(lineages: Sequence[Lineage], where: str) -> Hierarchy:
     order = sorted(children, key=lambda node: (len(node), names[node]))
     taxonomy = {names[node]: sorted(children[node]) for node in order}
     return Hierarchy(tuple(names[lineage] for lineage in lineages), taxonomy)
-
-
-def restricted(taxonomy: Taxonomy, leaf_classes: Iterable[str]) -> Taxonomy:
-    """Return the part of a taxonomy that leads to some leaf classes.
-
-    Args:
-        taxonomy: A taxonomy in which each superclass comes before its subclasses.
-        leaf_classes: The leaf classes to keep.
-    """
-    kept = set(leaf_classes)
-    for superclass, subclasses in reversed(taxonomy.items()):
-        if not kept.isdisjoint(subclasses):
-            kept.add(superclass)
-    return {
-        superclass: [name for name in subclasses if name in kept]
-        for superclass, subclasses in taxonomy.items()
-        if superclass in kept
-    }
 
 
 def _unique_names(

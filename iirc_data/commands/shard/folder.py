@@ -17,7 +17,7 @@ from iirc_data.shards.class_writer import writing
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.sources import open_folder
-from iirc_data.taxonomies.json_file import read_taxonomy
+from iirc_data.taxonomies.json_file import TAXONOMY_NAME, read_taxonomy
 
 BENCHMARK_NAME = "benchmark.json"
 
@@ -31,8 +31,9 @@ def shard_folder(
     taxonomy: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file that maps superclasses to lists of subclasses: a benchmark to start "
-            f"from is written to OUT/{BENCHMARK_NAME}; `iirc benchmarks make` makes others."
+            help="JSON file that maps superclasses to lists of subclasses. It is copied to "
+            f"OUT/{TAXONOMY_NAME}, and a benchmark to start from is written to "
+            f"OUT/{BENCHMARK_NAME}; `iirc benchmarks make` makes others."
         ),
     ] = None,
     classes: options.Classes = None,
@@ -52,13 +53,16 @@ def shard_folder(
             open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality
         )
         check_before_writing(raw, out)
+        superclasses = None
         if taxonomy is not None:
             leaves = sorted(set(chain.from_iterable(raw.classes().values())))
-            chosen = starting_benchmark(raw.name, read_taxonomy(taxonomy), leaves)
+            read = read_taxonomy(taxonomy)
+            superclasses = read.superclasses
+            chosen = starting_benchmark(raw.name, read, leaves)
             if not (out / MANIFEST_NAME).exists():  # otherwise the user may have edited it
                 path = out / BENCHMARK_NAME
                 with writing(path), write_atomically(path) as file:
                     file.write(benchmark_text(chosen).encode())
         how = WriteOptions(workers, scheduler, max_shard_size, check_decode, dali_index)
-        manifest = write(raw, out, how)
+        manifest = write(raw, out, how, superclasses)
         summarise(out, manifest, benchmark=chosen)

@@ -1,7 +1,7 @@
 """Writing shards from the command line: progress, interruptions, and errors in one line."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,9 @@ from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.shards.writer import Job
 from iirc_data.sources import Source
-from iirc_data.sources.hierarchy import Taxonomy, restricted
-
-TAXONOMY_NAME = "taxonomy.json"
+from iirc_data.taxonomies.json_file import TAXONOMY_NAME
+from iirc_data.taxonomies.reduction import restricted
+from iirc_data.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,10 @@ def resumable_in_one_line() -> Iterator[None]:
 
 
 def write(
-    source: Source, out: Path, options: WriteOptions, taxonomy: Taxonomy | None = None
+    source: Source,
+    out: Path,
+    options: WriteOptions,
+    taxonomy: Mapping[str, Sequence[str]] | None = None,
 ) -> Manifest:
     """Write shards; show progress, images and bytes per second, and the time left.
 
@@ -63,8 +66,8 @@ def write(
         source: The dataset to write.
         out: Shard folder.
         options: How to write.
-        taxonomy: The dataset's own taxonomy. The part above the classes of ``source`` is written to
-            ``taxonomy.json``, before the first shard.
+        taxonomy: Superclasses and their direct subclasses. The part above the classes of ``source``
+            is written to ``taxonomy.json``, before the first shard.
 
     Returns:
         The manifest.
@@ -87,8 +90,9 @@ def write(
     }
     if taxonomy is not None and not (out / MANIFEST_NAME).exists():
         with writing(out / TAXONOMY_NAME):
-            leaves = chain.from_iterable(source.classes().values())
-            write_json(out / TAXONOMY_NAME, restricted(taxonomy, leaves))
+            leaves = set(chain.from_iterable(source.classes().values()))
+            part = restricted(Taxonomy(taxonomy), leaves, taxonomy)
+            write_json(out / TAXONOMY_NAME, part.superclasses)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
