@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, file_stamp
-from iirc_data.sources.hierarchy import Lineage, Taxonomy, build_hierarchy
+from iirc_data.sources.hierarchy import Lineage, Superclasses, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing, read_lines
 
 FOLDER = "fgvc-aircraft-2013b"
@@ -73,7 +73,7 @@ class AircraftSource(ListedSource):
         """``"fgvc_aircraft"``."""
         return "fgvc_aircraft"
 
-    def taxonomy(self) -> Taxonomy:
+    def taxonomy(self) -> Superclasses:
         """Return manufacturers with their families, and families with their variants.
 
         Many families share the name of their only variant: the family is then named
@@ -86,7 +86,7 @@ class AircraftSource(ListedSource):
         return self._content[0]
 
     @property
-    def _content(self) -> tuple[dict[str, Listing], Taxonomy]:
+    def _content(self) -> tuple[dict[str, Listing], Superclasses]:
         lists = {"train": "trainval", "test": "test"}
         if self.separate_val:
             lists = {name: name for name in ("train", "val", "test")}
@@ -103,7 +103,7 @@ def _files(root: Path, lists: tuple[str, ...]) -> Iterator[Path]:
 @lru_cache(maxsize=1)  # not kept in the source, which is sent to a process with every class
 def _read(
     root: Path, lists: tuple[tuple[str, str], ...], stamps: tuple[FileStamp, ...]
-) -> tuple[dict[str, Listing], Taxonomy]:
+) -> tuple[dict[str, Listing], Superclasses]:
     known = {
         rank: {line for _, line in read_lines(root / names, _AGAIN)}
         for rank, names in _RANKS.items()

@@ -13,7 +13,7 @@ from PIL import Image
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, Sample, file_stamp
 from iirc_data.sources.cifar_layouts import CIFAR10, CIFAR100, CIFAR_LAYOUTS, CifarLayout
-from iirc_data.sources.hierarchy import Taxonomy, build_hierarchy
+from iirc_data.sources.hierarchy import Superclasses, build_hierarchy
 from iirc_data.sources.restricted_pickle import Value, load_cifar_pickle, parse_cifar_pickle
 from iirc_data.sources.tar import read_compressed
 
@@ -150,7 +150,7 @@ class CifarSource:
         """Names of all classes, in the dataset's order."""
         return _load_names(self.path, self.layout, self.layout.names_key, self._stamps(None))
 
-    def taxonomy(self) -> Taxonomy | None:
+    def taxonomy(self) -> Superclasses | None:
         """Return CIFAR-100's 20 superclasses, its coarse labels, each with its classes.
 
         Returns:

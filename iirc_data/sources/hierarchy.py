@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from iirc_data.errors import SourceError
 
-Taxonomy: TypeAlias = dict[str, list[str]]
+Superclasses: TypeAlias = dict[str, list[str]]
 """Superclass to its direct subclasses, which may be superclasses themselves."""
 
 Lineage: TypeAlias = tuple[tuple[str, str], ...]
@@ -24,7 +24,7 @@ class Hierarchy:
     """
 
     class_names: tuple[str, ...]
-    taxonomy: Taxonomy
+    taxonomy: Superclasses
 
 
 def build_hierarchy(lineages: Sequence[Lineage], where: str) -> Hierarchy:

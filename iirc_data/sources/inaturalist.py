@@ -11,7 +11,7 @@ from iirc_data.errors import SourceError
 from iirc_data.reading import read_text
 from iirc_data.sources.base import FileStamp, cannot_read, file_stamp
 from iirc_data.sources.coco import CocoListing, read_coco
-from iirc_data.sources.hierarchy import Lineage, Taxonomy, build_hierarchy
+from iirc_data.sources.hierarchy import Lineage, Superclasses, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing
 
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
@@ -138,7 +138,7 @@ class INaturalistSource(ListedSource):
         release = RELEASES[self.release]
         return tuple(self.root / name for name in (*release.annotations, *release.folders))
 
-    def taxonomy(self) -> Taxonomy:
+    def taxonomy(self) -> Superclasses:
         """Return kingdoms, phyla, classes, orders, families and genera with what is below each.
 
         Names that several taxa share, such as the genus Oenanthe of plants and of birds, become
@@ -153,7 +153,7 @@ class INaturalistSource(ListedSource):
         return self._content[0]
 
     @property
-    def _content(self) -> tuple[dict[str, Listing], Taxonomy]:
+    def _content(self) -> tuple[dict[str, Listing], Superclasses]:
         names = RELEASES[self.release].annotations
         return _read(self.root, self.release, tuple(file_stamp(self.root / n) for n in names))
 
@@ -161,7 +161,7 @@ class INaturalistSource(ListedSource):
 @lru_cache(maxsize=1)  # not kept in the source, which is sent to a process with every class
 def _read(
     root: Path, release: str, stamps: tuple[FileStamp, ...]
-) -> tuple[dict[str, Listing], Taxonomy]:
+) -> tuple[dict[str, Listing], Superclasses]:
     files = RELEASES[release]
     splits = {"train": root / files.train, "val": root / files.val}
     annotations = {split: read_coco(path) for split, path in splits.items()}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, file_stamp
-from iirc_data.sources.hierarchy import Taxonomy, build_hierarchy
+from iirc_data.sources.hierarchy import Superclasses, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing, read_lines
 
 FOLDER = "oxford-iiit-pet"
@@ -65,7 +65,7 @@ class PetsSource(ListedSource):
         """The folders that are read."""
         return (self.root / "images", self.root / "annotations")
 
-    def taxonomy(self) -> Taxonomy:
+    def taxonomy(self) -> Superclasses:
         """Return the two species, Cat and Dog, with their breeds."""
         return self._content[1]
 
@@ -74,13 +74,13 @@ class PetsSource(ListedSource):
         return self._content[0]
 
     @property
-    def _content(self) -> tuple[dict[str, Listing], Taxonomy]:
+    def _content(self) -> tuple[dict[str, Listing], Superclasses]:
         stamps = tuple(file_stamp(self.root / name) for name in LISTS.values())
         return _read(self.root, stamps)
 
 
 @lru_cache(maxsize=1)  # not kept in the source, which is sent to a process with every class
-def _read(root: Path, stamps: tuple[FileStamp, ...]) -> tuple[dict[str, Listing], Taxonomy]:
+def _read(root: Path, stamps: tuple[FileStamp, ...]) -> tuple[dict[str, Listing], Superclasses]:
     listings: dict[str, dict[str, list[str]]] = {}
     annotations: dict[str, tuple[str, str]] = {}  # number and species of each breed
     for split, name in LISTS.items():

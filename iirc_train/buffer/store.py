@@ -39,6 +39,7 @@ from iirc_data.files import canonical_json, sync_folder, sync_path, sync_tree
 from iirc_train.buffer.class_arrays import (
     DATASETS,
     TABLES,
+    Arrays,
     ClassMemories,
     Memory,
     digest_of_class,
@@ -172,7 +173,7 @@ class BufferStore:
                 f"{self.path}/{name} is damaged, or contains the memories of a class other than "
                 f"{class_name!r}"
             )
-        of_one = {DATASETS: np.zeros(len(values["sizes"]), np.int64)}
+        of_one: Arrays = {DATASETS: np.zeros(len(values["sizes"]), np.int64)}
         return ClassMemories(label_names, **(of_one | values))
 
     def copy_class(self, other: "BufferStore", number: int, class_name: str) -> ClassMemories:
