@@ -63,13 +63,15 @@ class Outcome:
 
     Attributes:
         run: The run.
-        score: pw-JS on the test split over all classes, in [0, 1]; None if the run failed.
+        score: Score on the test split over all classes, in [0, 1]; None if the run failed.
         error: Last line that the run printed; None if the run did not fail.
+        metric: Name of the metric of the score; None if the run failed.
     """
 
     run: PlannedRun
     score: float | None = None
     error: str | None = None
+    metric: str | None = None
 
 
 def plan(
@@ -331,7 +333,7 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
             "all machines share"
         )
     if is_finished(run.folder):
-        return Outcome(run, score=_score(run))
+        return _finished(run)
     run.folder.mkdir(parents=True, exist_ok=True)
     with sole_writer_of(run.folder / LOG_NAME, patience=patience(), check=stop_if_abandoned):
         if patience():  # the process of a dead worker ends soon after it
@@ -340,7 +342,7 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
         status = _train(run, processes)
         stop_if_abandoned()
     if status == 0:
-        return Outcome(run, score=_score(run))
+        return _finished(run)
     lines = (run.folder / LOG_NAME).read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     if last.startswith("$ "):
@@ -369,8 +371,9 @@ def _sweep_folder(run: PlannedRun) -> Path:
     return run.folder.parents[run.name.count("/")]
 
 
-def _score(run: PlannedRun) -> float:
-    return float(read_results(run.folder).all_seen[-1])
+def _finished(run: PlannedRun) -> Outcome:
+    results = read_results(run.folder)
+    return Outcome(run, score=float(results.all_seen[-1]), metric=results.metric)
 
 
 def _options(settings: Mapping[str, Any]) -> list[str]:

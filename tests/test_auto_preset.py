@@ -45,6 +45,37 @@ def test_the_name_of_a_class_incremental_preset_is_its_family_and_method(name):
 
 
 @pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("cil_imagenet100-podnet", {"pod_spatial": 8.0, "pod_flat": 10.0, "finetuning_lr": 0.01}),
+        ("cil_imagenet1k-podnet", {"pod_spatial": 8.0, "pod_flat": 10.0, "finetuning_lr": 0.01}),
+        ("cil_cifar100-podnet", {"pod_spatial": 3.0, "pod_flat": 1.0, "finetuning_lr": 0.05}),
+        ("cil_imagenet100-der_expandable", {"classifier_temperature": 1.0}),
+        ("cil_cifar100-der_expandable", {"classifier_temperature": 5.0}),
+        (
+            "cil_imagenet100-foster",
+            {"alignment_beta": 0.97, "compression_beta": 0.97, "compression_weight_decay": 0.0},
+        ),
+    ],
+)
+def test_a_preset_has_the_published_settings_of_the_method_for_its_dataset(name, published):
+    config = compose(name, overrides={"data": "shards"})
+    assert {setting: getattr(config, setting) for setting in published} == published
+
+
+@pytest.mark.parametrize("name", [n for n in CLASS_INCREMENTAL if n.endswith("-gdumb")])
+def test_gdumb_starts_a_task_at_a_tenth_of_the_learning_rate(name):
+    config = compose(name, overrides={"data": "shards", "network": "auto", "n_layers": 8})
+    method = METHODS["gdumb"].model([2], {"a": 0, "b": 1}, config)
+    rates = []
+    for _ in range(3):
+        rates += method.get_last_lr()
+        method.opt.step()
+        method.consolidate_epoch_knowledge()
+    assert rates == pytest.approx([0.005, 0.05, 0.05])  # then a cycle of 1 epoch, one of 2
+
+
+@pytest.mark.parametrize(
     ("settings", "preset"),
     [
         ({"benchmark": "cil_cifar100_b0_10", "method": "icarl"}, "cil_cifar100-icarl"),

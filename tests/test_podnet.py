@@ -153,6 +153,13 @@ def test_the_stage_is_left_out_of_the_first_task_and_where_it_has_no_epochs():
     assert not toy_method("podnet", finetuning_epochs=0).stages_of_task(1)
 
 
+@pytest.mark.parametrize(("form", "is_cosine"), [("paper", False), ("reference", True)])
+def test_the_learning_rate_of_the_fine_tuning_is_constant_in_the_form_of_the_paper(form, is_cosine):
+    method = toy_method("podnet", podnet_form=form, lr_cosine=True)
+    (stage,) = method.stages_of_task(1)
+    assert stage.applied_to(method.config).lr_cosine is is_cosine
+
+
 def test_the_reference_form_squares_maps_after_the_relu_and_does_not_square_distances():
     torch.manual_seed(0)
     maps, teachers = ([torch.randn(3, 2, 4, 5), torch.randn(3, 6, 2, 2)] for _ in range(2))

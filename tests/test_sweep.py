@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.cli.app import app
+from iirc_train.cli.sweep import _table
 from iirc_train.config import ExperimentConfig
 from iirc_train.report.runs import Run, group_runs
 from iirc_train.report.settings_table import settings_table
 from iirc_train.run.record import is_finished
 from iirc_train.runtime.gpus import SharedGpus
-from iirc_train.sweep import Outcome, plan, run_all
+from iirc_train.sweep import Outcome, PlannedRun, plan, run_all
 from iirc_train.training.launch import run_experiment
 from tests.processes import CONTEXT, hear_ctrl_c
 from tests.test_resume import assert_equal_runs
@@ -391,3 +392,19 @@ def test_a_gpu_is_free_again_after_its_run():
                     {"CUDA_VISIBLE_DEVICES": "0"},
                     {"CUDA_VISIBLE_DEVICES": "1"},
                 )
+
+
+@pytest.mark.parametrize(
+    ("metrics", "title"),
+    [
+        (["modified_jaccard_sim"], "pw-JS on the test split"),
+        (["top1", "top1"], "top-1 on the test split"),
+        (["top1", None, "modified_jaccard_sim"], "pw-JS or top-1 on the test split"),
+        ([None], "results on the test split"),
+    ],
+)
+def test_the_table_names_the_metric_of_its_scores(metrics, title):
+    config = ExperimentConfig.parse({"benchmark": "b", "data": "d", "method": "finetune"})
+    run = PlannedRun("r", Path("r"), config)
+    outcomes = [Outcome(run, 0.5 if m else None, None if m else "error", m) for m in metrics]
+    assert _table(outcomes).title.startswith(title)

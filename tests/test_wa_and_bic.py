@@ -168,9 +168,22 @@ def test_bic_resumes_bit_for_bit_within_the_stage(settings, tmp_path, monkeypatc
     assert_equal_runs(resume_experiment(tmp_path / "run", QUIET), expected)
 
 
-def test_bic_needs_memories_to_hold_out(settings, tmp_path):
-    settings = settings_for("bic", settings)
-    for n, message in ((0, "bic fits its correction on a part of the memories: set"), (1, "two")):
-        config = ExperimentConfig.parse(settings | {"n_memories_per_class": n})
-        with pytest.raises(ConfigurationError, match=message):
-            run_experiment(config, tmp_path / str(n), QUIET)
+@pytest.mark.parametrize(
+    ("per_class", "in_total", "message"),
+    [
+        (0, -1, "bic fits its correction on a part of the memories: set"),
+        (1, -1, "bic needs two memories per class, .* set n_memories_per_class to 2 or more"),
+        (-1, 2, "before the last task: .* or total_n_mems above"),
+    ],
+)
+def test_bic_refuses_too_few_memories_before_it_trains(
+    per_class, in_total, message, settings, tmp_path, monkeypatch
+):
+    def trained(*_):
+        raise AssertionError("a step was trained")
+
+    monkeypatch.setattr(BaseMethod, "training_step", trained)
+    few = {"n_memories_per_class": per_class, "total_n_mems": in_total}
+    config = ExperimentConfig.parse(settings_for("bic", settings) | few)
+    with pytest.raises(ConfigurationError, match=message):
+        run_experiment(config, tmp_path / "run", QUIET)

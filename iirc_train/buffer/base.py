@@ -242,7 +242,7 @@ class BufferBase(Dataset[Item], ABC):
             model: The published package's name for ``method``.
         """
         new_classes = list(new_task_data.cur_task)
-        n = self._memories_per_class(len(self._counts) + len(new_classes))
+        n = self.places_per_class(len(self._counts) + len(new_classes))
         method = model if method is None else method
         chosen: dict[str, NDArray[np.int64]] = {}
         if n:
@@ -346,7 +346,7 @@ class BufferBase(Dataset[Item], ABC):
         Raises:
             BufferStorageError: Memories of a class are missing or damaged.
         """
-        n = self._memories_per_class(len(class_names))
+        n = self.places_per_class(len(class_names))
         learned = list(class_names) if n else []
         stored = list(store.counts(max(store.generations()))) if store.generations() else []
         if stored[: len(learned)] != learned:
@@ -366,7 +366,8 @@ class BufferBase(Dataset[Item], ABC):
             self.store.collect(self.generation)
         wait_for_all()
 
-    def _memories_per_class(self, n_seen_classes: int) -> int:
+    def places_per_class(self, n_seen_classes: int) -> int:
+        """Return how many memories each class may keep after so many classes."""
         if self.config.n_memories_per_class >= 0:
             return self.config.n_memories_per_class
         return -(-self.config.total_n_mems // max(n_seen_classes, 1))

@@ -18,6 +18,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, given, with_settings
 from iirc_train.cli.train import CONFIG_OPTION
+from iirc_train.metrics import METRICS
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN
 from iirc_train.sweep import LOG_NAME, Outcome, checkpoint_time, plan, run_all
@@ -164,7 +165,9 @@ def _varied(texts: list[str] | None) -> dict[str, list[str]]:
 
 
 def _table(outcomes: list[Outcome]) -> Table:
-    table = Table(title="pw-JS on the test split, all classes seen", title_justify="left")
+    labels = {METRICS[outcome.metric].label for outcome in outcomes if outcome.metric is not None}
+    what = " or ".join(sorted(labels)) or "results"
+    table = Table(title=f"{what} on the test split, all classes seen", title_justify="left")
     table.add_column("run")
     table.add_column("after the last task")
     for outcome in outcomes:

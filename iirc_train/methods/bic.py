@@ -117,9 +117,10 @@ class Model(DistillingMethod):
         """Choose the part for training, or for the stage the part for validation.
 
         Raises:
-            ConfigurationError: No memories can be held out.
+            ConfigurationError: No memories can be held out, or none could in a later task.
         """
         if task_data.cur_task_id == 0:
+            self._check_places(buffer)
             return None
         shown, held = hold_out(task_data, buffer, self.config.validation_fraction)
         if not len(held.memories):
@@ -128,6 +129,16 @@ class Model(DistillingMethod):
                 f"{len(buffer)} memories in all: keep more"
             )
         return shown if stage is None else held
+
+    def _check_places(self, buffer: BufferBase) -> None:
+        """Refuse a buffer that leaves the classes before the last task a memory each."""
+        *earlier, _ = self.n_cla_per_tsk
+        if earlier and buffer.places_per_class(sum(earlier)) < 2:
+            raise ConfigurationError(
+                f"bic needs two memories per class, but the buffer keeps one of each of the "
+                f"{sum(earlier)} classes before the last task: set n_memories_per_class to 2 or "
+                f"more, or total_n_mems above {sum(earlier)}"
+            )
 
     def _prepare_stage(self, stage: Stage, *args: Any, **kwargs: Any) -> None:
         self._layer.begin(self.cur_task_id)

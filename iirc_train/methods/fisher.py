@@ -147,14 +147,8 @@ def _squares_of_samples(
             shown = targets[rows]
             if labels == "model":
                 shown = _drawn(method, output, draws[rows])
-        try:
+        with _naming_the_remedy():
             found = gradient(parameters, images[rows], shown)
-        except RuntimeError as error:
-            cause = str(error).partition("\n")[0]
-            raise ConfigurationError(
-                f"the network cannot be differentiated for single samples ({cause}): choose "
-                "--ewc-fisher batches, or a network that torch.func.vmap supports"
-            ) from error
         if labels == "data_weighted":
             weight = _log_likelihood(method, output, shown).exp()
         for each, gradients in zip(sums, found.values(), strict=True):
@@ -163,6 +157,19 @@ def _squares_of_samples(
                 squares *= weight.view(-1, *(1 for _ in each.shape))
             each += squares.sum(dim=0)
     return sums
+
+
+@contextmanager
+def _naming_the_remedy() -> Iterator[None]:
+    """Turn an error of ``torch.func`` into one that says what to choose."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause = str(error).partition("\n")[0]
+        raise ConfigurationError(
+            f"the network cannot be differentiated for single samples ({cause}): choose "
+            "--ewc-fisher batches, or a network that torch.func.vmap supports"
+        ) from error
 
 
 def _drawn(method: BaseMethod, output: torch.Tensor, draws: torch.Tensor) -> torch.Tensor:

@@ -44,12 +44,14 @@ class Model(BaseMethod):
     The equations leave open how pooled maps and latents are scaled. Here, and in the authors'
     code, they have unit length; otherwise the weights that the paper states would be too large.
     Nor do they say how the scale η is trained: here by the scores, not by the margin η δ, which
-    would be smallest at a negative scale.
+    would be smallest at a negative scale. The learning rate of the fine-tuning is constant, as in
+    the authors' code.
 
     The setting ``podnet_form: reference`` is the form of PyCIL: maps are taken after the ReLU and
     squared before they are pooled, distances are not squared; NCA has no margin, keeps the label's
     own term in the denominator, as 1, and may be negative; and the fine-tuning trains all layers
-    with all losses, but not the proxies of earlier classes if ``old_proxies_lr_factor`` is 0.
+    with all losses, but not the proxies of earlier classes if ``old_proxies_lr_factor`` is 0, and
+    its learning rate follows a cosine.
 
     The method has only the loss ``ce``: NCA compares the label of a sample with all other classes.
     A sample with two labels, as in IIRC, is outside its definition.
@@ -163,7 +165,8 @@ class Model(BaseMethod):
         epochs = self.config.finetuning_epochs
         if task_id == 0 or not epochs:
             return ()
-        settings = {"lr": self.config.finetuning_lr, "lr_cosine": True}
+        is_cosine = self.config.podnet_form == "reference"
+        settings = {"lr": self.config.finetuning_lr, "lr_cosine": is_cosine}
         return (Stage("balanced", epochs, "balanced", after_memories=True, settings=settings),)
 
     def _parameters_of_stage(self, stage: Stage) -> Iterable[nn.Parameter]:
