@@ -40,7 +40,12 @@ TOOLS = {
     "tools/shard_imagenet.py": shard_imagenet,
 }
 # pages with measurements: their commands take hours, or the whole machine
-NOT_RUN = {"docs/performance.md", "docs/results_cifar10.md", "docs/results_cifar100.md"}
+NOT_RUN = {
+    "docs/performance.md",
+    "docs/results_cifar10.md",
+    "docs/results_cifar100.md",
+    "docs/results_three_levels.md",
+}
 # enough training to show that a command works
 SHORT = "--epochs-per-task 1 --samples-per-class 3 --batch-size 16 --checkpoint-interval 0"
 

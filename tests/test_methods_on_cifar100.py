@@ -2,34 +2,38 @@
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from benchmarks import methods_on_cifar100
+from benchmarks import hierarchy_on_cifar100, methods_on_cifar100
 from benchmarks.method_runs import replace_part, start_or_resume
 from benchmarks.methods_on_cifar100 import ROWS
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli.app import app
 from iirc_train.config.compose import compose
-from iirc_train.methods import METHODS
 from iirc_train.methods.settings import method_configs
 from tests.made_up_runs import write_record
 
+TABLES = (methods_on_cifar100.TABLE, hierarchy_on_cifar100.TABLE)
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_a_row_of_cifar100_is_a_command_of_its_own(row):
-    folders = [each.folder(Path("runs"), 0) for each in ROWS]
+
+@pytest.mark.parametrize(
+    ("table", "row"),
+    [pytest.param(table, row, id=row.name) for table in TABLES for row in table.rows],
+)
+def test_a_row_of_a_table_is_a_command_of_its_own(table, row):
+    folders = [each.folder(Path("runs"), 0) for each in table.rows]
     assert folders.count(row.folder(Path("runs"), 0)) == 1
-    words = shlex.split(row.command(1, "shards", "out"))
+    words = shlex.split(table.command(row, 1, "shards", "out"))
     assert words[:2] == ["iirc", "train"]
     context = get_command(app).get_command(None, "train").make_context("train", words[2:])
     given = {k: v for k, v in context.params.items() if v not in (None, [])} | {"data": "shards"}
     del given["output"]
-    if row.method in METHODS:
-        config = compose(overrides=given, methods=method_configs())
-        assert (config.benchmark, config.schedule) == (row.benchmark, 1)
+    config = compose(overrides=given, methods=method_configs())
+    assert (config.benchmark, config.schedule) == (row.benchmark, 1)
 
 
 def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch):
@@ -39,8 +43,8 @@ def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch)
         folder = row.folder(runs, order)
         write_run(folder, order / 10, finished)
     write_run(other.folder(runs, 0), 0.5, finished=False)
-    monkeypatch.setattr(methods_on_cifar100, "DOCUMENT", page)
-    monkeypatch.setattr(methods_on_cifar100, "KEPT", tmp_path / "kept")
+    table = replace(methods_on_cifar100.TABLE, page=page, kept=tmp_path / "kept")
+    monkeypatch.setattr(methods_on_cifar100, "TABLE", table)
     name = "benchmarks.methods_on_cifar100"
     page.write_text(f"before\n<!-- begin: written by {name} -->\nold\n<!-- end -->\nafter\n")
     methods_on_cifar100.main(runs, table=True)

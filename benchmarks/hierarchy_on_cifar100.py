@@ -1,0 +1,80 @@
+"""Trains methods on CIFAR-100 in three levels with a reduced budget, and writes the table.
+
+    python -m benchmarks.hierarchy_on_cifar100 RUNS --data SHARDS    # one run after the other
+    python -m benchmarks.hierarchy_on_cifar100 RUNS --table          # of the runs that are finished
+
+Calling the first command again resumes the interrupted run and skips finished ones.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from benchmarks.measured_table import MeasuredTable, Row
+from benchmarks.results import ROOT
+from iirc_train.metrics import MAIN_METRIC
+from iirc_train.run.results import read_results
+
+BENCHMARK = "iirc3_cifar100"
+METHODS = {
+    "finetune": "replay",
+    "icarl_cnn": "iCaRL-CNN",
+    "icarl_norm": "iCaRL-norm",
+    "lucir": "LUCIR",
+}
+HCV = {"off": "", "both": ", HCV"}
+TABLE = MeasuredTable(
+    program="benchmarks.hierarchy_on_cifar100",
+    page=ROOT / "docs" / "results_three_levels.md",
+    kept=ROOT / "docs" / "results_three_levels",
+    options=(
+        "--network resnet8 --n-memories-per-class 20 --epochs-per-task 6 --batch-size 128 "
+        "--optimizer momentum --lr 1 --lr-schedule 4 --weight-decay 1e-5 --threads 1"
+    ),
+    rows=tuple(
+        Row(name + suffix, method, f"--hcv {hcv}", BENCHMARK)
+        for method, name in METHODS.items()
+        for hcv, suffix in HCV.items()
+    ),
+    shards="shards/cifar100",
+)
+COLUMNS = {
+    MAIN_METRIC: "pw-JS",
+    f"level_0_{MAIN_METRIC}": "level 0",
+    f"level_1_{MAIN_METRIC}": "level 1",
+    f"level_2_{MAIN_METRIC}": "level 2",
+    "hierarchical_f1": "hierarchical F1",
+    "superclass_consistency": "superclass consistency",
+    "ancestor_precision": "ancestors: precision",
+    "ancestor_recall": "recall",
+}
+
+
+def main(
+    runs: Annotated[Path, typer.Argument(help="Folder for the runs, outside the checkout.")],
+    data: Annotated[Path | None, typer.Option(help="Shard folder of CIFAR-100; trains.")] = None,
+    table: Annotated[
+        bool,
+        typer.Option(
+            "--table",
+            help="Write the table of finished runs into the page, with those kept before.",
+        ),
+    ] = False,
+) -> None:
+    """Train the methods, or write the table of the runs that are finished."""
+    TABLE.run(runs, data, table, lambda run: str(read_results(run).all_seen.round(3)), _lines)
+
+
+def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
+    yield "| | average pw-JS | " + " | ".join(COLUMNS.values()) + " |"
+    yield "|---|" + "---:|" * (len(COLUMNS) + 1)
+    for row, (folder,) in finished.items():
+        average = read_results(folder).all_seen.mean()
+        last = [read_results(folder, metric=name).all_seen[-1] for name in COLUMNS]
+        yield f"| {row.name} | " + " | ".join(f"{score:.3f}" for score in (average, *last)) + " |"
+
+
+if __name__ == "__main__":
+    typer.run(main)

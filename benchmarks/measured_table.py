@@ -1,0 +1,152 @@
+"""Tables of real runs: their commands, what is kept of them, and the page that shows them."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.method_runs import replace_part, start_or_resume
+from iirc_data.console import errors_in_one_line
+from iirc_data.errors import ConfigurationError
+from iirc_data.locks import sole_user
+from iirc_train.config.plain_yaml import read_settings, settings_text
+from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME
+from iirc_train.run.record import is_finished
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: Name in the table.
+        method: The method's registered name.
+        options: Options of the row's runs beside those of all rows.
+        benchmark: Name of the benchmark.
+        schedules: The schedules of the benchmark in which it is measured.
+        published: Published numbers to show beside it; empty for none.
+    """
+
+    name: str
+    method: str
+    options: str
+    benchmark: str
+    schedules: tuple[int, ...] = (0,)
+    published: tuple[int, ...] = ()
+
+    def folder(self, runs: Path, schedule: int) -> Path:
+        """Return the folder of a run."""
+        name = re.sub(r"[^a-z0-9+]+", "_", self.name.lower()).strip("_")
+        return runs / name / f"order_{schedule}"
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """A table of runs, which a program trains and writes.
+
+    Attributes:
+        program: The module of the program, ``benchmarks.NAME``.
+        page: Markdown file with the table, see :func:`~benchmarks.method_runs.replace_part`.
+        kept: Folder for the settings and metrics of finished runs.
+        options: Options of all rows.
+        rows: The rows, in the order in which they are trained.
+        shards: Folder of the shards in the commands that the page shows.
+    """
+
+    program: str
+    page: Path
+    kept: Path
+    options: str
+    rows: tuple[Row, ...]
+    shards: str
+
+    def command(self, row: Row, schedule: int, shards: str, output: str) -> str:
+        """Return the command of a run."""
+        parts = [
+            f"iirc train --benchmark {row.benchmark} {self.options} --method {row.method}",
+            row.options,
+            f"--schedule {schedule} --data {shards} --output {output}",
+        ]
+        return " ".join(part for part in parts if part)
+
+    def run(
+        self,
+        runs: Path,
+        data: Path | None,
+        write: bool,
+        result: Callable[[Path], str],
+        lines: Callable[[dict[Row, list[Path]]], Iterable[str]],
+    ) -> None:
+        """Train the runs, or write the table of those that are finished.
+
+        Args:
+            runs: Folder of the runs.
+            data: Shard folder to train on; None does not train.
+            write: Write the table.
+            result: Returns what to print of a finished run, given its folder.
+            lines: Returns the lines of the table, given the kept folders of each row.
+        """
+        with errors_in_one_line():
+            if data is None and not write:
+                raise ConfigurationError("nothing to do: give --data SHARDS to train, or --table")
+            if data is not None:
+                with sole_user(runs):
+                    self._train(runs, data, result)
+            if write:
+                self._keep(runs)
+                text = [*lines(self._finished()), *self._commands()]
+                replace_part(self.page, self.program, text)
+                print("\n".join(text))
+
+    def _train(self, runs: Path, data: Path, result: Callable[[Path], str]) -> None:
+        console = Console(stderr=True)
+        failed = 0
+        queue = [(row, schedule) for row in self.rows for schedule in row.schedules]
+        for row, schedule in queue:
+            folder = row.folder(runs, schedule)
+            try:
+                if not is_finished(folder):
+                    line = self.command(
+                        row, schedule, *(shlex.quote(str(p)) for p in (data, folder))
+                    )
+                    start_or_resume(line, folder)
+            except ConfigurationError as error:
+                failed += 1
+                console.print(f"{row.name}, schedule {schedule}: {error}")
+                continue
+            console.print(f"{row.name}, schedule {schedule}: {result(folder)}")
+        if failed:
+            raise ConfigurationError(f"{failed} runs failed: the lines above say why")
+
+    def _keep(self, runs: Path) -> None:
+        """Copy the settings and metrics of finished runs beside the page, which has all rows."""
+        for row in self.rows:
+            for schedule in row.schedules:
+                source, target = row.folder(runs, schedule), row.folder(self.kept, schedule)
+                if is_finished(source):
+                    target.mkdir(parents=True, exist_ok=True)
+                    settings = read_settings(source / CONFIG_NAME) | {"data": "shards"}
+                    (target / CONFIG_NAME).write_bytes(settings_text(settings))
+                    shutil.copyfile(source / METRICS_NAME, target / METRICS_NAME)
+
+    def _finished(self) -> dict[Row, list[Path]]:
+        folders = {row: [row.folder(self.kept, s) for s in row.schedules] for row in self.rows}
+        kept = {
+            row: [folder for folder in of_row if (folder / METRICS_NAME).exists()]
+            for row, of_row in folders.items()
+        }
+        return {row: found for row, found in kept.items() if found}
+
+    def _commands(self) -> Iterator[str]:
+        yield "\nThe command of each run:\n"
+        yield "```sh"
+        for row, folders in self._finished().items():
+            for folder in folders:
+                schedule = int(folder.name.removeprefix("order_"))
+                output = str(row.folder(Path("runs"), schedule))
+                yield self.command(row, schedule, self.shards, output)
+        yield "```"
