@@ -1,5 +1,7 @@
 """HCV: the hierarchy that a method discovers, and what it corrects with it."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -16,7 +18,11 @@ from iirc_train.methods.hierarchy import (
     with_superclasses,
 )
 from iirc_train.methods.icarl_cnn import Model as ICaRL
+from iirc_train.runtime.distributed import rank
+from iirc_train.runtime.process_group import process_group
+from iirc_train.testing import check_never_waits
 from iirc_train.testing.made_up import CLASS_NAMES_TO_IDX, TASKS, MadeUpSamples
+from tests.ranks import run_ranks
 
 # thing, plant; animal < thing; dog, cat < animal; oak < plant; car < thing
 PARENTS = {2: 0, 3: 2, 4: 2, 5: 1, 6: 0}
@@ -176,8 +182,8 @@ def test_predictions_of_every_kind_of_call_are_consistent():
 def loss_of(method, targets: torch.Tensor) -> torch.Tensor:
     """Return the loss of a training step on three images, before its update."""
     images = torch.rand(len(targets), 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    in_buffer = torch.tensor([False, True, False])
-    return method.training_step(Batch(images, targets, in_buffer, torch.arange(3)))[1]
+    in_buffer = torch.tensor([False, True, False])[: len(targets)]
+    return method.training_step(Batch(images, targets, in_buffer, torch.arange(len(targets))))[1]
 
 
 def test_pseudo_labels_replace_what_a_teacher_says_of_icarls_samples():
@@ -194,7 +200,18 @@ def test_pseudo_labels_replace_what_a_teacher_says_of_icarls_samples():
     torch.testing.assert_close(loss_of(method, indicator({5}, {3}, {6}).float()), expected)
 
 
-DISTILLING = {"icarl", "icarl_cnn", "icarl_norm", "lwf_mc"}  # see above
+def test_pseudo_labels_replace_what_both_teachers_say_of_mtkds_samples():
+    method = method_after_three_tasks(METHODS["mtkd"].model, hcv="train", lr=0.1)
+    images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        p = method.net(images)[0].sigmoid()
+    targets = indicator({5, 3, 0}).float()
+    losses = -(targets * p.log() + (1 - targets) * (1 - p).log())
+    expected = (losses.sum() + losses[:, :3].sum()) / 7  # two teachers know the first three
+    torch.testing.assert_close(loss_of(method, indicator({5}).float()), expected)
+
+
+DISTILLING = {"icarl", "icarl_cnn", "icarl_norm", "lwf_mc", "mtkd"}  # see above
 LEARNING = [name for name in METHODS if "bce" in METHODS[name].model.losses]
 
 
@@ -213,6 +230,30 @@ def test_every_method_learns_pseudo_labels_as_if_they_were_labels(name):
     expected = updated("infer", {5, 3, 0}, {3, 0}, {6})
     for parameter, like in zip(found, expected, strict=True):
         assert torch.equal(parameter, like)
+
+
+def discover_as_rank(folder: Path) -> None:
+    with process_group(torch.device("cpu")):
+        torch.save(method_after_three_tasks().found_hierarchy, folder / f"{rank()}.pt")
+
+
+def test_two_processes_discover_the_hierarchy_of_one(tmp_path):
+    assert run_ranks(2, discover_as_rank, tmp_path) == [0, 0]
+    for number in range(2):
+        found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
+        assert torch.equal(found, method_after_three_tasks().found_hierarchy)
+
+
+class Discovered(ICaRL):
+    """Knows a hierarchy of two levels, without a look at values."""
+
+    def _discover(self, task_data, task_id, batch_size):
+        own = torch.arange(sum(self.n_cla_per_tsk[: task_id + 1]), device=self.device)
+        self.found_hierarchy = torch.stack((own, own - 1), dim=1)
+
+
+def test_no_correction_waits_for_the_gpu():
+    check_never_waits(Discovered, hcv="both")
 
 
 def test_hcv_is_refused_where_one_label_is_predicted(tiny_settings):
