@@ -162,6 +162,7 @@ def test_a_method_discovers_three_levels_from_its_own_predictions():
         [5, 3, 0],
         [6, -1, -1],
     ]
+    assert method.found_superclasses == {"d": "a", "f": "d"}
     strict = method_after_three_tasks(hcv_threshold=0.9)  # d no longer is in a
     assert strict.found_hierarchy[[3, 5]].tolist() == [[3, -1], [5, 0]]
 

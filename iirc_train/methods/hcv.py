@@ -50,7 +50,7 @@ class HierarchyVerified(Predictor):
       superclasses, ``deepest`` chooses the one at the end of the chain discovered so far.
     - The code chooses among several nearest predictions at random. Here, those come first whose own
       class was predicted, then those of the most labels, then those with the highest score.
-    - A superclass must appear in an earlier task than its subclasses.
+    - A class has one direct superclass at most, which must appear in an earlier task.
     - A method whose loss omits earlier classes, such as ``mask_seen_classes``, omits their
       pseudo-labels too. Training metrics compare the uncorrected predictions with the visible
       labels; validation and tests use the corrected predictions.
@@ -67,6 +67,15 @@ class HierarchyVerified(Predictor):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("found_hierarchy", None)
+
+    @property
+    def found_superclasses(self) -> dict[str, str]:
+        """The superclass of each class that has one in the discovered hierarchy, by name."""
+        if self.found_hierarchy is None:
+            return {}
+        names = {number: name for name, number in self.class_names_to_idx.items()}
+        rows = [row for row in self.found_hierarchy.tolist() if len(row) > 1 and row[1] >= 0]
+        return {names[row[0]]: names[row[1]] for row in rows}
 
     def _discover(self, task_data: TaskSamples | None, task_id: int, batch_size: int) -> None:
         """Add the classes of a task to the hierarchy, before the network changes for them.
