@@ -18,7 +18,7 @@ from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS, get_method
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
-from iirc_train.run.directory import RunDirectory
+from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.runtime.random_state import random_state, set_random_state
 from iirc_train.training.components import Experiment
@@ -99,7 +99,18 @@ def break_off_at_save(monkeypatch, number: int) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_resumed_run_ends_like_an_unbroken_one(settings, tmp_path, monkeypatch, method):
-    config = config_for(method, settings)
+    resume_twice(config_for(method, settings), tmp_path, monkeypatch)
+
+
+def test_a_resumed_run_ends_with_the_hierarchy_that_it_discovered(settings, tmp_path, monkeypatch):
+    changes = {"hcv": "both", "hcv_threshold": 0.0, "hcv_superclass": "deepest"}
+    run = resume_twice(config_for("icarl_cnn", settings, **changes), tmp_path, monkeypatch)
+    last = [r for r in read_metrics(run) if r["kind"] == "task"][-1]
+    assert last["superclasses"]  # or nothing was discovered
+
+
+def resume_twice(config: ExperimentConfig, tmp_path: Path, monkeypatch) -> Path:
+    """Break a run off twice and resume it, compare it with an unbroken one, and return it."""
     expected = run_experiment(config, tmp_path / "unbroken", QUIET)
     run = tmp_path / "run"
     with monkeypatch.context() as patched, pytest.raises(BrokenOffError):
@@ -111,6 +122,7 @@ def test_a_resumed_run_ends_like_an_unbroken_one(settings, tmp_path, monkeypatch
     torch.manual_seed(5)
     resume_experiment(run, QUIET)
     assert_equal_runs(run, expected)
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -34,6 +34,7 @@ from iirc_train.config.setup import (
     DEFAULT_EPOCHS,
     FORMER_FIRST_TASK_EPOCHS,
     Decision,
+    Hcv,
     Loss,
     with_former_defaults,
 )
@@ -98,6 +99,30 @@ class MethodConfig(Settings):
             "class-incremental one and with ce"
         ),
     ] = "auto"
+    hcv: Annotated[
+        Hcv,
+        Field(
+            description="Hierarchy-consistency verification: discover superclasses of new classes, "
+            "and add them to targets ('train'), make predictions consistent with them ('infer'), "
+            "or 'both'"
+        ),
+    ] = "off"
+    hcv_threshold: Annotated[
+        float,
+        Field(
+            ge=0,
+            lt=1,
+            description="Fraction of a new class's samples above which an earlier class that is "
+            "predicted for them is its superclass, with hcv",
+        ),
+    ] = 0.6
+    hcv_superclass: Annotated[
+        Literal["highest", "deepest"],
+        Field(
+            description="Which of several such classes hcv takes: the most frequent one, as "
+            "published, or the deepest one in the hierarchy so far, for more than two levels"
+        ),
+    ] = "highest"
     epochs_per_task: Annotated[int, Field(ge=1, le=10**6, description="Epochs per task")] = (
         DEFAULT_EPOCHS
     )
@@ -405,6 +430,8 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             raise ValueError("reduce_lr_on_plateau needs an lr_gamma below 1")
         if self.joint and self.incremental_joint:
             raise ValueError("joint and incremental_joint exclude each other")
+        if self.joint and self.hcv != "off":
+            raise ValueError("hcv discovers superclasses in earlier tasks: joint has one task")
         if self.incremental_joint and self.keeps_memories:
             raise ValueError(
                 "incremental_joint trains on all earlier data: set n_memories_per_class to 0"

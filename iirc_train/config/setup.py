@@ -18,6 +18,9 @@ Loss = Literal["bce", "ce"]
 Decision = Literal["threshold", "argmax"]
 """Predict every label with a probability above 1/2, or the one with the highest score."""
 
+Hcv = Literal["off", "train", "infer", "both"]
+"""Where the discovered hierarchy of classes corrects targets and predictions."""
+
 DEFAULT_EPOCHS = 140
 """The default epochs of a task, as published."""
 
@@ -37,11 +40,16 @@ def with_setup(config: C, setup: Setup, losses: Sequence[Loss], method: str) -> 
         method: Name of the method, for errors.
 
     Raises:
-        ConfigurationError: The method does not have the loss, or loss and decision contradict each
-            other.
+        ConfigurationError: The method does not have the loss, or loss, decision and hcv contradict
+            each other.
     """
     asked: Any = config
     loss, decision = _loss_and_decision(asked.loss, asked.decision, setup, losses, method)
+    if asked.hcv != "off" and decision == "argmax":
+        raise ConfigurationError(
+            f"hcv {asked.hcv!r} needs decision 'threshold', got 'argmax', which predicts one "
+            "label: give --hcv off, or an IIRC benchmark"
+        )
     epochs = asked.first_task_epochs
     if epochs is None:
         times = 1 if setup == CIL_SETUP else FORMER_FIRST_TASK_EPOCHS

@@ -40,6 +40,8 @@ NAMES = (
     "lwf",
     "lwf_mc",
     "mask_seen_classes",
+    "mtkd",
+    "pl_fms",
     "podnet",
     "si",
     "wa",

@@ -72,7 +72,7 @@ class Model(mask_seen_classes.Model):
         self.opt.zero_grad()
         output, _ = self.forward_net(memories.images)
         old = slice(self.n_old_classes)
-        targets = memories.targets[:, old]
+        targets = self._with_superclasses(memories.targets)[:, old]
         loss = self._classification_loss(output[:, old], targets, memories.in_buffer)
         self._backward(loss, memories.share)
         update_gradient(self.net, project(gradient, get_gradient(self.net)))

@@ -16,8 +16,8 @@ from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.setup import Loss, with_setup
+from iirc_train.methods.hcv import HierarchyVerified
 from iirc_train.methods.optimizers import Optimized
-from iirc_train.methods.prediction import Predictor
 from iirc_train.methods.stages import Stage
 from iirc_train.methods.state import load_method_state, method_state
 from iirc_train.methods.statistics import Axis, Statistics
@@ -28,7 +28,7 @@ from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
 
-class BaseMethod(Predictor, WeightedLosses, Optimized, ABC):
+class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
     """A lifelong learning method.
 
     A method learns task after task::
@@ -200,7 +200,9 @@ class BaseMethod(Predictor, WeightedLosses, Optimized, ABC):
         """
         self.train_through(None)  # a wrapper of the networks of the task before
         before = self.cur_task_id
-        self.cur_task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
+        task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
+        self._discover(task_data, task_id, batch_size)
+        self.cur_task_id = task_id
         n_more = self.cur_task_id + 1 - len(self.stages_run)
         self.stages_run += [[0, 0] for _ in range(n_more)]
         names = sorted(self.class_names_to_idx, key=self.class_names_to_idx.__getitem__)
@@ -245,7 +247,7 @@ class BaseMethod(Predictor, WeightedLosses, Optimized, ABC):
             Predictions, bool (N, classes seen), and the loss, a scalar, both from before the
             update.
         """
-        return self._learn(batch)
+        return self._learn(self._batch_with_superclasses(batch))
 
     def _learn(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         """See :meth:`training_step`."""
@@ -271,7 +273,8 @@ class BaseMethod(Predictor, WeightedLosses, Optimized, ABC):
         """
         if in_buffer is None:
             in_buffer = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        predictions, loss = self._step(x, y.float(), in_buffer, train=train)
+        targets = self._with_superclasses(y.float()) if train else y.float()
+        predictions, loss = self._step(x, targets, in_buffer, train=train)
         return predictions, float(loss)
 
     def _step(

@@ -1,6 +1,6 @@
 """The diagonal of the Fisher information of a network's parameters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.func import functional_call, grad, vmap
-from torch.utils.data import DataLoader
 
 from iirc_data.errors import ConfigurationError
-from iirc_train.buffer.labels import transform_labels_names_to_vector
-from iirc_train.buffer.latents import SubsetSampler
-from iirc_train.buffer.samples import DecodesBatches, TaskSamples
+from iirc_train.buffer.labelled import labelled_batches
+from iirc_train.buffer.samples import TaskSamples
 from iirc_train.methods.anchored import gradients_of
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.statistics import trained_parameters
@@ -83,7 +81,15 @@ def fisher_information(
     draws = draws[share_of(len(chosen))].to(method.device)
     with samples.disable_augmentations(), method.full_precision(), _mode(method, train=in_batches):
         start = 0
-        for images, targets in _labelled(method, samples, mine, n_classes, batch_size):
+        batches = labelled_batches(
+            samples,
+            mine,
+            method.class_names_to_idx,
+            n_classes=n_classes,
+            device=method.device,
+            batch_size=batch_size,
+        )
+        for images, targets in batches:
             if in_batches:
                 squares = _squares_of_batch(method, images, targets)
             else:
@@ -186,27 +192,6 @@ def _drawn(method: BaseMethod, output: torch.Tensor, draws: torch.Tensor) -> tor
     edges = logits.softmax(dim=1).cumsum(dim=1)[:, :-1].contiguous()
     label = torch.searchsorted(edges, draws[:, :1].contiguous(), right=True)
     return torch.zeros_like(logits).scatter_(1, label, 1.0)
-
-
-def _labelled(
-    method: BaseMethod,
-    samples: TaskSamples,
-    indices: NDArray[np.int64],
-    n_classes: int,
-    batch_size: int,
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Iterate over images and indicator targets of samples, on the method's device."""
-    n_seen = method.n_seen_classes
-    if isinstance(samples, DecodesBatches):
-        for batch in samples.loader(indices, batch_size):
-            targets = batch.targets[:, :n_seen]
-            yield batch.images, F.pad(targets, (0, n_classes - targets.shape[1]))
-        return
-    sampler = SubsetSampler(indices)
-    for images, *labels in DataLoader(samples, batch_size, sampler=sampler):  # type: ignore[arg-type]
-        names: Sequence[tuple[str, ...]] = list(zip(*labels, strict=True))
-        targets = transform_labels_names_to_vector(names, n_classes, method.class_names_to_idx)
-        yield images.to(method.device), targets.to(method.device)
 
 
 @contextmanager

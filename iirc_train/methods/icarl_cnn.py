@@ -57,4 +57,5 @@ class Model(BaseMethod):
             return loss + self._mean(distilled, step.in_buffer)
         soft = (old_output / self.config.temperature).sigmoid()
         targets = torch.cat((soft, step.targets[:, self.n_old_classes :]), dim=1)
+        targets = self._pseudo_labelled(targets, step.targets)
         return self._bce(step.output, targets, step.in_buffer)

@@ -28,7 +28,8 @@ class Predictor(Networks):
         Returns:
             bool (N, classes seen).
         """
-        return self.decide(self.scores(x))
+        scores = self.scores(x)
+        return self._verified(self.decide(scores), scores)
 
     def scores(self, x: torch.Tensor) -> torch.Tensor:
         """Return a score for each label, higher for a more likely label. By default, logits.
@@ -60,6 +61,20 @@ class Predictor(Networks):
         Methods written for the published package override :meth:`forward`. It is called for their
         predictions, in a second pass.
         """
+        scores, predictions = self._scores_and_decisions(x)
+        return scores, self._verified(predictions, scores)
+
+    def _scores_and_decisions(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scores and predictions of images, without :meth:`_verified`."""
         scores = self.scores(x)
         overrides_forward = type(self).forward is not Predictor.forward
         return scores, self(x) if overrides_forward else self.decide(scores)
+
+    def _verified(self, predictions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return what is predicted in the end; by default, what was decided.
+
+        Args:
+            predictions: bool (N, classes seen).
+            scores: float (N, classes seen).
+        """
+        return predictions

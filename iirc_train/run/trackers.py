@@ -226,7 +226,8 @@ def _labels(record: Mapping[str, Any]) -> dict[str, str]:
 
 def summary_scalars(record: Mapping[str, Any]) -> dict[str, float]:
     """Return the scalars of a record of kind ``"task"``: summary numbers, and sizes."""
-    numbers = {name: n for name, n in record.items() if name not in ("kind", "split", "after_task")}
+    others = ("kind", "split", "after_task", "superclasses")
+    numbers = {name: number for name, number in record.items() if name not in others}
     return {f"summary/{name.replace('_', ' ')}": value for name, value in numbers.items()}
 
 

@@ -23,8 +23,9 @@ def task_record(
 
     Returns:
         The summary numbers of the tasks so far; ``parameters`` of the network, without those of a
-        teacher; number of ``exemplars``, and ``exemplar_bytes`` of their encoded images; and
-        ``statistics_bytes``, if the method keeps statistics.
+        teacher; number of ``exemplars``, and ``exemplar_bytes`` of their encoded images;
+        ``statistics_bytes``, if the method keeps statistics; and with ``hcv`` ``superclasses``, the
+        superclass discovered for each class that has one.
     """
     evaluations = read_evaluations(run)
     of_levels = forgetting_of_levels(computed_metrics(evaluations))
@@ -40,4 +41,5 @@ def task_record(
         "exemplars": len(buffer),
         "exemplar_bytes": buffer.n_bytes,
         **({"statistics_bytes": statistics} if statistics else {}),
+        **({} if method.config.hcv == "off" else {"superclasses": method.found_superclasses}),
     }
