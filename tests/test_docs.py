@@ -39,7 +39,6 @@ TOOLS = {
     "tools/shard_folder.py": shard_folder,
     "tools/shard_imagenet.py": shard_imagenet,
 }
-MEASURED = ("cifar10", "cifar100", "three_levels")
 # pages with measurements: their commands take hours, or the whole machine
 NOT_RUN = {
     "docs/performance.md",
