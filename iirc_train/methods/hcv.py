@@ -1,6 +1,5 @@
 """HCV: any method, with targets and predictions that follow the hierarchy that it discovers."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -61,7 +60,7 @@ class HierarchyVerified(Predictor):
     """
 
     found_hierarchy: torch.Tensor | None
-    n_cla_per_tsk: Sequence[int]
+    n_cla_per_tsk: list[int]
     class_names_to_idx: dict[str, int]
 
     def __init__(self) -> None:

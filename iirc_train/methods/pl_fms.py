@@ -67,7 +67,7 @@ class Model(ReplayMethod):
         ] = True
 
     config: Config
-    losses = ("bce",)
+    losses = ("bce",)  # type: ignore[assignment]
     method_variables = ("n_presented",)
     n_draws = 2
     _same_level: torch.Tensor
