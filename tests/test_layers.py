@@ -15,7 +15,7 @@ augment cluster console decoding label_combinations reading
 benchmarks files image_sizes interrupts runs
 locks sampling sources task_view
 shards utils
-datasets splits
+datasets features splits
 dataset_checks split_samples
 task_sequence
 lifelong_dataset loader

@@ -78,6 +78,9 @@ class MethodConfig(Settings):
             "'auto' fits the images",
         ),
     ] = AUTO
+    frozen: Annotated[
+        bool, Role.STATE, Field(description="Keep the trunk of the network as it is")
+    ] = False
     n_layers: Annotated[
         Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
         Role.STATE,
@@ -277,6 +280,20 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             "says, 'cifar100_pycil' adds PyCIL's colour jitter"
         ),
     ] = "auto"
+    augment: Annotated[
+        bool,
+        Field(
+            description="Augment training images as the image preset says; otherwise show them as "
+            "evaluation does"
+        ),
+    ] = True
+    cache_features: Annotated[
+        bool | None,
+        Field(
+            description="Compute the features of a frozen network once, keep them in the cache, "
+            "and train on them; by default where they are constant, which augment rules out"
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
     batch_size: Annotated[
         int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")
