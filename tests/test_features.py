@@ -1,6 +1,7 @@
 """Frozen features: computed once, kept in the cache, and trained on like images."""
 
 import logging
+import shutil
 import threading
 from pathlib import Path
 
@@ -357,6 +358,11 @@ def test_runs_share_features_whatever_their_method_and_schedule(
     for changes in [{"method": "finetune", "schedule": 1}, {"method": "er", "lr": 0.01}]:
         own = {"total_n_mems": 9, "n_memories_per_class": -1} if "lr" in changes else {}
         Experiment(ExperimentConfig.parse(settings | changes | own)).close()
+    bare = tmp_path / "bare"  # a copy without a shard
+    bare.mkdir()
+    for name in ("manifest.json", "index.npz"):
+        shutil.copy(Path(settings["data"]) / name, bare)
+    Experiment(ExperimentConfig.parse(settings | {"data": str(bare)})).close()
     record = read_record(unbroken)["sessions"][0]["resolved"]
     assert record["decoder"] == "features" and len(record["features"]) == 16
 

@@ -181,6 +181,7 @@ def extracted(
     )
     networks = Networks()
     networks.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks.eval()
     n_done, before = 0, None
     with networks.inference():
         for batch in chain(loader, [None]):
