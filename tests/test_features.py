@@ -419,7 +419,7 @@ def test_two_processes_share_the_work_and_train_together(settings, tmp_path):
         ({"frozen": False}, "the trunk of the network is trained: set frozen"),
         ({"augment": True}, "training images are augmented: turn that off"),
         ({"method": "podnet"}, "podnet compares feature maps"),
-        ({"method": "der_expandable"}, "der_expandable adds trunks"),
+        ({"method": "der_expandable"}, "der_expandable trains a copy of the trunk for each task"),
     ],
 )
 def test_the_reason_is_given_why_features_are_not_constant(settings, changes, said):

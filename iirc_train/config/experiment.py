@@ -78,9 +78,6 @@ class MethodConfig(Settings):
             "'auto' fits the images",
         ),
     ] = AUTO
-    frozen: Annotated[
-        bool, Role.STATE, Field(description="Keep the trunk of the network as it is")
-    ] = False
     n_layers: Annotated[
         Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
         Role.STATE,

@@ -73,7 +73,6 @@ class Model(BaseMethod):
     config: Config
     net: BranchedNetwork
     capturable = True
-    grows_trunk = True
     losses = ("bce", "ce")
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:

@@ -33,9 +33,6 @@ class Networks(nn.Module):
     compares_feature_maps: ClassVar[bool] = False
     """Whether training steps need the feature maps of the network, and of its teacher."""
 
-    grows_trunk: ClassVar[bool] = False
-    """Whether the method adds feature extractors to the network, and trains them."""
-
     net: nn.Module
     old_net: nn.Module | None
     _wrapper: nn.Module | None

@@ -104,7 +104,6 @@ class Model(BaseMethod):
     config: Config
     net: BranchedNetwork
     capturable = True
-    grows_trunk = True
     losses = ("ce",)
     _scales: torch.Tensor
     _log_balance: torch.Tensor

@@ -1,13 +1,12 @@
 """A network whose trunk is the identity, for batches of features that a frozen trunk computed."""
 
 import hashlib
-from typing import cast
-
 import numpy as np
 import torch
 from torch import nn
 
 from iirc_data.files import canonical_json
+from iirc_train.models.trunk import head_of
 
 
 class HeadOnFeatures(nn.Module):
@@ -20,16 +19,11 @@ class HeadOnFeatures(nn.Module):
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.model = nn.Module()
-        self.model.output_layer = output_layer_of(net)
+        self.model.output_layer = head_of(net)
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return output (N, classes) and latent (N, D) of features (N, D)."""
         return self.model.output_layer(features), features  # type: ignore[operator]
-
-
-def output_layer_of(net: nn.Module) -> nn.Linear:
-    """Return the output layer of a network."""
-    return cast(nn.Linear, net.model.output_layer)  # type: ignore[union-attr]
 
 
 def trunk_digest(net: nn.Module) -> str:
