@@ -83,6 +83,19 @@ class MethodConfig(Settings):
         Role.STATE,
         Field(description="Layers of the ResNet that fits the images; or give network"),
     ] = None
+    frozen: Annotated[
+        bool,
+        Role.STATE,
+        Field(
+            description="Freeze all layers before the output layer: no gradients, and batch "
+            "normalisation keeps its statistics"
+        ),
+    ] = False
+    frozen_until: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Role.STATE,
+        Field(description="Freeze the network up to and with a stage, such as layer3 or blocks.8"),
+    ] = None
     loss: Annotated[
         Loss | Literal["auto"],
         Field(
@@ -161,6 +174,16 @@ class MethodConfig(Settings):
     @model_validator(mode="after")
     def _network_has_its_layers(self) -> Self:
         check_depth(self.network, self.n_layers)
+        if self.frozen and self.frozen_until is not None:
+            raise ValueError(
+                f"frozen freezes everything before the output layer, so frozen_until "
+                f"{self.frozen_until} has no effect: set only one"
+            )
+        if self.frozen and self.trunk_lr_factor != 1:
+            raise ValueError(
+                f"trunk_lr_factor {self.trunk_lr_factor:g} has no effect on a frozen trunk: leave "
+                "it out, or set frozen_until instead of frozen"
+            )
         return self
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iirc_train.models.feature_maps import Forwarded, WithFeatureMaps, forward_with_maps
+from iirc_train.models.frozen import keep_frozen
 from iirc_train.models.inference import (
     Forward,
     heuristic_convolutions,
@@ -154,8 +155,9 @@ class Networks(nn.Module):
         return self.net if self._wrapper is None else self._wrapper
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; the teacher always stays in evaluation mode."""
+        """Set training or evaluation mode; teacher and frozen parts stay in evaluation mode."""
         super().train(mode)
+        keep_frozen(self)
         if self.old_net is not None:
             self.old_net.eval()
         return self

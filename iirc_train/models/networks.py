@@ -20,6 +20,7 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.network import MAX_LAYERS, RESNET_NAME, image_size_of, network_of
 from iirc_train.config.settings import nearest_name
 from iirc_train.models.adapted import timm_network, torchvision_network
+from iirc_train.models.frozen import keep_frozen
 from iirc_train.models.mlp import MLP
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
@@ -181,6 +182,7 @@ def check_network(net: nn.Module, name: str, image_size: int) -> None:
         ) from error
     finally:
         net.train(was_training)
+        keep_frozen(net)
     layer = cast(nn.Linear, cast(Network, net).model.output_layer)
     expected = [(2, layer.out_features), (2, layer.in_features)]
     shapes = [tuple(part.shape) for part in result] if isinstance(result, tuple | list) else None

@@ -1,6 +1,7 @@
 """A network whose trunk is the identity, for batches of features that a frozen trunk computed."""
 
 import hashlib
+
 import numpy as np
 import torch
 from torch import nn
