@@ -475,6 +475,12 @@ def test_the_weights_digest_ignores_the_head_alone(settings):
     assert trunk_digest(net) != before
 
 
+def test_a_sheet_of_a_run_on_features_shows_images_without_memories(unbroken, tmp_path, capsys):
+    words = ["data", "show", "--run", str(unbroken), "--task=1", f"--output={tmp_path / 'a.png'}"]
+    app(words, standalone_mode=False)
+    assert "images, 0 of them replayed" in capsys.readouterr().out
+
+
 def test_the_commands_compute_show_publish_and_clear(settings, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("IIRC_CACHE", str(tmp_path / "cache"))
 

@@ -66,7 +66,7 @@ def read_chunk(path: Path, rows: NDArray[np.float32]) -> bool | None:
     """
     try:
         with open_regular(path) as file:
-            n_read = file.readinto(memoryview(rows).cast("B"))
+            n_read = file.readinto(_as_bytes(rows).data)
             checksum = file.read(CHECKSUM_BYTES + 1)
     except FileNotFoundError:
         return None
@@ -83,7 +83,12 @@ def chunk_bytes(rows: NDArray[np.float32]) -> bytes:
     return rows.tobytes() + _checksum(rows)
 
 
+def _as_bytes(rows: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a view of contiguous rows, uint8 (bytes,)."""
+    return rows.reshape(-1).view(np.uint8)
+
+
 def _checksum(rows: NDArray[np.float32]) -> bytes:
-    content = rows.reshape(-1).view(np.uint8)
+    content = _as_bytes(rows)
     content.flags.writeable = False  # which the library requires
     return int(google_crc32c.value(content)).to_bytes(CHECKSUM_BYTES, "little")

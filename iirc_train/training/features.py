@@ -182,7 +182,7 @@ def extracted(
         decoder=decoder,
     )
     networks = Networks()
-    networks.net = net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    networks.net = net.to(device).to(memory_format=torch.channels_last)
     networks.eval()
     n_done, before = 0, None
     with networks.inference():
@@ -216,7 +216,7 @@ class _LoggedProgress:
 
     def __call__(self, dataset: str, n_computed: int, n_left: int) -> None:
         now = time.monotonic()
-        if now < self._next and n_left:
+        if not is_first_process() or (now < self._next and n_left):
             return
         self._next = now + _SECONDS_BETWEEN_NOTES
         if not n_computed:
