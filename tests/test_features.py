@@ -289,13 +289,6 @@ def test_the_decoder_refuses_what_are_no_features():
 # --- runs ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("IIRC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
 @pytest.fixture(scope="module")
 def settings(tiny_settings) -> dict[str, object]:
     frozen = {"frozen": True, "augment": False, "threads": 1, "decoder": "pillow"}
