@@ -96,11 +96,14 @@ class Networks(nn.Module):
         return torch.autocast(device_type, self.autocast_dtype)
 
     @contextmanager
-    def inference(self) -> Iterator[None]:
+    def inference(self, example: torch.Tensor | None = None) -> Iterator[None]:
         """A context in which :meth:`forward_net` is faster; outputs are the same up to rounding.
 
         The method is in evaluation mode and records no gradients, and the network must not change.
         Contexts can be nested; only the outermost does the preparation.
+
+        Args:
+            example: See :func:`~iirc_train.models.inference.without_batch_norms`.
         """
         if self._infer is not None:
             yield
@@ -109,7 +112,7 @@ class Networks(nn.Module):
         self.eval()
         try:
             with torch.inference_mode():
-                net = without_batch_norms(self.net)
+                net = without_batch_norms(self.net, example)
                 forward = partial(self._run, net)
                 with _faster(forward, net is not self.net, self.device) as self._infer:
                     yield

@@ -40,7 +40,7 @@ logger = logging.getLogger("iirc_train")
 Progress = Callable[[str, int, int], None]
 """Called with a dataset's name, the number of features computed, and of those left to compute."""
 
-BATCH_SIZES = {"cpu": 64, "cuda": 512}
+BATCH_SIZES = {"cpu": 32, "cuda": 512}
 """Images per batch; a GPU without room for them computes parts of a batch."""
 
 _SECONDS_BETWEEN_NOTES = 60.0
@@ -162,7 +162,7 @@ def extracted(
         net: The network.
         dataset: The images.
         preset: Their image preset.
-        rows: int64 (N,), rows of the sample table.
+        rows: int64 (N,), rows of the sample table; at least one.
         decoder: Decodes the images.
         device: Device of the network.
         network: Name of the network, for errors.
@@ -184,9 +184,11 @@ def extracted(
     networks = Networks()
     networks.net = net.to(device).to(memory_format=torch.channels_last)
     networks.eval()
+    batches = iter(loader)
+    first = next(batches)
     n_done, before = 0, None
-    with networks.inference():
-        for batch in chain(loader, [None]):
+    with networks.inference(first.images[:2]):
+        for batch in chain([first], batches, [None]):
             latents = None if batch is None else networks.forward_net(batch.images)[1].float()
             if before is not None:  # copied while the next batch is computed
                 features = before.cpu().numpy()
