@@ -25,14 +25,16 @@ from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.setup import with_setup
+from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings
 from iirc_train.models.compiled import NetworkCompiler
 from iirc_train.models.inference import inference_batch_size
-from iirc_train.models.networks import check_network
+from iirc_train.models.networks import check_network, expected_images
+from iirc_train.models.weights import remembered_digest
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
-from iirc_train.run.resolved import resolved_graph, resolved_precision
+from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import (
     averaging_gradients,
     choose_device,
@@ -67,10 +69,13 @@ class Experiment:
         buffer_dir: Folder of the replay buffer; None keeps it in memory.
         precision: Precision that replaces the configuration's: a resumed run may change it, and a
             repeated run keeps the original one.
+        loads_weights: Whether the network starts from the setting ``weights``; not needed where
+            a state is loaded, which contains them.
 
     Attributes:
         precision: Precision of the network, ``"fp32"`` or ``"bf16"``.
         network: Name of the network.
+        weights_digest: Digest of the weights that the network started from; None for random ones.
         graph: Whether training steps on resident images are captured, ``"on"`` or ``"off"``.
         resumed: :attr:`resolved` of the experiment whose state was loaded; empty in a new one.
 
@@ -83,6 +88,8 @@ class Experiment:
         config: ExperimentConfig,
         buffer_dir: Path | None = None,
         precision: str | None = None,
+        *,
+        loads_weights: bool = True,
     ) -> None:
         seed_random_generators(config.seed)
         if config.threads is not None:
@@ -90,7 +97,8 @@ class Experiment:
         config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
-        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset)
+        expected = expected_images(config.network, config.weights)
+        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset, expected)
         losses = get_method(config.method).model.losses
         config = with_setup(config, self.benchmark.setup, losses, config.method)
         self.config = config
@@ -112,8 +120,15 @@ class Experiment:
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
             self.class_names_to_idx,
-            config.model_copy(update={"network": self.network, "n_layers": None}),
+            config.model_copy(
+                update={
+                    "network": self.network,
+                    "n_layers": None,
+                    "weights": config.weights if loads_weights else NONE,
+                }
+            ),
         )
+        self.weights_digest = remembered_digest(self.method.net)
         check_network(self.method.net, self.network, size)
         # images are channels-last: convolutions are faster if their weights are, too
         self.method.to(self.device).to(memory_format=torch.channels_last)
@@ -173,6 +188,7 @@ class Experiment:
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "network": self.network,
+            **({} if self.weights_digest is None else {WEIGHTS_DIGEST: self.weights_digest}),
             "graph": self.graph,
             **self.decoder.resolved(
                 has_windows=any(needs_windows(t.train) for t in self.transforms.values())
@@ -337,6 +353,13 @@ class Experiment:
                 f"the run trains the network {before['network']}, here it would be {self.network}: "
                 "resume it with the benchmark, method and version of this package it started with"
             )
+        weights = before.get(WEIGHTS_DIGEST)
+        if weights is not None and self.weights_digest not in (None, weights):
+            raise CheckpointError(
+                f"the run started from weights with digest {weights}, here they would have "
+                f"{self.weights_digest}: resume it with the original ones"
+            )
+        self.weights_digest = weights
         if "precision" in before and not self._precision_asked:
             self._use_precision(before["precision"])
         threads = int(state["threads"])
