@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from iirc_train.models.branches import BranchedNetwork
+from iirc_train.models.prompts import prompts_of
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
@@ -34,7 +35,7 @@ def without_batch_norms(net: nn.Module) -> nn.Module:
         if all(ours is theirs for ours, theirs in zip(branches, net.branches, strict=True)):
             return net
         return net.with_branches(branches)
-    is_known = isinstance(net, (ResNet, ResNetCIFAR))
+    is_known = isinstance(net, (ResNet, ResNetCIFAR)) and not prompts_of(net)
     if not is_known or net.training or next(net.parameters()).device.type != "cpu":
         return net
     return fuse(net)
