@@ -133,6 +133,8 @@ def test_settings_that_contradict_each_other_are_refused(settings, message):
         MethodConfig.parse(settings)
 
 
-def test_gdumb_refuses_to_freeze_a_part_of_new_random_weights():
-    with pytest.raises(ConfigurationError, match="gdumb starts each task from new random"):
-        run_of("gdumb", None, network="resnet8", n_layers=None, frozen_until="blocks")
+@pytest.mark.parametrize("name", ["frozen_until", "weights"])
+def test_gdumb_refuses_to_start_again_from_weights_that_are_not_random(name, monkeypatch):
+    monkeypatch.setattr("iirc_train.models.networks.add_weights", lambda *_: None)
+    with pytest.raises(ConfigurationError, match=f"^{name} blocks: method gdumb starts each task"):
+        run_of("gdumb", None, network="resnet8", n_layers=None, **{name: "blocks"})

@@ -74,6 +74,9 @@ def compute(
     ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Name or file of a benchmark.")] = None,
     network: Annotated[str | None, typer.Option(help="The network, as in iirc train.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(help="'default' or a file, as in iirc train.")
+    ] = None,
     image_preset: Annotated[
         str | None, typer.Option(help="Image preset, as in iirc train.")
     ] = None,
@@ -102,6 +105,7 @@ def compute(
                 "data": data,
                 "benchmark": benchmark,
                 "network": network,
+                "weights": weights,
                 "image_preset": image_preset,
                 "device": device,
                 "decoder": decoder,

@@ -94,7 +94,7 @@ def show(
                 raise ConfigurationError("nothing to show: give SHARDS and --benchmark, or --run")
             settings |= {"data": data, "method": "finetune"}
             config = ExperimentConfig.parse(settings | HERE)
-        with Experiment(config) as experiment:
+        with Experiment(config, loads_weights=False) as experiment:
             _check_task(experiment, task)
             if run is not None and task > 0 and not _keeps_features(run):
                 recall_memories(experiment, run, task)

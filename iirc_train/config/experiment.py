@@ -37,6 +37,7 @@ from iirc_train.config.setup import (
     Loss,
     with_former_defaults,
 )
+from iirc_train.config.weights import NONE, absolute_weights, read_weights_place
 
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
 MAX_FACTOR = 1e9  # likewise
@@ -83,6 +84,15 @@ class MethodConfig(Settings):
         Role.STATE,
         Field(description="Layers of the ResNet that fits the images; or give network"),
     ] = None
+    weights: Annotated[
+        str,
+        PlainValidator(read_weights_place),
+        Role.STATE,
+        Field(
+            description="Weights that the network starts from: 'none' for new random ones, "
+            "'default' for the pretrained ones of its library, or a .safetensors or .pth file"
+        ),
+    ] = NONE
     frozen: Annotated[
         bool,
         Role.STATE,
@@ -296,8 +306,9 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     image_preset: Annotated[
         Annotated[str, AfterValidator(checked_image_preset)],
         Field(
-            description="Augmentation and normalisation of images; 'auto' is what the benchmark "
-            "says, 'cifar100_pycil' adds PyCIL's colour jitter"
+            description="Augmentation and normalisation of images; 'auto' is what a network with "
+            "pretrained weights expects, else what the benchmark says ('benchmark'); "
+            "'cifar100_pycil' adds PyCIL's colour jitter"
         ),
     ] = "auto"
     augment: Annotated[
@@ -467,6 +478,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         places = {
             "data": absolute_data(self.data),
             "benchmark": absolute_benchmark(self.benchmark),
+            "weights": absolute_weights(self.weights),
         }
         return self.model_copy(update=places)
 

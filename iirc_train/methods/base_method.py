@@ -95,6 +95,11 @@ class BaseMethod(Predictor, WeightedLosses, Optimized, ABC):
     trains_trunk: ClassVar[str] = ""
     """What the method does with the trunk, as a verb phrase, if it rules out a frozen one."""
 
+    adds_prompts: ClassVar[bool] = False
+    """Whether the method adds prompts to the network, so that latents change though it is frozen.
+
+    See :func:`~iirc_train.models.prompts.attach_prompt`."""
+
     parameter_statistics: ClassVar[Sequence[str]] = ()
     """Names of statistics with a value per trained parameter, such as Fisher information."""
 

@@ -19,6 +19,7 @@ from iirc_train.buffer.balanced import balanced_slots
 from iirc_train.buffer.samples import HasView, TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
 from iirc_train.config.intervals import warmup_epochs
+from iirc_train.config.weights import NONE
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.optimizers import ParameterGroup
 from iirc_train.methods.step import Step
@@ -100,11 +101,14 @@ class Model(BaseMethod):
     _makes_networks = False
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
-        if self._makes_networks and self.config.frozen_until is not None:
-            raise ConfigurationError(
-                f"frozen_until {self.config.frozen_until}: method gdumb starts each task from new "
-                "random weights, which must be trained: set frozen, or leave both out"
-            )
+        config = self.config
+        given = {"frozen_until": config.frozen_until, "weights": config.weights}
+        for name, value in given.items():
+            if self._makes_networks and not config.frozen and value not in (None, NONE):
+                raise ConfigurationError(
+                    f"{name} {value}: method gdumb starts each task from new random weights, which "
+                    f"must be trained: set frozen, or leave out {name}"
+                )
         self._first_weights = None if self._makes_networks else copy.deepcopy(net.state_dict())
         return net
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.settings import nearest_name
+from iirc_train.models.prompts import prompts_of
 from iirc_train.models.trunk import head_of, trunk_of
 
 Frozen = Literal["whole", "parameters"]
@@ -111,9 +112,9 @@ def keep_frozen(module: nn.Module) -> None:
 def is_wholly_frozen(net: nn.Module) -> bool:
     """Return whether all layers before the output layer are frozen, as :func:`freeze_trunk` does.
 
-    The latent of an image is then the same throughout a run.
+    The latent of an image is then the same throughout a run. It is not if the network has prompts.
     """
-    return getattr(net, _MARK, None) == "whole"
+    return getattr(net, _MARK, None) == "whole" and not prompts_of(net)
 
 
 def _mark(modules: Iterable[nn.Module], mark: Frozen) -> None:

@@ -9,6 +9,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 
 from iirc_train.models.branches import BranchedNetwork
+from iirc_train.models.prompts import prompts_of
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
@@ -40,7 +41,7 @@ def without_batch_norms(net: nn.Module, example: torch.Tensor | None = None) -> 
             return net
         return net.with_branches(branches)
     is_known = isinstance(net, (ResNet, ResNetCIFAR))
-    if net.training or next(net.parameters()).device.type != "cpu":
+    if net.training or prompts_of(net) or next(net.parameters()).device.type != "cpu":
         return net
     if is_known:
         return fuse(net)

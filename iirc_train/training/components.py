@@ -28,15 +28,17 @@ from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.setup import with_setup
+from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings
 from iirc_train.models.compiled import NetworkCompiler
 from iirc_train.models.inference import inference_batch_size
-from iirc_train.models.networks import check_network, make_network
+from iirc_train.models.networks import check_network, expected_images, make_network
 from iirc_train.models.on_features import HeadOnFeatures
+from iirc_train.models.weights import remembered_digest
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
-from iirc_train.run.resolved import resolved_graph, resolved_precision
+from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import (
     averaging_gradients,
     choose_device,
@@ -79,6 +81,8 @@ class Experiment:
         precision: Precision that replaces the configuration's: a resumed run may change it, and a
             repeated run keeps the original one.
         progress: Shows the progress of computing features; by default, it is logged.
+        loads_weights: Whether the network starts from the setting ``weights``; not needed where
+            a state is loaded, which contains them. A run on cached features always needs them.
         all_features: Compute the features of all images, not only of those of the benchmark.
 
     Attributes:
@@ -86,6 +90,7 @@ class Experiment:
         network: Name of the network.
         samples: The images of the run, or their features.
         features: Digest of the features, if the run reads those instead of images.
+        weights_digest: Digest of the weights that the network started from; None for random ones.
         graph: Whether training steps on resident images are captured, ``"on"`` or ``"off"``.
         resumed: :attr:`resolved` of the experiment whose state was loaded; empty in a new one.
 
@@ -100,6 +105,7 @@ class Experiment:
         precision: str | None = None,
         progress: Progress | None = None,
         *,
+        loads_weights: bool = True,
         all_features: bool = False,
     ) -> None:
         seed_random_generators(config.seed)
@@ -108,7 +114,8 @@ class Experiment:
         config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
-        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset)
+        expected = expected_images(config.network, config.weights)
+        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset, expected)
         losses = get_method(config.method).model.losses
         config = with_setup(config, self.benchmark.setup, losses, config.method)
         self.config = config
@@ -129,10 +136,17 @@ class Experiment:
         parts = get_method(config.method)
         self.image_size = size = image_size(self.benchmark)
         self.network = resolve_network(config.network, config.n_layers, size)
-        named = config.model_copy(update={"network": self.network, "n_layers": None})
+        on_features = uses_cached_features(config, parts.model, self.presets)
+        named = config.model_copy(
+            update={
+                "network": self.network,
+                "n_layers": None,
+                "weights": config.weights if loads_weights or on_features else NONE,
+            }
+        )
         self.samples: SampleStore = self.store
         head: torch.nn.Module | None = None
-        if uses_cached_features(config, parts.model, self.presets):
+        if on_features:
             rows = np.arange(len(self.store)) if all_features else all_sample_ids(self.splits)
             net = make_network(named, len(self.class_names_to_idx))
             head = self._on_features(net, rows, progress)
@@ -142,6 +156,7 @@ class Experiment:
             named,
             head,
         )
+        self.weights_digest = remembered_digest(self.method.net)
         if head is None:
             check_network(self.method.net, self.network, size)
         # images are channels-last: convolutions are faster if their weights are, too
@@ -225,6 +240,7 @@ class Experiment:
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "network": self.network,
+            **({} if self.weights_digest is None else {WEIGHTS_DIGEST: self.weights_digest}),
             "graph": self.graph,
             **({} if self.features is None else {"features": self.features}),
             **self.decoder.resolved(
@@ -390,6 +406,13 @@ class Experiment:
                 f"the run trains the network {before['network']}, here it would be {self.network}: "
                 "resume it with the benchmark, method and version of this package it started with"
             )
+        weights = before.get(WEIGHTS_DIGEST)
+        if weights is not None and self.weights_digest not in (None, weights):
+            raise CheckpointError(
+                f"the run started from weights with digest {weights}, here they would have "
+                f"{self.weights_digest}: resume it with the original ones"
+            )
+        self.weights_digest = weights
         if "precision" in before and not self._precision_asked:
             self._use_precision(before["precision"])
         threads = int(state["threads"])

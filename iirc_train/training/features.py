@@ -30,8 +30,8 @@ from iirc_data.task_view import TaskView
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.forward_passes import Networks
-from iirc_train.models.on_features import trunk_digest
 from iirc_train.models.trunk import head_of
+from iirc_train.models.weights import remembered_digest, trunk_digest
 from iirc_train.runtime.distributed import is_first_process
 from iirc_train.runtime.random_state import random_state, set_random_state
 
@@ -54,6 +54,8 @@ def why_not_constant(
         return "the trunk of the network is trained: set frozen (--frozen)"
     if method.compares_feature_maps:
         return f"{config.method} compares feature maps, which are not cached"
+    if method.adds_prompts:
+        return f"{config.method} adds prompts, which change them"
     if method.trains_trunk:
         return f"{config.method} {method.trains_trunk}"
     if config.augment and any(preset.train != preset.evaluate for preset in presets.values()):
@@ -114,7 +116,8 @@ def cached_features(
         TrainingError: The network returns NaN.
     """
     cache = CacheFolder(cache_base(), size_in_bytes(config.cache_size))
-    weights, size = trunk_digest(net), cast(nn.Linear, head_of(net)).in_features
+    weights = remembered_digest(net) or trunk_digest(net)
+    size = cast(nn.Linear, head_of(net)).in_features
     random, arrays = random_state(), []
     numbers = store.dataset_numbers(sample_ids)
     first = 0
