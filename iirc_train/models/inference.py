@@ -1,12 +1,15 @@
 """Faster inference: folded batch norms and parallel parts on a CPU, large batches on a GPU."""
 
+import copy
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from iirc_train.models.branches import BranchedNetwork
 from iirc_train.models.prompts import prompts_of
@@ -49,11 +52,19 @@ def without_batch_norms(net: nn.Module, example: torch.Tensor | None = None) -> 
 
 
 def _folded_if_equal(net: nn.Module, example: torch.Tensor) -> nn.Module:
-    try:
-        folded = fuse(net)
-        pairs = list(zip(net(example), folded(example), strict=True))
-    except Exception:  # what torch.fx cannot trace raises any type
-        return net
+    """Fold each batch normalisation into the convolution that is registered before it."""
+    folded = copy.deepcopy(net)
+    layers = [
+        (path, layer)
+        for path, layer in folded.named_modules()
+        if next(layer.parameters(recurse=False), None) is not None
+    ]
+    for (path, conv), (next_path, norm) in pairwise(layers):
+        is_pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
+        if is_pair and conv.out_channels == norm.num_features:
+            folded.set_submodule(path, fuse_conv_bn_eval(conv, norm))
+            folded.set_submodule(next_path, nn.Identity())
+    pairs = zip(net(example), folded(example), strict=True)
     is_equal = all((a - b).norm() <= _TOLERANCE * a.norm() for a, b in pairs)
     return folded if is_equal else net
 
