@@ -274,3 +274,28 @@ def test_a_run_records_its_weights_resumes_without_their_file_and_is_repeated_wi
     repeat_experiment(run, tmp_path / "again", changes=changes)
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "again")]
     assert metrics[0] == metrics[1]
+
+
+def test_a_transformer_of_timm_with_weights_from_a_file_is_fine_tuned_at_its_own_size(
+    tiny_settings, tmp_path
+):
+    timm = pytest.importorskip("timm")
+    donor = timm.create_model("test_vit", num_classes=9)
+    file = tmp_path / "w.safetensors"
+    pytest.importorskip("safetensors.torch").save_file(donor.state_dict(), file)
+    settings = {k: v for k, v in tiny_settings.items() if k != "n_layers"}
+    settings |= {"decoder": "pillow", "threads": 1, "method": "finetune", "batch_size": 4}
+    network = {"network": "timm:test_vit", "weights": str(file), "frozen_until": "blocks.2"}
+    with Experiment(ExperimentConfig.parse(settings | network)) as experiment:
+        method = experiment.method
+        method.prepare_model_for_new_task(experiment.task_data(0))
+        method.train()
+        batch = next(iter(experiment.training_loader(experiment.view("train", 0))))
+        assert batch.images.shape == (4, 3, 160, 160)
+        method.training_step(batch)
+        assert experiment.image_size == 160
+    trained = method.net.backbone.state_dict()
+    for name, value in donor.state_dict().items():
+        is_frozen = not name.startswith(("blocks.3", "blocks.4", "blocks.5", "norm", "head"))
+        if not name.startswith("head"):
+            assert torch.equal(trained[name], value) == is_frozen, name

