@@ -16,6 +16,14 @@ from tests.ce_methods import write_single_labels
 SHARED = Path(os.environ.get("IIRC_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory):
+    """Keep the user's cache of datasets and features out of the tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("IIRC_CACHE", str(tmp_path_factory.mktemp("cache") / "iirc"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_file():
     """Return a function that finds a file of the shared test data, or skips the test."""

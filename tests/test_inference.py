@@ -60,6 +60,26 @@ def test_networks_of_ones_own_and_in_training_stay_as_they_are():
     assert without_batch_norms(training) is training
 
 
+class NormFirst(nn.Sequential):
+    """A network that uses its layers in another order than that in which it registers them."""
+
+    def forward(self, x):
+        latent = self[0](self[1](x)).mean((2, 3))
+        return latent, latent
+
+
+@torch.inference_mode()
+def test_any_network_is_folded_if_an_example_shows_that_nothing_changes():
+    net = with_statistics(get_network("torchvision:mobilenet_v3_small")(num_classes=3))
+    images = torch.rand(5, 3, 64, 64)
+    folded = without_batch_norms(net, images[:2])
+    assert n_batch_norms(folded) == 0 < n_batch_norms(net)
+    for ours, expected in zip(folded(images), net(images), strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
+    odd = with_statistics(NormFirst(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))
+    assert without_batch_norms(odd, images[:2]) is odd
+
+
 @pytest.fixture
 def threads(request):
     before = torch.get_num_threads()

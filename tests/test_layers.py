@@ -16,7 +16,7 @@ files
 benchmarks image_sizes interrupts runs
 locks sampling sources task_view
 shards taxonomies utils
-datasets splits
+datasets features splits
 dataset_checks split_samples
 task_sequence
 lifelong_dataset loader

@@ -1,5 +1,6 @@
-"""``iirc data cache``: what the cache of remote datasets holds, and clearing it."""
+"""``iirc data cache``: what the cache of remote datasets and features holds, and clearing it."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from iirc_data.console import errors_in_one_line, one_line, plain_console
 from iirc_data.errors import ShardError
+from iirc_data.features.array import described
 from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.cache_size import size_in_bytes
 from iirc_data.shards.remote import cache_base
@@ -17,7 +19,8 @@ from iirc_data.shards.store import read_manifest
 
 def show_cache(
     digest: Annotated[
-        list[str] | None, typer.Argument(help="Digest of a cached dataset, or its beginning.")
+        list[str] | None,
+        typer.Argument(help="Digest of a cached dataset or of features, or its beginning."),
     ] = None,
     clear: Annotated[
         bool, typer.Option("--clear", help="Remove these datasets from the cache; by default all.")
@@ -30,9 +33,10 @@ def show_cache(
         Path | None, typer.Option(help="The cache; by default IIRC_CACHE, or ~/.cache/iirc.")
     ] = None,
 ) -> None:
-    """Show what the cache of remote datasets holds, set its limit, or clear it.
+    """Show what the cache of remote datasets and features holds, set its limit, or clear it.
 
-    Commands that are reading a cleared dataset fetch it again.
+    Commands that are reading a cleared dataset fetch it again. Cleared features are computed again
+    by the next run that needs them.
     """
     with errors_in_one_line():
         try:
@@ -67,6 +71,20 @@ def _show(cache: CacheFolder, datasets: list[Path]) -> None:
     plain_console().print(table)
 
 
+def chosen_features(cache: CacheFolder, digest: str) -> Path:
+    """Return the folder of the features in a cache whose digest begins as given.
+
+    Raises:
+        ShardError: There are none, or several.
+    """
+    found = [path for path in cache.datasets() if path.name.startswith(digest)]
+    if len(found) != 1:
+        raise ShardError(
+            f"{cache.base} holds {len(found)} features {digest!r}: iirc data cache lists them"
+        )
+    return found[0]
+
+
 def _chosen(cache: CacheFolder, digests: list[str]) -> list[Path]:
     datasets = cache.datasets()
     if not digests:
@@ -83,7 +101,10 @@ def _chosen(cache: CacheFolder, digests: list[str]) -> list[Path]:
 
 
 def _described(dataset: Path) -> tuple[str, str, int]:
-    """Return the name, digest and size in bytes of a cached dataset."""
+    """Return the name, digest and size in bytes of a cached dataset, or of its features."""
+    with suppress(ShardError):
+        key, (n_samples, size) = described(dataset)
+        return f"features of {key.dataset}, {key.network}", dataset.name, 4 * n_samples * size
     try:
         manifest = read_manifest(dataset)
     except ShardError:

@@ -83,7 +83,7 @@ def verify_folder(
 ) -> None:
     """Verify every digest and every row of the sample table of a local dataset."""
     with errors_in_one_line():
-        with _progress_bar("verify") as progress:
+        with progress_bar("verify") as progress:
             found = verify(root, workers=workers, progress=progress)
         for problem in found.problems:
             typer.echo(one_line(problem))
@@ -118,7 +118,7 @@ def publish_dataset(
     with errors_in_one_line():
         card = Card(licence, None if benchmark is None else load_benchmark(benchmark))
         before = RemoteDataset.open(root).manifest.digest
-        with _progress_bar("publish") as progress:
+        with progress_bar("publish") as progress:
             manifest = publish(
                 root,
                 address,
@@ -157,7 +157,7 @@ def pull_dataset(
     """Copy a dataset, or the part that some tasks need; run again to resume or to add tasks."""
     with errors_in_one_line():
         classes = _classes_to_pull(benchmark, schedule, tasks, dataset)
-        with _progress_bar("pull") as progress:
+        with progress_bar("pull") as progress:
             manifest = pull(
                 address, out, classes=classes, update=update, workers=workers, progress=progress
             )
@@ -264,7 +264,8 @@ def _size(shards: Iterable[Shard]) -> str:
 
 
 @contextmanager
-def _progress_bar(description: str) -> Iterator[TotalProgress]:
+def progress_bar(description: str) -> Iterator[TotalProgress]:
+    """Show a bar of transferred bytes inside the block."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -19,7 +19,7 @@ class Batch:
 
     Attributes:
         images: (N, 3, H, W) in channels-last memory format, on the training device: normalised
-            float32, or uint8 with ``normalize=False``.
+            float32, or uint8 with ``normalize=False``. With cached features, float32 (N, D).
         targets: float32 (N, classes seen so far), 1 where a label is visible.
         in_buffer: bool (N,), True for samples replayed from the buffer.
         sample_ids: int64 (N,), on the CPU: row of the sample table, or ``-1 - slot`` for a

@@ -137,6 +137,8 @@ def read_plain(store: SampleStore, sample_id: int) -> NDArray[np.uint8]:
         LoaderError: The image is damaged, or its size differs from the sample table's.
     """
     encoded = store.read(sample_id)
+    if store.looks[sample_id] == 1:
+        return encoded
     height, width = store.sizes(np.array([sample_id]))[0].tolist()
     if checked_look(encoded, (height, width), lambda: store.name(sample_id)).is_plain:
         return encoded

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation
 from iirc_data.errors import LoaderError
+from iirc_data.features.store import FeatureStore
 from iirc_data.label_combinations import joined_labels
 from iirc_data.loader.batch import KnowsDatasets, ReplaySource
 from iirc_data.loader.decoder import DecodeRequest, Requests, checked_look
@@ -34,6 +35,11 @@ class EpochSamples:
 
     def __len__(self) -> int:
         return len(self.view) + (0 if self.replay is None else len(self.replay))
+
+    @property
+    def are_features(self) -> bool:
+        """Whether the samples are features instead of images."""
+        return isinstance(self.store, FeatureStore)
 
     @cached_property
     def labels(self) -> NDArray[np.int32]:
@@ -187,7 +193,7 @@ class EpochSamples:
     @cached_property
     def _looks_of_memories(self) -> NDArray[np.int8]:
         """int8 (memories,), as :attr:`SampleStore.looks` for samples."""
-        return np.zeros(len(self) - len(self.view), np.int8)
+        return np.full(len(self) - len(self.view), int(self.are_features), np.int8)
 
     def _looks(
         self, numbers: NDArray[np.int64], encoded: list[NDArray[np.uint8]]

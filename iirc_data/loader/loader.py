@@ -242,6 +242,8 @@ class Loader:
         self, chunk: Sequence[Part], numbers: NDArray[np.int64], pixels: torch.Tensor
     ) -> Iterator[Batch]:
         images = self._normalized(pixels.permute(0, 3, 1, 2), numbers)
+        if self._samples.are_features:
+            images = images.flatten(1)
         n_classes = self._samples.view.n_seen_classes
         targets = indicator_targets(self._samples.labels[numbers], n_classes)
         targets = on_device(targets, self._device)

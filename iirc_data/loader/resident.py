@@ -1,4 +1,4 @@
-"""Resident images: decoded once, kept as uint8 on the training device and augmented there."""
+"""Resident images: decoded once, kept on the training device and augmented there."""
 
 from typing import NamedTuple, Self
 
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, PerDataset, Places, Unchanged
+from iirc_data.features.store import FeatureStore
 from iirc_data.loader.batch import on_device
 from iirc_data.loader.decoder import Decoder
 from iirc_data.loader.epoch_samples import EpochSamples
@@ -30,8 +31,6 @@ class ResidentImages:
     """
 
     def __init__(self, samples: EpochSamples, decoder: Decoder, device: torch.device) -> None:
-        height, width = samples.sizes[0].tolist()
-        pixels = torch.empty((len(samples), height, width, 3), dtype=torch.uint8, device=device)
         parts = [
             np.arange(start, min(start + _DECODED_AT_ONCE, len(samples)))
             for start in range(0, len(samples), _DECODED_AT_ONCE)
@@ -42,7 +41,11 @@ class ResidentImages:
             for part in parts
         )
         decoded = decoder.images(samples.requests(np.arange(len(samples)), work))
+        pixels = torch.empty(0)
         for part, images in zip(parts, decoded, strict=True):
+            if not part[0]:
+                shape = len(samples), *images.shape[1:]
+                pixels = torch.empty(shape, dtype=images.dtype, device=device)
             pixels[part[0] : part[-1] + 1].copy_(images)
         self._bordered = _Bordered(pixels, 0)
 
@@ -54,7 +57,7 @@ class ResidentImages:
             augmentation: Crops and flips.
 
         Returns:
-            uint8 (N, H, W, 3), on the device.
+            uint8 (N, H, W, 3), or float32 (N, 1, 1, D) of features, on the device.
         """
         # read once: an iterator in another thread may replace it by one with a wider border
         bordered = self._bordered
@@ -74,7 +77,7 @@ class _Bordered(NamedTuple):
     """Images with a black border, as wide as the crops have needed so far.
 
     Attributes:
-        pixels: uint8 (N, H + 2 border, W + 2 border, 3).
+        pixels: uint8 (N, H + 2 border, W + 2 border, 3), or features without a border.
         border: Width of the border in pixels.
     """
 
@@ -135,5 +138,7 @@ def why_not_resident(samples: EpochSamples, transform: PerDataset) -> str | None
 
 
 def decoded_bytes(samples: EpochSamples) -> int:
-    """Return the size of the decoded images in bytes."""
-    return int(samples.sizes.astype(np.int64).prod(axis=1).sum()) * 3
+    """Return the size of the decoded images, or of the features, in bytes."""
+    store = samples.store
+    bytes_per_pixel = 4 * store.size if isinstance(store, FeatureStore) else 3
+    return int(samples.sizes.astype(np.int64).prod(axis=1).sum()) * bytes_per_pixel

@@ -28,7 +28,7 @@ from iirc_data.shards.cache_size import LIMIT_NAME, SIZE_VARIABLE, limit_of
 from iirc_data.shards.manifest import MANIFEST_NAME
 from iirc_data.shards.table import TABLE_NAME
 
-DESCRIPTION_NAMES = frozenset({MANIFEST_NAME, TABLE_NAME, BLOCKS_NAME})
+DESCRIPTION_NAMES = frozenset({MANIFEST_NAME, TABLE_NAME, BLOCKS_NAME, "zarr.json"})
 
 _DATASET = re.compile(r"[0-9a-f]{64}")
 _REST_AFTER_SCAN = 10  # times as long as a scan takes
@@ -157,7 +157,7 @@ class CacheFolder:
         return Addition(self, path, temporary, size, self._reserved(temporary, size, evict))
 
     def datasets(self) -> list[Path]:
-        """Return the folders of the cached datasets, each named by the digest of a manifest."""
+        """Return the folders of the cached datasets and features, each named by a digest."""
         with suppress(OSError):
             return sorted(p for p in self.base.iterdir() if _DATASET.fullmatch(p.name))
         return []

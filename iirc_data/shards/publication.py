@@ -1,25 +1,18 @@
 """The upload of a dataset to an address where others read it."""
 
-from collections.abc import Iterator
-from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from fsspec.callbacks import DEFAULT_CALLBACK, Callback
-from fsspec.utils import get_protocol
 
 from iirc_data.errors import ShardError
-from iirc_data.files import file_sha256, write_atomically
+from iirc_data.files import file_sha256
 from iirc_data.masking import masked
-from iirc_data.reading import open_regular
-from iirc_data.shards.addresses import CHUNK, WEB_PROTOCOLS, filesystem_at
 from iirc_data.shards.blocks import BLOCKS_NAME
 from iirc_data.shards.card import CARD_MARK, Card
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each
-from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
+from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.table import TABLE_NAME
+from iirc_data.shards.upload import Advance, Upload
 from iirc_data.shards.versions import (
     VERSIONS_FOLDER,
     rename_shards,
@@ -33,7 +26,7 @@ MARKER_NAME = "manifest.unfinished.json"
 _HINT = "give another address, or publish it as a new version with --new-version"
 
 
-class Publication:
+class Publication(Upload):
     """The upload of a dataset.
 
     Args:
@@ -43,17 +36,10 @@ class Publication:
     """
 
     def __init__(self, root: Path, address: str, folder: Path | None) -> None:
-        if folder is None and get_protocol(address) in WEB_PROTOCOLS:
-            raise ShardError(
-                "cannot publish to a web server: publish to the folder that serves "
-                f"{masked(address)}"
-            )
+        super().__init__(address, folder)
         self._root = root
         self._source = RemoteDataset.open(root)
-        self._address = address.rstrip("/")
-        self._local = folder
         self._others: list[Manifest] = []
-        self._filesystem, self._folder = filesystem_at(self._address)
 
     def meets_another_version(self) -> bool:
         """Return whether another version of the dataset is at the address."""
@@ -169,12 +155,6 @@ class Publication:
         start = len(self._folder) + 1
         return {path[start:]: details["size"] for path, details in found.items()}
 
-    def _size(self, name: str) -> int | None:
-        with self._explained(name), suppress(FileNotFoundError):
-            size: int = self._filesystem.size(f"{self._folder}/{name}")
-            return size
-        return None
-
     def _is_half_written(self, text: bytes) -> bool:
         """Return whether a text is the start of this manifest, from an interrupted upload."""
         whole = self._source.manifest_text
@@ -184,70 +164,9 @@ class Publication:
         path = self._root / shard.path
         if not has_size(path, shard.bytes) or file_sha256(path) != shard.sha256:
             raise ShardError(f"{path} is missing or damaged: run iirc data verify {self._root}")
-        callback = _Advance(advance)
+        callback = Advance(advance)
         self._put(path, shard.path, callback)
         advance(shard.bytes - callback.value)
-
-    def _put(self, path: Path, name: str, callback: Callback = DEFAULT_CALLBACK) -> None:
-        if self._local is not None:
-            self._write(path, self._local / name, callback)
-            return
-        target = f"{self._folder}/{name}"
-        with self._explained(name):
-            try:
-                # unlike pipe_file, this creates missing folders, and no bucket
-                self._filesystem.put_file(str(path), target, callback=callback)
-            except BaseException:
-                with suppress(Exception):  # in an object store there is nothing to remove
-                    self._filesystem.rm_file(target)
-                raise
-
-    def _put_text(self, name: str, text: bytes) -> None:
-        with TemporaryDirectory() as folder:
-            path = Path(folder) / "text"
-            path.write_bytes(text)
-            self._put(path, name)
-
-    def _write(self, path: Path, target: Path, callback: Callback) -> None:
-        """Copy a file into a local folder, where it gets its name when it is whole."""
-        with writing_alone(target), open_regular(path) as file, write_atomically(target) as copy:
-            while chunk := file.read(CHUNK):
-                copy.write(chunk)
-                callback.relative_update(len(chunk))
-
-    def _remove(self, name: str) -> None:
-        with self._explained(name), suppress(FileNotFoundError):
-            self._filesystem.rm_file(f"{self._folder}/{name}")
-
-    def _read(self, name: str) -> bytes | None:
-        with self._explained(name), suppress(FileNotFoundError):
-            text: bytes = self._filesystem.cat_file(f"{self._folder}/{name}")
-            return text
-        return None
-
-    @contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except CancelledError:
-            raise
-        except Exception as error:  # each filesystem raises its own types
-            raise ShardError(
-                f"cannot publish {masked(self._address)}/{name}: {type(error).__name__}: "
-                f"{masked(str(error))}"
-            ) from error
-
-
-class _Advance(Callback):  # type: ignore[misc]  # fsspec has no types
-    """Forwards the byte counts that fsspec reports."""
-
-    def __init__(self, advance: BytesDone) -> None:
-        super().__init__()
-        self._advance = advance
-
-    def relative_update(self, inc: int = 1) -> None:
-        super().relative_update(inc)
-        self._advance(inc)
 
 
 def check_same(there: Manifest, wanted: Manifest, where: str, remedy: str) -> None:

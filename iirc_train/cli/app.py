@@ -17,6 +17,7 @@ class _Commands(LazyGroup):
         "benchmarks": "iirc_data.commands.benchmarks:app",
         "data": "iirc_train.cli.data:app",
         "presets": "iirc_train.cli.presets:app",
+        "features": "iirc_train.cli.features:app",
         "train": "iirc_train.cli.train:train",
         "sweep": "iirc_train.cli.sweep:sweep",
         "report": "iirc_train.cli.report:report",

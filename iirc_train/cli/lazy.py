@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
+
+_LISTING = "iirc_train.cli.lazy.listing"
 
 
 class LazyGroup(TyperGroup):
@@ -17,16 +19,26 @@ class LazyGroup(TyperGroup):
     Attributes:
         places: Name of each command to import on demand to its ``"module:attribute"``, which is a
             function or a ``typer.Typer``.
+        summaries: Help text of commands, in one line, for a list of commands; one that is missing
+            here is imported for it.
     """
 
     places: ClassVar[dict[str, str]] = {}
+    summaries: ClassVar[dict[str, str]] = {}
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help text, without importing the commands whose summary is known."""
+        ctx.meta[_LISTING] = True
+        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
         return [*super().list_commands(ctx), *self.places]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, importing it if necessary."""
+        """Return a command, importing it if necessary; for a list of commands, its summary."""
+        if ctx.meta.get(_LISTING) and cmd_name in self.summaries:
+            return TyperCommand(cmd_name, help=self.summaries[cmd_name])
         if cmd_name not in self.places:
             return super().get_command(ctx, cmd_name)
         module, attribute = self.places[cmd_name].split(":")

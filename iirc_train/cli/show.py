@@ -18,14 +18,21 @@ from iirc_train.config.places import at_home, moved
 from iirc_train.methods.settings import settings_of_run
 from iirc_train.report.contact_sheet import ShownImage, contact_sheet
 from iirc_train.report.figure_files import write_figure
-from iirc_train.run.directory import BUFFER_NAME, RunDirectory
+from iirc_train.run.directory import BUFFER_NAME, RECORD_NAME, RunDirectory
+from iirc_train.run.record import read_record
 from iirc_train.runtime.lines import print_line
 from iirc_train.training.components import Experiment
 
 FORMATS = (".png", ".pdf", ".svg")
 MOST_NAMES = 8
 
-HERE: dict[str, Any] = {"device": "cpu", "decoder": "auto", "resident": False, "threads": None}
+HERE: dict[str, Any] = {
+    "device": "cpu",
+    "decoder": "auto",
+    "resident": False,
+    "threads": None,
+    "cache_features": False,
+}
 """How images are read for a sheet, whatever a run was trained on; they are the same."""
 
 
@@ -56,7 +63,8 @@ def show(
 ) -> None:
     """Draw the images that begin a task's training, augmented, with their visible labels.
 
-    With --run, they are the images, including memories, that the run's task started with.
+    With --run, they are the images, including memories, that the run's task started with. A run on
+    cached features has no images of its memories.
     """
     output, run = at_home(output), at_home_if_given(run)
     with errors_in_one_line():
@@ -86,9 +94,9 @@ def show(
                 raise ConfigurationError("nothing to show: give SHARDS and --benchmark, or --run")
             settings |= {"data": data, "method": "finetune"}
             config = ExperimentConfig.parse(settings | HERE)
-        with Experiment(config) as experiment:
+        with Experiment(config, loads_weights=False) as experiment:
             _check_task(experiment, task)
-            if run is not None and task > 0:
+            if run is not None and task > 0 and not _keeps_features(run):
                 recall_memories(experiment, run, task)
             if experiment.method.memories_only:
                 experiment.buffer.update_buffer_new_task(experiment.task_data(task))
@@ -102,6 +110,12 @@ def show(
             raise ConfigurationError(f"cannot write {output}: {error.strerror}") from error
         n_replayed = sum(image.is_replayed for image in shown)
         print_line(plain_console(), f"{output}: {len(shown)} images, {n_replayed} of them replayed")
+
+
+def _keeps_features(run: Path) -> bool:
+    """Return whether the buffer of a run keeps features instead of images."""
+    sessions = read_record(run)["sessions"] if (run / RECORD_NAME).exists() else []
+    return any("features" in session.get("resolved", {}) for session in sessions)
 
 
 def recall_memories(experiment: Experiment, run: Path, task: int) -> None:

@@ -21,6 +21,8 @@ from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN, this_program, typed_program
 from iirc_train.training.branch import branch_experiment
 from iirc_train.training.launch import (
+    CHANGEABLE,
+    REPLACEABLE,
     check_changeable,
     continue_experiment,
     repeat_experiment,
@@ -122,10 +124,13 @@ def train(
         )
     if run is None:
         raise ConfigurationError("no folder for the run: give --output FOLDER")
-    for option, folder in (("--resume", resume), ("--repeat", repeat)):
+    for option, folder, names in (
+        ("--resume", resume, CHANGEABLE),
+        ("--repeat", repeat, REPLACEABLE),
+    ):
         if folder is not None:
             sources = {"preset": preset, "config": config}
-            check_changeable(option, [*given(sources), *overrides])
+            check_changeable(option, [*given(sources), *overrides], names)
     program = ["iirc"] if this_program() == OWN else typed_program()
     hint = f"resume with: {shlex.join([*program, 'train', '--resume', str(run)])}"
     with interrupted_in_one_line(hint if is_first_process() else ""):

@@ -38,6 +38,7 @@ from iirc_train.config.setup import (
     Loss,
     with_former_defaults,
 )
+from iirc_train.config.weights import NONE, absolute_weights, read_weights_place
 
 MAX_COUNT = 10**9  # of anything: what is larger is a slip
 MAX_FACTOR = 1e9  # likewise
@@ -83,6 +84,28 @@ class MethodConfig(Settings):
         Annotated[int, Field(ge=1, le=MAX_LAYERS)] | None,
         Role.STATE,
         Field(description="Layers of the ResNet that fits the images; or give network"),
+    ] = None
+    weights: Annotated[
+        str,
+        PlainValidator(read_weights_place),
+        Role.STATE,
+        Field(
+            description="Weights that the network starts from: 'none' for new random ones, "
+            "'default' for the pretrained ones of its library, or a .safetensors or .pth file"
+        ),
+    ] = NONE
+    frozen: Annotated[
+        bool,
+        Role.STATE,
+        Field(
+            description="Freeze all layers before the output layer: no gradients, and batch "
+            "normalisation keeps its statistics"
+        ),
+    ] = False
+    frozen_until: Annotated[
+        Annotated[str, Field(min_length=1)] | None,
+        Role.STATE,
+        Field(description="Freeze the network up to and with a stage, such as layer3 or blocks.8"),
     ] = None
     loss: Annotated[
         Loss | Literal["auto"],
@@ -186,6 +209,16 @@ class MethodConfig(Settings):
     @model_validator(mode="after")
     def _network_has_its_layers(self) -> Self:
         check_depth(self.network, self.n_layers)
+        if self.frozen and self.frozen_until is not None:
+            raise ValueError(
+                f"frozen freezes everything before the output layer, so frozen_until "
+                f"{self.frozen_until} has no effect: set only one"
+            )
+        if self.frozen and self.trunk_lr_factor != 1:
+            raise ValueError(
+                f"trunk_lr_factor {self.trunk_lr_factor:g} has no effect on a frozen trunk: leave "
+                "it out, or set frozen_until instead of frozen"
+            )
         return self
 
     @model_validator(mode="after")
@@ -298,10 +331,25 @@ class ExperimentConfig(MethodConfig, BufferConfig):
     image_preset: Annotated[
         Annotated[str, AfterValidator(checked_image_preset)],
         Field(
-            description="Augmentation and normalisation of images; 'auto' is what the benchmark "
-            "says, 'cifar100_pycil' adds PyCIL's colour jitter"
+            description="Augmentation and normalisation of images; 'auto' is what a network with "
+            "pretrained weights expects, else what the benchmark says ('benchmark'); "
+            "'cifar100_pycil' adds PyCIL's colour jitter"
         ),
     ] = "auto"
+    augment: Annotated[
+        bool,
+        Field(
+            description="Augment training images as the image preset says; otherwise show them as "
+            "evaluation does"
+        ),
+    ] = True
+    cache_features: Annotated[
+        bool | None,
+        Field(
+            description="Compute the features of a frozen network once, keep them in the cache, "
+            "and train on them; by default where they are constant, which augment rules out"
+        ),
+    ] = None
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Seed of all random numbers")] = 0
     batch_size: Annotated[
         int, Field(ge=1, le=10**6, description="Samples per batch, over all processes")
@@ -457,6 +505,7 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         places = {
             "data": absolute_data(self.data),
             "benchmark": absolute_benchmark(self.benchmark),
+            "weights": absolute_weights(self.weights),
         }
         return self.model_copy(update=places)
 

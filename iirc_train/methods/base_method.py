@@ -10,11 +10,13 @@ from pydantic import BaseModel
 from torch import nn
 
 from iirc_data.definitions import IIRC_SETUP
+from iirc_data.errors import ConfigurationError
 from iirc_data.loader import Batch
 from iirc_train.buffer.columns import Column
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories, TaskSamples
 from iirc_train.config.experiment import MethodConfig
+from iirc_train.config.network import AUTO
 from iirc_train.config.setup import Loss, with_setup
 from iirc_train.methods.hcv import HierarchyVerified
 from iirc_train.methods.optimizers import Optimized
@@ -24,6 +26,7 @@ from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
 from iirc_train.methods.weighted_losses import WeightedLosses
 from iirc_train.models.feature_maps import check_has_feature_maps
+from iirc_train.models.frozen import freeze_trunk, freeze_until
 from iirc_train.models.networks import make_network
 from iirc_train.runtime.distributed import world_size
 
@@ -89,6 +92,14 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
     method_variables: tuple[str, ...] = ()
     """Names of attributes that checkpoints save besides modules, buffers, optimizer, scheduler."""
 
+    trains_trunk: ClassVar[str] = ""
+    """What the method does with the trunk, as a verb phrase, if it rules out a frozen one."""
+
+    adds_prompts: ClassVar[bool] = False
+    """Whether the method adds prompts to the network, so that latents change though it is frozen.
+
+    See :func:`~iirc_train.models.prompts.attach_prompt`."""
+
     parameter_statistics: ClassVar[Sequence[str]] = ()
     """Names of statistics with a value per trained parameter, such as Fisher information."""
 
@@ -114,7 +125,9 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1
         self.stages_run = []
-        self.net = self._with_first_head(self._make_network() if net is None else net)
+        net = self._make_network() if net is None else net
+        self._freeze_parts(net, name)
+        self.net = self._with_first_head(net)
         if self.compares_feature_maps:
             check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
@@ -124,6 +137,24 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
 
     def _make_network(self) -> nn.Module:
         return make_network(self.config, sum(self.n_cla_per_tsk))
+
+    def _freeze_parts(self, net: nn.Module, name: str) -> None:
+        """Freeze what the settings say, in place.
+
+        Raises:
+            ConfigurationError: The network has no such stage, or the method trains its trunk.
+        """
+        config = self.config
+        if config.frozen:
+            if self.trains_trunk:
+                raise ConfigurationError(
+                    f"frozen: method {name} {self.trains_trunk}, which a frozen trunk rules out: "
+                    "choose another method, or freeze a part with frozen_until"
+                )
+            freeze_trunk(net)
+        elif config.frozen_until is not None:
+            shown = type(net).__name__ if config.network == AUTO else config.network
+            freeze_until(net, config.frozen_until, shown)
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         """Return the network with the output layer for the first task."""

@@ -73,6 +73,7 @@ class Model(BaseMethod):
     config: Config
     net: BranchedNetwork
     capturable = True
+    trains_trunk = "trains a copy of the trunk for each task"
     losses = ("bce", "ce")
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:

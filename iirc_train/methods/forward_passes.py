@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iirc_train.models.feature_maps import Forwarded, WithFeatureMaps, forward_with_maps
+from iirc_train.models.frozen import keep_frozen
 from iirc_train.models.inference import (
     Forward,
     heuristic_convolutions,
@@ -95,11 +96,14 @@ class Networks(nn.Module):
         return torch.autocast(device_type, self.autocast_dtype)
 
     @contextmanager
-    def inference(self) -> Iterator[None]:
+    def inference(self, example: torch.Tensor | None = None) -> Iterator[None]:
         """A context in which :meth:`forward_net` is faster; outputs are the same up to rounding.
 
         The method is in evaluation mode and records no gradients, and the network must not change.
         Contexts can be nested; only the outermost does the preparation.
+
+        Args:
+            example: See :func:`~iirc_train.models.inference.without_batch_norms`.
         """
         if self._infer is not None:
             yield
@@ -108,7 +112,7 @@ class Networks(nn.Module):
         self.eval()
         try:
             with torch.inference_mode():
-                net = without_batch_norms(self.net)
+                net = without_batch_norms(self.net, example)
                 forward = partial(self._run, net)
                 with _faster(forward, net is not self.net, self.device) as self._infer:
                     yield
@@ -154,8 +158,9 @@ class Networks(nn.Module):
         return self.net if self._wrapper is None else self._wrapper
 
     def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; the teacher always stays in evaluation mode."""
+        """Set training or evaluation mode; teacher and frozen parts stay in evaluation mode."""
         super().train(mode)
+        keep_frozen(self)
         if self.old_net is not None:
             self.old_net.eval()
         return self

@@ -104,6 +104,7 @@ class Model(BaseMethod):
     config: Config
     net: BranchedNetwork
     capturable = True
+    trains_trunk = "trains a second trunk for each task"
     losses = ("ce",)
     _scales: torch.Tensor
     _log_balance: torch.Tensor

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from iirc_data.errors import ConfigurationError
 from iirc_data.label_combinations import most_specific
 from iirc_data.order import epoch_order
 from iirc_train.buffer import ReferenceBuffer
@@ -18,9 +19,11 @@ from iirc_train.buffer.balanced import balanced_slots
 from iirc_train.buffer.samples import HasView, TaskSamples
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
 from iirc_train.config.intervals import warmup_epochs
+from iirc_train.config.weights import NONE
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.optimizers import ParameterGroup
 from iirc_train.methods.step import Step
+from iirc_train.models.trunk import head_of
 
 WARM_START = 0.1  # of the learning rate
 _STREAM = 5  # separates these random numbers from other draws of a seed
@@ -75,7 +78,8 @@ class Model(BaseMethod):
 
     In IIRC, the loss is the binary cross-entropy of all seen classes, and the sampler balances the
     most specific visible labels. The network of each task starts from new random weights; a network
-    that is passed to the method, from its first ones.
+    that is passed to the method, from its first ones. Of a frozen network, only the output layer
+    starts from new weights.
     """
 
     class Config(MethodConfig):
@@ -97,6 +101,14 @@ class Model(BaseMethod):
     _makes_networks = False
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
+        config = self.config
+        given = {"frozen_until": config.frozen_until, "weights": config.weights}
+        for name, value in given.items():
+            if self._makes_networks and not config.frozen and value not in (None, NONE):
+                raise ConfigurationError(
+                    f"{name} {value}: method gdumb starts each task from new random weights, which "
+                    f"must be trained: set frozen, or leave out {name}"
+                )
         self._first_weights = None if self._makes_networks else copy.deepcopy(net.state_dict())
         return net
 
@@ -107,6 +119,9 @@ class Model(BaseMethod):
     def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         if self.cur_task_id > 0:
             weights = self._first_weights
+            if self.config.frozen:
+                head_of(self.net).reset_parameters()  # type: ignore[operator]
+                return
             self.net.load_state_dict(
                 self._make_network().state_dict() if weights is None else weights
             )

@@ -13,6 +13,7 @@ from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.intervals import warmup_epochs, warmup_steps
 from iirc_train.methods.stages import Staged
 from iirc_train.methods.step_warmup import StepWarmup
+from iirc_train.models.frozen import frozen_parameters
 
 ParameterGroup = dict[str, Any]
 """``params``, a list of parameters; optionally ``lr_factor``, and options of the optimizer.
@@ -132,6 +133,18 @@ def without(
     return [parameter for parameter in parameters if id(parameter) not in ids]
 
 
+def _without_frozen(
+    parameters: Iterable[nn.Parameter] | Iterable[ParameterGroup], frozen: Sequence[nn.Parameter]
+) -> Iterable[nn.Parameter] | Iterable[ParameterGroup]:
+    """Leave frozen parameters out of parameters, or of groups, which may become empty."""
+    if not frozen:
+        return parameters
+    given: list[Any] = list(parameters)
+    if given and isinstance(given[0], dict):
+        return [{**group, "params": without(group["params"], frozen)} for group in given]
+    return [{"params": without(given, frozen)}]  # the optimizer takes an empty group
+
+
 def _with_learning_rate(group: nn.Parameter | ParameterGroup, lr: float) -> Any:
     if not isinstance(group, dict):
         return group
@@ -178,13 +191,15 @@ class Optimized(Staged):
 
         Args:
             optimizable_parameters: Parameters to optimize, or groups of them; by default
-                :meth:`parameter_groups`.
+                :meth:`parameter_groups`. Those of frozen parts of the network are left out.
         """
         stage = self.stage
         config = self.config if stage is None else stage.applied_to(self.config)
         n_epochs = len(config.epochs_of_task(max(self.cur_task_id, 0)))
+        if optimizable_parameters is None:
+            optimizable_parameters = self.parameter_groups()
         self.opt, self.scheduler = get_optimizer(
-            self.parameter_groups() if optimizable_parameters is None else optimizable_parameters,
+            _without_frozen(optimizable_parameters, frozen_parameters(self.net)),
             config.optimizer,
             config.lr,
             config.lr_gamma,

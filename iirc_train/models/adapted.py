@@ -7,6 +7,7 @@ from torch import nn
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.settings import nearest_name
+from iirc_train.models.pretrained import unavailable
 from iirc_train.models.resnet import latent_and_maps
 
 # with auxiliary classifiers, a model has several outputs in training
@@ -39,6 +40,7 @@ class Adapted(nn.Module):
                 "choose another one"
             )
         model.set_submodule(path, nn.Identity())
+        self.head_path = path
         self.backbone = model
         self.model = nn.Module()
         self.model.output_layer = last
@@ -85,16 +87,17 @@ def torchvision_network(name: str, num_classes: int) -> Adapted:
     return adapt(model, f"torchvision:{name}")
 
 
-def timm_network(name: str, num_classes: int) -> Adapted:
-    """Create a model of timm with random weights.
+def timm_network(name: str, num_classes: int, pretrained: bool = False) -> Adapted:
+    """Create a model of timm.
 
     Args:
         name: One of ``timm.list_models()``.
         num_classes: Number of outputs.
+        pretrained: Whether to start from timm's pretrained weights, which it downloads.
 
     Raises:
-        ConfigurationError: timm is not installed, has no such model, or the model does not end
-            with one linear layer.
+        ConfigurationError: timm is not installed, has no such model, or cannot download its
+            weights; or the model does not end with one linear layer.
     """
     try:
         import timm
@@ -106,9 +109,24 @@ def timm_network(name: str, num_classes: int) -> Adapted:
         raise ConfigurationError(
             f"timm has no model {name!r}{nearest_name(name, timm.list_models())}"
         )
-    model = timm.create_model(name, num_classes=num_classes)
+    if pretrained:
+        try:
+            model = timm.create_model(name, num_classes=num_classes, pretrained=True)
+        except Exception as error:  # those of timm, of the hub, of HTTP clients
+            raise _unavailable(name, error) from error
+    else:
+        model = timm.create_model(name, num_classes=num_classes)
     classifier = model.get_classifier()
     adapted = Adapted(model, f"timm:{name}")
     if adapted.model.output_layer is not classifier:
         raise ConfigurationError(f"network timm:{name} has several output layers: choose another")
     return adapted
+
+
+def _unavailable(name: str, error: Exception) -> ConfigurationError:
+    from timm.models import get_pretrained_cfg
+
+    found = get_pretrained_cfg(name)
+    hub, url = getattr(found, "hf_hub_id", None), getattr(found, "url", None)
+    bring = f"model.safetensors of https://huggingface.co/{hub}" if hub else url or "them"
+    return unavailable(f"timm:{name}", error, bring)

@@ -7,6 +7,8 @@ from typing import Self, cast
 import torch
 from torch import nn
 
+from iirc_train.models.frozen import keep_frozen
+
 
 class BranchedNetwork(nn.Module):
     """Feature extractors (*branches*) side by side; the latent is that of all branches in a row.
@@ -76,8 +78,8 @@ class BranchedNetwork(nn.Module):
     def single(self, number: int, head: nn.Linear) -> "BranchedNetwork":
         """Return a network with a copy of one branch, which learns, and a given output layer."""
         branch = copy.deepcopy(self.branches[number])
-        for parameter in branch.parameters():
-            parameter.requires_grad_(True)
+        branch.requires_grad_(True)
+        keep_frozen(branch)
         branch.model.output_layer = head  # type: ignore[union-attr]
         net = BranchedNetwork(branch, head.out_features)
         net.model.output_layer = head

@@ -7,6 +7,7 @@ from torch import nn
 
 from iirc_train.models.branches import BranchedNetwork
 from iirc_train.models.feature_maps import Forwarded, forward_with_maps
+from iirc_train.models.trunk import trunk_of
 
 
 class CompiledNetwork(nn.Module):
@@ -81,12 +82,6 @@ def trunks_of(net: nn.Module) -> list[nn.Module]:
     trunks = [trunk_of(branch) for branch in branches]
     found = [trunk for trunk in trunks if trunk is not None]
     return found if len(found) == len(trunks) else []
-
-
-def trunk_of(net: nn.Module) -> nn.Module | None:
-    """Return the part of a network that computes the latent; None if the network names none."""
-    trunk = getattr(net, "trunk", None)
-    return trunk if isinstance(trunk, nn.Module) else None
 
 
 def _call(module: Any, images: torch.Tensor, *, with_maps: bool = False) -> Any:

@@ -10,17 +10,22 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import nn
 
+from iirc_data.augment.network_images import NetworkImages
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import MethodConfig
-from iirc_train.config.network import MAX_LAYERS, RESNET_NAME, image_size_of, network_of
+from iirc_train.config.network import AUTO, MAX_LAYERS, RESNET_NAME, image_size_of, network_of
 from iirc_train.config.settings import nearest_name
+from iirc_train.config.weights import NONE
 from iirc_train.models.adapted import timm_network, torchvision_network
+from iirc_train.models.efficientnet_lite import efficientnet_lite0
+from iirc_train.models.frozen import keep_frozen
 from iirc_train.models.mlp import MLP
+from iirc_train.models.pretrained import add_weights, images_of, makes_pretrained
 from iirc_train.models.resnet import ResNet
 from iirc_train.models.resnetcifar import ResNetCIFAR
 
@@ -56,9 +61,10 @@ class NetworkWithFeatureMaps(Network, Protocol):
 
 
 Factory = Callable[..., nn.Module]
-"""Creates a network; takes ``num_classes`` and, optionally, ``image_size``.
+"""Creates a network; takes ``num_classes`` and, optionally, ``image_size`` and ``pretrained``.
 
-``image_size`` is the height and width in pixels at which images are shown.
+``image_size`` is the height and width in pixels at which images are shown. ``pretrained=True`` asks
+for the pretrained weights; an attribute ``images`` describes the images that they expect.
 """
 
 
@@ -92,6 +98,7 @@ NETWORKS: dict[str, Factory] = {
     # an ImageNet ResNet for images of CIFAR's size
     "resnet18_cifar": partial(ResNet, num_layers=18, stem="cifar"),
     "mlp": small_mlp,
+    "efficientnet_lite0": efficientnet_lite0,
 }
 """Factories by name. A script may add its own, as to the registry of methods."""
 
@@ -100,28 +107,51 @@ def make_network(config: MethodConfig, num_classes: int) -> nn.Module:
     """Create a network.
 
     Args:
-        config: Its settings ``network``, ``n_layers`` and ``dataset`` choose the network.
+        config: Its settings ``network``, ``n_layers`` and ``dataset`` choose the network, and
+            ``weights`` what it starts from.
         num_classes: Number of outputs.
 
     Returns:
         A module that satisfies :class:`Network`.
 
     Raises:
-        ConfigurationError: There is no such network, or it lacks an output layer.
+        ConfigurationError: There is no such network, it lacks an output layer, or the weights
+            cannot be loaded.
     """
     name = network_of(config.network, config.n_layers, config.dataset)
     factory = get_network(name)
-    sized = {}
+    arguments: dict[str, Any] = {}
     if "image_size" in inspect.signature(factory).parameters:
-        sized["image_size"] = image_size_of(config.dataset)
-    net = factory(num_classes=num_classes, **sized)
+        arguments["image_size"] = image_size_of(config.dataset)
+    if makes_pretrained(factory, name, config.weights):
+        arguments["pretrained"] = True
+    net = factory(num_classes=num_classes, **arguments)
     layer = getattr(getattr(net, "model", None), "output_layer", None)
     if not isinstance(net, nn.Module) or not hasattr(layer, "in_features"):
         raise ConfigurationError(
             f"network {name} has no linear layer at net.model.output_layer: return a "
             f"torch.nn.Module with one, got {type(net).__name__}"
         )
+    add_weights(net, name, config.weights)
     return net
+
+
+def expected_images(network: str, weights: str) -> NetworkImages | None:
+    """Return the images that a network's pretrained weights expect.
+
+    Args:
+        network: The setting ``network``.
+        weights: The setting ``weights``.
+
+    Returns:
+        None without pretrained weights, or if nothing is known of them.
+
+    Raises:
+        ConfigurationError: There is no such network.
+    """
+    if weights == NONE or network == AUTO:
+        return None
+    return images_of(network, get_network(network))
 
 
 def get_network(name: str) -> Factory:
@@ -181,6 +211,7 @@ def check_network(net: nn.Module, name: str, image_size: int) -> None:
         ) from error
     finally:
         net.train(was_training)
+        keep_frozen(net)
     layer = cast(nn.Linear, cast(Network, net).model.output_layer)
     expected = [(2, layer.out_features), (2, layer.in_features)]
     shapes = [tuple(part.shape) for part in result] if isinstance(result, tuple | list) else None

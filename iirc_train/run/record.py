@@ -16,6 +16,7 @@ from iirc_data.shards.store import ShardStore
 from iirc_data.task_sequence import TaskSequence
 from iirc_train.run.directory import RECORD_NAME
 from iirc_train.run.provenance import Surroundings, now, version_changes
+from iirc_train.run.resolved import WEIGHTS_DIGEST
 from iirc_train.runtime.distributed import rank
 
 logger = logging.getLogger(__name__)
@@ -166,7 +167,30 @@ def check_same_data(record: Mapping[str, Any], found: SeenData) -> None:
             )
 
 
+def check_same_weights(record: Mapping[str, Any], digest: str | None) -> None:
+    """Check that a run would start from the weights that a recorded run started from.
+
+    Args:
+        record: The run's record.
+        digest: Digest of the weights at hand; None for random ones.
+
+    Raises:
+        ConfigurationError: They differ.
+    """
+    before = _first_resolved(record).get(WEIGHTS_DIGEST)
+    if before != digest:
+        raise ConfigurationError(
+            f"the run started from weights with digest {before}, here they have digest {digest}: "
+            "give the original file with --weights, or install the library's version that the "
+            "record names"
+        )
+
+
 def recorded_precision(record: Mapping[str, Any]) -> str | None:
     """Return the arithmetic that a run started with; None if an earlier release recorded it."""
+    return _first_resolved(record).get("precision")
+
+
+def _first_resolved(record: Mapping[str, Any]) -> Mapping[str, Any]:
     resolved = record["sessions"][0].get("resolved", {}) if record["sessions"] else {}
-    return resolved.get("precision") if isinstance(resolved, dict) else None
+    return resolved if isinstance(resolved, dict) else {}

@@ -12,6 +12,9 @@ from iirc_train.config.network import LARGEST_SMALL_IMAGE
 Precision = Literal["fp32", "bf16"]
 OnOff = Literal["on", "off"]
 
+WEIGHTS_DIGEST = "weights_digest"
+"""Name of the digest of the weights that a network started from."""
+
 UNITS = {"processes": "process(es)", "threads": "thread(s)"}
 
 

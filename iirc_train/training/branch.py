@@ -20,6 +20,7 @@ from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.settings import Role
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
+from iirc_train.models.networks import expected_images
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.confusion import copy_confusions
 from iirc_train.run.directory import (
@@ -253,7 +254,11 @@ def _change_state(
         seed_random_generators(config.seed)
         experiment["random"] = random_state()
     if config.image_preset != before.image_preset:
-        benchmark = benchmark_as_shown(config.benchmark, config.image_preset)
+        benchmark = benchmark_as_shown(
+            config.benchmark,
+            config.image_preset,
+            expected_images(config.network, config.weights),
+        )
         experiment["transforms"] = transforms_as_written(benchmark)
     if config.precision != before.precision:
         experiment.get("resolved", {}).pop("precision", None)

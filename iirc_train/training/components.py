@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from iirc_data.datasets import open_datasets
 from iirc_data.definitions import (
@@ -15,9 +16,11 @@ from iirc_data.definitions import (
     current_decoder_name,
 )
 from iirc_data.errors import CheckpointError, ConfigurationError
-from iirc_data.loader import Batch, Loader, make_decoder
+from iirc_data.loader import Batch, Decoder, Loader, make_decoder
+from iirc_data.loader.features import AS_THEY_ARE, FeatureDecoder
 from iirc_data.loader.make import needs_windows
 from iirc_data.loader.step_loader import StepPlan
+from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_view import TaskView
 from iirc_train.buffer import ReservoirBuffer
 from iirc_train.buffer.choice import Choice
@@ -25,14 +28,17 @@ from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
 from iirc_train.config.setup import with_setup
+from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings
 from iirc_train.models.compiled import NetworkCompiler
 from iirc_train.models.inference import inference_batch_size
-from iirc_train.models.networks import check_network
+from iirc_train.models.networks import check_network, expected_images, make_network
+from iirc_train.models.on_features import HeadOnFeatures
+from iirc_train.models.weights import remembered_digest
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
-from iirc_train.run.resolved import resolved_graph, resolved_precision
+from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import (
     averaging_gradients,
     choose_device,
@@ -45,11 +51,18 @@ from iirc_train.runtime.random_state import (
     set_random_state,
 )
 from iirc_train.training.data_checks import check_image_sizes, check_views
+from iirc_train.training.features import (
+    Progress,
+    all_sample_ids,
+    cached_features,
+    uses_cached_features,
+)
 from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
 from iirc_train.training.identity import (
     defining_settings,
     saved_settings,
     shown_difference,
+    shown_transforms,
     task_sequences,
     transforms_as_written,
 )
@@ -67,10 +80,17 @@ class Experiment:
         buffer_dir: Folder of the replay buffer; None keeps it in memory.
         precision: Precision that replaces the configuration's: a resumed run may change it, and a
             repeated run keeps the original one.
+        progress: Shows the progress of computing features; by default, it is logged.
+        loads_weights: Whether the network starts from the setting ``weights``; not needed where
+            a state is loaded, which contains them. A run on cached features always needs them.
+        all_features: Compute the features of all images, not only of those of the benchmark.
 
     Attributes:
         precision: Precision of the network, ``"fp32"`` or ``"bf16"``.
         network: Name of the network.
+        samples: The images of the run, or their features.
+        features: Digest of the features, if the run reads those instead of images.
+        weights_digest: Digest of the weights that the network started from; None for random ones.
         graph: Whether training steps on resident images are captured, ``"on"`` or ``"off"``.
         resumed: :attr:`resolved` of the experiment whose state was loaded; empty in a new one.
 
@@ -83,6 +103,10 @@ class Experiment:
         config: ExperimentConfig,
         buffer_dir: Path | None = None,
         precision: str | None = None,
+        progress: Progress | None = None,
+        *,
+        loads_weights: bool = True,
+        all_features: bool = False,
     ) -> None:
         seed_random_generators(config.seed)
         if config.threads is not None:
@@ -90,17 +114,20 @@ class Experiment:
         config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
-        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset)
+        expected = expected_images(config.network, config.weights)
+        self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset, expected)
         losses = get_method(config.method).model.losses
         config = with_setup(config, self.benchmark.setup, losses, config.method)
         self.config = config
+        self.features: str | None = None
         self.store = open_datasets(self.benchmark, config.data, cache_size=config.cache_size)
         presets = self.benchmark.image_presets.values()
+        self.presets = dict(zip(self.store.datasets, presets, strict=True))
         self.transforms = {
-            name: preset.transforms
-            for name, preset in zip(self.store.datasets, presets, strict=True)
+            name: shown_transforms(preset.transforms, augment=config.augment)
+            for name, preset in self.presets.items()
         }
-        self.decoder = make_decoder(
+        self.decoder: Decoder = make_decoder(
             config.decoder, self.device, hw_decoder_load=config.hw_decoder_load
         )
         self.splits = task_sequences(config, self.benchmark, self.store)
@@ -109,12 +136,29 @@ class Experiment:
         parts = get_method(config.method)
         self.image_size = size = image_size(self.benchmark)
         self.network = resolve_network(config.network, config.n_layers, size)
+        on_features = uses_cached_features(config, parts.model, self.presets)
+        named = config.model_copy(
+            update={
+                "network": self.network,
+                "n_layers": None,
+                "weights": config.weights if loads_weights or on_features else NONE,
+            }
+        )
+        self.samples: SampleStore = self.store
+        head: torch.nn.Module | None = None
+        if on_features:
+            rows = np.arange(len(self.store)) if all_features else all_sample_ids(self.splits)
+            net = make_network(named, len(self.class_names_to_idx))
+            head = self._on_features(net, rows, progress)
         self.method = parts.model(
             [len(task) for task in self.splits[TRAIN].tasks],
             self.class_names_to_idx,
-            config.model_copy(update={"network": self.network, "n_layers": None}),
+            named,
+            head,
         )
-        check_network(self.method.net, self.network, size)
+        self.weights_digest = remembered_digest(self.method.net)
+        if head is None:
+            check_network(self.method.net, self.network, size)
         # images are channels-last: convolutions are faster if their weights are, too
         self.method.to(self.device).to(memory_format=torch.channels_last)
         self.resumed: Mapping[str, Any] = {}
@@ -134,7 +178,7 @@ class Experiment:
             torch.backends.cudnn.benchmark = True
         self.buffer = parts.buffer(config, buffer_dir=buffer_dir)
         self.buffer.connect(
-            self.store,
+            self.samples,
             self.class_names_to_idx,
             seed=config.seed,
             columns=self.method.memory_columns(),
@@ -153,6 +197,29 @@ class Experiment:
             self._graphed_step.release()
         self.decoder.close()
         self.store.close()
+
+    def _on_features(
+        self, net: torch.nn.Module, sample_ids: NDArray[np.int64], progress: Progress | None
+    ) -> torch.nn.Module:
+        """Replace images by the features that a network computes; return its head."""
+        check_network(net, self.network, self.image_size)
+        self.samples = features = cached_features(
+            self.config,
+            self.network,
+            net,
+            self.store,
+            self.presets,
+            sample_ids,
+            decoder=self.decoder,
+            device=self.device,
+            progress=progress,
+        )
+        self.decoder.close()
+        self.decoder = FeatureDecoder(features.size)
+        self.transforms = dict.fromkeys(self.transforms, AS_THEY_ARE)
+        self.image_size = 1
+        self.features = features.digest_of(sample_ids)[:16]
+        return HeadOnFeatures(net)
 
     def _use_precision(self, precision: str) -> None:
         self.precision = resolved_precision(precision, self.device, self.image_size)
@@ -173,7 +240,9 @@ class Experiment:
             "processes": world_size(),
             "threads": torch.get_num_threads(),
             "network": self.network,
+            **({} if self.weights_digest is None else {WEIGHTS_DIGEST: self.weights_digest}),
             "graph": self.graph,
+            **({} if self.features is None else {"features": self.features}),
             **self.decoder.resolved(
                 has_windows=any(needs_windows(t.train) for t in self.transforms.values())
             ),
@@ -337,6 +406,13 @@ class Experiment:
                 f"the run trains the network {before['network']}, here it would be {self.network}: "
                 "resume it with the benchmark, method and version of this package it started with"
             )
+        weights = before.get(WEIGHTS_DIGEST)
+        if weights is not None and self.weights_digest not in (None, weights):
+            raise CheckpointError(
+                f"the run started from weights with digest {weights}, here they would have "
+                f"{self.weights_digest}: resume it with the original ones"
+            )
+        self.weights_digest = weights
         if "precision" in before and not self._precision_asked:
             self._use_precision(before["precision"])
         threads = int(state["threads"])
@@ -418,7 +494,7 @@ class Experiment:
     def _reader(self, seed: int | None = None, normalize: bool = True) -> ImageReader:
         seed = self.config.seed if seed is None else seed
         return ImageReader(
-            self.store,
+            self.samples,
             self.transforms,
             self.decoder,
             self.device,
@@ -435,7 +511,7 @@ class Experiment:
             task_id: The task; that after the last one is ignored.
             first_epoch: Number of its first epoch, counted across tasks.
         """
-        if task_id == self.n_tasks or not self.store.is_remote:
+        if task_id == self.n_tasks or not self.samples.is_remote:
             return
         view = self.view(TRAIN, task_id)
         if self.method.replay_in_batches:  # memories yet to be chosen determine the order

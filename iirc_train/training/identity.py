@@ -1,8 +1,10 @@
 """What makes two sessions parts of one run: tasks, transforms and settings."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
+from iirc_data.augment import TransformPreset
 from iirc_data.benchmarks import Benchmark
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.shards.sample_store import SampleStore
@@ -34,6 +36,11 @@ def task_sequences(
         )
         for split in SPLITS
     }
+
+
+def shown_transforms(transforms: TransformPreset, *, augment: bool) -> TransformPreset:
+    """Return the transforms of a dataset, those for training as the setting ``augment`` says."""
+    return transforms if augment else replace(transforms, train=transforms.evaluate)
 
 
 def transforms_as_written(benchmark: Benchmark) -> Any:

@@ -15,6 +15,7 @@ from iirc_train.methods.settings import settings_of_run
 from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import (
     check_same_data,
+    check_same_weights,
     is_finished,
     note_versions,
     read_record,
@@ -35,6 +36,9 @@ from iirc_train.training.trainer import Training
 
 CHANGEABLE = ExperimentConfig.free_settings() | {"precision"}
 """Settings that a resumed run may change."""
+
+REPLACEABLE = CHANGEABLE | {"weights"}
+"""Settings that a repeated run may change: the digest of its weights is checked."""
 
 
 def run_experiment(
@@ -79,6 +83,7 @@ def run_experiment(
             logger.info("preset: %s", preset)
         if reference is not None:
             check_same_data(reference, experiment.seen_data)
+            check_same_weights(reference, experiment.weights_digest)
             if rank() == 0:
                 note_versions(reference)
         directory = RunDirectory.create(output, experiment.config)
@@ -123,12 +128,19 @@ def resume_experiment(
         notes_on(console),
         process_group(choose_device(config.device)),
         run.held(),
-        Experiment(config, output / BUFFER_NAME, precision) as experiment,
+        Experiment(
+            config,
+            output / BUFFER_NAME,
+            precision,
+            loads_weights=not run.checkpoint.exists(),
+        ) as experiment,
     ):
         _check_alike(experiment)
         if not run.checkpoint.exists() and (output / RECORD_NAME).exists():
             record = read_record(output)
             check_same_data(record, experiment.seen_data)
+            if record["sessions"]:
+                check_same_weights(record, experiment.weights_digest)
             if "parent" in record:
                 raise CheckpointError(
                     f"{output} is a branch of {record['parent']['run']}, and its {run.checkpoint} "
@@ -161,18 +173,18 @@ def repeat_experiment(
         output: Folder for the new run.
         console: Where progress and notes are shown; None logs them to ``iirc_train``.
         tracking: What else follows the run.
-        changes: See :func:`resume_experiment`.
+        changes: Settings, from :data:`REPLACEABLE`, that replace the run's own.
 
     Returns:
         The new run's folder.
 
     Raises:
-        ConfigurationError: The folder contains no run, its data has changed, or ``output``
-            contains a run with other settings.
+        ConfigurationError: The folder contains no run, its data or weights have changed, or
+            ``output`` contains a run with other settings.
         IIRCError: Benchmark or data are wrong.
     """
     saved = settings_of_run(RunDirectory.open(run)[1])
-    config, precision = _changed(saved, changes or {})
+    config, precision = _changed(saved, changes or {}, REPLACEABLE)
     check_places(config, changes or {})
     if precision is not None:
         config = config.model_copy(update={"precision": precision})
@@ -235,18 +247,21 @@ def continue_experiment(
         return resume_experiment(output, console, tracking=tracking, changes=changes)
 
 
-def check_changeable(option: str, names: Iterable[str]) -> None:
+def check_changeable(
+    option: str, names: Iterable[str], changeable: frozenset[str] = CHANGEABLE
+) -> None:
     """Check that an existing run may change the given settings.
 
     Args:
         option: Option that names the run, for the error.
         names: Names of the settings.
+        changeable: Those that it may change.
 
     Raises:
         ConfigurationError: One of them defines the run.
     """
-    if wrong := [name for name in names if name not in CHANGEABLE]:
-        options = [f"--{name.replace('_', '-')}" for name in sorted(CHANGEABLE)]
+    if wrong := [name for name in names if name not in changeable]:
+        options = [f"--{name.replace('_', '-')}" for name in sorted(changeable)]
         raise ConfigurationError(
             f"{option} uses the settings of the run, not {', '.join(wrong)}: give only "
             f"{', '.join(options)}, --tensorboard and --wandb-project"
@@ -282,14 +297,16 @@ def _note_position(training: Training) -> None:
 
 
 def _changed(
-    saved: ExperimentConfig, changes: Mapping[str, Any]
+    saved: ExperimentConfig,
+    changes: Mapping[str, Any],
+    changeable: frozenset[str] = CHANGEABLE,
 ) -> tuple[ExperimentConfig, str | None]:
     """Return the changed configuration, and the precision if that is among the changes.
 
     The checkpoint holds the precision that a run resumes with; its configuration keeps the one
     that it started with.
     """
-    check_changeable("a run that was started", changes)
+    check_changeable("a run that was started", changes, changeable)
     if "data" in changes:
         changes = {**changes, "data": moved(saved.data, changes["data"])}
     changed = ExperimentConfig.parse({**saved.values(), **changes}, own=saved.values())

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from iirc_data.augment import TransformPreset
 from iirc_data.decoding import decode
 from iirc_data.definitions import ORDER_BLOCKS, Item, Labels, OrderName
+from iirc_data.features.store import images_of
 from iirc_data.label_combinations import names_of_labels
 from iirc_data.loader import Batch, Decoder, Loader, ReplaySource, make_loader
 from iirc_data.loader.decoder import read_plain
@@ -137,14 +138,14 @@ class TaskData(_Augmented):
         return len(self.view)
 
     def __getitem__(self, index: int) -> Item:
-        """Return an image as network input, float32 (3, H, W), and its labels."""
+        """Return a sample as network input, float32 (3, H, W) or (D,), and its labels."""
         (batch,) = self.loader(np.array([index]), 1)
         return (batch.images[0], *self.get_labels(index))
 
     def get_item(self, index: int) -> Item:
         """Return the stored image, in RGB and not transformed, and its labels."""
         sample_id = int(self.view.sample_ids[index])
-        store = self._reader.store
+        store = images_of(self._reader.store)
         image = decode(store.read(sample_id), lambda: store.name(sample_id))
         return (image, *self.get_labels(index))
 
@@ -200,8 +201,8 @@ class MemoryData(_Augmented):
     def __init__(self, buffer: BufferBase, view: TaskView, reader: ImageReader) -> None:
         self.n_memories_per_class = buffer.n_memories_per_class
         self.get_image_indices_by_class = buffer.get_image_indices_by_class
-        self._buffer = buffer
         self._memories = buffer.replay_source({name: i for i, name in enumerate(view.class_names)})
+        self._names = view.class_names
         self._no_samples = view.subset(NOTHING)
         self._reader = reader
 
@@ -209,9 +210,9 @@ class MemoryData(_Augmented):
         return len(self._memories)
 
     def __getitem__(self, index: int) -> Item:
-        """Return a memory as network input, float32 (3, H, W), and its labels."""
+        """Return a memory as network input, float32 (3, H, W) or (D,), and its labels."""
         (batch,) = self.loader(np.array([index]), 1)
-        return (batch.images[0], *self._buffer[index][1:])
+        return (batch.images[0], *names_of_labels(self._memories.labels[index], self._names))
 
     def loader(self, indices: NDArray[np.int64], batch_size: int) -> Iterator[Batch]:
         """Iterate over the given memories in the given order, in batches."""
