@@ -44,11 +44,11 @@ def without_batch_norms(net: nn.Module, example: torch.Tensor | None = None) -> 
             return net
         return net.with_branches(branches)
     is_known = isinstance(net, (ResNet, ResNetCIFAR))
-    if net.training or prompts_of(net) or next(net.parameters()).device.type != "cpu":
+    if net.training or prompts_of(net) or not (is_known or example is not None):
         return net
-    if is_known:
-        return fuse(net)
-    return net if example is None else _folded_if_equal(net, example)
+    if next(net.parameters()).device.type != "cpu":
+        return net
+    return _folded_if_equal(net, example) if example is not None and not is_known else fuse(net)
 
 
 def _folded_if_equal(net: nn.Module, example: torch.Tensor) -> nn.Module:
