@@ -187,7 +187,7 @@ class TestMethodContract:
                 assert (predictions.dtype, predictions.shape) == (torch.bool, y.shape)
                 losses.append(loss)
             assert np.isfinite(losses).all()
-            if number == 0:  # later, distillation starts at 0
+            if number == 0 and not method.learns_by_statistics:  # later, distillation starts at 0
                 assert losses[-1] < losses[0]
             method.consolidate_epoch_knowledge(0.5)
             memories = ToySamples(
@@ -214,6 +214,9 @@ class TestMethodContract:
         if "bce" in method.losses:
             y = (torch.rand(6, 3) > 0.5).float()
         _, loss = method.observe(x, y, in_buffer, train=False)
+        if method.learns_by_statistics:
+            assert loss == 0
+            return
         temperature = 1.0 if name == "lucir" else GOLDEN["config"]["temperature"]
         logits = method.net(x)[0][:, :3] / temperature
         if name == "podnet":
