@@ -206,10 +206,8 @@ def learned(run: Run) -> Iterator[Result]:
     module = importlib.import_module(run.file.removesuffix(".py").replace("/", "."))
     trunk = Trunk()
     trunk.as_maps = run.method == "fecam"
-    for name, factory in (("utils.inc_net", "get_backbone"), ("inc_net", "get_convnet")):
-        if run.reference == RANPAC or name == "utils.inc_net":
-            networks = importlib.import_module("inc_net" if run.reference == RANPAC else name)
-            networks.get_convnet = networks.get_backbone = lambda *_: trunk
+    networks = importlib.import_module("inc_net" if run.reference == RANPAC else "utils.inc_net")
+    networks.get_convnet = networks.get_backbone = lambda *_: trunk
     module.DataLoader = Loader
     torch.manual_seed(0)
     learner = getattr(module, run.class_name)({**ARGUMENTS, **run.flags})
@@ -226,11 +224,7 @@ def learned(run: Run) -> Iterator[Result]:
         learner.incremental_train(data)
         n_seen += n_new
         if run.method == "fecam":
-            order = [
-                i
-                for c in range(n_seen - n_new, n_seen)
-                for i in range(N_TRAIN * c, N_TRAIN * (c + 1))
-            ]
+            order = list(range(N_TRAIN * (n_seen - n_new), N_TRAIN * n_seen))
             yield Result(order, distances(learner), fecam_statistics(learner), {})
         else:
             scores = learner._network(toy_images().test)["logits"][:, :n_seen]
