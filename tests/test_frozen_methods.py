@@ -14,7 +14,7 @@ from iirc_data.loader import Batch
 from iirc_train.methods import METHODS
 from iirc_train.methods.frozen import FrozenMethod
 from iirc_train.methods.label_odds import Moments, label_odds
-from iirc_train.methods.ranpac import best_ridge
+from iirc_train.methods.ranpac import ridge_weights
 from iirc_train.methods.statistics import Statistics
 from iirc_train.runtime.distributed import share_of
 from iirc_train.training.components import Experiment
@@ -226,20 +226,31 @@ def test_knn_is_the_vote_of_the_most_similar_samples(learned):
         np.testing.assert_allclose(scores, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize(("n", "m"), [(30, 8), (20, 60)])
-def test_the_ridge_is_that_of_the_smallest_error_on_the_last_samples(n, m):
-    random = np.random.default_rng(n)
-    factors = random.standard_normal((n, 3))
-    features = factors @ random.standard_normal((3, m)) + 0.5 * random.standard_normal((n, m))
-    targets = factors + 0.5 * random.standard_normal((n, 3))
-    n_learned, errors = int(0.8 * n), []
-    x, y = features[:n_learned], targets[:n_learned]
-    for power in range(-8, 9):  # by definition
-        weight = np.linalg.solve(x.T @ x + 10.0**power * np.eye(m), x.T @ y)
-        errors.append(np.square(features[n_learned:] @ weight - targets[n_learned:]).mean())
-    found = best_ridge(torch.from_numpy(features), torch.from_numpy(targets))
+@pytest.mark.parametrize("m", [8, 60])
+def test_the_ridge_is_that_of_the_smallest_error_on_the_last_samples(m, monkeypatch):
+    monkeypatch.setattr("iirc_train.methods.ranpac.AT_ONCE", 7)
+    method = made("ranpac", ranpac_features=m)
+    method.prepare_model_for_new_task()
+    random = np.random.default_rng(m)
+    latents = random.standard_normal((30, D))
+    projected = np.maximum(latents @ method.statistics.of_latents("projection").numpy(), 0)
+    targets = projected[:, :3] + 4 * random.standard_normal((30, 3))
+    errors, weights = [], []
+    for power in range(-8, 9):
+        x, y = projected[:24], targets[:24]
+        weights.append(np.linalg.solve(x.T @ x + 10.0**power * np.eye(m), x.T @ y))
+        errors.append(np.square(projected[24:] @ weights[-1] - targets[24:]).mean())
+    x, y = torch.from_numpy(latents), torch.from_numpy(targets)
+    found = method._best_ridge(x, y)
     assert float(found) == pytest.approx(10.0 ** (np.argmin(errors) - 8))
     assert 1e-8 < found < 1e8
+    gram, sums = (
+        torch.from_numpy(projected[:24].T @ projected[:24]),
+        y[:24].T @ method._features(x[:24]),
+    )
+    np.testing.assert_allclose(
+        ridge_weights(gram, sums, found).T, weights[np.argmin(errors)], atol=1e-8
+    )
 
 
 def test_the_log_odds_of_a_label_are_those_of_two_normal_distributions():

@@ -99,7 +99,8 @@ class Model(CollectingMethod):
         deviation = torch.where(deviation > 0, deviation, 1)
         correlations = covariance / torch.outer(deviation, deviation)
         correlations.diagonal().fill_(1)
-        return torch.linalg.cholesky_ex(correlations)[0]
+        factor: torch.Tensor = torch.linalg.cholesky_ex(correlations)[0]
+        return factor
 
     def _scores(self, latents: torch.Tensor) -> torch.Tensor:
         of = self.statistics.of_classes

@@ -57,7 +57,7 @@ class Model(CollectingMethod):
             return latents.new_zeros(len(latents), self.n_seen_classes)
         k = min(self.config.knn_neighbours, len(units))
         shares = []
-        for part in latents.split(max(1, SIMILARITIES // len(units))):
+        for part in torch.split(latents, max(1, SIMILARITIES // len(units))):
             cosines, nearest = (F.normalize(part, dim=1) @ units.T).topk(k, dim=1)
             weight = (cosines / self.config.knn_temperature).softmax(dim=1)
             votes = labels[nearest][:, :, : self.n_seen_classes].to(weight.dtype)

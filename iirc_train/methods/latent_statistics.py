@@ -12,6 +12,7 @@ import torch
 
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories
+from iirc_train.config.setup import Loss
 from iirc_train.methods.frozen import FrozenConfig, FrozenMethod
 from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
@@ -37,10 +38,10 @@ class StatisticsMethod(FrozenMethod):
 
     Config = StatisticsConfig
 
-    losses = ("bce", "ce")
+    losses: ClassVar[tuple[Loss, ...]] = ("bce", "ce")
     learns_by_statistics = True
     replay_in_batches = False
-    method_variables = ("epochs_done",)
+    method_variables: tuple[str, ...] = ("epochs_done",)
 
     latent_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
     """Names of statistics of all latents together, and their axes."""

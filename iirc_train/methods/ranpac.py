@@ -1,5 +1,6 @@
 """RanPAC: ridge regression on a random projection of the latents of a frozen network."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
@@ -83,30 +84,49 @@ class Model(CollectingMethod):
     def _absorb(self, latents: torch.Tensor, targets: torch.Tensor, first: int) -> None:
         of, of_classes = self.statistics.of_latents, self.statistics.of_classes
         targets = targets.double()
-        for start in range(first, len(latents), AT_ONCE):
-            rows = slice(start, start + AT_ONCE)
-            features = self._features(latents[rows])
-            of("gram").addmm_(features.T, features)
-            of("total").add_(features.sum(dim=0))
-            of_classes("sums").addmm_(targets[rows].T, features)
+        gram, sums, total = of("gram"), of_classes("sums"), of("total")
+        for features, rows in self._in_parts(latents[first:]):
+            gram.addmm_(features.T, features)
+            sums.addmm_(targets[first:][rows].T, features)
+            total.add_(features.sum(dim=0))
         of("n").add_(len(latents) - first)
         of_classes("counts").add_(targets[first:].sum(dim=0))
         ridge = self.config.ranpac_ridge
         if ridge is not None:
             of("ridge").fill_(ridge)
         elif len(latents) > 1:
-            of("ridge").copy_(best_ridge(self._features(latents), targets))
+            of("ridge").copy_(self._best_ridge(latents, targets))
+
+    def _in_parts(self, latents: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
+        """Iterate over the features of latents and their rows, some at a time."""
+        for start in range(0, len(latents), AT_ONCE):
+            rows = slice(start, start + AT_ONCE)
+            yield self._features(latents[rows]), rows
+
+    def _best_ridge(self, latents: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Return λ: the power of ten with the smallest squared error on the last samples."""
+        n_learned = max(1, int(len(latents) * LEARNED))
+        m = len(self.statistics.of_latents("gram"))
+        if n_learned <= m:
+            features = self._features(latents[:n_learned])
+            weights = weights_of_few(features, targets[:n_learned])
+        else:
+            gram, sums = targets.new_zeros(m, m), targets.new_zeros(targets.shape[1], m)
+            for features, rows in self._in_parts(latents[:n_learned]):
+                gram.addmm_(features.T, features)
+                sums.addmm_(targets[:n_learned][rows].T, features)
+            ridges = [targets.new_tensor(10.0**power) for power in POWERS]
+            weights = torch.stack([ridge_weights(gram, sums, ridge) for ridge in ridges])
+        errors = targets.new_zeros(len(POWERS))
+        for features, rows in self._in_parts(latents[n_learned:]):
+            errors += (features @ weights.mT - targets[n_learned:][rows]).square().sum(dim=(1, 2))
+        ridge: torch.Tensor = 10.0 ** (errors.argmin().double() + POWERS[0])
+        return ridge
 
     def _fit_to_statistics(self) -> None:
         of, of_classes = self.statistics.of_latents, self.statistics.of_classes
         gram, sums = of("gram"), of_classes("sums")
-        # G is singular until there are many samples; less than its rounding errors has no effect
-        least = len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().amax()
-        ridge = torch.where(of("ridge") > 0, torch.maximum(of("ridge"), least), 1)
-        regularized = gram.clone()
-        regularized.diagonal().add_(ridge)
-        factor, _ = torch.linalg.cholesky_ex(regularized)
-        weight = torch.cholesky_solve(sums.T, factor).T
+        weight = ridge_weights(gram, sums, torch.where(of("ridge") > 0, of("ridge"), 1))
         if self.predicts_several:
             moments = Moments(sums, of_classes("counts"), of("total"), of("n"), gram)
             self._classifier = label_odds(weight, moments)
@@ -122,32 +142,40 @@ class Model(CollectingMethod):
         return self._classifier(features)
 
 
-def best_ridge(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the power of ten with the smallest squared error on the last samples.
-
-    One eigendecomposition serves all values: of the matrix of inner products between samples or
-    between features, whichever is smaller.
+def ridge_weights(gram: torch.Tensor, sums: torch.Tensor, ridge: torch.Tensor) -> torch.Tensor:
+    """Return the weights of a ridge regression.
 
     Args:
-        features: float64 (N, M), at least two samples.
+        gram: Sum of the outer products of the samples' features, float64 (M, M).
+        sums: Sum of the features by label, float64 (classes, M).
+        ridge: λ, (). A λ below the rounding errors of ``gram`` is raised to them.
+
+    Returns:
+        float64 (classes, M).
+    """
+    least = len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().amax()
+    regularized = gram.clone()
+    regularized.diagonal().add_(torch.maximum(ridge, least))
+    factor, _ = torch.linalg.cholesky_ex(regularized)
+    weights: torch.Tensor = torch.cholesky_solve(sums.T, factor).T
+    return weights
+
+
+def weights_of_few(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the weights of the ridge regressions of all :data:`POWERS`, for few samples.
+
+    One eigendecomposition, of the matrix of inner products between samples, serves all of them.
+
+    Args:
+        features: float64 (N, M), with N at most M.
         targets: float64 (N, classes).
 
     Returns:
-        float64 ().
+        float64 (powers, classes, M).
     """
-    n_learned = max(1, int(len(features) * LEARNED))
-    learned, held_out = features[:n_learned], features[n_learned:]
-    of_learned, expected = targets[:n_learned], targets[n_learned:]
-    if n_learned <= features.shape[1]:
-        values, vectors = torch.linalg.eigh(learned @ learned.T)
-        left, right = held_out @ (learned.T @ vectors), vectors.T @ of_learned
-    else:
-        values, vectors = torch.linalg.eigh(learned.T @ learned)
-        left, right = held_out @ vectors, vectors.T @ (learned.T @ of_learned)
-    eps = torch.finfo(values.dtype).eps * len(values)
-    has_part = values > eps * values[-1]  # the others have no part in the solution
-    errors = []
-    for power in POWERS:
-        inverse = torch.where(has_part, 1 / (values + 10.0**power), 0)
-        errors.append(F.mse_loss((left * inverse) @ right, expected))
-    return 10.0 ** (torch.stack(errors).argmin().double() + POWERS[0])
+    values, vectors = torch.linalg.eigh(features @ features.T)
+    has_part = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
+    right = vectors.T @ targets
+    inverses = [torch.where(has_part, 1 / (values + 10.0**power), 0) for power in POWERS]
+    by_sample = torch.stack([right.T * inverse for inverse in inverses]) @ vectors.T
+    return by_sample @ features
