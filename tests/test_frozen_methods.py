@@ -12,6 +12,7 @@ from torch import nn
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader import Batch
 from iirc_train.methods import METHODS
+from iirc_train.methods.fecam import shrunk
 from iirc_train.methods.frozen import FrozenMethod
 from iirc_train.methods.label_odds import Moments, label_odds
 from iirc_train.methods.ranpac import ridge_weights
@@ -251,6 +252,17 @@ def test_the_ridge_is_that_of_the_smallest_error_on_the_last_samples(m, monkeypa
     np.testing.assert_allclose(
         ridge_weights(gram, sums, found).T, weights[np.argmin(errors)], atol=1e-8
     )
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_shrunk_covariances_are_definite_however_few_samples_and_features_they_are_of(sign):
+    few = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 12)))
+    few[:, 6:] = 0
+    few[:, 3:6] = sign * few[:, :3]
+    covariance = shrunk(torch.cov(few.T), 1.0, 1.0)
+    assert torch.linalg.eigvalsh(covariance).min() > 0
+    with pytest.raises(ConfigurationError, match="fecam_off_diagonal 2 above fecam_diagonal 1"):
+        made("fecam", fecam_off_diagonal=2)
 
 
 def test_the_log_odds_of_a_label_are_those_of_two_normal_distributions():

@@ -1,10 +1,10 @@
 """FeCAM: the class with the smallest Mahalanobis distance, on the latents of a frozen network."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_FACTOR
@@ -42,7 +42,7 @@ class Model(CollectingMethod):
         fecam_diagonal: Annotated[
             float,
             Field(
-                ge=0,
+                gt=0,
                 le=MAX_FACTOR,
                 description="Shrinkage: mean variances added to the diagonal of a covariance",
             ),
@@ -58,8 +58,17 @@ class Model(CollectingMethod):
         ] = 1.0
         fecam_shrinkages: Annotated[
             int,
-            Field(ge=0, le=10, description="Times that a covariance is shrunk (the authors: 2)"),
+            Field(ge=1, le=10, description="Times that a covariance is shrunk (the authors: 2)"),
         ] = 1
+
+        @model_validator(mode="after")
+        def _stays_definite(self) -> Self:
+            if self.fecam_off_diagonal > self.fecam_diagonal:
+                raise ValueError(
+                    f"fecam_off_diagonal {self.fecam_off_diagonal:g} above fecam_diagonal "
+                    f"{self.fecam_diagonal:g} has no distance: lower it"
+                )
+            return self
 
     config: Config
     losses = ("ce",)
@@ -132,14 +141,16 @@ def members_of(latents: torch.Tensor, member: torch.Tensor) -> tuple[torch.Tenso
 def shrunk(covariance: torch.Tensor, diagonal: float, off_diagonal: float) -> torch.Tensor:
     """Return a covariance plus multiples of its mean diagonal and its mean off-diagonal value.
 
+    The result is positive definite if ``off_diagonal`` is at most ``diagonal``.
+
     Args:
         covariance: (D, D).
         diagonal: Factor of what is added to the diagonal.
-        off_diagonal: Factor of what is added elsewhere. Values of 0 do not count for the mean.
+        off_diagonal: Factor of what is added elsewhere.
     """
+    n = len(covariance)
     mean = covariance.diagonal().mean()
-    others = covariance - covariance.diagonal().diag()
-    off_mean = others.sum() / others.count_nonzero().clamp(min=1)
-    added = torch.full_like(covariance, 1.0) * (off_diagonal * off_mean)
-    added.diagonal().copy_((diagonal * mean).expand(len(added)))
+    others = (covariance.sum() - n * mean) / max(n * (n - 1), 1)
+    added = (off_diagonal * others).expand(n, n).clone()
+    added.diagonal().copy_((diagonal * mean).expand(n))
     return covariance + added

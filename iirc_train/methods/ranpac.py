@@ -177,5 +177,5 @@ def weights_of_few(features: torch.Tensor, targets: torch.Tensor) -> torch.Tenso
     has_part = values > len(values) * torch.finfo(values.dtype).eps * values[-1]
     right = vectors.T @ targets
     inverses = [torch.where(has_part, 1 / (values + 10.0**power), 0) for power in POWERS]
-    by_sample = torch.stack([right.T * inverse for inverse in inverses]) @ vectors.T
-    return by_sample @ features
+    weights: torch.Tensor = torch.stack([right.T * inverse for inverse in inverses]) @ vectors.T
+    return weights.matmul(features)
