@@ -8,6 +8,7 @@ from torch import nn
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.settings import Role
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.optimizers import ParameterGroup
 
 
 class FrozenConfig(MethodConfig):
@@ -42,6 +43,10 @@ class FrozenMethod(BaseMethod):
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         freeze_trunk(net)
         return net.eval()
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Return the parameters of the output layer."""
+        return [{"params": [each for each in self.net.parameters() if each.requires_grad]}]
 
     def train(self, mode: bool = True) -> Self:
         """Set training or evaluation mode; the network always stays in evaluation mode."""
