@@ -45,7 +45,11 @@ def settings_for(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
             the one with single labels instead, which is in the same folder.
     """
     found = {**settings, "method": method}
-    if method in METHODS and "bce" not in METHODS[method].model.losses:
+    if method not in METHODS:
+        return found
+    if METHODS[method].model.learns_by_statistics:  # one epoch by default
+        found["first_task_epochs"] = found.get("epochs_per_task", 1)
+    if "bce" not in METHODS[method].model.losses:
         found["benchmark"] = str(Path(settings["benchmark"]).with_name(SINGLE_LABELS))
     return found
 

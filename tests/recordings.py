@@ -101,6 +101,26 @@ def bias_of_tasks(method: BaseMethod) -> State:
     }
 
 
+def statistics_of(method: BaseMethod) -> State:
+    """Return the statistics of a method on a frozen network, by their names in the recording."""
+    if method.cur_task_id < 0:
+        return {}
+    of = method.statistics.get_buffer
+    if "gram" in method.statistics._buffers:
+        return {name: of(name) for name in ("projection", "gram", "sums")}
+    if "factors" in method.statistics._buffers:
+        factors = of("factors")
+        return {"means": of("means"), "correlations": factors @ factors.mT}
+    found = {"means": of("sums") / of("counts").unsqueeze(1)}
+    if "scatter" in method.statistics._buffers:
+        found["covariance"] = of("scatter") / of("n")
+    return found
+
+
+RANPAC = {"ranpac_features": 24}
+FECAM = {"fecam_shrinkages": 2}
+
+
 CASES = {
     "icarl-pycil": Case({"distillation_temperature": 2.0}, nearest_mean=True),
     "agem-mammoth": Case(),
@@ -182,4 +202,12 @@ CASES = {
         optional=("new_head.", "old_head."),
         kept=student_or_net,
     ),
+    "simplecil-pilot": Case(tensors=statistics_of),
+    "ranpac-pilot": Case(
+        {**RANPAC, "ranpac_scores": "cosine"}, starts_anew=True, tensors=statistics_of
+    ),
+    "ranpac-authors": Case(RANPAC, starts_anew=True, tensors=statistics_of),
+    "fecam-authors": Case(FECAM, tensors=statistics_of),
+    "fecam-authors-no_tukey": Case({**FECAM, "fecam_tukey": 1.0}, tensors=statistics_of),
+    "slda-authors": Case(tensors=statistics_of),
 }

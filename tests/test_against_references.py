@@ -33,6 +33,9 @@ def test_method_does_what_its_reference_did(name):
         ("icarl-pycil", "distillation_temperature", 2.02, "loss task 1, main, epoch 0, step 0"),
         ("wa-pycil", "weight_decay", 0.01, "parameters after task 0, main, epoch 0, step 0"),
         ("agem-mammoth", "lr", 0.051, "learning rate task 0, main, epoch 0, step 0"),
+        ("ranpac-authors", "ranpac_ridge", 0.02, "scores task 0"),
+        ("fecam-authors", "fecam_shrinkages", 1, "parameters after task 0, correlations"),
+        ("slda-authors", "slda_shrinkage", 1.1e-4, "scores task 0"),
     ],
 )
 def test_a_setting_that_differs_is_found_where_it_acts_first(

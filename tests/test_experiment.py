@@ -96,7 +96,8 @@ def test_every_method_runs(settings, tmp_path, method):
     assert all(math.isfinite(r["loss"]) for r in records if "loss" in r)
     of_tasks = [r.get("statistics_bytes") for r in records if r["kind"] == "task"]
     model = METHODS[method].model
-    assert all(of_tasks) == bool(model.parameter_statistics or model.class_statistics)
+    keeps = model.parameter_statistics or model.class_statistics or model.learns_by_statistics
+    assert all(of_tasks) == bool(keeps)
 
 
 def test_a_method_that_takes_memories_apart_gets_one_stream_per_task(settings):

@@ -108,6 +108,10 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
 
     See :class:`~iirc_train.methods.statistics.Statistics`."""
 
+    learns_by_statistics: ClassVar[bool] = False
+    """Whether the method learns by adding up what it is shown, without a loss. It must see each
+    sample once."""
+
     def __init__(
         self,
         n_cla_per_tsk: Sequence[int],
@@ -132,7 +136,7 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
             check_has_feature_maps(self.net, name)
         self.seen_classes: list[str] = []
         self.task_data: TaskSamples | None = None
-        self.statistics = Statistics(self.parameter_statistics, self.class_statistics)
+        self.statistics = self._make_statistics()
         self.reset_optimizer_and_scheduler()
 
     def _make_network(self) -> nn.Module:
@@ -159,6 +163,10 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
     def _with_first_head(self, net: nn.Module) -> nn.Module:
         """Return the network with the output layer for the first task."""
         return net
+
+    def _make_statistics(self) -> Statistics:
+        """Return the statistics, for a method whose settings decide which they are."""
+        return Statistics(self.parameter_statistics, self.class_statistics)
 
     @property
     def n_old_classes(self) -> int:

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-Axis = Literal["D"]
-"""An axis of a statistic of classes: ``"D"`` is as long as a latent."""
+Axis = Literal["D"] | int
+"""An axis of a statistic: ``"D"`` is as long as a latent, a number as long as that."""
 
 
 def trained_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -15,6 +15,12 @@ def trained_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in net.named_parameters():
         if parameter.requires_grad:
             yield name, parameter
+
+
+def latent_size(net: nn.Module) -> int:
+    """Return the number of values of a network's latents."""
+    layer = net.model.output_layer  # type: ignore[union-attr]
+    return int(layer.in_features)  # type: ignore[union-attr,arg-type]
 
 
 class Statistics(nn.Module):
@@ -29,17 +35,27 @@ class Statistics(nn.Module):
         of_classes: Names of statistics that hold one row per seen class, and the axes of a row:
             ``("D",)`` for a mean of latents, ``("D", "D")`` for their covariance, ``()`` for a
             number.
+        of_latents: Names of statistics of all latents together, and their axes.
+        of_samples: Names of statistics that hold a row per sample; see :meth:`append`.
+        dtype: Type of the statistics of classes and of latents.
     """
 
     def __init__(
-        self, of_parameters: Sequence[str] = (), of_classes: Mapping[str, Sequence[Axis]] = {}
+        self,
+        of_parameters: Sequence[str] = (),
+        of_classes: Mapping[str, Sequence[Axis]] = {},
+        of_latents: Mapping[str, Sequence[Axis]] = {},
+        of_samples: Sequence[str] = (),
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
         self._of_parameters = tuple(of_parameters)
         self._of_classes = {name: tuple(axes) for name, axes in of_classes.items()}
+        self._of_latents = {name: tuple(axes) for name, axes in of_latents.items()}
+        self._dtype = dtype
         for name in self._of_parameters:
             self.add_module(name, nn.Module())
-        for name in self._of_classes:
+        for name in (*self._of_classes, *self._of_latents, *of_samples):
             self.register_buffer(name, None)
 
     def of_parameters(self, name: str) -> list[torch.Tensor]:
@@ -52,8 +68,26 @@ class Statistics(nn.Module):
         return list(self.get_submodule(name).buffers())
 
     def of_classes(self, name: str) -> torch.Tensor:
-        """Return a statistic of the classes, float32 (classes seen, ...). Change it in place."""
+        """Return a statistic of the classes, (classes seen, ...). Change it in place."""
         return self.get_buffer(name)
+
+    def of_latents(self, name: str) -> torch.Tensor:
+        """Return a statistic of all latents. Change it in place."""
+        return self.get_buffer(name)
+
+    def of_samples(self, name: str) -> torch.Tensor | None:
+        """Return a statistic of the samples, (samples, ...); None before the first."""
+        return self._buffers[name]
+
+    def append(self, name: str, rows: torch.Tensor) -> None:
+        """Append rows to a statistic of the samples.
+
+        Args:
+            name: Its name.
+            rows: (N, ...); all rows of a statistic have the same type and shape.
+        """
+        before = self._buffers[name]
+        setattr(self, name, rows.clone() if before is None else torch.cat((before, rows)))
 
     @property
     def n_bytes(self) -> int:
@@ -79,12 +113,13 @@ class Statistics(nn.Module):
                 key = f"net/{of.replace('.', '/')}"  # the name of a buffer has no dots
                 zeros = torch.zeros_like(parameter, requires_grad=False)
                 statistic.register_buffer(key, _grown(before.get(key), zeros))
-        if self._of_classes:
-            layer = net.model.output_layer  # type: ignore[union-attr]
-            d = int(layer.in_features)  # type: ignore[union-attr,arg-type]
+        if self._of_classes or self._of_latents:
+            d = latent_size(net)
             device = next(net.parameters()).device
-            for name, axes in self._of_classes.items():
-                zeros = torch.zeros(n_classes, *(d for _ in axes), device=device)
+            shapes = {name: (n_classes, *axes) for name, axes in self._of_classes.items()}
+            for name, axes in (shapes | self._of_latents).items():
+                sizes = [d if axis == "D" else axis for axis in axes]
+                zeros = torch.zeros(sizes, dtype=self._dtype, device=device)
                 setattr(self, name, _grown(self._buffers[name], zeros))
 
 

@@ -35,9 +35,15 @@ def check_views(
     """Check that the tasks have the samples and the labels that a run needs.
 
     Raises:
-        ConfigurationError: A task has too few samples, or a sample more labels than the loss takes.
+        ConfigurationError: A task has too few samples, a sample has more labels than the loss
+            takes, or the method must not see samples again.
         BenchmarkError: The dataset lacks images of a class.
     """
+    if config.incremental_joint and get_method(config.method).model.learns_by_statistics:
+        raise ConfigurationError(
+            f"method {config.method} counts each sample it is shown, and incremental_joint shows "
+            "those of earlier tasks again: use --joint, which has one task, or another method"
+        )
     manifests = {name: store.manifest for name, store in store.datasets.items()}
     parts = parts_of(benchmark, manifests)
     check_images_of_parts(benchmark, parts, splits[TRAIN].tasks)
