@@ -3,12 +3,10 @@
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
-from torch import nn
 
 from iirc_train.config.experiment import MethodConfig
 from iirc_train.config.settings import Role
 from iirc_train.methods.base_method import BaseMethod
-from iirc_train.methods.optimizers import ParameterGroup
 
 
 class FrozenConfig(MethodConfig):
@@ -31,33 +29,9 @@ class FrozenConfig(MethodConfig):
 class FrozenMethod(BaseMethod):
     """A method whose network is frozen, except the output layer.
 
-    Parameters before the output layer need no gradient, and the network is always in evaluation
-    mode, so batch normalisation keeps its statistics. Use pretrained weights: the latents of a
-    network with random weights separate classes poorly.
+    Use pretrained weights: the latents of a network with random weights separate classes poorly.
     """
 
     Config = FrozenConfig
 
     config: FrozenConfig
-
-    def _with_first_head(self, net: nn.Module) -> nn.Module:
-        freeze_trunk(net)
-        return net.eval()
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """Return the parameters of the output layer."""
-        return [{"params": [each for each in self.net.parameters() if each.requires_grad]}]
-
-    def train(self, mode: bool = True) -> Self:
-        """Set training or evaluation mode; the network always stays in evaluation mode."""
-        super().train(mode)
-        self.net.eval()
-        return self
-
-
-def freeze_trunk(net: nn.Module) -> None:
-    """Let all parameters of a network before its output layer need no gradient."""
-    head = {id(parameter) for parameter in net.model.output_layer.parameters()}  # type: ignore[union-attr]
-    for parameter in net.parameters():
-        if id(parameter) not in head:
-            parameter.requires_grad_(False)
