@@ -51,17 +51,13 @@ from iirc_train.runtime.random_state import (
     seed_random_generators,
     set_random_state,
 )
-<<<<<<< HEAD
-from iirc_train.training.data_checks import check_image_sizes, check_views
+from iirc_train.training.data_checks import check_image_sizes, check_views, note_other_images
 from iirc_train.training.features import (
     Progress,
     all_sample_ids,
     cached_features,
     uses_cached_features,
 )
-=======
-from iirc_train.training.data_checks import check_image_sizes, check_views, note_other_images
->>>>>>> backbones
 from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
 from iirc_train.training.identity import (
     defining_settings,
