@@ -129,7 +129,7 @@ def trunk_digest(net: nn.Module) -> str:
     for name, value in sorted(_without_head(net, trunk_of(net) or net).items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         content = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-        digest.update(content.numpy())
+        digest.update(content.numpy().data)
     return digest.hexdigest()
 
 
