@@ -138,8 +138,8 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch, tiny_settings):
         Experiment(ExperimentConfig.parse(tiny_settings | {"method": "finetune"}))
 
 
-@pytest.mark.parametrize(("comparison", "what"), [(1, "data"), (2, "settings")])
-def test_a_process_with_other_data_or_settings_is_refused(
+@pytest.mark.parametrize(("comparison", "what"), [(1, "data"), (2, "settings"), (3, "weights")])
+def test_a_process_with_other_data_settings_or_weights_is_refused(
     monkeypatch, settings, tmp_path, comparison, what
 ):
     calls = count(1)

@@ -269,11 +269,12 @@ def check_changeable(
 
 
 def _check_alike(experiment: Experiment) -> None:
-    """Check that every process has the data and the settings of the first one."""
+    """Check that every process has data, settings and weights of the first one."""
     values, free = experiment.config.values(), ExperimentConfig.free_settings()
     compared = {
         "data": vars(experiment.seen_data),
         "settings": {name: value for name, value in values.items() if name not in free},
+        "weights": experiment.weights_digest,
     }
     for what, value in compared.items():
         text = json.dumps(value, sort_keys=True, default=str)
