@@ -11,6 +11,7 @@ from torch import nn
 
 from iirc_data.augment import IMAGE_PRESETS
 from iirc_data.augment.network_images import NetworkImages, preset_for
+from iirc_data.benchmarks import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.config import ExperimentConfig
 from iirc_train.config.experiment import MethodConfig
@@ -104,7 +105,9 @@ def write(path, content):
         ({"epoch": 3}, "holds no state dict"),
         ([1, 2], "holds no state dict"),
     ],
+    ids=["text", "pickle", "numbers", "list"],
 )
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_a_file_without_weights_is_refused(tmp_path, content, message):
     write(tmp_path / "w.pth", content)
     with pytest.raises(ConfigurationError, match=message) as raised:
@@ -237,7 +240,7 @@ def test_what_libraries_say_about_their_weights_is_taken_over():
 
 
 def test_a_run_records_its_weights_resumes_without_their_file_and_is_repeated_with_the_same_only(
-    donor, tiny_settings, tmp_path, monkeypatch
+    donor, tiny_settings, tmp_path, monkeypatch, caplog
 ):
     images = NetworkImages(32, 36, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     monkeypatch.setattr(Small, "images", images, raising=False)
@@ -249,6 +252,13 @@ def test_a_run_records_its_weights_resumes_without_their_file_and_is_repeated_wi
     config = ExperimentConfig.parse(settings | {"network": "small", "weights": "w.pth"})
     with Experiment(config) as experiment:
         assert experiment.benchmark.image_preset.evaluate.resize == 36
+    assert "expect images" not in caplog.text
+    other = config.model_copy(update={"image_preset": "cifar100"})
+    with Experiment(other) as experiment:
+        assert experiment.benchmark.image_preset is IMAGE_PRESETS["cifar100"]
+    assert "expect images of 32 pixels with mean (0.500, 0.500, 0.500)" in caplog.text
+    with Experiment(config.model_copy(update={"image_preset": "benchmark"})) as experiment:
+        assert experiment.benchmark == load_benchmark(config.benchmark)
     run = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patched, pytest.raises(BrokenOffError):
         break_off_at_save(patched, 2)

@@ -42,6 +42,7 @@ from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_pre
 from iirc_train.runtime.distributed import (
     averaging_gradients,
     choose_device,
+    is_first_process,
     share_of,
     world_size,
 )
@@ -50,7 +51,7 @@ from iirc_train.runtime.random_state import (
     seed_random_generators,
     set_random_state,
 )
-from iirc_train.training.data_checks import check_image_sizes, check_views
+from iirc_train.training.data_checks import check_image_sizes, check_views, note_other_images
 from iirc_train.training.features import (
     Progress,
     all_sample_ids,
@@ -116,6 +117,8 @@ class Experiment:
         self.device = choose_device(config.device)
         expected = expected_images(config.network, config.weights)
         self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset, expected)
+        if expected is not None and is_first_process():
+            note_other_images(self.benchmark, config.network, expected)
         losses = get_method(config.method).model.losses
         config = with_setup(config, self.benchmark.setup, losses, config.method)
         self.config = config

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from iirc_data.augment import TransformPreset
+from iirc_data.augment.network_images import NetworkImages
 from iirc_data.benchmarks import Benchmark
 from iirc_data.dataset_checks import check_images_of_parts
 from iirc_data.datasets import parts_of
@@ -24,6 +25,7 @@ from iirc_data.task_sequence import TaskSequence
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
 from iirc_train.runtime.distributed import world_size
+from iirc_train.runtime.notes import logger
 
 
 def check_views(
@@ -117,3 +119,30 @@ def check_image_sizes(
         },
         lambda name, split, number: store.name(int(shown[name][split][number])),
     )
+
+
+def note_other_images(benchmark: Benchmark, network: str, expected: NetworkImages) -> None:
+    """Log where images are shown otherwise than a network's pretrained weights expect them.
+
+    Args:
+        benchmark: The benchmark, with the image presets of the run.
+        network: Name of the network.
+        expected: What its weights expect.
+    """
+    for preset in benchmark.image_presets.values():
+        if (preset.size, preset.mean, preset.std) != (expected.size, expected.mean, expected.std):
+            logger.warning(
+                "note: the weights of %s expect images of %d pixels with mean %s and std %s, but "
+                "the settings show %s pixels, mean %s, std %s: --image-preset auto follows the "
+                "network",
+                network,
+                expected.size,
+                *(_rounded(values) for values in (expected.mean, expected.std)),
+                preset.size or "their own number of",
+                *(_rounded(values) for values in (preset.mean, preset.std)),
+            )
+            return
+
+
+def _rounded(values: tuple[float, float, float]) -> str:
+    return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"
