@@ -29,6 +29,7 @@ from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import get_method
 from iirc_train.models.networks import make_network
+from iirc_train.models.weights import trunk_digest
 from iirc_train.run.record import read_record
 from iirc_train.training import features as extraction
 from iirc_train.training.components import Experiment
@@ -444,6 +445,23 @@ def test_images_are_not_augmented_on_request_and_nothing_is_cached(settings, tin
         (evaluated,) = experiment.evaluation_loader(view.subset([7]))
         assert isinstance(experiment.samples, ShardStore)
         assert torch.equal(shown.images, evaluated.images)
+
+
+def test_the_features_of_a_resumed_run_are_those_of_its_weights(settings, tmp_path):
+    own = {"weights": str(tmp_path / "w.pth"), "network": "resnet8", "n_layers": None}
+    config = ExperimentConfig.parse(settings | own | {"image_preset": "benchmark"})
+    torch.manual_seed(9)
+    net = make_network(config.model_copy(update={"weights": "none"}), 8)
+    torch.save(net.state_dict(), tmp_path / "w.pth")
+    with Experiment(config) as first, Experiment(config, loads_weights=False) as resumed:
+        assert first.features == resumed.features
+        assert first.weights_digest == resumed.weights_digest == trunk_digest(net)
+        assert first.features != features_of(settings)
+
+
+def features_of(settings) -> str | None:
+    with Experiment(ExperimentConfig.parse(settings)) as experiment:
+        return experiment.features
 
 
 def test_a_network_that_returns_nan_is_refused(settings, tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ or was evicted is computed again.
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -127,9 +127,10 @@ class FeatureArray:
             InUseError: Another process has held it for so long.
             ShardError: The cache cannot be written.
         """
-        with self._writable():
-            self.folder.mkdir(parents=True, exist_ok=True)
-        with self._writable(), sole_writer_of(self.path(chunk), patience=patience):
+        with ExitStack() as lock:
+            with self._writable():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(sole_writer_of(self.path(chunk), patience=patience))
             yield
 
     def _write(self, path: Path, content: bytes) -> None:

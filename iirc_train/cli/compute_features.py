@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.features.store import FeatureStore
+from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, given
 from iirc_train.config.compose import compose
 from iirc_train.methods.settings import method_configs
@@ -99,7 +100,8 @@ def compute(
     Features that are in the cache are kept, so the command resumes where it was interrupted. Any
     number of processes, for example started by torchrun, share the work.
     """
-    with errors_in_one_line():
+    hint = "run the same command again to resume" if is_first_process() else ""
+    with interrupted_in_one_line(hint), errors_in_one_line():
         options = given(
             {
                 "data": data,

@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 from torch.fx.experimental.optimization import fuse
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_eval as fused_convolution
 
 from iirc_train.models.branches import BranchedNetwork
 from iirc_train.models.prompts import prompts_of
@@ -62,7 +62,7 @@ def _folded_if_equal(net: nn.Module, example: torch.Tensor) -> nn.Module:
     for (path, conv), (next_path, norm) in pairwise(layers):
         is_pair = isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
         if is_pair and conv.out_channels == norm.num_features:
-            folded.set_submodule(path, fuse_conv_bn_eval(conv, norm))
+            folded.set_submodule(path, fused_convolution(conv, norm))
             folded.set_submodule(next_path, nn.Identity())
     pairs = zip(net(example), folded(example), strict=True)
     is_equal = all((a - b).norm() <= _TOLERANCE * a.norm() for a, b in pairs)
