@@ -255,6 +255,27 @@ def test_the_ridge_is_that_of_the_smallest_error_on_the_last_samples(m, monkeypa
     )
 
 
+class Signed(Small):
+    """Has latents with both signs, as a vision transformer."""
+
+    def forward(self, images):
+        latent = self.features(images) - 0.5
+        return self.model.output_layer(latent), latent
+
+
+def test_tukeys_transform_is_left_out_where_latents_are_negative(learned):
+    torch.manual_seed(0)
+    (images, labels), net = unseen_images(), Signed(sum(TASKS))
+    found, expected = (
+        learn(made("fecam", copy.deepcopy(net), fecam_tukey=power)).scores(images)
+        for power in (0.5, 1.0)
+    )
+    assert found.equal(expected) and found.isfinite().all()
+    assert (found.argmax(dim=1) == labels).float().mean() > 0.75
+    plain = learn(made("fecam", fecam_tukey=1.0)).scores(images)
+    assert not torch.allclose(learned["fecam"].scores(images), plain)
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 def test_shrunk_covariances_are_definite_however_few_samples_and_features_they_are_of(sign):
     few = torch.from_numpy(np.random.default_rng(0).standard_normal((3, 12)))
