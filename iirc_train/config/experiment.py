@@ -107,6 +107,13 @@ class MethodConfig(Settings):
         Role.STATE,
         Field(description="Freeze the network up to and with a stage, such as layer3 or blocks.8"),
     ] = None
+    augment: Annotated[
+        bool,
+        Field(
+            description="Augment training images as the image preset says; otherwise show them as "
+            "evaluation does"
+        ),
+    ] = True
     loss: Annotated[
         Loss | Literal["auto"],
         Field(
@@ -336,13 +343,6 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             "'cifar100_pycil' adds PyCIL's colour jitter"
         ),
     ] = "auto"
-    augment: Annotated[
-        bool,
-        Field(
-            description="Augment training images as the image preset says; otherwise show them as "
-            "evaluation does"
-        ),
-    ] = True
     cache_features: Annotated[
         bool | None,
         Field(

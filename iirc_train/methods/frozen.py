@@ -10,13 +10,20 @@ from iirc_train.methods.base_method import BaseMethod
 
 
 class FrozenConfig(MethodConfig):
-    """Settings of a method whose network is frozen; a task has one epoch by default."""
+    """Settings of a method whose network is frozen.
+
+    By default, a task has one epoch, and images are not augmented, so that features are cached.
+    """
 
     frozen: Annotated[
         bool,
         Role.STATE,
         Field(description="Keep the network as it is, except its output layer"),
     ] = True
+    augment: Annotated[
+        bool,
+        Field(description="Augment training images, whose features are then not cached"),
+    ] = False
     epochs_per_task: Annotated[int, Field(ge=1, le=10**6, description="Epochs per task")] = 1
 
     @model_validator(mode="after")
