@@ -21,6 +21,7 @@ from iirc_data.loader import make_loader
 from iirc_data.loader.decoder import DecodeRequest
 from iirc_data.loader.resize import decode_and_augment
 from iirc_data.shards import ShardStore, write_shards
+from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.union import UnionStore
 from iirc_data.sources import open_folder
 from iirc_data.task_sequence import TaskSequence
@@ -558,3 +559,16 @@ def test_commands_take_several_datasets(settings, places, tmp_path, monkeypatch)
              "--epochs-per-task", "1", "--device", "cpu", "--output", "run"]  # fmt: skip
     assert "run: run" in said(*words)
     assert RunDirectory.open(Path("run"))[1].data == places
+
+
+def test_a_run_trains_on_features_that_each_dataset_has_cached_by_itself(
+    settings, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("IIRC_CACHE", str(tmp_path / "cache"))
+    own = settings | {"frozen": True, "augment": False, "cache_features": True}
+    run = run_experiment(ExperimentConfig.parse(own), tmp_path / "run", QUIET)
+    with Experiment(ExperimentConfig.parse(own)) as experiment:
+        stored = {array.key.dataset_digest for array in experiment.samples.arrays}
+        assert stored == {store.digest for store in experiment.store.datasets.values()}
+        assert len(CacheFolder(tmp_path / "cache").datasets()) == len(stored) == 2
+    assert len(metrics(run)) > 0
