@@ -27,6 +27,8 @@ TASKS ?= 200
 EPOCHS ?= 500
 CASES ?= 10000
 LOWEST ?= .venv-lowest
+# a process per core; each file is run by one, because tests of a file share what they prepare
+PYTEST = -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test lint types docs parity rehearse bench faults fuzz audit lowest clean
 
@@ -34,7 +36,7 @@ demo: $(READY)
 	$(BIN)/iirc demo --output demo
 
 test: lint types docs
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -74,7 +76,7 @@ lowest:
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --python $(LOWEST)/bin/python --resolution lowest-direct \
 		--editable '.[test,docs]'
-	$(LOWEST)/bin/python -m pytest
+	$(LOWEST)/bin/python $(PYTEST)
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
