@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import typer
 from typer.main import get_command
 
 from benchmarks import hierarchy_on_cifar100, methods_on_cifar100
@@ -29,7 +30,9 @@ def test_a_row_of_a_table_is_a_command_of_its_own(table, row):
     assert folders.count(row.folder(Path("runs"), 0)) == 1
     words = shlex.split(table.command(row, 1, "shards", "out"))
     assert words[:2] == ["iirc", "train"]
-    context = get_command(app).get_command(None, "train").make_context("train", words[2:])
+    group = get_command(app)
+    command = group.get_command(typer.Context(group), "train")
+    context = command.make_context("train", words[2:])
     given = {k: v for k, v in context.params.items() if v not in (None, [])} | {"data": "shards"}
     del given["output"]
     config = compose(overrides=given, methods=method_configs())
