@@ -34,6 +34,7 @@ def definite_factor(matrix: torch.Tensor, dtype: torch.dtype = torch.float32) ->
     Returns:
         Lower triangular, float64 (D, D).
     """
+    factor: torch.Tensor
     factor, info = torch.linalg.cholesky_ex(matrix)
     least = _rounding(matrix, dtype)
     is_singular = (info > 0) | (factor.diagonal().square().amin() < least)
@@ -41,7 +42,8 @@ def definite_factor(matrix: torch.Tensor, dtype: torch.dtype = torch.float32) ->
         return factor
     raised = matrix.clone()
     raised.diagonal().add_(torch.where(is_singular, least, 0))
-    return torch.linalg.cholesky_ex(raised)[0]
+    factor, _ = torch.linalg.cholesky_ex(raised)
+    return factor
 
 
 def _rounding(matrix: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
