@@ -1,7 +1,10 @@
 """Frozen features: computed once, kept in the cache, and trained on like images."""
 
+import errno
+import importlib
 import logging
 import shutil
+import sys
 import threading
 from pathlib import Path
 
@@ -28,6 +31,7 @@ from iirc_data.sources import open_folder
 from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import get_method
+from iirc_train.models.definition import definition_digest
 from iirc_train.models.networks import make_network
 from iirc_train.models.weights import trunk_digest
 from iirc_train.run.record import read_record
@@ -134,6 +138,25 @@ def test_a_damaged_chunk_is_reported_and_computed_again(tmp_path, caplog, damage
 
 
 @pytest.mark.usefixtures("one_row_per_chunk")
+@pytest.mark.parametrize("full", ["sync_file", "CacheFolder._write_usage", "make_folder"])
+def test_a_full_disk_is_one_error_and_leaves_what_was_whole(tmp_path, monkeypatch, full):
+    fill(array := an_array(tmp_path), ROWS, Computing())
+    array.path(1).write_bytes(b"damaged")  # so that a chunk is replaced
+
+    def raise_full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"iirc_data.shards.cache_folder.{full}", raise_full)
+        with pytest.raises(ShardError, match=r"cannot keep features in .*: No space left on dev"):
+            fill(an_array(tmp_path), ROWS, Computing())
+    assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.lock"))
+    fill(again := an_array(tmp_path), ROWS, computing := Computing())
+    assert set(computing.rows) <= {1}
+    assert np.array_equal(again.values, expected(ROWS, SIZE))
+
+
+@pytest.mark.usefixtures("one_row_per_chunk")
 def test_those_who_need_the_same_features_share_the_work(tmp_path):
     both = threading.Barrier(2, timeout=60)
     workers = [Computing() for _ in range(2)]
@@ -178,6 +201,7 @@ def test_the_key_names_everything_that_features_depend_on_and_nothing_else():
     other = [
         a_key(network="other"),
         a_key(weights="c" * 64),
+        a_key(definition="c" * 64),
         a_key(dataset_digest="c" * 64),
         a_key(image_preset=shown_by(preset.model_copy(update={"std": (1.0, 1.0, 1.0)}))),
         a_key(image_preset=shown_by(IMAGE_PRESETS["imagenet"])),
@@ -462,6 +486,31 @@ def test_the_features_of_a_resumed_run_are_those_of_its_weights(settings, tmp_pa
 def features_of(settings) -> str | None:
     with Experiment(ExperimentConfig.parse(settings)) as experiment:
         return experiment.features
+
+
+def test_a_users_network_with_other_code_has_other_features(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("IIRC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(tmp_path)
+    own = settings | {"network": "own_code:Net", "n_layers": None}
+    folders = set()
+    for factor in (1, 2):
+        (tmp_path / "own_code.py").write_text(OWN_CODE.format(factor=factor))
+        importlib.invalidate_caches()
+        monkeypatch.delitem(sys.modules, "own_code", raising=False)
+        with Experiment(ExperimentConfig.parse(own)) as experiment:
+            folders.add(experiment.samples.arrays[0].folder)
+    assert len(folders) == 2
+    assert definition_digest("resnet8") is definition_digest("torchvision:resnet18") is None
+
+
+OWN_CODE = """
+from tests.small_network import Small
+
+class Net(Small):
+    def forward(self, images):
+        latent = {factor} * self.features(images)
+        return self.model.output_layer(latent), latent
+"""
 
 
 def test_a_network_that_returns_nan_is_refused(settings, tmp_path, monkeypatch):

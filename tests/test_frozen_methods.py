@@ -12,10 +12,10 @@ from torch import nn
 from iirc_data.errors import ConfigurationError
 from iirc_data.loader import Batch
 from iirc_train.methods import METHODS
+from iirc_train.methods.definite import definite_factor, ridge_weights
 from iirc_train.methods.fecam import shrunk
 from iirc_train.methods.frozen import FrozenMethod
 from iirc_train.methods.label_odds import Moments, label_odds
-from iirc_train.methods.ranpac import ridge_weights
 from iirc_train.methods.statistics import Statistics
 from iirc_train.runtime.distributed import share_of
 from iirc_train.training.components import Experiment
@@ -261,6 +261,52 @@ class Signed(Small):
     def forward(self, images):
         latent = self.features(images) - 0.5
         return self.model.output_layer(latent), latent
+
+
+class Odd(Small):
+    """Has latents that are 0, equal, huge, or sum to 0 as after a layer normalisation."""
+
+    kind = ""
+
+    def forward(self, images):
+        latent = self.features(images)
+        if self.kind == "centred":
+            latent = F.layer_norm(latent, latent.shape[1:])
+        latent = latent * {"zero": 0.0, "huge": 1e8, "equal": 1.0, "centred": 1.0}[self.kind]
+        if self.kind == "equal":
+            latent = latent[:, :1].expand_as(latent)
+        return self.model.output_layer(latent), latent
+
+
+@pytest.mark.parametrize("kind", ["centred", "huge", "equal", "zero"])
+@pytest.mark.parametrize("name", BY_STATISTICS)
+def test_no_class_without_samples_and_no_noise_is_predicted(name, kind):
+    """Of the second task, one class has a single sample, the other none."""
+    net = Odd(sum(TASKS))
+    net.kind = kind
+    method = learn(made(name, net), n_tasks=1)
+    images, labels = images_of(1)
+    method.prepare_model_for_new_task()
+    method.training_step(batch_of(images[:1], labels[:1], 5))
+    method.consolidate_epoch_knowledge()
+    method.consolidate_task_knowledge()
+    images, labels = images_of(0, seed=1)
+    scores = method.eval().scores(images)
+    assert scores.isfinite().all()
+    found = scores.argmax(dim=1)
+    assert not (found == 4).any()
+    if kind in ("centred", "huge"):
+        assert (found == labels).float().mean() > 0.7
+
+
+def test_factors_are_of_the_matrix_unless_rounding_errors_make_it_singular():
+    x = torch.from_numpy(np.random.default_rng(0).standard_normal((9, 4)))
+    regular = x.T @ x
+    assert definite_factor(regular).equal(torch.linalg.cholesky(regular))
+    for singular in (torch.ones(4, 4).double(), torch.zeros(4, 4).double(), x @ x.T):
+        factor = definite_factor(singular)
+        assert torch.allclose(factor @ factor.T, singular, atol=1e-4)
+    assert not definite_factor(x @ x.T).diagonal().eq(0).any()
 
 
 def test_tukeys_transform_is_left_out_where_latents_are_negative(learned):

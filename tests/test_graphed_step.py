@@ -264,7 +264,7 @@ def as_on_a_gpu(monkeypatch):
         captures.append(TapeCapture())
         return captures[-1]
 
-    monkeypatch.setattr(components, "CudaCapture", capture)
+    monkeypatch.setattr("iirc_train.training.steps.CudaCapture", capture)
     monkeypatch.setattr(components, "resolved_graph", lambda config, **_: config.graph)
     return captures
 

@@ -57,6 +57,7 @@ def donor():
         (".pth", lambda state: state),
         (".pt", lambda state: {"state_dict": prefixed("module.", state)}),
         (".pt", lambda state: {"experiment": {"method": {"modules": prefixed("net.", state)}}}),
+        (".pth", lambda state: prefixed("_orig_mod.", state)),  # of torch.compile
         (".safetensors", lambda state: state),
     ],
 )
@@ -184,6 +185,14 @@ def test_default_weights_are_those_of_the_library_or_an_error_says_which_file_to
 def test_networks_without_weights_of_their_own_say_so(network):
     with pytest.raises(ConfigurationError, match=f"network {network} has no pretrained weights"):
         network_with("default", network=network)
+
+
+@pytest.mark.parametrize("weights", ["default", "some.pth"])
+def test_without_timm_its_networks_say_what_to_install(weights, monkeypatch):
+    for module in ("timm", "timm.data", "timm.models"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ConfigurationError, match=r"needs timm: pip install 'iirc-pipeline\[timm"):
+        expected_images("timm:resnet18", weights)
 
 
 def test_ones_own_network_may_have_pretrained_weights(monkeypatch):

@@ -111,7 +111,7 @@ class FeatureArray:
         block[: len(self.present[rows])][self.present[rows]] = self.values[rows][self.present[rows]]
         metadata = self.folder / METADATA_NAME
         if not metadata.exists():
-            attributes = {"format": FORMAT, "version": VERSION, **self.key.model_dump()}
+            attributes = {"format": FORMAT, "version": VERSION, **self.key.values()}
             self._write(metadata, metadata_of(self.shape, attributes))
         self._write(self.path(chunk), chunk_bytes(block))
 
@@ -135,10 +135,11 @@ class FeatureArray:
 
     def _write(self, path: Path, content: bytes) -> None:
         before = path.stat().st_size if path.exists() else 0
-        with self._writable(), self._cache.adding(path, len(content)) as file:
-            file.write(content)
-        if before:
-            self._cache.give_back(before)
+        with self._writable():
+            with self._cache.adding(path, len(content)) as file:
+                file.write(content)
+            if before:
+                self._cache.give_back(before)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

@@ -24,6 +24,7 @@ class FeatureKey(BaseModel):
         image_preset: The part of the image preset that evaluation uses; see :func:`shown_by`.
         dataset: Name of the dataset; not part of the digest.
         dataset_digest: Digest of the dataset.
+        definition: SHA-256 of the code of a user's own network.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,12 +34,17 @@ class FeatureKey(BaseModel):
     image_preset: Mapping[str, Any]
     dataset: str
     dataset_digest: Sha256
+    definition: Sha256 | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256 of the key; the name of the folder that caches the features."""
-        named = self.model_dump(exclude={"dataset"})
+        named = {name: value for name, value in self.values().items() if name != "dataset"}
         return hashlib.sha256(canonical_json([FORMAT, VERSION, named])).hexdigest()
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields by name, as plain values; ``definition`` only if there is one."""
+        return self.model_dump(exclude={"definition"} if self.definition is None else set())
 
 
 def shown_by(preset: ImagePreset) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_FACTOR
+from iirc_train.methods.definite import definite_factor
 from iirc_train.methods.latent_statistics import CollectingMethod, StatisticsConfig
 from iirc_train.methods.statistics import Statistics
 
@@ -108,8 +109,7 @@ class Model(CollectingMethod):
         deviation = torch.where(deviation > 0, deviation, 1)
         correlations = covariance / torch.outer(deviation, deviation)
         correlations.diagonal().fill_(1)
-        factor: torch.Tensor = torch.linalg.cholesky_ex(correlations)[0]
-        return factor
+        return definite_factor(correlations)
 
     def _scores(self, latents: torch.Tensor) -> torch.Tensor:
         of = self.statistics.of_classes
@@ -141,16 +141,17 @@ def members_of(latents: torch.Tensor, member: torch.Tensor) -> tuple[torch.Tenso
 def shrunk(covariance: torch.Tensor, diagonal: float, off_diagonal: float) -> torch.Tensor:
     """Return a covariance plus multiples of its mean diagonal and its mean off-diagonal value.
 
-    The result is positive definite if ``off_diagonal`` is at most ``diagonal``.
+    A negative mean off the diagonal counts as 0: added to the covariance of latents that sum to 0,
+    as those after a layer normalisation do, it would leave the result singular.
 
     Args:
         covariance: (D, D).
         diagonal: Factor of what is added to the diagonal.
-        off_diagonal: Factor of what is added elsewhere.
+        off_diagonal: Factor of what is added elsewhere; at most ``diagonal``.
     """
     n = len(covariance)
     mean = covariance.diagonal().mean()
     others = (covariance.sum() - n * mean) / max(n * (n - 1), 1)
-    added = (off_diagonal * others).expand(n, n).clone()
+    added = (off_diagonal * others.clamp(min=0)).expand(n, n).clone()
     added.diagonal().copy_((diagonal * mean).expand(n))
     return covariance + added

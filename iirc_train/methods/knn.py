@@ -13,8 +13,8 @@ from iirc_train.methods.statistics import Statistics
 
 Buffer = RandomBuffer
 
-SIMILARITIES = 1 << 26
-"""Cosines that are in memory at a time."""
+AT_ONCE = 1 << 26
+"""Cosines, and labels of neighbours, that are in memory at a time."""
 
 
 class Model(CollectingMethod):
@@ -57,7 +57,8 @@ class Model(CollectingMethod):
             return latents.new_zeros(len(latents), self.n_seen_classes)
         k = min(self.config.knn_neighbours, len(units))
         shares = []
-        for part in torch.split(latents, max(1, SIMILARITIES // len(units))):
+        numbers = max(len(units), k * self.n_seen_classes)  # per sample
+        for part in torch.split(latents, max(1, AT_ONCE // numbers)):
             cosines, nearest = (F.normalize(part, dim=1) @ units.T).topk(k, dim=1)
             weight = (cosines / self.config.knn_temperature).softmax(dim=1)
             votes = labels[nearest][:, :, : self.n_seen_classes].to(weight.dtype)

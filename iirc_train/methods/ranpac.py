@@ -9,6 +9,7 @@ from pydantic import Field
 
 from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_COUNT, MAX_FACTOR
+from iirc_train.methods.definite import ridge_weights
 from iirc_train.methods.label_odds import LinearClassifier, Moments, label_odds
 from iirc_train.methods.latent_statistics import CollectingMethod, StatisticsConfig
 from iirc_train.methods.statistics import Statistics, latent_size
@@ -133,32 +134,15 @@ class Model(CollectingMethod):
         else:
             if self.config.ranpac_scores == "cosine":
                 weight = F.normalize(weight, dim=1)
-            self._classifier = LinearClassifier(weight, torch.zeros_like(weight[:, 0]))
+            lowest = torch.finfo(torch.float32).min / 2  # for a class without samples
+            bias = torch.zeros_like(weight[:, 0]).masked_fill(of_classes("counts") == 0, lowest)
+            self._classifier = LinearClassifier(weight, bias)
 
     def _scores(self, latents: torch.Tensor) -> torch.Tensor:
         features = self._features(latents)
         if self.config.ranpac_scores == "cosine" and not self.predicts_several:
             features = F.normalize(features, dim=1)
         return self._classifier(features)
-
-
-def ridge_weights(gram: torch.Tensor, sums: torch.Tensor, ridge: torch.Tensor) -> torch.Tensor:
-    """Return the weights of a ridge regression.
-
-    Args:
-        gram: Sum of the outer products of the samples' features, float64 (M, M).
-        sums: Sum of the features by label, float64 (classes, M).
-        ridge: λ, (). A λ below the rounding errors of ``gram`` is raised to them.
-
-    Returns:
-        float64 (classes, M).
-    """
-    least = len(gram) * torch.finfo(gram.dtype).eps * gram.diagonal().amax()
-    regularized = gram.clone()
-    regularized.diagonal().add_(torch.maximum(ridge, least))
-    factor, _ = torch.linalg.cholesky_ex(regularized)
-    weights: torch.Tensor = torch.cholesky_solve(sums.T, factor).T
-    return weights
 
 
 def weights_of_few(features: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

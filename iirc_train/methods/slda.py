@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 
 from iirc_train.buffer import RandomBuffer
+from iirc_train.methods.definite import ridge_weights
 from iirc_train.methods.label_odds import LinearClassifier, Moments, label_odds
 from iirc_train.methods.latent_statistics import StatisticsConfig, StatisticsMethod
 
@@ -64,15 +65,14 @@ class Model(StatisticsMethod):
         means = sums / counts.clamp(min=1).unsqueeze(1)
         shrinkage = self.config.slda_shrinkage
         covariance = (1 - shrinkage) / of("n").clamp(min=1) * of("scatter")
-        covariance.diagonal().add_(shrinkage)
-        factor, _ = torch.linalg.cholesky_ex(covariance)
+        identity = covariance.new_tensor(shrinkage)
         if self.predicts_several:
             differences = means - of("total") / of("n").clamp(min=1)
-            weight = torch.cholesky_solve(differences.T, factor).T
+            weight = ridge_weights(covariance, differences, identity)
             moments = Moments(sums, counts, of("total"), of("n"), of("products"))
             self._classifier = label_odds(weight, moments)
         else:
-            weight = torch.cholesky_solve(means.T, factor).T
+            weight = ridge_weights(covariance, means, identity)
             bias = -(weight * means).sum(dim=1) / 2
             lowest = torch.finfo(torch.float32).min / 2  # for a class without samples
             self._classifier = LinearClassifier(weight, bias.masked_fill(counts == 0, lowest))

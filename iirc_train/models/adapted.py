@@ -7,7 +7,7 @@ from torch import nn
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.settings import nearest_name
-from iirc_train.models.pretrained import unavailable
+from iirc_train.models.pretrained import timm_is_missing, unavailable
 from iirc_train.models.resnet import latent_and_maps
 
 # with auxiliary classifiers, a model has several outputs in training
@@ -102,9 +102,7 @@ def timm_network(name: str, num_classes: int, pretrained: bool = False) -> Adapt
     try:
         import timm
     except ImportError as error:
-        raise ConfigurationError(
-            f"network timm:{name} needs timm: pip install 'iirc-pipeline[timm]' ({error})"
-        ) from error
+        raise timm_is_missing(name, error) from error
     if not timm.is_model(name):
         raise ConfigurationError(
             f"timm has no model {name!r}{nearest_name(name, timm.list_models())}"

@@ -100,6 +100,13 @@ def unavailable(what: str, error: Exception, bring: str) -> ConfigurationError:
     )
 
 
+def timm_is_missing(name: str, error: ImportError) -> ConfigurationError:
+    """Return the error for a network of timm where timm is not installed."""
+    return ConfigurationError(
+        f"network timm:{name} needs timm: pip install 'iirc-pipeline[timm]' ({error})"
+    )
+
+
 def _torchvision_name(network: str) -> str | None:
     library, _, name = IMAGENET_RESNETS.get(network, network).partition(":")
     return name if library == "torchvision" else None
@@ -140,9 +147,11 @@ def _images_of_torchvision(name: str) -> NetworkImages | None:
 
 
 def _images_of_timm(name: str) -> NetworkImages | None:
-    from timm.data import resolve_data_config
-    from timm.models import get_pretrained_cfg
-
+    try:
+        from timm.data import resolve_data_config
+        from timm.models import get_pretrained_cfg
+    except ImportError as error:
+        raise timm_is_missing(name, error) from error
     found = get_pretrained_cfg(name)
     if found is None:
         return None

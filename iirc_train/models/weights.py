@@ -16,7 +16,7 @@ from iirc_train.models.trunk import head_of, trunk_of
 WRAPPERS = ("state_dict", "model", "experiment", "method", "modules")
 """Keys under which files hold a state dict: of timm, of other libraries, of a run's checkpoint."""
 
-PREFIXES = ("", "module.", "net.", "net.model.", "backbone.", "model.")
+PREFIXES = ("", "module.", "_orig_mod.", "net.", "net.model.", "backbone.", "model.")
 HEADS = ("fc.", "_fc.", "head.", "heads.", "classifier.", "output_layer.", "model.output_layer.")
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")  # of GoogLeNet and Inception, in training only
 MOST_NAMES = 3

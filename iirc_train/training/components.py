@@ -1,6 +1,6 @@
-"""The components of a run: data, method and buffer, and the loaders between them."""
+"""The components of a run: data, method and buffer, and their state."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -12,18 +12,12 @@ from numpy.typing import NDArray
 from iirc_data.datasets import open_datasets
 from iirc_data.definitions import (
     TRAIN,
-    SplitName,
     current_decoder_name,
 )
 from iirc_data.errors import CheckpointError, ConfigurationError
-from iirc_data.loader import Batch, Decoder, Loader, make_decoder
+from iirc_data.loader import make_decoder
 from iirc_data.loader.features import AS_THEY_ARE, FeatureDecoder
 from iirc_data.loader.make import needs_windows
-from iirc_data.loader.step_loader import StepPlan
-from iirc_data.shards.sample_store import SampleStore
-from iirc_data.task_view import TaskView
-from iirc_train.buffer import ReservoirBuffer
-from iirc_train.buffer.choice import Choice
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
@@ -31,8 +25,6 @@ from iirc_train.config.setup import with_setup
 from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings
-from iirc_train.models.compiled import NetworkCompiler
-from iirc_train.models.inference import inference_batch_size
 from iirc_train.models.networks import check_network, expected_images, make_network
 from iirc_train.models.on_features import HeadOnFeatures
 from iirc_train.models.weights import remembered_digest
@@ -40,10 +32,8 @@ from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
 from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import (
-    averaging_gradients,
     choose_device,
     is_first_process,
-    share_of,
     world_size,
 )
 from iirc_train.runtime.random_state import (
@@ -58,7 +48,6 @@ from iirc_train.training.features import (
     cached_features,
     uses_cached_features,
 )
-from iirc_train.training.graphed_step import CudaCapture, GraphedStep, TrainingStep
 from iirc_train.training.identity import (
     defining_settings,
     saved_settings,
@@ -67,13 +56,10 @@ from iirc_train.training.identity import (
     task_sequences,
     transforms_as_written,
 )
-from iirc_train.training.remembering import RememberingStep
-from iirc_train.training.task_data import NOTHING, ImageReader, MemoryData, TaskData
-
-MEMORY_STREAM = 1  # separates the stream of memories from other draws of the seed
+from iirc_train.training.steps import TrainingSteps
 
 
-class Experiment:
+class Experiment(TrainingSteps):
     """Data, method and buffer of a run; a context manager that closes the decoder.
 
     Args:
@@ -130,7 +116,7 @@ class Experiment:
             name: shown_transforms(preset.transforms, augment=config.augment)
             for name, preset in self.presets.items()
         }
-        self.decoder: Decoder = make_decoder(
+        self.decoder = make_decoder(
             config.decoder, self.device, hw_decoder_load=config.hw_decoder_load
         )
         self.splits = task_sequences(config, self.benchmark, self.store)
@@ -147,7 +133,7 @@ class Experiment:
                 "weights": config.weights if loads_weights or on_features else NONE,
             }
         )
-        self.samples: SampleStore = self.store
+        self.samples = self.store
         head: torch.nn.Module | None = None
         if on_features:
             rows = np.arange(len(self.store)) if all_features else all_sample_ids(self.splits)
@@ -173,9 +159,6 @@ class Experiment:
             device=self.device,
             processes=world_size(),
         )
-        self._graphed_step: GraphedStep | None = None
-        self._compiler: NetworkCompiler | None = None
-        self._connected: tuple[torch.nn.Module | None, torch.nn.Module | None] = None, None
         if self.device.type == "cuda" and not torch.are_deterministic_algorithms_enabled():
             # the shape of training batches is always the same
             torch.backends.cudnn.benchmark = True
@@ -229,11 +212,6 @@ class Experiment:
         self.method.autocast_dtype = torch.bfloat16 if self.precision == "bf16" else None
 
     @property
-    def n_tasks(self) -> int:
-        """Number of tasks."""
-        return len(self.splits[TRAIN])
-
-    @property
     def resolved(self) -> dict[str, Any]:
         """What the settings resolve to on this machine: name to plain value."""
         return {
@@ -260,93 +238,6 @@ class Experiment:
     def seen_data(self) -> SeenData:
         """Digests of the dataset and of every task view."""
         return SeenData.of(self.store, self.splits)
-
-    @property
-    def class_names_to_idx(self) -> dict[str, int]:
-        """Class name to index, in order of appearance."""
-        return self.splits[TRAIN].class_names_to_idx
-
-    def view(self, split: SplitName, task_id: int) -> TaskView:
-        """Return the view of a split that the epochs of a task show."""
-        tasks = range(task_id + 1) if self.config.incremental_joint else task_id
-        return self.splits[split].view(tasks)
-
-    def task_data(self, task_id: int) -> TaskData:
-        """Return the training samples that a task introduces."""
-        return TaskData(self.splits[TRAIN].view(task_id), self._reader())
-
-    def memory_data(self, task_id: int) -> MemoryData:
-        """Return the current memories of the buffer, with the labels visible in a task."""
-        view = self.splits[TRAIN].view(task_id)
-        return MemoryData(self.buffer, view, self._reader())
-
-    def connect_network(self) -> None:
-        """Compile the network if configured.
-
-        Call again after a task is prepared, because that may change the network.
-        """
-        net: torch.nn.Module | None = None
-        teacher: torch.nn.Module | None = None
-        if self.config.compile:
-            if self._compiler is None:
-                n_images = self.method.images_per_pass(self.config.batch_size)
-                self._compiler = NetworkCompiler(n_images // world_size())
-            net, *teachers = self._compiler.compiled(self.method.net, self.method.old_net)
-            net = self.method.as_called(net)
-            teacher = teachers[0] if teachers else None
-        self._connected = net, teacher
-        self.method.train_through(net, teacher)
-
-    def average_gradients(self, *, is_equal: bool = False) -> None:
-        """Let several processes average their gradients; call again where a run may resume.
-
-        DistributedDataParallel sums gradients in another order after its first step. Without a new
-        one, an epoch would end in other bits after a resumption than within an unbroken run.
-
-        Args:
-            is_equal: All processes have the same parameters, so none are sent.
-        """
-        if world_size() > 1:
-            net, teacher = self._connected
-            self.method.train_through(None)  # releases the buckets of the epoch before
-            net = net or self.method.as_called(self.method.net)
-            averaging = averaging_gradients(net, self.device, is_equal=is_equal)
-            self.method.train_through(averaging, teacher)
-
-    def training_step(self, loader: Loader) -> TrainingStep:
-        """Return the method's training step for the batches of a loader, captured if configured.
-
-        Raises:
-            ConfigurationError: ``graph`` is ``on``, and the loader does not hold resident images.
-        """
-        if isinstance(self.buffer, ReservoirBuffer):
-            return RememberingStep(self.method, self.buffer)
-        if self.graph == "off":
-            return self.method.training_step
-        if not loader.is_resident:  # a decoder would use the GPU during the capture
-            if self.config.graph == "on":
-                raise ConfigurationError(
-                    f"graph: on needs resident images, got {loader.n_samples:,} images that are "
-                    "decoded in every epoch: give --resident or --graph auto"
-                )
-            return self.method.training_step
-        if self._graphed_step is None:
-            capture = CudaCapture(self.device)
-            self._graphed_step = GraphedStep(self.method, self.batch_size, capture)
-        return self._graphed_step
-
-    def inference_batch_size(self, at_least: int) -> int:
-        """Return the batch size for evaluation and herding.
-
-        Args:
-            at_least: The batch size on a CPU.
-        """
-        free = None
-        if self.device.type == "cuda":
-            cached = torch.cuda.memory_reserved(self.device)
-            used = torch.cuda.memory_allocated(self.device)
-            free = torch.cuda.mem_get_info(self.device)[0] + cached - used
-        return inference_batch_size(at_least, self.image_size, free)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of all components as tensors and plain values."""
@@ -421,137 +312,6 @@ class Experiment:
         threads = int(state["threads"])
         if self.config.threads is None and before.get("processes", world_size()) == world_size():
             torch.set_num_threads(threads)
-
-    def training_loader(
-        self,
-        view: TaskView,
-        *,
-        normalize: bool = True,
-        choice: Choice | None = None,
-        replay_multiplier: float | None = None,
-    ) -> Loader:
-        """Return the loader of a view's epochs, with memories mixed in if the method asks.
-
-        Args:
-            view: The samples.
-            normalize: Normalise images to float32; otherwise they are uint8.
-            choice: The samples and memories to show; by default all.
-            replay_multiplier: Number of times an epoch shows each memory, on average; by default
-                the setting ``buffer_sampling_multiplier``.
-        """
-        replay = None
-        has_memories = self.method.replay_in_batches if choice is None else len(choice.memories)
-        if has_memories and len(self.buffer):
-            replay = self.buffer.replay_source(self.class_names_to_idx)
-        plan = self._step_plan(view) if choice is None else None
-        if choice is not None:
-            view = view.subset(choice.samples)
-            replay = None if replay is None else replay.subset(choice.memories)
-        elif self.method.memories_only:
-            view = view.subset(NOTHING)
-        if replay_multiplier is None:
-            replay_multiplier = self.config.buffer_sampling_multiplier
-        return self._reader(normalize=normalize).loader(
-            view if plan is None else plan.view,
-            self.batch_size,
-            replay,
-            plan=plan,
-            replay_multiplier=replay_multiplier,
-            augment=True,
-            shuffle=True,
-            shared=True,
-            resident=self.config.resident,
-        )
-
-    def _step_plan(self, view: TaskView) -> StepPlan | None:
-        """Return what draws memories in each step of a task; None if there are none to draw.
-
-        Raises:
-            ConfigurationError: Method and buffer do not fit each other.
-        """
-        method = self.method
-        sizes = method.draw_sizes(self.config.batch_size)
-        if bool(sizes) != isinstance(self.buffer, ReservoirBuffer):
-            raise ConfigurationError(
-                f"method {self.config.method} draws {'memories' if sizes else 'no memories'} in "
-                f"each step (draw_sizes), and its buffer is a {type(self.buffer).__name__}: a "
-                "ReservoirBuffer goes with such draws, and only that"
-            )
-        if not isinstance(self.buffer, ReservoirBuffer):
-            return None
-        return self.buffer.plan(view, sizes, method.kept_epochs(view.seen_up_to))
-
-    def evaluation_loader(self, view: TaskView, *, resident: bool | None = False) -> Loader:
-        """Return a loader of this process's part of a view, in order, without augmentation.
-
-        Args:
-            view: The samples.
-            resident: Keep decoded images for later epochs; None decides by size.
-        """
-        part = share_of(len(view))
-        mine = view.subset(np.arange(part.start, part.stop))
-        reader = self._reader()
-        batch_size = self.inference_batch_size(self.batch_size)
-        return reader.loader(mine, batch_size, augment=False, resident=resident)
-
-    def _reader(self, seed: int | None = None, normalize: bool = True) -> ImageReader:
-        seed = self.config.seed if seed is None else seed
-        return ImageReader(
-            self.samples,
-            self.transforms,
-            self.decoder,
-            self.device,
-            seed,
-            self.config.order,
-            self.config.order_blocks,
-            normalize,
-        )
-
-    def announce_task(self, task_id: int, first_epoch: int) -> None:
-        """Let the images of a later task be fetched when the present one needs none.
-
-        Args:
-            task_id: The task; that after the last one is ignored.
-            first_epoch: Number of its first epoch, counted across tasks.
-        """
-        if task_id == self.n_tasks or not self.samples.is_remote:
-            return
-        view = self.view(TRAIN, task_id)
-        if self.method.replay_in_batches:  # memories yet to be chosen determine the order
-            ids = view.sample_ids
-            # processes on one cache share the work: each starts elsewhere
-            self.store.expect(np.roll(ids, -share_of(len(ids)).start))
-        else:
-            self.store.expect(self.training_loader(view).ids_of_epoch(first_epoch))
-
-    def memory_batches(
-        self, view: TaskView, first_batch: int = 0, *, normalize: bool = True
-    ) -> Iterator[Batch] | None:
-        """Return an endless stream of memories, for methods that do not mix them into batches.
-
-        Args:
-            view: The task's view.
-            first_batch: Number of batches of the stream already used.
-            normalize: Normalise images to float32; otherwise they are uint8.
-
-        Returns:
-            The stream; None if the method mixes memories into batches, or there are none.
-
-        Raises:
-            ConfigurationError: There are fewer memories than processes.
-        """
-        method = self.method
-        if method.replay_in_batches or method.draw_sizes(1) or not len(self.buffer):
-            return None
-        if len(self.buffer) < world_size():
-            raise ConfigurationError(
-                f"{len(self.buffer)} memories cannot be split among {world_size()} processes: keep "
-                "more memories, or use fewer processes"
-            )
-        key = [self.config.seed, view.seen_up_to, MEMORY_STREAM]
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        memories = MemoryData(self.buffer, view, self._reader(seed, normalize))
-        return memories.endless_batches(self.batch_size, first_batch, resident=self.config.resident)
 
 
 def _share_of_batch(batch_size: int) -> int:

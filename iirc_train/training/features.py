@@ -30,6 +30,7 @@ from iirc_data.task_view import TaskView
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods.base_method import BaseMethod
 from iirc_train.methods.forward_passes import Networks
+from iirc_train.models.definition import definition_digest
 from iirc_train.models.trunk import head_of
 from iirc_train.models.weights import remembered_digest, trunk_digest
 from iirc_train.runtime.distributed import is_first_process
@@ -118,6 +119,7 @@ def cached_features(
     cache = CacheFolder(cache_base(), size_in_bytes(config.cache_size))
     weights = remembered_digest(net) or trunk_digest(net)
     size = cast(nn.Linear, head_of(net)).in_features
+    definition = definition_digest(network)
     random, arrays = random_state(), []
     numbers = store.dataset_numbers(sample_ids)
     first = 0
@@ -131,6 +133,7 @@ def cached_features(
             image_preset=shown_by(preset),
             dataset=manifest.dataset,
             dataset_digest=manifest.digest,
+            definition=definition,
         )
         array = FeatureArray(cache, key, (len(dataset), size))
         extraction = partial(
