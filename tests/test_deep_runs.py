@@ -60,7 +60,7 @@ def test_the_report_knows_classes_that_came_late_or_never(run):
     (comparison,) = compare({"late": [group]})
     summary = comparison.rows[0].summary
     assert summary["level_2_forgetting"].n_runs == summary["final_edge_f1"].n_runs == 1
-    classes = classes_of(group, group.runs[0].benchmark)
+    classes = classes_of(group)
     life, *_ = classes.tree.nodes
     carnivore = life.children[0].children[0]
     assert (carnivore.name, carnivore.spoken) == ("carnivore", "not introduced")

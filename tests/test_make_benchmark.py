@@ -269,6 +269,7 @@ def test_a_wrong_table_is_refused_in_one_line(table, out, content, message):
         (["--task-size", "2", "--image-preset", "x"], "no image preset is named 'x'"),
         (["--task-size", "2", "--posttask-valid-ratio", "0.9"], "must be below 1"),
         (["--task-size", "2", "--setup", "CIL", "--order", "mixed"], "--order needs --setup IIRC"),
+        (["--task-size", "2", "--levels-from", "leaves"], "--levels-from needs --levels"),
         (
             ["--task-size", "2", "--one-level-per-sample", "--subclass-data-pct", "0.5"],
             "--subclass-data-pct contradicts --one-level-per-sample",

@@ -75,6 +75,8 @@ def make(
             _refuse(context, {*_SAMPLING, "order", "one_level"}, "needs --setup IIRC")
         if one_level:
             _refuse(context, _SAMPLING, "contradicts --one-level-per-sample")
+        if levels is None:
+            _refuse(context, {"levels_from"}, "needs --levels")
         numbers = _seeds(seeds)
         nouns = None if wordnet is None else _wordnet(wordnet)
         opened = [

@@ -113,7 +113,7 @@ class ClassesOfGroup:
         return "; ".join(f"{name} {text(one)}" for name, one in zip(names, of_class, strict=True))
 
 
-def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | None:
+def classes_of(group: Group) -> ClassesOfGroup | None:
     """Return the predictions of a group's finished runs, or of all its runs if none is finished.
 
     Returns:
@@ -122,6 +122,7 @@ def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | No
     Raises:
         ConfigurationError: A file of counts is damaged.
     """
+    benchmark = group.runs[0].benchmark
     if benchmark is None:
         return None
     runs = [found for run in group.complete_runs if (found := read_recalls(run.path))]
