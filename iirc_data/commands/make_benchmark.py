@@ -84,7 +84,9 @@ def make(
         ]
         choice = Choice(
             classes=None if classes is None else read_class_list(classes),
-            superclasses=None if superclasses is None else read_class_list(superclasses),
+            superclasses=None
+            if superclasses is None
+            else read_class_list(superclasses, "--superclasses"),
             n_levels=levels,
             from_leaves=levels_from is options.End.LEAVES,
             several_superclasses=several_superclasses,
