@@ -61,6 +61,9 @@ def test_the_report_knows_classes_that_came_late_or_never(run):
     summary = comparison.rows[0].summary
     assert summary["level_2_forgetting"].n_runs == summary["final_edge_f1"].n_runs == 1
     classes = classes_of(group)
+    levels = {row.name: row.level for row in classes.rows}
+    tops = {"life": 0, "pet": 0, "vehicle": 0}
+    assert levels == tops | {"animal": 1, "bus": 1, "bear": 2, "cat": 2, "dog": 2}
     life, *_ = classes.tree.nodes
     carnivore = life.children[0].children[0]
     assert (carnivore.name, carnivore.spoken) == ("carnivore", "not introduced")
