@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.datasets_loader import get_lifelong_datasets
+from iirc_data.task_sequence import TaskSequence
 from iirc_train.config import ExperimentConfig
 from iirc_train.report.classes import classes_of
 from iirc_train.report.comparison import compare
@@ -40,6 +44,23 @@ def run(tiny_settings, tmp_path_factory) -> Path:
     settings |= {"n_layers": None, "network": "mlp", "lr": 0.01, "hcv": "both"}
     run_experiment(ExperimentConfig.parse(settings), folder / "run", QUIET)
     return folder / "run"
+
+
+def test_the_published_api_shows_what_runs_train_on(run, tiny_store):
+    path = run.parent / "late.json"
+    datasets, tasks, order = get_lifelong_datasets(str(path), str(tiny_store.root))
+    for split, dataset in datasets.items():
+        sequence = TaskSequence.from_store(load_benchmark(path), tiny_store, split)
+        for task in range(len(tasks)):
+            dataset.choose_task(task)
+            shown = sequence.view(task)
+            assert len(dataset) == len(shown), split
+            rows = [
+                [order.get(name, -1) for name in dataset.get_labels(i)] for i in range(len(shown))
+            ]
+            by_place = shown.labels[np.argsort(shown.places)]
+            assert dataset.cur_task_data_ids == sorted(shown.places.tolist())
+            assert rows == by_place.tolist()
 
 
 def test_a_level_has_scores_as_soon_as_one_of_its_classes_was_seen(run):
