@@ -81,11 +81,11 @@ def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str
     for number, task in enumerate(tasks):
         for name in task:
             task_of.setdefault(name, number)
+    ancestors_of = benchmark.taxonomy.ancestors_of
     early = [
         name
-        for superclass, subclasses in benchmark.superclasses.items()
-        for name in subclasses
-        if name in task_of and superclass in task_of and task_of[name] < task_of[superclass]
+        for name, task in task_of.items()
+        if any(task < task_of.get(ancestor, 0) for ancestor in ancestors_of(name))
     ]
     if early:
         warnings.warn(

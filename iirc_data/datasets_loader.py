@@ -17,6 +17,7 @@ from iirc_data.definitions import (
     SplitName,
 )
 from iirc_data.errors import BenchmarkError
+from iirc_data.label_combinations import label_ranks
 from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.lifelong_dataset.base_dataset import BaseDataset
 from iirc_data.lifelong_dataset.image_collection import ImageCollection, open_collections
@@ -126,4 +127,8 @@ def arrange_samples(benchmark: Benchmark, images: ImageCollection, split: SplitN
     runs = split_runs(benchmark, images.classes, images.class_ids, split)
     positions = runs.take(in_published_order(benchmark, images.classes, runs.groups)).numbers()
     labels = tuple(benchmark.labels_of(name) for name in images.classes)
-    return Samples(images.images, positions, SampleLabels(labels, images.class_ids[positions]))
+    ranks = None
+    if benchmark.several_superclasses:
+        ranks = label_ranks(map(benchmark.taxonomy.ranks_of, images.classes))
+    of_samples = SampleLabels(labels, images.class_ids[positions], ranks)
+    return Samples(images.images, positions, of_samples)

@@ -142,6 +142,14 @@ def test_more_classes_than_are_kept_are_ranked():
     assert 0 < values_of(given)["hierarchical_distance_top20"] < 2
 
 
+def test_several_labels_of_a_leaf_class_that_no_task_introduces_are_no_mistakes():
+    taxonomy = SeenTaxonomy.of(Walk({0: [], 1: [], 2: [], 3: [2]}).relation)
+    targets = torch.tensor([[True, True, False, False]])
+    scores = torch.tensor([[1.0, 2.0, 0.0, -1.0]])
+    rows = distances_of_ranking(Outputs(scores > 1, targets, scores, None, taxonomy))
+    assert rows[0, :4].tolist() == [0, 0, 2, -1]
+
+
 @pytest.mark.parametrize("n_seen", [None, 3])
 def test_scores_at_each_level_agree_with_sets_of_labels(walk, n_seen):
     n_seen = n_seen or len(walk.parents)

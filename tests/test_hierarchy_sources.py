@@ -380,6 +380,7 @@ DAMAGE = {
         (edit(TEST, " 1 1 1", " 1 3 1"), r"line 1: species 3, expected 1 \(cat\) or 2"),
         (edit(TEST, " 1 1 1", ""), "line 1: expected an image like great_pyrenees_36 and three"),
         (edit(TEST, "A", "/A"), "line 1: expected an image like great_pyrenees_36 and three"),
+        (edit(TEST, "_31", "_/../31"), "line 1: expected an image like great_pyrenees_36 and"),
         (edit(TEST, " 1 1 1", " 1 2 1"), "class number and species 1 and 2, earlier 1 and 1"),
         (edit(TEST, r"(.*)\n", r"\1\n\1\n"), "line 2: image Abyssinian_31 occurs twice"),
     ],

@@ -262,6 +262,7 @@ def test_a_wrong_table_is_refused_in_one_line(table, out, content, message):
         (["--task-size", "2", "--first-task", "3"], "first task 3: expected 1 to 2"),
         (["--task-size", "2", "--levels", "4"], "4 levels were asked for, the taxonomy has 3"),
         (["--task-size", "2", "--classes", "cow"], "1 of the chosen classes are no leaf classes"),
+        (["--task-size", "2", "--superclasses", ""], "--superclasses '' names no class"),
         (["--task-size", "2", "--superclasses", "pets"], "no class is below 1 of the chosen"),
         (["--task-size", "2", "--classes", "tulip"], "no class has a superclass: give a taxonomy"),
         (["--task-size", "2", "--seeds", "x"], "--seeds 'x': expected numbers such as 0-4,7"),
@@ -269,6 +270,7 @@ def test_a_wrong_table_is_refused_in_one_line(table, out, content, message):
         (["--task-size", "2", "--image-preset", "x"], "no image preset is named 'x'"),
         (["--task-size", "2", "--posttask-valid-ratio", "0.9"], "must be below 1"),
         (["--task-size", "2", "--setup", "CIL", "--order", "mixed"], "--order needs --setup IIRC"),
+        (["--task-size", "2", "--levels-from", "leaves"], "--levels-from needs --levels"),
         (
             ["--task-size", "2", "--one-level-per-sample", "--subclass-data-pct", "0.5"],
             "--subclass-data-pct contradicts --one-level-per-sample",

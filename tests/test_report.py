@@ -15,6 +15,7 @@ from iirc_data.benchmarks import Benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli import app as cli
 from iirc_train.report.class_tree import class_tree, top_down
+from iirc_train.report.classes import classes_of
 from iirc_train.report.comparison import escape_latex
 from iirc_train.report.confusion import added, by_superclass, mean_recalls, refinements
 from iirc_train.report.confusion_plots import MOST_CELLS, _cells
@@ -151,6 +152,17 @@ def test_definitions_in_two_files_are_two_groups_though_they_share_a_name(tmp_pa
         f"finetune, benchmark {benchmark}",
         f"finetune, benchmark {copy}",
     ]
+
+
+def test_each_group_is_shown_in_the_taxonomy_of_its_own_benchmark(tmp_path):
+    for name in ("animal", "pet"):
+        own = Benchmark(name="x", dataset="x", superclasses={name: ["cat"]}, schedules=[[["cat"]]])
+        (tmp_path / f"{name}.json").write_text(own.model_dump_json())
+        run = write_run(tmp_path / name, tmp_path / f"{name}.json", [[0.5]], [0.5])
+        write_confusion(run, 0, ["cat"], [[1]], [2])
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    trees = [classes_of(group).tree for group in groups]
+    assert [[node.name for node in tree.nodes] for tree in trees] == [["animal"], ["pet"]]
 
 
 def test_a_run_on_its_way_does_not_change_the_summary_of_finished_ones(tmp_path, benchmark):

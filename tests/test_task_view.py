@@ -266,10 +266,14 @@ def test_missing_classes_are_named(tiny_benchmark, tiny_store):
         TaskSequence.from_table(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
 
 
+@pytest.mark.parametrize("animal", ["animal", "life"])  # no task introduces what is between
 def test_a_subclass_scheduled_before_its_superclass_is_allowed_with_one_warning(
-    tiny_benchmark, tiny_store
+    tiny_benchmark, tiny_store, animal
 ):
-    benchmark = tiny_benchmark.model_copy(update={"schedules": [[["dog", "cat"], ["animal"]]]})
+    superclasses = {"life": ["animal"], **tiny_benchmark.superclasses}
+    benchmark = tiny_benchmark.model_copy(
+        update={"superclasses": superclasses, "schedules": [[["dog", "cat"], [animal]]]}
+    )
     with pytest.warns(UserWarning, match="before their superclass") as caught:
         TaskSequence.from_table(benchmark, tiny_store.manifest, tiny_store.table, TRAIN)
     assert len(caught) == 1

@@ -14,6 +14,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from typer.testing import CliRunner
 
+from iirc_data.benchmarks import Benchmark
 from iirc_data.commands.data import app
 from iirc_data.errors import ShardError
 from iirc_data.shards import Manifest, ShardStore, write_shards
@@ -369,6 +370,23 @@ def test_a_page_of_other_origin_stays(versions, tmp_path):
     page = (tmp_path / "lab/index.html").read_text()
     assert CARD_MARK in page
     assert "CC0-1.0" in page
+
+
+def test_a_card_shows_the_levels_above_the_classes_of_the_dataset_only(versions):
+    manifest = RemoteDataset.open(versions.first).manifest
+    benchmark = Benchmark(
+        name="deep",
+        dataset="any",
+        superclasses={
+            "life": ["animal", "plant"],
+            "plant": ["tree"],
+            "tree": ["oak"],
+            "animal": ["cat", "dog", "emu"],
+        },
+        schedules=[[["life"]]],
+    )
+    page = Card(benchmark=benchmark).pages(manifest, "s3://lab/a", [])["README.md"]
+    assert "- life: animal\n- animal: cat, dog\n" in page and "tree" not in page
 
 
 def test_a_card_shows_every_name_as_it_is(versions):

@@ -75,6 +75,8 @@ def make(
             _refuse(context, {*_SAMPLING, "order", "one_level"}, "needs --setup IIRC")
         if one_level:
             _refuse(context, _SAMPLING, "contradicts --one-level-per-sample")
+        if levels is None:
+            _refuse(context, {"levels_from"}, "needs --levels")
         numbers = _seeds(seeds)
         nouns = None if wordnet is None else _wordnet(wordnet)
         opened = [
@@ -82,7 +84,9 @@ def make(
         ]
         choice = Choice(
             classes=None if classes is None else read_class_list(classes),
-            superclasses=None if superclasses is None else read_class_list(superclasses),
+            superclasses=None
+            if superclasses is None
+            else read_class_list(superclasses, "--superclasses"),
             n_levels=levels,
             from_leaves=levels_from is options.End.LEAVES,
             several_superclasses=several_superclasses,

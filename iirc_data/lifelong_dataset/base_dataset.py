@@ -328,6 +328,7 @@ class BaseDataset(ABC):
             setup=checked_setup(self.setup),
             sampling=None if self.test_mode else sampling,
             complete_information=self.complete_information_mode,
+            ranks=None if self._labels.ranks is None else self._labels.ranks[self._labels.numbers],
         )
 
     def _checked_task_id(self, task_id: SupportsIndex) -> int:

@@ -30,10 +30,13 @@ class SampleLabels:
     Attributes:
         combinations: ``(superclass, …, subclass)`` or ``(class,)``.
         numbers: int32 (N,), index of each sample's labels in ``combinations``.
+        ranks: int32 (combinations, L), see :func:`iirc_data.sampling.sample_shares`; None if no
+            two labels of a combination have the same.
     """
 
     combinations: tuple[Labels, ...]
     numbers: NDArray[np.int32]
+    ranks: NDArray[np.int32] | None = None
 
     @classmethod
     def of(cls, dataset: Sequence[tuple[Any, Labels]]) -> Self:

@@ -11,6 +11,7 @@ from rich.filesize import decimal
 from iirc_data.benchmarks import Benchmark
 from iirc_data.shards.addresses import pinned
 from iirc_data.shards.manifest import Manifest
+from iirc_data.taxonomy import Taxonomy
 
 CARD_MARK = "<!-- written by iirc data publish -->"
 """Part of every card: a page without it has another origin and is not overwritten."""
@@ -66,15 +67,15 @@ class Card:
         }
 
     def _taxonomy(self, manifest: Manifest) -> list[str]:
-        superclasses = {} if self.benchmark is None else self.benchmark.superclasses
-        known = {*manifest.classes, *superclasses}
+        taxonomy = Taxonomy({}) if self.benchmark is None else self.benchmark.taxonomy
+        above = {name: taxonomy.ancestors_of(name) for name in manifest.classes}
+        known = {*above, *(ancestor for ancestors in above.values() for ancestor in ancestors)}
         lines = [
             f"{superclass}: {', '.join(name for name in names if name in known)}"
-            for superclass, names in superclasses.items()
+            for superclass, names in taxonomy.superclasses.items()
             if not known.isdisjoint(names)
         ]
-        grouped = {name for names in superclasses.values() for name in names}
-        others = [name for name in manifest.classes if name not in grouped]
+        others = [name for name, ancestors in above.items() if not ancestors]
         more = len(others) - _MOST_CLASSES
         text = ", ".join(others[:_MOST_CLASSES]) + (f", … ({more:,} more)" if more > 0 else "")
         return [*lines, *([text] if others else [])]

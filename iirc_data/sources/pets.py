@@ -114,7 +114,7 @@ def _parse(line: str, where: str) -> tuple[str, str, str, str]:
     parts = line.split()
     breed = parts[0].rpartition("_")[0]
     numbers = parts[1:]
-    if len(numbers) != 3 or not breed or "/" in breed or not all(map(str.isdecimal, numbers)):
+    if len(numbers) != 3 or not breed or "/" in parts[0] or not all(map(str.isdecimal, numbers)):
         raise SourceError(
             f"{where}: expected an image like great_pyrenees_36 and three numbers, got "
             f"{line[:80]!r}: {_AGAIN}"

@@ -21,7 +21,9 @@ def distances_of_ranking(outputs: Outputs) -> torch.Tensor:
         int64 (N, 20): the height of the lowest common ancestor of the sample's leaf class and of
         the class at each rank, as :meth:`SeenTaxonomy.distance
         <iirc_train.metrics.seen_taxonomy.SeenTaxonomy.distance>` defines it; -1 beyond the number
-        of leaf classes, and for a sample whose leaf class is not seen yet.
+        of leaf classes, and for a sample whose leaf class is not seen yet. If no task introduces
+        the leaf class of a sample, the classes next above it stand in: each of them has the
+        distance 0, and the distances of others are those to the first of them.
     """
     taxonomy = taxonomy_of(outputs)
     assert outputs.scores is not None
@@ -34,6 +36,7 @@ def distances_of_ranking(outputs: Outputs) -> torch.Tensor:
     is_own = outputs.targets[:, leaves]
     own = leaves[is_own.int().argmax(dim=1, keepdim=True)]
     found = taxonomy.distance(ranked, own)
+    found = torch.where(is_own.gather(1, ranks[:, :MOST_RANKED]), 0, found)
     rows[:, : ranked.shape[1]] = torch.where(is_own.any(dim=1, keepdim=True), found, -1)
     return rows
 

@@ -115,8 +115,8 @@ EDGE_METRICS: dict[str, EdgeMetric] = {
 """The metrics of discovered edges by their name in ``metrics.jsonl``.
 
 Taxonomies that are extracted from text are evaluated by the same numbers: Bordea, Lefever and
-Buitelaar, "SemEval-2016 Task 13: SeenTaxonomy Extraction Evaluation (TExEval-2)"; Mao et al.,
-"End-to-End Reinforcement Learning for Automatic SeenTaxonomy Induction" (ACL 2018).
+Buitelaar, "SemEval-2016 Task 13: Taxonomy Extraction Evaluation (TExEval-2)"; Mao et al.,
+"End-to-End Reinforcement Learning for Automatic Taxonomy Induction" (ACL 2018).
 """
 
 

@@ -100,10 +100,14 @@ def metric_at_level(name: str) -> Metric | None:
     return at_level(metric, int(match[1])) if match and metric else None
 
 
-def levels_of(computed: Iterable[str]) -> range:
-    """Return the levels of the metrics of some names."""
-    numbers = [int(match[1]) for name in computed if (match := re.match(r"level_(\d+)_", name))]
-    return range(1 + max(numbers, default=-1))
+def levels_of(computed: Iterable[str]) -> list[int]:
+    """Return, ascending, the levels of the metrics of some names.
+
+    A level of which no class has been seen yet, such as that of a superclass that comes after its
+    subclasses, has no metrics.
+    """
+    matches = (re.match(r"level_(\d+)_", name) for name in computed)
+    return sorted({int(match[1]) for match in matches if match})
 
 
 def _value_at(

@@ -7,6 +7,8 @@ from functools import cached_property
 from matplotlib.figure import Figure
 
 from iirc_data.benchmarks import Benchmark
+from iirc_data.taxonomies.reduction import restricted
+from iirc_data.taxonomy import Taxonomy
 from iirc_train.report.class_tree import ClassTree, class_tree, percent
 from iirc_train.report.confusion import Refinement, added, by_superclass, refinements
 from iirc_train.report.confusion_plots import confusion_figure, recalls_figure
@@ -30,7 +32,7 @@ class ClassRow:
 
     Attributes:
         name: Readable name.
-        level: Its level in the taxonomy.
+        level: Its level in the taxonomy of the scheduled classes.
         is_superclass: Whether it is a superclass.
         n_samples: Number of its test images, summed over runs.
         recall: Fraction of these images for which the class is predicted.
@@ -74,9 +76,16 @@ class ClassesOfGroup:
         confusion = confusion_figure(self.last, self.benchmark)
         figures = [("Confusion of labels.", CONFUSION_CAPTION, confusion)]
         if max(map(len, self.history)) > 1:
-            recalls = recalls_figure(self.history, self.benchmark.taxonomy)
+            recalls = recalls_figure(self.history, self.scheduled)
             figures.append(("Recall after each task.", RECALLS_CAPTION, recalls))
         return figures
+
+    @cached_property
+    def scheduled(self) -> Taxonomy:
+        """The taxonomy without superclasses that no task introduces, whose levels metrics count."""
+        taxonomy = self.benchmark.taxonomy
+        scheduled = {name for tasks in self.benchmark.schedules for task in tasks for name in task}
+        return restricted(taxonomy, taxonomy.leaf_classes, scheduled)
 
     @cached_property
     def tree(self) -> ClassTree:
@@ -95,7 +104,7 @@ class ClassesOfGroup:
         return [
             ClassRow(
                 name=self.benchmark.readable_name(name),
-                level=taxonomy.levels.get(name, 0),
+                level=self.scheduled.levels.get(name, 0),
                 is_superclass=name in taxonomy.superclasses,
                 n_samples=f"{n_samples:,}",
                 recall=percent(recall[name]),
@@ -113,7 +122,7 @@ class ClassesOfGroup:
         return "; ".join(f"{name} {text(one)}" for name, one in zip(names, of_class, strict=True))
 
 
-def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | None:
+def classes_of(group: Group) -> ClassesOfGroup | None:
     """Return the predictions of a group's finished runs, or of all its runs if none is finished.
 
     Returns:
@@ -122,6 +131,7 @@ def classes_of(group: Group, benchmark: Benchmark | None) -> ClassesOfGroup | No
     Raises:
         ConfigurationError: A file of counts is damaged.
     """
+    benchmark = group.runs[0].benchmark
     if benchmark is None:
         return None
     runs = [found for run in group.complete_runs if (found := read_recalls(run.path))]

@@ -80,12 +80,13 @@ def _cells(confusion: Confusion) -> tuple[NDArray[np.int64], NDArray[np.float64]
 
 def _starts(names: Sequence[str], taxonomy: Taxonomy) -> list[int]:
     """Return where the classes below a class without superclass start, and those without either."""
+    without_either = set(taxonomy.other_classes)
     starts = [
         place
         for place, name in enumerate(names)
-        if not taxonomy.superclasses_of(name) and name not in taxonomy.other_classes
+        if not taxonomy.superclasses_of(name) and name not in without_either
     ]
-    lone = [place for place, name in enumerate(names) if name in taxonomy.other_classes]
+    lone = [place for place, name in enumerate(names) if name in without_either]
     return sorted({0, *starts, *lone[:1]})
 
 

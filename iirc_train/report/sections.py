@@ -8,7 +8,6 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from iirc_data.benchmarks import Benchmark
 from iirc_train.metrics import shown_labels
 from iirc_train.report.classes import ClassesOfGroup, classes_of
 from iirc_train.report.comparison import Comparison, Row
@@ -157,7 +156,7 @@ def section_of(name: str, groups: Sequence[Group], figures: FigureFolder) -> Sec
     ]
     several_tasks = [g for g in groups if max(run.n_tasks_done for run in g.runs) > 1]
     runs = [run for group in groups for run in group.runs]
-    classes, without = _classes(groups, benchmark, name, figures)
+    classes, without = _classes(groups, name, figures)
     return Section(
         name=name,
         description=benchmark.description if benchmark else "",
@@ -186,10 +185,10 @@ def _progress(run: Run) -> str:
 
 
 def _classes(
-    groups: Sequence[Group], benchmark: Benchmark | None, name: str, figures: FigureFolder
+    groups: Sequence[Group], name: str, figures: FigureFolder
 ) -> tuple[list[ClassesSection], list[str]]:
     """Return the sections on classes, and the names of the groups without one."""
-    found = {group.name: classes_of(group, benchmark) for group in groups}
+    found = {group.name: classes_of(group) for group in groups}
     sections = [
         ClassesSection(
             classes,

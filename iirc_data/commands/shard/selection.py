@@ -63,8 +63,12 @@ def selected_classes(classes: str | None, benchmark: Benchmark | None) -> list[f
     return chosen
 
 
-def read_class_list(text: str) -> list[str]:
+def read_class_list(text: str, option: str = "--classes") -> list[str]:
     """Return the class names of a comma-separated list, or of a file with one class per line.
+
+    Args:
+        text: The list, or the path of the file.
+        option: The option that has this value, for the error.
 
     Raises:
         SourceError: No class is named, or the file cannot be read.
@@ -72,7 +76,7 @@ def read_class_list(text: str) -> list[str]:
     names = _lines(text) if _names_a_file(text) else text.split(",")
     found = [name.strip() for name in names if name.strip()]
     if not found:
-        raise SourceError(f"--classes {reprlib.repr(text)} names no class")
+        raise SourceError(f"{option} {reprlib.repr(text)} names no class")
     return found
 
 
