@@ -314,7 +314,8 @@ def test_other_sources_are_refused_in_one_line(tmp_path, out):
         assert message in refused(out, tmp_path / "t.json", "--task-size", 1)
     (tmp_path / "t.txt").touch()
     assert "expected a shard folder" in refused(out, tmp_path / "t.txt", "--task-size", 1)
-    assert "no benchmark is named 'nowhere'" in refused(out, "nowhere", "--task-size", 1)
+    missing = refused(out, "nowhere", "--task-size", 1)
+    assert "there is no folder nowhere, and no benchmark is named 'nowhere'" in missing
     assert "no classes: give a source" in refused(out, "--task-size", 1)
     result = run("iirc_cifar100", "--task-size", 5, "--output", tmp_path / "made.yaml")
     assert "expected a file name that ends in .json" in result.stderr

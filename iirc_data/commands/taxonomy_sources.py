@@ -74,12 +74,21 @@ def open_source(path: Path, *, several_superclasses: bool = False) -> TaxonomySo
         return TaxonomySource(found, _file(path), path.stem)
     if path.suffix == ".json" and not _is_benchmark(path):
         return TaxonomySource(read_taxonomy(path), _file(path), path.stem)
-    if path.suffix == ".json" or (not path.suffix and not path.exists()):
+    if path.suffix == ".json":
         return _benchmark(load_benchmark(path))
+    if not path.suffix and not path.exists():
+        return _benchmark(_benchmark_by_name(path))
     raise BenchmarkError(
         f"{path}: expected a shard folder, a folder of folders, a .csv, .tsv or .json file, or the "
         "name of a benchmark"
     )
+
+
+def _benchmark_by_name(name: Path) -> Benchmark:
+    try:
+        return load_benchmark(name)
+    except BenchmarkError as error:  # more often a mistyped folder than a mistyped name
+        raise BenchmarkError(f"there is no folder {name}, and {error}") from error
 
 
 def _is_benchmark(path: Path) -> bool:
