@@ -82,10 +82,11 @@ def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str
         for name in task:
             task_of.setdefault(name, number)
     ancestors_of = benchmark.taxonomy.ancestors_of
+    listed = dict.fromkeys(name for names in benchmark.superclasses.values() for name in names)
     early = [
         name
-        for name, task in task_of.items()
-        if any(task < task_of.get(ancestor, 0) for ancestor in ancestors_of(name))
+        for name in listed
+        if name in task_of and any(task_of[name] < task_of.get(a, 0) for a in ancestors_of(name))
     ]
     if early:
         warnings.warn(

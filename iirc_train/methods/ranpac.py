@@ -116,7 +116,7 @@ class Model(CollectingMethod):
             for features, rows in self._in_parts(latents[:n_learned]):
                 gram.addmm_(features.T, features)
                 sums.addmm_(targets[:n_learned][rows].T, features)
-            ridges = [targets.new_tensor(10.0**power) for power in POWERS]
+            ridges = [targets.new_full((), 10.0**power) for power in POWERS]
             weights = torch.stack([ridge_weights(gram, sums, ridge) for ridge in ridges])
         errors = targets.new_zeros(len(POWERS))
         for features, rows in self._in_parts(latents[n_learned:]):

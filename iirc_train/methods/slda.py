@@ -65,7 +65,7 @@ class Model(StatisticsMethod):
         means = sums / counts.clamp(min=1).unsqueeze(1)
         shrinkage = self.config.slda_shrinkage
         covariance = (1 - shrinkage) / of("n").clamp(min=1) * of("scatter")
-        identity = covariance.new_tensor(shrinkage)
+        identity = covariance.new_full((), shrinkage)
         if self.predicts_several:
             differences = means - of("total") / of("n").clamp(min=1)
             weight = ridge_weights(covariance, differences, identity)
