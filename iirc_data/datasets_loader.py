@@ -127,8 +127,6 @@ def arrange_samples(benchmark: Benchmark, images: ImageCollection, split: SplitN
     runs = split_runs(benchmark, images.classes, images.class_ids, split)
     positions = runs.take(in_published_order(benchmark, images.classes, runs.groups)).numbers()
     labels = tuple(benchmark.labels_of(name) for name in images.classes)
-    ranks = None
-    if benchmark.several_superclasses:
-        ranks = label_ranks(map(benchmark.taxonomy.ranks_of, images.classes))
+    ranks = label_ranks(benchmark.taxonomy, images.classes)
     of_samples = SampleLabels(labels, images.class_ids[positions], ranks)
     return Samples(images.images, positions, of_samples)

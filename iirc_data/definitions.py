@@ -17,6 +17,8 @@ NO_LABEL_PLACEHOLDER = "None"
 """Placeholder for the labels of a sample that shows fewer than others."""
 NO_LABEL = -1
 """The same placeholder where labels are class indices."""
+FEWEST_LABELS: Final = 2
+"""Fewest labels of a sample, with placeholders: as published, also without superclasses."""
 
 TRAIN: Final = "train"
 INTASK_VALID: Final = "intask_valid"

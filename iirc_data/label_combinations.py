@@ -6,9 +6,8 @@ from itertools import zip_longest
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER, Labels
-
-_FEWEST_COLUMNS = 2  # also where no class has a superclass
+from iirc_data.definitions import FEWEST_LABELS, NO_LABEL, NO_LABEL_PLACEHOLDER, Labels
+from iirc_data.taxonomy import Taxonomy
 
 
 def label_combinations(
@@ -31,13 +30,14 @@ def label_combinations(
     )
 
 
-def label_ranks(ranks: Iterable[Sequence[int]]) -> NDArray[np.int32]:
-    """Return the ranks of the labels of combinations, see :meth:`Taxonomy.ranks_of`.
+def label_ranks(taxonomy: Taxonomy, leaf_classes: Iterable[str]) -> NDArray[np.int32] | None:
+    """Return the ranks of the labels of leaf classes, see :meth:`Taxonomy.ranks_of`.
 
     Returns:
-        int32 (combinations, L), 0 where there is no label; L as in :func:`label_combinations`.
+        int32 (leaf classes, L), 0 where there is no label; L as in :func:`label_combinations`. None
+        in a tree, where no two labels of a leaf class have the same rank.
     """
-    return _filled(list(ranks), 0)
+    return None if taxonomy.is_tree else _filled(list(map(taxonomy.ranks_of, leaf_classes)), 0)
 
 
 def ranks_in_order(labels: NDArray[np.int32]) -> NDArray[np.int32]:
@@ -121,5 +121,5 @@ def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDA
 
 def _filled(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int32]:
     columns = list(zip_longest(*rows, fillvalue=value))
-    columns += [(value,) * len(rows)] * (_FEWEST_COLUMNS - len(columns))
+    columns += [(value,) * len(rows)] * (FEWEST_LABELS - len(columns))
     return np.ascontiguousarray(np.array(columns, np.int32).T)

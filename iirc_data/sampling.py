@@ -39,22 +39,21 @@ def sample_shares(
         int64 (G, L), 0 where there is no label.
     """
     is_label = labels != NO_LABEL
-    shares = np.where(is_label, sizes[:, None], 0)
+    everything = np.where(is_label, sizes[:, None], 0)
     if settings is None:
-        return shares
+        return everything
     is_superclass = is_label & (np.arange(labels.shape[1]) < is_label.sum(axis=1)[:, None] - 1)
     pct = np.atleast_1d(settings.superclass_data_pct)
-    fractions = pct[np.minimum(ranks, len(pct) - 1)]
+    of_ranks = pct[np.minimum(ranks, len(pct) - 1)]
+    fractions = np.where(is_superclass, of_ranks, settings.subclass_data_pct)
     cap = settings.superclass_sampling_size_cap
     n_leaves = _numbers_of_leaves(labels, is_superclass)[labels]
     is_capped = is_superclass & (n_leaves > cap)
     # the published order of operations, because int(p * n) depends on the last bit
     fractions[is_capped] = cap / n_leaves[is_capped] * fractions[is_capped]
-    several = is_superclass.any(axis=1)
-    shares[several] = (settings.subclass_data_pct * sizes[several]).astype(np.int64)[:, None]
-    shares[is_superclass] = (fractions * sizes[:, None]).astype(np.int64)[is_superclass]
-    shares[~is_label] = 0
-    return shares
+    shares = (fractions * sizes[:, None]).astype(np.int64)
+    is_sampled = is_label & is_superclass.any(axis=1, keepdims=True)
+    return np.where(is_sampled, shares, everything)
 
 
 def shown_by_class(

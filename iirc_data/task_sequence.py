@@ -195,9 +195,7 @@ class TaskSequence:
         order = in_published_order(benchmark, samples.classes, samples.runs.groups)
         taxonomy = benchmark.taxonomy
         labels = label_combinations(map(taxonomy.labels_of, samples.classes), class_order(tasks))
-        ranks = None
-        if benchmark.several_superclasses:
-            ranks = label_ranks(map(taxonomy.ranks_of, samples.classes))[samples.runs.groups[order]]
+        ranks = label_ranks(taxonomy, samples.classes)
         runs = samples.runs.take(order)
         return cls(
             runs,
@@ -209,7 +207,7 @@ class TaskSequence:
             if complete_information is None
             else complete_information,
             sources=None if samples.sources is None else samples.sources[order],
-            ranks=ranks,
+            ranks=None if ranks is None else ranks[runs.groups],
             taxonomy=taxonomy,
         )
 

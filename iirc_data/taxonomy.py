@@ -57,6 +57,11 @@ class Taxonomy:
         return levels
 
     @property
+    def is_tree(self) -> bool:
+        """Whether no class has several superclasses."""
+        return all(len(above) == 1 for above in self._of.values())
+
+    @property
     def n_levels(self) -> int:
         """Number of levels: 1 without superclasses, 2 in the published benchmarks."""
         return max(self.levels.values(), default=0) + 1

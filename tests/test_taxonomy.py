@@ -106,7 +106,7 @@ def sequence_of(superclasses, n_images=1, sampling=None, tasks=None):
         setup=IIRC_SETUP,
         sampling=sampling,
         complete_information=False,
-        ranks=label_ranks(map(taxonomy.ranks_of, leaves)),
+        ranks=label_ranks(taxonomy, leaves),
         taxonomy=taxonomy,
     )
 

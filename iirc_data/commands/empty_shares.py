@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from iirc_data.benchmarks import Benchmark, class_order
-from iirc_data.label_combinations import label_combinations, label_ranks
+from iirc_data.label_combinations import label_combinations, label_ranks, ranks_in_order
 from iirc_data.sampling import sample_shares
 
 
@@ -20,7 +20,8 @@ def classes_without_share(benchmark: Benchmark, n_images: Mapping[str, int]) -> 
     leaves = benchmark.leaf_classes
     names = list(taxonomy.levels)
     labels = label_combinations(map(taxonomy.labels_of, leaves), class_order([names]))
-    ranks = label_ranks(map(taxonomy.ranks_of, leaves))
+    ranks = label_ranks(taxonomy, leaves)
+    ranks = ranks_in_order(labels) if ranks is None else ranks
     trained = 1 - splits.intask_valid_ratio - splits.posttask_valid_ratio
     sizes = np.array([int(n_images.get(leaf, 0) * trained) for leaf in leaves], np.int64)
     shares = sample_shares(labels, ranks, sizes, benchmark.sampling)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.definitions import NO_LABEL_PLACEHOLDER, Labels
+from iirc_data.definitions import FEWEST_LABELS, NO_LABEL_PLACEHOLDER, Labels
 from iirc_data.errors import BenchmarkError
 from iirc_data.label_combinations import label_combinations
 
@@ -75,7 +75,7 @@ class SampleLabels:
     @cached_property
     def width(self) -> int:
         """The most labels that a sample has, at least 2."""
-        return max(2, *map(len, self.combinations))
+        return max(FEWEST_LABELS, *map(len, self.combinations))
 
     def having(self, class_name: str) -> NDArray[np.bool_]:
         """Return which combinations contain a class, bool (combinations,)."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.definitions import NO_LABEL, NO_LABEL_PLACEHOLDER, Labels
+from iirc_data.definitions import FEWEST_LABELS, NO_LABEL, NO_LABEL_PLACEHOLDER, Labels
 from iirc_data.files import canonical_json
 from iirc_data.label_combinations import names_of_labels
 
@@ -24,7 +24,6 @@ _ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "datasets": ("int64", (-1,)),
 }
 """Dtype and shape of the arrays of a class, -1 and None for any; the last one is optional."""
-_FEWEST_LABELS = 2
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def typed(values: Mapping[str, Any]) -> Arrays:
 
 
 def _shaped(values: NDArray[Any], shape: tuple[int | None, ...]) -> NDArray[Any]:
-    n_columns = values.shape[1] if values.ndim > 1 else _FEWEST_LABELS  # no row, no columns
+    n_columns = values.shape[1] if values.ndim > 1 else FEWEST_LABELS  # no row, no columns
     return values.reshape([n_columns if n is None else n for n in shape])
 
 

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.definitions import NO_LABEL
+from iirc_data.definitions import FEWEST_LABELS, NO_LABEL
 from iirc_data.label_combinations import most_specific, with_width
 from iirc_data.shards.sample_store import SampleStore
 
@@ -23,7 +23,7 @@ class References:
 
     def __init__(self, n_slots: int) -> None:
         self.sample_ids = np.full(n_slots, -1, np.int64)
-        self.labels = np.full((n_slots, 2), NO_LABEL, np.int32)
+        self.labels = np.full((n_slots, FEWEST_LABELS), NO_LABEL, np.int32)
         self.tasks = np.full(n_slots, -1, np.int64)
 
     def __len__(self) -> int:

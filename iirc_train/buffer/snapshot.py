@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.definitions import NO_LABEL
+from iirc_data.definitions import FEWEST_LABELS, NO_LABEL
 from iirc_data.label_combinations import joined_labels
 from iirc_train.buffer.class_arrays import ClassMemories
 from iirc_train.buffer.slots import Slots
@@ -31,7 +31,8 @@ class ReplaySnapshot:
     ) -> None:
         self._classes = {name: memories for name, memories, _ in classes}
         self._all_slots = Slots({name: count for name, _, count in classes})
-        labels, sizes = [np.empty((0, 2), np.int32)], [np.empty((0, 2), np.int32)]
+        labels = [np.empty((0, FEWEST_LABELS), np.int32)]
+        sizes = [np.empty((0, 2), np.int32)]
         datasets = [np.empty(0, np.int64)]
         for _, memories, count in classes:
             indices = [class_names_to_idx[name] for name in memories.label_names]
