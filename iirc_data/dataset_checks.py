@@ -81,12 +81,15 @@ def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str
     for number, task in enumerate(tasks):
         for name in task:
             task_of.setdefault(name, number)
+    # a class that no superclass comes after cannot be early, and few others are left to look at
+    latest = max((task_of.get(name, 0) for name in benchmark.superclasses), default=0)
+    subclasses = (name for names in benchmark.superclasses.values() for name in names)
+    candidates = dict.fromkeys(name for name in subclasses if task_of.get(name, latest) < latest)
     ancestors_of = benchmark.taxonomy.ancestors_of
-    listed = dict.fromkeys(name for names in benchmark.superclasses.values() for name in names)
     early = [
         name
-        for name in listed
-        if name in task_of and any(task_of[name] < task_of.get(a, 0) for a in ancestors_of(name))
+        for name in candidates
+        if any(task_of[name] < task_of.get(ancestor, 0) for ancestor in ancestors_of(name))
     ]
     if early:
         warnings.warn(

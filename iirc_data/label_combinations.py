@@ -1,7 +1,7 @@
 """Label combinations as arrays of class indices."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +120,8 @@ def visible_labels(labels: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDA
 
 
 def _filled(rows: Sequence[Sequence[int]], value: int) -> NDArray[np.int32]:
-    columns = list(zip_longest(*rows, fillvalue=value))
-    columns += [(value,) * len(rows)] * (FEWEST_LABELS - len(columns))
-    return np.ascontiguousarray(np.array(columns, np.int32).T)
+    lengths = np.array(list(map(len, rows)), np.int64)
+    width = int(lengths.max(initial=FEWEST_LABELS))
+    filled = np.full((len(rows), width), value, np.int32)
+    filled[np.arange(width) < lengths[:, None]] = list(chain.from_iterable(rows))
+    return filled
