@@ -8,12 +8,12 @@ from typer.testing import CliRunner
 
 from iirc_data.benchmarks import content_digest, load_benchmark, manifests_folder
 from iirc_data.benchmarks.making import starting_benchmark
-from iirc_data.commands.benchmarks import app
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_data.taxonomies.wordnet import open_wordnet
 from iirc_data.taxonomy import Taxonomy
+from iirc_train.cli.benchmarks import app
 
 TABLE = """class,parent
 animal,
