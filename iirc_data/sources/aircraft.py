@@ -1,6 +1,6 @@
 """FGVC-Aircraft 2013b as it is unpacked: images, and lists of their variants and families."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -61,6 +61,9 @@ def open_aircraft(path: Path, *, separate_val: bool = False) -> "AircraftSource"
 class AircraftSource(ListedSource):
     """FGVC-Aircraft; its leaf classes are the variants. Bounding boxes are ignored.
 
+    The taxonomy has the manufacturers above the families. Many families share the name of their
+    only variant: the family is then named ``DC-3 (family)``.
+
     Attributes:
         root: The folder ``data``.
         separate_val: Whether the validation images are a split of their own.
@@ -72,18 +75,6 @@ class AircraftSource(ListedSource):
     def name(self) -> str:
         """``"fgvc_aircraft"``."""
         return "fgvc_aircraft"
-
-    def taxonomy(self) -> Superclasses:
-        """Return manufacturers with their families, and families with their variants.
-
-        Many families share the name of their only variant: the family is then named
-        ``DC-3 (family)``, see :func:`~iirc_data.sources.hierarchy.build_hierarchy`.
-        """
-        return self._content[1]
-
-    @property
-    def _listings(self) -> Mapping[str, Listing]:
-        return self._content[0]
 
     @property
     def _content(self) -> tuple[dict[str, Listing], Superclasses]:
