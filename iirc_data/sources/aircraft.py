@@ -9,7 +9,7 @@ from typing import TypeAlias
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, file_stamp
 from iirc_data.sources.hierarchy import Lineage, Superclasses, build_hierarchy
-from iirc_data.sources.listed import ListedSource, Listing, read_lines
+from iirc_data.sources.listed import ListedSource, Listing, listed_lines
 
 FOLDER = "fgvc-aircraft-2013b"
 BANNER_HEIGHT = 20
@@ -96,7 +96,7 @@ def _read(
     root: Path, lists: tuple[tuple[str, str], ...], stamps: tuple[FileStamp, ...]
 ) -> tuple[dict[str, Listing], Superclasses]:
     known = {
-        rank: {line for _, line in read_lines(root / names, _AGAIN)}
+        rank: {line for _, line in listed_lines(root / names, _AGAIN)}
         for rank, names in _RANKS.items()
     }
     labels = {
@@ -141,7 +141,7 @@ def _read_labels(root: Path, rank: str, name: str, known: set[str]) -> dict[str,
     """Return the class of each image in one list; lines are ``0787226 Name of the class``."""
     path = root / f"images_{rank}_{name}.txt"
     labels: dict[str, str] = {}
-    for number, line in read_lines(path, _AGAIN):
+    for number, line in listed_lines(path, _AGAIN):
         image, _, label = line.partition(" ")
         if label not in known:
             raise SourceError(

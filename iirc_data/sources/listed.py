@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.reading import read_text
-from iirc_data.sources.base import FileStamp, Sample, cannot_read, file_stamp, split_file_name
+from iirc_data.sources.base import FileStamp, Sample, file_stamp, read_lines, split_file_name
 from iirc_data.sources.hierarchy import Superclasses
 from iirc_data.sources.image_files import ImageFile, fingerprint_of, read_samples, sorted_names
 
@@ -102,7 +101,7 @@ def _names_in(folder: Path, stamp: FileStamp) -> frozenset[str]:
     return frozenset(sorted_names(folder))
 
 
-def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
+def listed_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
     """Return the lines of an annotation file that are neither blank nor comments, with numbers.
 
     Args:
@@ -112,13 +111,7 @@ def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
     Raises:
         SourceError: The file is missing, empty, or not text.
     """
-    try:
-        lines = read_text(path).splitlines()
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:
-        raise SourceError(f"{path} is not a text file ({error}): {remedy}") from error
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+    found = [(number, line.strip()) for number, line in enumerate(read_lines(path, remedy), 1)]
     found = [(number, line) for number, line in found if line and not line.startswith("#")]
     if not found:
         raise SourceError(f"{path} lists nothing: {remedy}")

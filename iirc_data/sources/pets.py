@@ -7,7 +7,7 @@ from pathlib import Path
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, file_stamp
 from iirc_data.sources.hierarchy import Superclasses, build_hierarchy
-from iirc_data.sources.listed import ListedSource, Listing, read_lines
+from iirc_data.sources.listed import ListedSource, Listing, listed_lines
 
 FOLDER = "oxford-iiit-pet"
 LISTS = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}
@@ -79,7 +79,7 @@ def _read(root: Path, stamps: tuple[FileStamp, ...]) -> tuple[dict[str, Listing]
     for split, name in LISTS.items():
         listing = listings.setdefault(split, {})
         seen: set[str] = set()
-        for number, line in read_lines(root / name, _AGAIN):
+        for number, line in listed_lines(root / name, _AGAIN):
             where = f"{root / name}, line {number}"
             image, breed, number_and_species = _parse(line, where)
             if image in seen:
