@@ -9,6 +9,7 @@ import pytest
 from pydantic import Field, create_model
 from typer.testing import CliRunner
 
+from iirc_data.commands.make_benchmark import make
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli.app import app, main
 from iirc_train.cli.show import show
@@ -45,6 +46,11 @@ def test_help_of_data_lists_the_look_at_what_training_sees_with_the_rest():
     for name in ("info", "verify", "publish", "pull", "digest", "shard", "index", "show"):
         assert f" {name} " in shown
     assert show.__doc__.splitlines()[0] in shown
+
+
+def test_help_of_benchmarks_says_what_make_does():
+    shown = invoke("benchmarks", "--help").output
+    assert make.__doc__.splitlines()[0] in shown and " show " in shown
 
 
 class Drifting(finetune.Model):
@@ -90,12 +96,13 @@ def test_an_unknown_command_is_an_error_of_usage():
     assert "trian" in result.output
 
 
-def test_commands_for_data_start_without_torch():
+def test_commands_for_data_start_without_torch_and_the_list_of_benchmarks_without_shards():
     code = (
         "import sys; from iirc_train.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "sys.exit('torch' in sys.modules)"
+        "sys.exit('torch' in sys.modules or "
+        "sys.argv[1:] == ['benchmarks'] and 'iirc_data.shards' in sys.modules)"
     )
     for arguments in (["benchmarks"], ["data", "--help"], ["data", "shard", "folder", "--help"]):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)

@@ -6,14 +6,20 @@ import zipfile
 import pytest
 from typer.testing import CliRunner
 
-from iirc_data.benchmarks import content_digest, load_benchmark, manifests_folder
+from iirc_data.benchmarks import (
+    SamplingSettings,
+    content_digest,
+    load_benchmark,
+    manifests_folder,
+)
 from iirc_data.benchmarks.making import starting_benchmark
-from iirc_data.commands.benchmarks import app
+from iirc_data.commands.empty_shares import classes_without_share
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import write_shards
 from iirc_data.sources import open_folder
 from iirc_data.taxonomies.wordnet import open_wordnet
 from iirc_data.taxonomy import Taxonomy
+from iirc_train.cli.benchmarks import app
 
 TABLE = """class,parent
 animal,
@@ -120,6 +126,15 @@ def test_a_taxonomy_beside_the_shards_is_read_and_small_shares_are_reported(
     assert load_benchmark(out).sampling.superclass_data_pct == [0.4, 0.01]
     (line,) = [line for line in result.stderr.splitlines() if line]
     assert line.startswith("warning: 1 classes would show no training image, for example pet")
+
+
+@pytest.mark.parametrize(("n", "empty"), [(5, []), (4, ["animal", "vehicle", "pet"])])
+def test_shares_are_those_of_the_images_that_validation_leaves(n, empty):
+    leaves = ["bear", "bus", "cat", "dog", "truck"]
+    benchmark = starting_benchmark("deep", Taxonomy(DEEP), leaves).model_copy(
+        update={"sampling": SamplingSettings(superclass_data_pct=0.2)}
+    )  # a tenth of 5 images is no image for either validation: all 5 are trained on
+    assert classes_without_share(benchmark, dict.fromkeys(leaves, n)) == empty
 
 
 def test_a_benchmark_gives_new_schedules_of_its_taxonomy(out):

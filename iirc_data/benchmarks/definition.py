@@ -178,8 +178,8 @@ class Benchmark(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy with some fields changed, which are not validated."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("taxonomy", "_shared_readable_names"):  # they follow from the fields
-            copied.__dict__.pop(name, None)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]  # cached; it follows from the fields
         return copied
 
     @cached_property

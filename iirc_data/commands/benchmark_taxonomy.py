@@ -76,10 +76,10 @@ def chosen_taxonomy(
 
 
 def _selected(taxonomy: Taxonomy, choice: Choice) -> Collection[str]:
-    known = taxonomy.leaf_classes
+    known = dict.fromkeys(taxonomy.leaf_classes)
     if choice.classes is None:
         return known
-    if missing := [name for name in choice.classes if name not in set(known)]:
+    if missing := [name for name in choice.classes if name not in known]:
         raise BenchmarkError(
             f"{len(missing)} of the chosen classes are no leaf classes of the taxonomy: "
             f"{with_known_spelling(missing, known)}"

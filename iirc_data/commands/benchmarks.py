@@ -21,13 +21,11 @@ from iirc_data.benchmarks import (
     content_digest,
     load_benchmark,
 )
-from iirc_data.commands.make_benchmark import make
 from iirc_data.commands.task_sizes import task_sizes
 from iirc_data.console import errors_in_one_line, plain_console
 from iirc_data.definitions import IIRC_SETUP
 
 app = typer.Typer(help="List the benchmarks, show one, or make one.")
-app.command("make")(make)
 
 
 @app.callback(invoke_without_command=True)

@@ -16,6 +16,10 @@ from iirc_data.shards.cache_size import size_in_bytes
 from iirc_data.shards.remote import cache_base
 from iirc_data.shards.store import read_manifest
 
+Folder = Annotated[
+    Path | None, typer.Option(help="The cache; by default IIRC_CACHE, or ~/.cache/iirc.")
+]
+
 
 def show_cache(
     digest: Annotated[
@@ -29,9 +33,7 @@ def show_cache(
         str | None,
         typer.Option(help="Set the limit for all later runs, such as 50GB; 'none' for no limit."),
     ] = None,
-    folder: Annotated[
-        Path | None, typer.Option(help="The cache; by default IIRC_CACHE, or ~/.cache/iirc.")
-    ] = None,
+    folder: Folder = None,
 ) -> None:
     """Show what the cache of remote datasets and features holds, set its limit, or clear it.
 

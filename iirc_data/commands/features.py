@@ -1,11 +1,10 @@
 """``iirc features publish`` and ``pull``: copying cached features between machines."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from iirc_data.commands.cache import chosen_features
+from iirc_data.commands.cache import Folder, chosen_features
 from iirc_data.commands.data import Workers, progress_bar
 from iirc_data.console import errors_in_one_line, one_line
 from iirc_data.features.sharing import DEFAULT_WORKERS, publish_features, pull_features
@@ -15,10 +14,6 @@ from iirc_data.shards.remote import cache_base
 app = typer.Typer(
     help="Compute the features of frozen networks ahead, and copy them.", no_args_is_help=True
 )
-
-Folder = Annotated[
-    Path | None, typer.Option(help="The cache; by default IIRC_CACHE, or ~/.cache/iirc.")
-]
 
 
 @app.command("publish")

@@ -1,11 +1,12 @@
 """``iirc benchmarks make``: one benchmark file from a taxonomy of any depth."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import typer
 
 from iirc_data.benchmarks import (
+    Benchmark,
     SamplingSettings,
     benchmark_text,
     content_digest,
@@ -26,7 +27,7 @@ from iirc_data.commands.benchmark_taxonomy import Choice, chosen_taxonomy
 from iirc_data.commands.empty_shares import classes_without_share
 from iirc_data.commands.number_list import parse_numbers
 from iirc_data.commands.shard.selection import read_class_list
-from iirc_data.commands.taxonomy_sources import open_source
+from iirc_data.commands.taxonomy_sources import TaxonomySource, open_source
 from iirc_data.console import errors_in_one_line, one_line
 from iirc_data.definitions import CIL_SETUP
 from iirc_data.errors import BenchmarkError
@@ -69,35 +70,24 @@ def make(
 ) -> None:
     """Make a benchmark from a taxonomy of any depth: schedules, splits and sampling."""
     with errors_in_one_line():
-        if output.suffix != ".json":
-            raise BenchmarkError(f"--output {output}: expected a file name that ends in .json")
-        if setup == CIL_SETUP:
-            _refuse(context, {*_SAMPLING, "order", "one_level"}, "needs --setup IIRC")
-        if one_level:
-            _refuse(context, _SAMPLING, "contradicts --one-level-per-sample")
-        if levels is None:
-            _refuse(context, {"levels_from"}, "needs --levels")
+        _check_options(context, output, setup, levels, one_level=one_level)
         numbers = _seeds(seeds)
         nouns = None if wordnet is None else _wordnet(wordnet)
         opened = [
             open_source(path, several_superclasses=several_superclasses) for path in sources or ()
         ]
         choice = Choice(
-            classes=None if classes is None else read_class_list(classes),
-            superclasses=None
-            if superclasses is None
-            else read_class_list(superclasses, "--superclasses"),
+            classes=_names(classes, "--classes"),
+            superclasses=_names(superclasses, "--superclasses"),
             n_levels=levels,
             from_leaves=levels_from is options.End.LEAVES,
             several_superclasses=several_superclasses,
         )
         taxonomy = chosen_taxonomy(opened, nouns, choice)
         if setup == CIL_SETUP:
-            taxonomy = Taxonomy({}, taxonomy.leaf_classes)
+            taxonomy, sampling = Taxonomy({}, taxonomy.leaf_classes), SamplingSettings()
         elif not taxonomy.superclasses:
             raise BenchmarkError("no class has a superclass: give a taxonomy, or --setup CIL")
-        if setup == CIL_SETUP:
-            sampling = SamplingSettings()
         elif one_level:
             sampling = one_level_per_sample(taxonomy)
         else:
@@ -134,16 +124,28 @@ def make(
         )
         benchmark = benchmark.model_copy(update={"attribution": note, "description": about})
         _write(output, benchmark_text(benchmark), overwrite=overwrite)
-        n_images = {name: n for source in opened for name, n in source.n_images.items()}
-        empty = classes_without_share(benchmark, n_images) if n_images else []
     typer.echo(one_line(f"{output}: {about}"))
     typer.echo(f"digest {content_digest(benchmark)}")
-    if empty:
-        line = (
-            f"warning: {len(empty)} classes would show no training image, for example {empty[0]}: "
-            "raise --superclass-sampling-size-cap or the fractions"
-        )
-        typer.echo(one_line(line), err=True)
+    _warn_of_empty_shares(benchmark, opened)
+
+
+def _check_options(
+    context: typer.Context,
+    output: Path,
+    setup: options.SetupName,
+    levels: int | None,
+    *,
+    one_level: bool,
+) -> None:
+    """Check the name of the file, and that no option that was given contradicts another."""
+    if output.suffix != ".json":
+        raise BenchmarkError(f"--output {output}: expected a file name that ends in .json")
+    if setup == CIL_SETUP:
+        _refuse(context, {*_SAMPLING, "order", "one_level"}, "needs --setup IIRC")
+    if one_level:
+        _refuse(context, _SAMPLING, "contradicts --one-level-per-sample")
+    if levels is None:
+        _refuse(context, {"levels_from"}, "needs --levels")
 
 
 def _refuse(context: typer.Context, names: Collection[str], problem: str) -> None:
@@ -157,6 +159,10 @@ def _seeds(text: str) -> list[int]:
         return parse_numbers(text)
     except ValueError as error:
         raise BenchmarkError(f"--seeds {text!r}: expected numbers such as 0-4,7") from error
+
+
+def _names(text: str | None, option: str) -> list[str] | None:
+    return None if text is None else read_class_list(text, option)
 
 
 def _wordnet(place: str) -> WordNet:
@@ -185,3 +191,13 @@ def _write(path: Path, text: str, *, overwrite: bool) -> None:
         )
     with write_atomically(path) as file:
         file.write(text.encode())
+
+
+def _warn_of_empty_shares(benchmark: Benchmark, sources: Sequence[TaxonomySource]) -> None:
+    n_images = {name: n for source in sources for name, n in source.n_images.items()}
+    if n_images and (empty := classes_without_share(benchmark, n_images)):
+        line = (
+            f"warning: {len(empty)} classes would show no training image, for example {empty[0]}: "
+            "raise --superclass-sampling-size-cap or the fractions"
+        )
+        typer.echo(one_line(line), err=True)

@@ -1,6 +1,6 @@
 """FGVC-Aircraft 2013b as it is unpacked: images, and lists of their variants and families."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, file_stamp
 from iirc_data.sources.hierarchy import Lineage, Superclasses, build_hierarchy
-from iirc_data.sources.listed import ListedSource, Listing, read_lines
+from iirc_data.sources.listed import ListedSource, Listing, listed_lines
 
 FOLDER = "fgvc-aircraft-2013b"
 BANNER_HEIGHT = 20
@@ -61,6 +61,9 @@ def open_aircraft(path: Path, *, separate_val: bool = False) -> "AircraftSource"
 class AircraftSource(ListedSource):
     """FGVC-Aircraft; its leaf classes are the variants. Bounding boxes are ignored.
 
+    The taxonomy has the manufacturers above the families. Many families share the name of their
+    only variant: the family is then named ``DC-3 (family)``.
+
     Attributes:
         root: The folder ``data``.
         separate_val: Whether the validation images are a split of their own.
@@ -72,18 +75,6 @@ class AircraftSource(ListedSource):
     def name(self) -> str:
         """``"fgvc_aircraft"``."""
         return "fgvc_aircraft"
-
-    def taxonomy(self) -> Superclasses:
-        """Return manufacturers with their families, and families with their variants.
-
-        Many families share the name of their only variant: the family is then named
-        ``DC-3 (family)``, see :func:`~iirc_data.sources.hierarchy.build_hierarchy`.
-        """
-        return self._content[1]
-
-    @property
-    def _listings(self) -> Mapping[str, Listing]:
-        return self._content[0]
 
     @property
     def _content(self) -> tuple[dict[str, Listing], Superclasses]:
@@ -105,7 +96,7 @@ def _read(
     root: Path, lists: tuple[tuple[str, str], ...], stamps: tuple[FileStamp, ...]
 ) -> tuple[dict[str, Listing], Superclasses]:
     known = {
-        rank: {line for _, line in read_lines(root / names, _AGAIN)}
+        rank: {line for _, line in listed_lines(root / names, _AGAIN)}
         for rank, names in _RANKS.items()
     }
     labels = {
@@ -150,7 +141,7 @@ def _read_labels(root: Path, rank: str, name: str, known: set[str]) -> dict[str,
     """Return the class of each image in one list; lines are ``0787226 Name of the class``."""
     path = root / f"images_{rank}_{name}.txt"
     labels: dict[str, str] = {}
-    for number, line in read_lines(path, _AGAIN):
+    for number, line in listed_lines(path, _AGAIN):
         image, _, label = line.partition(" ")
         if label not in known:
             raise SourceError(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.reading import read_regular
+from iirc_data.reading import read_regular, read_text
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png")
 
@@ -93,6 +93,24 @@ def read_file(path: str | Path) -> bytes:
         return read_regular(path)
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def read_lines(path: str | Path, remedy: str) -> list[str]:
+    """Return the lines of an annotation file.
+
+    Args:
+        path: The text file.
+        remedy: What to do if it is not text, for the error.
+
+    Raises:
+        SourceError: The file cannot be read, or is not text.
+    """
+    try:
+        return read_text(path).splitlines()
+    except OSError as error:
+        raise cannot_read(path, error) from error
+    except ValueError as error:
+        raise SourceError(f"{path} is not a text file ({error}): {remedy}") from error
 
 
 def cannot_read(path: str | Path, error: OSError) -> SourceError:

@@ -118,6 +118,11 @@ def open_inaturalist(path: Path, release: str | None = None) -> "INaturalistSour
 class INaturalistSource(ListedSource):
     """iNaturalist; its leaf classes are species, under their scientific names.
 
+    The taxonomy has kingdoms, phyla, classes, orders, families and genera. Names that several taxa
+    share, such as the genus Oenanthe of plants and of birds, become
+    ``Oenanthe (genus in Apiaceae)`` and ``Oenanthe (genus in Muscicapidae)``. A rank that a
+    category leaves empty is skipped.
+
     The test images have no labels and are not read.
 
     Attributes:
@@ -137,20 +142,6 @@ class INaturalistSource(ListedSource):
         """The files and folders that are read."""
         release = RELEASES[self.release]
         return tuple(self.root / name for name in (*release.annotations, *release.folders))
-
-    def taxonomy(self) -> Superclasses:
-        """Return kingdoms, phyla, classes, orders, families and genera with what is below each.
-
-        Names that several taxa share, such as the genus Oenanthe of plants and of birds, become
-        ``Oenanthe (genus in Apiaceae)`` and ``Oenanthe (genus in Muscicapidae)``, see
-        :func:`~iirc_data.sources.hierarchy.build_hierarchy`. A rank that a category leaves empty is
-        skipped.
-        """
-        return self._content[1]
-
-    @property
-    def _listings(self) -> Mapping[str, Listing]:
-        return self._content[0]
 
     @property
     def _content(self) -> tuple[dict[str, Listing], Superclasses]:

@@ -1,5 +1,6 @@
-"""A dataset whose annotation files list the images of each class."""
+"""A dataset whose annotation files list the images of each class and its superclasses."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,8 +8,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.reading import read_text
-from iirc_data.sources.base import FileStamp, Sample, cannot_read, file_stamp, split_file_name
+from iirc_data.sources.base import FileStamp, Sample, file_stamp, read_lines, split_file_name
+from iirc_data.sources.hierarchy import Superclasses
 from iirc_data.sources.image_files import ImageFile, fingerprint_of, read_samples, sorted_names
 
 Listing: TypeAlias = Mapping[str, Sequence[str]]
@@ -16,7 +17,7 @@ Listing: TypeAlias = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class ListedSource:
+class ListedSource(ABC):
     """The images that annotation files list; other files beside them are ignored.
 
     Attributes:
@@ -74,14 +75,25 @@ class ListedSource:
         paths = self._listings[split][class_name]
         return read_samples(map(self._image_file, paths))
 
+    def taxonomy(self) -> Superclasses:
+        """Return each superclass with its direct subclasses, from the top down.
+
+        Names are unique, see :func:`~iirc_data.sources.hierarchy.build_hierarchy`.
+        """
+        return self._content[1]
+
     def _image_file(self, path: str) -> ImageFile:
         where = f"{self.root}/{path}"
         return ImageFile(where, *split_file_name(path.rpartition("/")[2], where))
 
     @property
     def _listings(self) -> Mapping[str, Listing]:
-        """The listing of each split; cached by subclasses, outside of the source."""
-        raise NotImplementedError
+        return self._content[0]
+
+    @property
+    @abstractmethod
+    def _content(self) -> tuple[Mapping[str, Listing], Superclasses]:
+        """The listing of each split and the taxonomy; cached outside of the source."""
 
 
 @lru_cache(maxsize=4)  # one folder may hold the images of all classes
@@ -89,7 +101,7 @@ def _names_in(folder: Path, stamp: FileStamp) -> frozenset[str]:
     return frozenset(sorted_names(folder))
 
 
-def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
+def listed_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
     """Return the lines of an annotation file that are neither blank nor comments, with numbers.
 
     Args:
@@ -99,13 +111,7 @@ def read_lines(path: Path, remedy: str) -> list[tuple[int, str]]:
     Raises:
         SourceError: The file is missing, empty, or not text.
     """
-    try:
-        lines = read_text(path).splitlines()
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:
-        raise SourceError(f"{path} is not a text file ({error}): {remedy}") from error
-    found = [(number, line.strip()) for number, line in enumerate(lines, 1)]
+    found = [(number, line.strip()) for number, line in enumerate(read_lines(path, remedy), 1)]
     found = [(number, line) for number, line in found if line and not line.startswith("#")]
     if not found:
         raise SourceError(f"{path} lists nothing: {remedy}")

@@ -1,6 +1,5 @@
 """The Oxford-IIIT Pet dataset as it is unpacked: images, and lists of their breeds and species."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from iirc_data.errors import SourceError
 from iirc_data.sources.base import FileStamp, file_stamp
 from iirc_data.sources.hierarchy import Superclasses, build_hierarchy
-from iirc_data.sources.listed import ListedSource, Listing, read_lines
+from iirc_data.sources.listed import ListedSource, Listing, listed_lines
 
 FOLDER = "oxford-iiit-pet"
 LISTS = {"train": "annotations/trainval.txt", "test": "annotations/test.txt"}
@@ -47,6 +46,8 @@ def open_pets(path: Path) -> "PetsSource":
 class PetsSource(ListedSource):
     """The listed images of the Oxford-IIIT Pet dataset; its leaf classes are the 37 breeds.
 
+    The taxonomy has the two species, Cat and Dog, above the breeds.
+
     The folder ``images`` also holds 41 images that the lists leave out, among them GIFs, and files
     of other kinds. These are ignored, as are head boxes and segmentation masks. Four listed images
     are PNGs with names ending in ``.jpg``; like all images, they are copied byte for byte.
@@ -65,14 +66,6 @@ class PetsSource(ListedSource):
         """The folders that are read."""
         return (self.root / "images", self.root / "annotations")
 
-    def taxonomy(self) -> Superclasses:
-        """Return the two species, Cat and Dog, with their breeds."""
-        return self._content[1]
-
-    @property
-    def _listings(self) -> Mapping[str, Listing]:
-        return self._content[0]
-
     @property
     def _content(self) -> tuple[dict[str, Listing], Superclasses]:
         stamps = tuple(file_stamp(self.root / name) for name in LISTS.values())
@@ -86,13 +79,12 @@ def _read(root: Path, stamps: tuple[FileStamp, ...]) -> tuple[dict[str, Listing]
     for split, name in LISTS.items():
         listing = listings.setdefault(split, {})
         seen: set[str] = set()
-        for number, line in read_lines(root / name, _AGAIN):
+        for number, line in listed_lines(root / name, _AGAIN):
             where = f"{root / name}, line {number}"
-            image, breed, *annotation = _parse(line, where)
+            image, breed, number_and_species = _parse(line, where)
             if image in seen:
                 raise SourceError(f"{where}: image {image} occurs twice: {_AGAIN}")
             seen.add(image)
-            number_and_species = (annotation[0], annotation[1])
             if annotations.setdefault(breed, number_and_species) != number_and_species:
                 raise SourceError(
                     f"{where}: breed {breed!r} has class number and species "
@@ -109,8 +101,8 @@ def _read(root: Path, stamps: tuple[FileStamp, ...]) -> tuple[dict[str, Listing]
     }, hierarchy.taxonomy
 
 
-def _parse(line: str, where: str) -> tuple[str, str, str, str]:
-    """Return image, breed, class number and species of a line ``great_pyrenees_36 16 2 11``."""
+def _parse(line: str, where: str) -> tuple[str, str, tuple[str, str]]:
+    """Return image, breed, and class number and species of ``great_pyrenees_36 16 2 11``."""
     parts = line.split()
     breed = parts[0].rpartition("_")[0]
     numbers = parts[1:]
@@ -121,4 +113,4 @@ def _parse(line: str, where: str) -> tuple[str, str, str, str]:
         )
     if parts[2] not in _SPECIES:
         raise SourceError(f"{where}: species {parts[2]}, expected 1 (cat) or 2 (dog): {_AGAIN}")
-    return parts[0], breed, parts[1], parts[2]
+    return parts[0], breed, (parts[1], parts[2])

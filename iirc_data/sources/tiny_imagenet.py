@@ -6,8 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from iirc_data.errors import SourceError
-from iirc_data.reading import read_text
-from iirc_data.sources.base import FileStamp, Sample, cannot_read, file_stamp
+from iirc_data.sources.base import FileStamp, Sample, file_stamp, read_lines
 from iirc_data.sources.image_files import (
     ImageFile,
     fingerprint_of,
@@ -151,14 +150,8 @@ def _list_val_images(val: Path, stamps: tuple[FileStamp, ...]) -> dict[str, list
 
 def _read_annotations(path: Path) -> dict[str, str]:
     """Return the WordNet id of each image; lines are ``name wnid x0 y0 x1 y1``, with tabs."""
-    try:
-        lines = read_text(path).splitlines()
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    except ValueError as error:
-        raise SourceError(f"{path} is not a text file ({error}): {_AGAIN}") from error
     labels: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path, _AGAIN), 1):
         parts = line.split()
         if not parts:
             continue

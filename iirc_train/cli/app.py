@@ -14,7 +14,7 @@ from iirc_train.runtime.program import this_program
 class _Commands(LazyGroup):
     places: ClassVar = {
         "demo": "iirc_train.cli.demo:demo",
-        "benchmarks": "iirc_data.commands.benchmarks:app",
+        "benchmarks": "iirc_train.cli.benchmarks:app",
         "data": "iirc_train.cli.data:app",
         "presets": "iirc_train.cli.presets:app",
         "features": "iirc_train.cli.features:app",

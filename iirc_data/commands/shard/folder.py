@@ -52,9 +52,9 @@ def shard_folder(
         raw = select(
             open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality
         )
-        check_before_writing(raw, out)
         superclasses = None
         if taxonomy is not None:
+            check_before_writing(raw, out)  # before the benchmark is written
             leaves = sorted(set(chain.from_iterable(raw.classes().values())))
             read = read_taxonomy(taxonomy)
             superclasses = read.superclasses
