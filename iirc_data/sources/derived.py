@@ -127,7 +127,8 @@ class ReencodedSource(DerivedSource):
     def fingerprint(self, split: str, class_name: str) -> str:
         """Return the original's fingerprint, the settings, and the version of the encoder."""
         original = self.source.fingerprint(split, class_name)
-        settings = f"{self.crop_bottom} {self.shorter_side} {self.quality}"
+        crop = f"crop {self.crop_bottom} " if self.crop_bottom else ""
+        settings = f"{crop}{self.shorter_side} {self.quality}"
         return f"{original} {settings} Pillow {PIL.__version__}"
 
     def samples(self, split: str, class_name: str) -> Iterator[Sample]:
