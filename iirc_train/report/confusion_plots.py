@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.taxonomy import Taxonomy
-from iirc_train.report.class_tree import mean_of_known
 from iirc_train.report.confusion import by_superclass, mean_recalls
 from iirc_train.report.plots import Look, plain
+from iirc_train.report.summary import mean_of_known
 from iirc_train.run.confusion import Confusion
 
 MOST_NAMED_CLASSES = 40
