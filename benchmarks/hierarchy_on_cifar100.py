@@ -8,13 +8,12 @@ Calling the first command again resumes the interrupted run and skips finished o
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from benchmarks.measured_table import MeasuredTable, Row
+from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
 from benchmarks.results import ROOT
-from iirc_train.metrics import MAIN_METRIC
+from iirc_train.metrics import MAIN_METRIC, level_name
 from iirc_train.run.results import read_results
 
 BENCHMARK = "iirc3_cifar100"
@@ -42,9 +41,7 @@ TABLE = MeasuredTable(
 )
 COLUMNS = {
     MAIN_METRIC: "pw-JS",
-    f"level_0_{MAIN_METRIC}": "level 0",
-    f"level_1_{MAIN_METRIC}": "level 1",
-    f"level_2_{MAIN_METRIC}": "level 2",
+    **{level_name(MAIN_METRIC, level): f"level {level}" for level in range(3)},
     "hierarchical_f1": "hierarchical F1",
     "superclass_consistency": "superclass consistency",
     "ancestor_precision": "ancestors: precision",
@@ -52,17 +49,7 @@ COLUMNS = {
 }
 
 
-def main(
-    runs: Annotated[Path, typer.Argument(help="Folder for the runs, outside the checkout.")],
-    data: Annotated[Path | None, typer.Option(help="Shard folder of CIFAR-100; trains.")] = None,
-    table: Annotated[
-        bool,
-        typer.Option(
-            "--table",
-            help="Write the table of finished runs into the page, with those kept before.",
-        ),
-    ] = False,
-) -> None:
+def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train the methods, or write the table of the runs that are finished."""
     TABLE.run(runs, data, table, lambda run: str(read_results(run).all_seen.round(3)), _lines)
 

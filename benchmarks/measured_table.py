@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, TypeAlias
 
+import typer
 from rich.console import Console
 
 from benchmarks.method_runs import replace_part, start_or_resume
@@ -16,6 +18,17 @@ from iirc_data.locks import sole_user
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME
 from iirc_train.run.record import is_finished
+
+RunsFolder: TypeAlias = Annotated[
+    Path, typer.Argument(help="Folder for the runs, outside the checkout.")
+]
+Data: TypeAlias = Annotated[Path | None, typer.Option(help="Shard folder of the dataset; trains.")]
+WriteTable: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--table", help="Write the table of finished runs into the page, with those kept before."
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,8 @@ class MeasuredTable:
                     self._train(runs, data, result)
             if write:
                 self._keep(runs)
-                text = [*lines(self._finished()), *self._commands()]
+                finished = self._finished()
+                text = [*lines(finished), *self._commands(finished)]
                 replace_part(self.page, self.program, text)
                 print("\n".join(text))
 
@@ -141,10 +155,10 @@ class MeasuredTable:
         }
         return {row: found for row, found in kept.items() if found}
 
-    def _commands(self) -> Iterator[str]:
+    def _commands(self, finished: dict[Row, list[Path]]) -> Iterator[str]:
         yield "\nThe command of each run:\n"
         yield "```sh"
-        for row, folders in self._finished().items():
+        for row, folders in finished.items():
             for folder in folders:
                 schedule = int(folder.name.removeprefix("order_"))
                 output = str(row.folder(Path("runs"), schedule))

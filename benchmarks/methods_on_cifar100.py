@@ -8,13 +8,12 @@ Calling the first command again resumes the interrupted run and skips finished o
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.measured_table import MeasuredTable, Row
+from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
 from benchmarks.results import ROOT
 from iirc_train.metrics import TOP1
 from iirc_train.run.results import read_results
@@ -64,17 +63,7 @@ TABLE = MeasuredTable(
 CIFAR-100 B0, 10 steps, in the README of PyCIL f3509b8, to about ±1."""
 
 
-def main(
-    runs: Annotated[Path, typer.Argument(help="Folder for the runs, outside the checkout.")],
-    data: Annotated[Path | None, typer.Option(help="Shard folder of CIFAR-100; trains.")] = None,
-    table: Annotated[
-        bool,
-        typer.Option(
-            "--table",
-            help="Write the table of finished runs into the page, with those kept before.",
-        ),
-    ] = False,
-) -> None:
+def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train all methods, or write the table of the runs that are finished."""
     TABLE.run(runs, data, table, lambda folder: str(_top1(folder).round(3)), _lines)
 

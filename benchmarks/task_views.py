@@ -27,12 +27,21 @@ from benchmarks.synthetic import (
 from benchmarks.timing import interleaved
 from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, TRAIN
+from iirc_data.shards.manifest import Manifest
+from iirc_data.shards.table import SampleTable
 from iirc_data.task_sequence import TaskSequence
 
 BENCHMARK = "iirc_imagenet_full"
 GOAL_SECONDS = 0.5
 GOAL_SECONDS_21K = 1.0
 GOAL_SECONDS_SEVEN_LEVELS = 2.0
+
+
+def all_views(benchmark: Benchmark, manifest: Manifest, table: SampleTable) -> None:
+    """Create the training views of all tasks, one after the other."""
+    sequence = TaskSequence.from_table(benchmark, manifest, table, TRAIN)
+    for task in range(len(sequence)):
+        sequence.view(task)
 
 
 def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int, float, float]:
@@ -44,11 +53,7 @@ def measure(fraction: float, repeats: int, published_repeats: int) -> tuple[int,
     """
     benchmark = load_benchmark(BENCHMARK)
     manifest, table = made_up_dataset(benchmark, fraction)
-
-    def ours() -> None:
-        sequence = TaskSequence.from_table(benchmark, manifest, table, TRAIN)
-        for task in range(len(sequence)):
-            sequence.view(task)
+    ours = partial(all_views, benchmark, manifest, table)
 
     def published() -> None:
         dataset = published_dataset(
@@ -89,13 +94,7 @@ def measure_21k(repeats: int) -> dict[str, float]:
 def measure_seven_levels(repeats: int) -> float:
     """Return the seconds from sample table to all views, at iNaturalist 2021's shape; median."""
     manifest, table = synthetic_dataset(inaturalist_sizes())
-    benchmark = inaturalist_benchmark()
-
-    def views() -> None:
-        sequence = TaskSequence.from_table(benchmark, manifest, table, TRAIN)
-        for task in range(len(sequence)):
-            sequence.view(task)
-
+    views = partial(all_views, inaturalist_benchmark(), manifest, table)
     return interleaved({"": views}, repeats)[""].median
 
 

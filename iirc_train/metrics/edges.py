@@ -44,11 +44,12 @@ def without_detours(ancestors: Relation) -> Relation:
     Args:
         ancestors: bool (n, n); need not be transitive.
     """
-    edges = ancestors.copy()
+    packed = np.packbits(ancestors, axis=1)  # a model may predict thousands of labels for a class
+    edges = packed.copy()
     for name in np.flatnonzero(ancestors.sum(axis=1) > 1):
         above = np.flatnonzero(ancestors[name])
-        edges[name, above] = ~ancestors[np.ix_(above, above)].any(axis=0)
-    return edges
+        edges[name] &= ~np.bitwise_or.reduce(packed[above], axis=0)
+    return np.unpackbits(edges, axis=1, count=len(ancestors)).view(np.bool_)
 
 
 class Discovery(NamedTuple):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.taxonomy import Taxonomy
+from iirc_train.report.summary import mean_of_known
 
 MOST_OPEN_ROWS = 40
 """Trees with more rows are shown closed."""
@@ -160,18 +161,6 @@ def _spoken(recalls: NDArray[np.float64]) -> str:
     return f"recall in percent after {tasks}: {', '.join(numbers)}"
 
 
-def mean_of_known(
-    given: Sequence[NDArray[np.float64]] | NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return the mean over the first axis of the values that are not NaN; NaN for none."""
-    values = np.asarray(given)
-    known = ~np.isnan(values)
-    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
-    mean: NDArray[np.float64] = np.full(total.shape, np.nan)
-    np.divide(total, count, out=mean, where=count > 0)
-    return mean
-
-
 class _Builder:
     """Builds the nodes of a tree from the bottom up."""
 
@@ -214,7 +203,7 @@ class _Builder:
 
 def _summary(recalls: Sequence[float]) -> str:
     number = f"{len(recalls):,} {'class' if len(recalls) == 1 else 'classes'} below"
-    mean = float(np.nanmean(recalls)) if not np.isnan(recalls).all() else np.nan
+    mean = float(mean_of_known(recalls))
     return number if np.isnan(mean) else f"{number}, mean {percent(mean)}"
 
 

@@ -61,7 +61,8 @@ class ClassesOfGroup:
         after: The tasks after which the last counts were written, over runs.
         benchmark: The benchmark.
         history: For each run, the recall of each class after each task.
-        last: The sum over runs of the last counts.
+        last: The sum over runs of the last counts, in the order of
+            :func:`~iirc_train.report.confusion.by_superclass`.
     """
 
     name: str
@@ -96,11 +97,10 @@ class ClassesOfGroup:
     def rows(self) -> list[ClassRow]:
         """A row for each class; subclasses follow their superclass."""
         taxonomy = self.benchmark.taxonomy
-        counts = by_superclass(self.last, taxonomy)
         found: dict[str, list[Refinement]] = {}
-        for refinement in refinements(counts, taxonomy):
+        for refinement in refinements(self.last, taxonomy):
             found.setdefault(refinement.subclass, []).append(refinement)
-        recall = counts.recall
+        recall = self.last.recall
         return [
             ClassRow(
                 name=self.benchmark.readable_name(name),
@@ -111,7 +111,7 @@ class ClassesOfGroup:
                 superclass_recall=self._each(found.get(name, []), _superclass_recall),
                 together=self._each(found.get(name, []), _together),
             )
-            for name, n_samples in zip(counts.class_names, counts.n_samples, strict=True)
+            for name, n_samples in zip(self.last.class_names, self.last.n_samples, strict=True)
         ]
 
     def _each(self, of_class: Sequence[Refinement], text: Callable[[Refinement], str]) -> str:
@@ -144,7 +144,7 @@ def classes_of(group: Group) -> ClassesOfGroup | None:
         sorted({max(run) for run in history}),
         benchmark,
         history,
-        added([run.last for run in runs]),
+        by_superclass(added([run.last for run in runs]), benchmark.taxonomy),
     )
 
 

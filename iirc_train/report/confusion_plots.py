@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from iirc_data.benchmarks import Benchmark
 from iirc_data.taxonomy import Taxonomy
-from iirc_train.report.class_tree import mean_of_known
-from iirc_train.report.confusion import by_superclass, mean_recalls
+from iirc_train.report.confusion import mean_recalls
 from iirc_train.report.plots import Look, plain
+from iirc_train.report.summary import mean_of_known
 from iirc_train.run.confusion import Confusion
 
 MOST_NAMED_CLASSES = 40
@@ -26,18 +26,18 @@ def confusion_figure(confusion: Confusion, benchmark: Benchmark) -> Figure:
     """Plot, for each true label (row), the fraction of images with each predicted label (column).
 
     Args:
-        confusion: The counts.
+        confusion: The counts, in the order of
+            :func:`~iirc_train.report.confusion.by_superclass`.
         benchmark: Provides the superclasses and readable names.
     """
     taxonomy = benchmark.taxonomy
-    grouped = by_superclass(confusion, taxonomy)
-    names = grouped.class_names
+    names = confusion.class_names
     n = len(names)
     all_named = n <= MOST_NAMED_CLASSES
     side = 3.0 + 0.12 * n if all_named else 6.5
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.add_subplot()
-    edges, rates = _cells(grouped)
+    edges, rates = _cells(confusion)
     mesh = axes.pcolormesh(
         edges, edges, rates, vmin=0, vmax=1, cmap="viridis", rasterized=not all_named
     )

@@ -55,6 +55,16 @@ def curve_of(runs: Sequence[RunResults]) -> list[Spread]:
     ]
 
 
+def mean_of_known(given: Sequence[Scores] | Sequence[float] | Scores) -> Scores:
+    """Return the mean over the first axis of the values that are not NaN; NaN for none."""
+    values = np.asarray(given)
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0).sum(axis=0), known.sum(axis=0)
+    mean: Scores = np.full(total.shape, np.nan)
+    np.divide(total, count, out=mean, where=count > 0)
+    return mean
+
+
 def mean_by_task(runs: Sequence[RunResults]) -> Scores:
     """Return the mean over runs of the score on each task after each task.
 
@@ -62,9 +72,8 @@ def mean_by_task(runs: Sequence[RunResults]) -> Scores:
         float (tasks, tasks), tasks evaluated in columns; NaN where no run has a score.
     """
     n_tasks = max(len(run.by_task) for run in runs)
-    total, count = np.zeros((n_tasks, n_tasks)), np.zeros((n_tasks, n_tasks))
-    for run in runs:
+    scores = np.full((len(runs), n_tasks, n_tasks), np.nan)
+    for of_run, run in zip(scores, runs, strict=True):
         n = len(run.by_task)
-        total[:n, :n] += np.nan_to_num(run.by_task)
-        count[:n, :n] += ~np.isnan(run.by_task)
-    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        of_run[:n, :n] = run.by_task
+    return mean_of_known(scores)

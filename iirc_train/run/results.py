@@ -83,8 +83,8 @@ def computed_metrics(records: Sequence[Mapping[str, Any]]) -> set[str]:
 
     Those of the hierarchy may be undefined in the first evaluations.
     """
-    later = {name for record in records for name in record if is_of_hierarchy(name)}
-    return {*(records[0] if records else ()), *later}
+    names = {name for record in records for name in record}
+    return {*(records[0] if records else ()), *filter(is_of_hierarchy, names)}
 
 
 def _scores(

@@ -130,43 +130,9 @@ class SummaryTable(NamedTuple):
     summaries: tuple[Summary, ...]
 
 
-_CONSISTENCY = (
-    Summary("final_hierarchical_f1", "hierarchical F1", "hierarchical_f1", final_score),
-    Summary(
-        "final_superclass_consistency",
-        "superclass consistency",
-        "superclass_consistency",
-        final_score,
-    ),
-    Summary(
-        "final_subclass_consistency", "subclass consistency", "subclass_consistency", final_score
-    ),
-)
-
-_EDGES = tuple(
-    Summary(f"final_edge_{name}", f"edge {heading}", f"edge_{name}", final_score)
-    for name, heading in (("precision", "precision"), ("recall", "recall"), ("f1", "F1"))
-)
-
-_MISTAKES = (
-    Summary(
-        "final_mistake_severity",
-        "mistake severity",
-        "mistake_severity",
-        final_score,
-        lower_is_better=True,
-    ),
-    *(
-        Summary(
-            f"final_hierarchical_distance_top{k}",
-            f"hierarchical distance of top-{k}",
-            f"hierarchical_distance_top{k}",
-            final_score,
-            lower_is_better=True,
-        )
-        for k in (1, 5, 20)
-    ),
-)
+_CONSISTENCY = ("hierarchical_f1", "superclass_consistency", "subclass_consistency")
+_EDGES = ("edge_precision", "edge_recall", "edge_f1")
+_MISTAKES = ("mistake_severity", *(f"hierarchical_distance_top{k}" for k in (1, 5, 20)))
 
 
 def summary_tables(metric: str, computed: Collection[str]) -> tuple[SummaryTable, ...]:
@@ -178,10 +144,11 @@ def summary_tables(metric: str, computed: Collection[str]) -> tuple[SummaryTable
     """
     tables = (
         SummaryTable("summary over the finished runs", summaries_of(metric)),
-        SummaryTable("the hierarchy, after the last task", _computed(_CONSISTENCY, computed)),
-        SummaryTable("discovered edges, after the last task", _computed(_EDGES, computed)),
+        SummaryTable("the hierarchy, after the last task", _final(_CONSISTENCY, computed)),
+        SummaryTable("discovered edges, after the last task", _final(_EDGES, computed)),
         SummaryTable(
-            "mistakes in the hierarchy, after the last task", _computed(_MISTAKES, computed)
+            "mistakes in the hierarchy, after the last task",
+            _final(_MISTAKES, computed, lower_is_better=True),
         ),
         SummaryTable("each level, after the last task", _scores_of_levels(computed)),
         SummaryTable("forgetting at each level", forgetting_of_levels(computed)),
@@ -189,8 +156,14 @@ def summary_tables(metric: str, computed: Collection[str]) -> tuple[SummaryTable
     return tuple(table for table in tables if table.summaries)
 
 
-def _computed(summaries: Sequence[Summary], computed: Collection[str]) -> tuple[Summary, ...]:
-    return tuple(summary for summary in summaries if summary.metric in computed)
+def _final(
+    metrics: Sequence[str], computed: Collection[str], *, lower_is_better: bool = False
+) -> tuple[Summary, ...]:
+    return tuple(
+        Summary(f"final_{metric}", metric_label(metric), metric, final_score, lower_is_better)
+        for metric in metrics
+        if metric in computed
+    )
 
 
 def _scores_of_levels(computed: Collection[str]) -> tuple[Summary, ...]:
