@@ -90,14 +90,19 @@ def test_an_unknown_command_is_an_error_of_usage():
     assert "trian" in result.output
 
 
-def test_commands_for_data_start_without_torch():
+def test_commands_for_data_start_without_torch_and_zarr():
     code = (
         "import sys; from iirc_train.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "sys.exit('torch' in sys.modules)"
+        "sys.exit(bool({'torch', 'zarr'} & sys.modules.keys()))"
     )
-    for arguments in (["benchmarks"], ["data", "--help"], ["data", "shard", "folder", "--help"]):
+    for arguments in (
+        ["benchmarks"],
+        ["data", "--help"],
+        ["data", "shard", "folder", "--help"],
+        ["features", "--help"],
+    ):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
