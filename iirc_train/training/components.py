@@ -288,6 +288,13 @@ class Experiment(TrainingSteps):
                 f"the run trains the network {before['network']}, here it would be {self.network}: "
                 "resume it with the benchmark, method and version of this package it started with"
             )
+        if before and ("features" in before) != (self.features is not None):
+            kinds = ("cached features", "images")
+            theirs, ours = kinds if "features" in before else reversed(kinds)
+            raise CheckpointError(
+                f"the run learns from {theirs}, here it would be from {ours}: keep its settings "
+                "augment, cache_features and image_preset"
+            )
         weights = before.get(WEIGHTS_DIGEST)
         if weights is not None and self.weights_digest not in (None, weights):
             raise CheckpointError(
