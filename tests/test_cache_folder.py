@@ -109,6 +109,14 @@ def test_a_transfer_that_fails_leaves_its_room(folder):
     assert names(folder) == {"1"}
 
 
+@pytest.mark.parametrize("limit", [None, 40 * KB])
+def test_a_file_that_is_replaced_no_longer_counts(folder, limit):
+    cache = CacheFolder(folder.parent, limit)
+    for size in (10 * KB, 4 * KB, 8 * KB):
+        add(cache, folder / "0", size)
+    assert int((folder.parent / "usage").read_text()) - cache._promised == 8 * KB
+
+
 def test_a_lost_or_damaged_sum_is_computed_again_and_dead_writers_files_are_removed(folder):
     cache = CacheFolder(folder.parent, 40 * KB)
     add(cache, folder / "0", 10 * KB)

@@ -96,15 +96,20 @@ def test_an_unknown_command_is_an_error_of_usage():
     assert "trian" in result.output
 
 
-def test_commands_for_data_start_without_torch_and_the_list_of_benchmarks_without_shards():
+def test_commands_for_data_start_without_torch_and_zarr_and_the_list_of_benchmarks_without_shards():
     code = (
         "import sys; from iirc_train.cli import main\n"
         "try: main()\n"
         "except SystemExit as end: assert not end.code\n"
-        "sys.exit('torch' in sys.modules or "
+        "sys.exit(bool({'torch', 'zarr'} & sys.modules.keys()) or "
         "sys.argv[1:] == ['benchmarks'] and 'iirc_data.shards' in sys.modules)"
     )
-    for arguments in (["benchmarks"], ["data", "--help"], ["data", "shard", "folder", "--help"]):
+    for arguments in (
+        ["benchmarks"],
+        ["data", "--help"],
+        ["data", "shard", "folder", "--help"],
+        ["features", "--help"],
+    ):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 

@@ -15,7 +15,13 @@ import zarr
 from rich.console import Console
 
 from iirc_data.augment import IMAGE_PRESETS
-from iirc_data.errors import ConfigurationError, LoaderError, ShardError, TrainingError
+from iirc_data.errors import (
+    CheckpointError,
+    ConfigurationError,
+    LoaderError,
+    ShardError,
+    TrainingError,
+)
 from iirc_data.features.array import FeatureArray, described
 from iirc_data.features.filling import fill, load
 from iirc_data.features.key import FeatureKey, shown_by
@@ -36,6 +42,7 @@ from iirc_train.models.networks import make_network
 from iirc_train.models.weights import trunk_digest
 from iirc_train.run.record import read_record
 from iirc_train.training import features as extraction
+from iirc_train.training.branch import branch_experiment
 from iirc_train.training.components import Experiment
 from iirc_train.training.features import why_not_constant
 from iirc_train.training.launch import resume_experiment, run_experiment
@@ -411,6 +418,21 @@ def test_a_resumed_run_on_features_ends_like_an_unbroken_one(
         run_experiment(config, tmp_path / "run", QUIET)
     resume_experiment(tmp_path / "run", QUIET)
     assert_equal_runs(tmp_path / "run", unbroken)
+
+
+def test_a_branch_learns_from_the_same_features_or_is_refused(settings, tmp_path):
+    own = settings | {"epochs_per_task": 1, "save_each_task_model": True}
+    run_experiment(ExperimentConfig.parse(own), tmp_path / "run", QUIET)
+    for changes, error, said in [
+        ({"seed": 9}, ConfigurationError, "cannot change seed, which these weights depend on"),
+        ({"augment": True}, CheckpointError, "learns from cached features, here .* from images"),
+        ({"cache_features": False}, CheckpointError, "here it would be from images: keep its se"),
+    ]:
+        with pytest.raises(error, match=said):
+            branch_experiment(
+                tmp_path / "run", 0, tmp_path / "-".join(changes), QUIET, changes=changes
+            )
+    assert not (tmp_path / "seed").exists()
 
 
 def compute_in_turns(settings: dict[str, object], cache: Path) -> None:

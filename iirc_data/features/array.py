@@ -134,12 +134,8 @@ class FeatureArray:
             yield
 
     def _write(self, path: Path, content: bytes) -> None:
-        before = path.stat().st_size if path.exists() else 0
-        with self._writable():
-            with self._cache.adding(path, len(content)) as file:
-                file.write(content)
-            if before:
-                self._cache.give_back(before)
+        with self._writable(), self._cache.adding(path, len(content)) as file:
+            file.write(content)
 
     @contextmanager
     def _writable(self) -> Iterator[None]:

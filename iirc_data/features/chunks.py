@@ -9,10 +9,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-import zarr
 from numpy.typing import NDArray
-from zarr.codecs import Crc32cCodec
-from zarr.storage import MemoryStore
 
 from iirc_data.errors import ShardError
 from iirc_data.reading import open_regular
@@ -39,6 +36,10 @@ def chunk_name(number: int) -> str:
 
 def metadata_of(shape: tuple[int, int], attributes: dict[str, Any]) -> bytes:
     """Return the content of ``zarr.json`` for features of a shape (samples, D)."""
+    import zarr  # here, because commands and loaders of images need not wait for it
+    from zarr.codecs import Crc32cCodec
+    from zarr.storage import MemoryStore
+
     held: dict[str, Any] = {}
     zarr.create_array(
         MemoryStore(held),

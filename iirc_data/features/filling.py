@@ -65,9 +65,11 @@ def fill(
             claimed = _claimed(array, missing, held)
             todo = missing[np.isin(missing // array.rows_per_chunk, list(claimed))]
             todo = load(array, todo)  # another process may have written some meanwhile
+            n_left = int((~array.present[rows]).sum())
             for n_new in _computed(array, todo, compute, claimed):
                 n_computed += n_new
-                progress(n_computed, int((~array.present[rows]).sum()))
+                n_left -= n_new
+                progress(n_computed, n_left)
         if not claimed:
             first = int(array.chunks_of(missing)[0])
             with array.held(first):  # the process that computes it has ended or finished it

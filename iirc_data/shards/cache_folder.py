@@ -77,11 +77,7 @@ class Addition:
         with self.file as file:
             file.flush()
             sync_file(file.fileno())  # a power failure would leave a file of zeros
-        if self._cache.limit is None:
-            self.temporary.replace(self.path)
-            return
-        with self._cache.locked():  # otherwise a scan could miss both names
-            self.temporary.replace(self.path)
+        self._cache.rename(self.temporary, self.path)
 
     def abandon(self) -> None:
         """Remove the file."""
@@ -286,6 +282,22 @@ class CacheFolder:
         self._needed = deque(file for is_pinned, file in files if is_pinned)
         self._may_scan = time.monotonic() + _REST_AFTER_SCAN * (time.monotonic() - started)
         return used
+
+    def rename(self, temporary: Path, path: Path) -> None:
+        """Give an added file its final name; a file that it replaces no longer counts.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        if self.limit is None and not path.exists():
+            temporary.replace(path)
+            return
+        with self.locked():  # otherwise a scan could miss both names
+            replaced = path.stat().st_size if path.exists() else 0
+            used = self._usage() if replaced else 0
+            temporary.replace(path)
+            if replaced:
+                self._write_usage(used - replaced)
 
     def give_back(self, size: int) -> None:
         """Record that a file was removed.

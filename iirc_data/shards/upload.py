@@ -55,7 +55,7 @@ class Upload:
                 # unlike pipe_file, this creates missing folders, and no bucket
                 self._filesystem.put_file(str(path), target, callback=callback)
             except BaseException:
-                with suppress(Exception):  # in an object store there is nothing to remove
+                with suppress(Exception):  # of the filesystem's own types; the first one counts
                     self._filesystem.rm_file(target)
                 raise
 

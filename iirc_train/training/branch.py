@@ -18,6 +18,7 @@ from iirc_data.locks import LOCK_NAME, sole_user
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.settings import Role
+from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
 from iirc_train.models.networks import expected_images
@@ -251,6 +252,11 @@ def _change_state(
     experiment["configuration"] = saved_settings(config)
     experiment["buffer"] = {**experiment["buffer"], "generation": generation}
     if config.seed != before.seed:
+        if "features" in experiment.get("resolved", {}) and config.weights == NONE:
+            raise ConfigurationError(
+                "a branch of a run on cached features of a network with random weights cannot "
+                "change seed, which these weights depend on: leave it out, or train a new run"
+            )
         seed_random_generators(config.seed)
         experiment["random"] = random_state()
     if config.image_preset != before.image_preset:

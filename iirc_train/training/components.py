@@ -10,10 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from iirc_data.datasets import open_datasets
-from iirc_data.definitions import (
-    TRAIN,
-    current_decoder_name,
-)
+from iirc_data.definitions import TRAIN, current_decoder_name
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.loader import make_decoder
 from iirc_data.loader.features import AS_THEY_ARE, FeatureDecoder
@@ -31,16 +28,8 @@ from iirc_train.models.weights import remembered_digest
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
 from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
-from iirc_train.runtime.distributed import (
-    choose_device,
-    is_first_process,
-    world_size,
-)
-from iirc_train.runtime.random_state import (
-    random_state,
-    seed_random_generators,
-    set_random_state,
-)
+from iirc_train.runtime.distributed import choose_device, is_first_process, world_size
+from iirc_train.runtime.random_state import random_state, seed_random_generators, set_random_state
 from iirc_train.training.data_checks import check_image_sizes, check_views, note_other_images
 from iirc_train.training.features import (
     Progress,
@@ -105,8 +94,8 @@ class Experiment(TrainingSteps):
         self.benchmark = benchmark_as_shown(config.benchmark, config.image_preset, expected)
         if expected is not None and is_first_process():
             note_other_images(self.benchmark, config.network, expected)
-        losses = get_method(config.method).model.losses
-        config = with_setup(config, self.benchmark.setup, losses, config.method)
+        parts = get_method(config.method)
+        config = with_setup(config, self.benchmark.setup, parts.model.losses, config.method)
         self.config = config
         self.features: str | None = None
         self.store = open_datasets(self.benchmark, config.data, cache_size=config.cache_size)
@@ -122,7 +111,6 @@ class Experiment(TrainingSteps):
         self.splits = task_sequences(config, self.benchmark, self.store)
         check_views(config, self.benchmark, self.store, self.splits)
         check_image_sizes(self.transforms, self.store, self.splits)
-        parts = get_method(config.method)
         self.image_size = size = image_size(self.benchmark)
         self.network = resolve_network(config.network, config.n_layers, size)
         on_features = uses_cached_features(config, parts.model, self.presets)
@@ -299,6 +287,13 @@ class Experiment(TrainingSteps):
             raise CheckpointError(
                 f"the run trains the network {before['network']}, here it would be {self.network}: "
                 "resume it with the benchmark, method and version of this package it started with"
+            )
+        if before and ("features" in before) != (self.features is not None):
+            kinds = ("cached features", "images")
+            theirs, ours = kinds if "features" in before else reversed(kinds)
+            raise CheckpointError(
+                f"the run learns from {theirs}, here it would be from {ours}: keep its settings "
+                "augment, cache_features and image_preset"
             )
         weights = before.get(WEIGHTS_DIGEST)
         if weights is not None and self.weights_digest not in (None, weights):

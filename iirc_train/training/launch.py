@@ -139,13 +139,12 @@ def resume_experiment(
         if not run.checkpoint.exists() and (output / RECORD_NAME).exists():
             record = read_record(output)
             check_same_data(record, experiment.seen_data)
-            if record["sessions"]:
-                check_same_weights(record, experiment.weights_digest)
             if "parent" in record:
                 raise CheckpointError(
                     f"{output} is a branch of {record['parent']['run']}, and its {run.checkpoint} "
                     "is missing: restore that file, or branch again in another folder"
                 )
+            check_same_weights(record, experiment.weights_digest)
         training = Training(experiment, run)
         training.restore()
         if rank() == 0:
