@@ -82,8 +82,9 @@ class Model(CollectingMethod):
         of = self.statistics.of_classes
         is_signed = self.statistics.of_latents("is_signed")
         torch.maximum(is_signed, (latents.amin() < 0).float(), out=is_signed)
+        latents, targets = latents.double(), targets.double()
         for number in range(self.n_old_classes, self.n_seen_classes):
-            members, weight = members_of(latents.double(), targets[:, number].double())
+            members, weight = members_of(latents, targets[:, number])
             transformed = self._transformed(members)
             count = weight.sum()
             mean = (weight @ members) / count.clamp(min=1)
