@@ -10,7 +10,6 @@ from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_FACTOR
 from iirc_train.methods.definite import definite_factor
 from iirc_train.methods.latent_statistics import CollectingMethod, StatisticsConfig
-from iirc_train.methods.statistics import Statistics
 
 Buffer = RandomBuffer
 
@@ -74,9 +73,8 @@ class Model(CollectingMethod):
     config: Config
     losses = ("ce",)
     class_statistics = {"means": ("D",), "factors": ("D", "D"), "counts": ()}  # noqa: RUF012
-
-    def _make_statistics(self) -> Statistics:
-        return Statistics((), self.class_statistics, {"is_signed": ()})
+    latent_statistics = {"is_signed": ()}  # noqa: RUF012
+    statistics_dtype = torch.float32
 
     def _absorb(self, latents: torch.Tensor, targets: torch.Tensor, first: int) -> None:
         of = self.statistics.of_classes

@@ -49,6 +49,9 @@ class StatisticsMethod(FrozenMethod):
     label_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
     """The same, of those that only the prediction of several labels needs."""
 
+    statistics_dtype: ClassVar[torch.dtype] = torch.float64
+    """Type of the statistics."""
+
     epochs_done = 0
     _is_fitted = False
 
@@ -60,7 +63,7 @@ class StatisticsMethod(FrozenMethod):
     def _make_statistics(self) -> Statistics:
         of_labels = self.label_statistics if self.predicts_several else {}
         of_latents = {**self.latent_statistics, **of_labels}
-        return Statistics((), self.class_statistics, of_latents, dtype=torch.float64)
+        return Statistics((), self.class_statistics, of_latents, dtype=self.statistics_dtype)
 
     def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         self.epochs_done, self._is_fitted = 0, False
