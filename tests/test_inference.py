@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from iirc_train.methods import METHODS
+from iirc_train.methods.forward_passes import Networks
 from iirc_train.models import ResNetCIFAR
 from iirc_train.models.inference import (
     MAX_INFERENCE_BATCH,
@@ -78,6 +79,37 @@ def test_any_network_is_folded_if_an_example_shows_that_nothing_changes():
         torch.testing.assert_close(ours, expected, rtol=1e-3, atol=1e-4)
     odd = with_statistics(NormFirst(nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)))
     assert without_batch_norms(odd, images[:2]) is odd
+
+
+class KeepsMaps(nn.Module):
+    """A network that takes its latent from an attribute, as one with forward hooks does."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.call = calls.append
+
+    def __deepcopy__(self, memo):
+        copied = KeepsMaps([]).eval()
+        copied.load_state_dict(self.state_dict())
+        copied.call = self.call
+        return copied
+
+    def forward(self, x):
+        self.maps = self.layers(x)
+        self.call((n_batch_norms(self), threading.get_ident()))
+        latent = self.maps.mean((2, 3))
+        return latent, latent
+
+
+@pytest.mark.parametrize("threads", [2], indirect=True)
+def test_a_folded_network_of_ones_own_is_called_by_one_thread_only(threads):
+    networks, images, calls = Networks(), torch.rand(4, 3, 8, 8), []
+    networks.net = with_statistics(KeepsMaps(calls))
+    with networks.inference(images[:2]):
+        networks.forward_net(images)
+    this = threading.get_ident()
+    assert calls == [(1, this), (0, this), (0, this)]  # two to compare them
 
 
 @pytest.fixture

@@ -216,6 +216,10 @@ class MethodConfig(Settings):
     @model_validator(mode="after")
     def _network_has_its_layers(self) -> Self:
         check_depth(self.network, self.n_layers)
+        return self
+
+    @model_validator(mode="after")
+    def _frozen_contradicts_nothing(self) -> Self:
         if self.frozen and self.frozen_until is not None:
             raise ValueError(
                 f"frozen freezes everything before the output layer, so frozen_until "

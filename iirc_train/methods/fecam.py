@@ -10,7 +10,6 @@ from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_FACTOR
 from iirc_train.methods.definite import definite_factor
 from iirc_train.methods.latent_statistics import CollectingMethod, StatisticsConfig
-from iirc_train.methods.statistics import Statistics
 
 Buffer = RandomBuffer
 
@@ -74,16 +73,16 @@ class Model(CollectingMethod):
     config: Config
     losses = ("ce",)
     class_statistics = {"means": ("D",), "factors": ("D", "D"), "counts": ()}  # noqa: RUF012
-
-    def _make_statistics(self) -> Statistics:
-        return Statistics((), self.class_statistics, {"is_signed": ()})
+    latent_statistics = {"is_signed": ()}  # noqa: RUF012
+    statistics_dtype = torch.float32
 
     def _absorb(self, latents: torch.Tensor, targets: torch.Tensor, first: int) -> None:
         of = self.statistics.of_classes
         is_signed = self.statistics.of_latents("is_signed")
         torch.maximum(is_signed, (latents.amin() < 0).float(), out=is_signed)
+        latents, targets = latents.double(), targets.double()
         for number in range(self.n_old_classes, self.n_seen_classes):
-            members, weight = members_of(latents.double(), targets[:, number].double())
+            members, weight = members_of(latents, targets[:, number])
             transformed = self._transformed(members)
             count = weight.sum()
             mean = (weight @ members) / count.clamp(min=1)

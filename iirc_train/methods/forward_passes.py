@@ -15,6 +15,7 @@ from iirc_train.models.inference import (
     Forward,
     heuristic_convolutions,
     in_parts,
+    keeps_nothing,
     within_memory,
     without_batch_norms,
 )
@@ -114,7 +115,8 @@ class Networks(nn.Module):
             with torch.inference_mode():
                 net = without_batch_norms(self.net, example)
                 forward = partial(self._run, net)
-                with _faster(forward, net is not self.net, self.device) as self._infer:
+                in_threads = net is not self.net and keeps_nothing(self.net)
+                with _faster(forward, in_threads, self.device) as self._infer:
                     yield
         finally:
             self._infer = None
@@ -167,11 +169,11 @@ class Networks(nn.Module):
 
 
 @contextmanager
-def _faster(forward: Forward, is_folded: bool, device: torch.device) -> Iterator[Forward]:
+def _faster(forward: Forward, in_threads: bool, device: torch.device) -> Iterator[Forward]:
     if device.type == "cuda":
         with heuristic_convolutions():
             yield within_memory(forward)
-    elif is_folded:
+    elif in_threads:
         with in_parts(forward) as forward_all:
             yield forward_all
     else:

@@ -101,16 +101,19 @@ class Model(BaseMethod):
     _makes_networks = False
 
     def _with_first_head(self, net: nn.Module) -> nn.Module:
-        config = self.config
-        given = {"frozen_until": config.frozen_until, "weights": config.weights}
+        if self._makes_networks and not self.config.frozen:
+            self._check_starts_anew()
+        self._first_weights = None if self._makes_networks else copy.deepcopy(net.state_dict())
+        return net
+
+    def _check_starts_anew(self) -> None:
+        given = {"frozen_until": self.config.frozen_until, "weights": self.config.weights}
         for name, value in given.items():
-            if self._makes_networks and not config.frozen and value not in (None, NONE):
+            if value not in (None, NONE):
                 raise ConfigurationError(
                     f"{name} {value}: method gdumb starts each task from new random weights, which "
                     f"must be trained: set frozen, or leave out {name}"
                 )
-        self._first_weights = None if self._makes_networks else copy.deepcopy(net.state_dict())
-        return net
 
     def _make_network(self) -> nn.Module:
         self._makes_networks = True
@@ -118,10 +121,10 @@ class Model(BaseMethod):
 
     def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         if self.cur_task_id > 0:
-            weights = self._first_weights
             if self.config.frozen:
                 head_of(self.net).reset_parameters()  # type: ignore[operator]
                 return
+            weights = self._first_weights
             self.net.load_state_dict(
                 self._make_network().state_dict() if weights is None else weights
             )

@@ -1,6 +1,7 @@
 """HCV: any method, with targets and predictions that follow the hierarchy that it discovers."""
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -126,9 +127,8 @@ class HierarchyVerified(Predictor):
 
     def _with_superclasses(self, targets: torch.Tensor) -> torch.Tensor:
         """Return the targets of a training step: labels, and their discovered superclasses."""
-        if self.found_hierarchy is None or self.config.hcv not in ("train", "both"):
-            return targets
-        return with_superclasses(targets, self.found_hierarchy)
+        hierarchy = self._hierarchy_for("train")
+        return targets if hierarchy is None else with_superclasses(targets, hierarchy)
 
     def _batch_with_superclasses(self, batch: Batch) -> Batch:
         """Return a batch with the targets of :meth:`_with_superclasses`."""
@@ -152,13 +152,17 @@ class HierarchyVerified(Predictor):
         Returns:
             ``labels`` for samples with a label whose superclass was discovered, else ``targets``.
         """
-        if self.found_hierarchy is None or self.config.hcv not in ("train", "both"):
+        hierarchy = self._hierarchy_for("train")
+        if hierarchy is None:
             return targets
-        has_superclass = (levels(self.found_hierarchy) > 1).to(labels.dtype)
+        has_superclass = (levels(hierarchy) > 1).to(labels.dtype)
         return torch.where((labels @ has_superclass > 0).unsqueeze(1), labels, targets)
 
     def _verified(self, predictions: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return predictions that are consistent with the discovered hierarchy."""
-        if self.found_hierarchy is None or self.config.hcv not in ("infer", "both"):
-            return predictions
-        return consistent(predictions, scores, self.found_hierarchy)
+        hierarchy = self._hierarchy_for("infer")
+        return predictions if hierarchy is None else consistent(predictions, scores, hierarchy)
+
+    def _hierarchy_for(self, part: Literal["train", "infer"]) -> torch.Tensor | None:
+        """Return the discovered hierarchy where the setting ``hcv`` asks for it; else None."""
+        return self.found_hierarchy if self.config.hcv in (part, "both") else None

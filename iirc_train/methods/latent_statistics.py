@@ -49,6 +49,9 @@ class StatisticsMethod(FrozenMethod):
     label_statistics: ClassVar[Mapping[str, Sequence[Axis]]] = {}
     """The same, of those that only the prediction of several labels needs."""
 
+    statistics_dtype: ClassVar[torch.dtype] = torch.float64
+    """Type of the statistics."""
+
     epochs_done = 0
     _is_fitted = False
 
@@ -60,7 +63,7 @@ class StatisticsMethod(FrozenMethod):
     def _make_statistics(self) -> Statistics:
         of_labels = self.label_statistics if self.predicts_several else {}
         of_latents = {**self.latent_statistics, **of_labels}
-        return Statistics((), self.class_statistics, of_latents, dtype=torch.float64)
+        return Statistics((), self.class_statistics, of_latents, dtype=self.statistics_dtype)
 
     def _prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         self.epochs_done, self._is_fitted = 0, False
@@ -82,7 +85,8 @@ class StatisticsMethod(FrozenMethod):
         return nothing, torch.zeros((), device=x.device)
 
     def _loss(self, step: Step) -> torch.Tensor:
-        raise NotImplementedError("a method that learns by statistics has no loss")
+        """Return 0, as the record of an epoch shows it: :meth:`_step` learns without a loss."""
+        return torch.zeros((), device=step.output.device)
 
     @torch.no_grad()
     def latents(self, x: torch.Tensor) -> torch.Tensor:

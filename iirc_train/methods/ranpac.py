@@ -60,14 +60,13 @@ class Model(CollectingMethod):
         ] = "linear"
 
     config: Config
-    class_statistics = {"sums": (), "counts": ()}  # noqa: RUF012
 
     def _make_statistics(self) -> Statistics:
         d = latent_size(self.net)
         m = self.config.ranpac_features or min(10_000, 16 * d)
         of_latents = {"gram": (m, m), "projection": (d, m), "total": (m,), "n": (), "ridge": ()}
         of_classes = {"sums": (m,), "counts": ()}
-        return Statistics((), of_classes, of_latents, dtype=torch.float64)
+        return Statistics((), of_classes, of_latents, dtype=self.statistics_dtype)
 
     def prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         """Start a task; draw the projection before the first one."""

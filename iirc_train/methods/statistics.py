@@ -1,10 +1,13 @@
 """Statistics: tensors that a method keeps beside its network, and that grow with it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import nn
+
+from iirc_train.models.trunk import head_of
 
 Axis = Literal["D"] | int
 """An axis of a statistic: ``"D"`` is as long as a latent, a number as long as that."""
@@ -19,8 +22,7 @@ def trained_parameters(net: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 def latent_size(net: nn.Module) -> int:
     """Return the number of values of a network's latents."""
-    layer = net.model.output_layer  # type: ignore[union-attr]
-    return int(layer.in_features)  # type: ignore[union-attr,arg-type]
+    return int(head_of(net).in_features)  # type: ignore[arg-type]
 
 
 class Statistics(nn.Module):
@@ -111,24 +113,33 @@ class Statistics(nn.Module):
             statistic._buffers.clear()
             for of, parameter in trained_parameters(net):
                 key = f"net/{of.replace('.', '/')}"  # the name of a buffer has no dots
-                zeros = torch.zeros_like(parameter, requires_grad=False)
-                statistic.register_buffer(key, _grown(before.get(key), zeros))
+                zeros = partial(torch.zeros_like, parameter, requires_grad=False)
+                statistic.register_buffer(key, _grown(before.get(key), parameter.shape, zeros))
         if self._of_classes or self._of_latents:
             d = latent_size(net)
             device = next(net.parameters()).device
             shapes = {name: (n_classes, *axes) for name, axes in self._of_classes.items()}
             for name, axes in (shapes | self._of_latents).items():
-                sizes = [d if axis == "D" else axis for axis in axes]
-                zeros = torch.zeros(sizes, dtype=self._dtype, device=device)
-                setattr(self, name, _grown(self._buffers[name], zeros))
+                shape = torch.Size([d if axis == "D" else axis for axis in axes])
+                zeros = partial(torch.zeros, shape, dtype=self._dtype, device=device)
+                setattr(self, name, _grown(self._buffers[name], shape, zeros))
 
 
-def _grown(values: torch.Tensor | None, zeros: torch.Tensor) -> torch.Tensor:
-    """Return values in the shape of a tensor of zeros, and zeros elsewhere."""
+def _grown(
+    values: torch.Tensor | None, shape: torch.Size, make_zeros: Callable[[], torch.Tensor]
+) -> torch.Tensor:
+    """Return values in a shape, and zeros elsewhere; the values themselves if they have it.
+
+    Args:
+        values: The values, None for none.
+        shape: The shape.
+        make_zeros: Makes zeros of that shape, which may take much memory.
+    """
+    if values is not None and values.shape == shape:
+        return values
+    zeros = make_zeros()
     if values is None or values.dim() != zeros.dim():
         return zeros
-    if values.shape == zeros.shape:
-        return values
     common = tuple(slice(min(n, m)) for n, m in zip(values.shape, zeros.shape, strict=True))
     zeros[common] = values[common]
     return zeros

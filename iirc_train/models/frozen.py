@@ -12,7 +12,7 @@ from torch import nn
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.settings import nearest_name
 from iirc_train.models.prompts import prompts_of
-from iirc_train.models.trunk import head_of, trunk_of
+from iirc_train.models.trunk import head_modules, trunk_of
 
 Frozen = Literal["whole", "parameters"]
 """``"parameters"`` marks a module that contains a frozen stage, but also parts that are trained."""
@@ -27,7 +27,7 @@ def freeze_trunk(net: nn.Module) -> None:
     Args:
         net: The network; modified in place. Its output layer may be replaced afterwards.
     """
-    head = _head_modules(net)
+    head = head_modules(net)
     _mark((module for module in net.modules() if id(module) not in head), "whole")
     keep_frozen(net)
 
@@ -47,7 +47,7 @@ def freeze_until(net: nn.Module, stage: str, name: str) -> None:
         ConfigurationError: The network has no such stage.
     """
     trunk = trunk_of(net) or net
-    head = _head_modules(net)
+    head = head_modules(net)
     found = dict(trunk.named_modules())
     if not stage or stage not in found or id(found[stage]) in head:
         names = stages_of(net)
@@ -73,7 +73,7 @@ def stages_of(net: nn.Module) -> list[str]:
     They are the parts of its trunk, and the elements of those that are lists or sequences of
     modules. Deeper submodules serve as well, but are not listed.
     """
-    head, names = _head_modules(net), []
+    head, names = head_modules(net), []
     for name, part in (trunk_of(net) or net).named_children():
         own = (module for module in part.modules() if id(module) not in head)
         if all(next(module.parameters(recurse=False), None) is None for module in own):
@@ -120,10 +120,6 @@ def is_wholly_frozen(net: nn.Module) -> bool:
 def _mark(modules: Iterable[nn.Module], mark: Frozen) -> None:
     for module in modules:
         setattr(module, _MARK, mark)
-
-
-def _head_modules(net: nn.Module) -> set[int]:
-    return {id(module) for module in head_of(net).modules()}
 
 
 def _paths_around(path: str) -> Iterator[str]:

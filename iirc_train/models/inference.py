@@ -11,6 +11,7 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from torch.nn.utils.fusion import fuse_conv_bn_eval as fused_convolution
 
+from iirc_train.models.adapted import Adapted
 from iirc_train.models.branches import BranchedNetwork
 from iirc_train.models.prompts import prompts_of
 from iirc_train.models.resnet import ResNet
@@ -49,6 +50,17 @@ def without_batch_norms(net: nn.Module, example: torch.Tensor | None = None) -> 
     if next(net.parameters()).device.type != "cpu":
         return net
     return _folded_if_equal(net, example) if example is not None and not is_known else fuse(net)
+
+
+def keeps_nothing(net: nn.Module) -> bool:
+    """Return whether a network is known to keep nothing of a forward pass.
+
+    Several threads may call such a network at once. One of a user may take its latent from an
+    attribute that a forward hook sets, which threads would overwrite.
+    """
+    if isinstance(net, BranchedNetwork):
+        return all(map(keeps_nothing, net.branches))
+    return isinstance(net, (ResNet, ResNetCIFAR, Adapted))
 
 
 def _folded_if_equal(net: nn.Module, example: torch.Tensor) -> nn.Module:

@@ -59,7 +59,7 @@ def makes_pretrained(factory: Callable[..., nn.Module], network: str, weights: s
     return True
 
 
-def images_of(network: str, factory: Callable[..., Any] | None) -> NetworkImages | None:
+def images_of(network: str, factory: Callable[..., Any]) -> NetworkImages | None:
     """Return the images that a network's pretrained weights expect; None if nothing is known.
 
     Args:

@@ -13,3 +13,8 @@ def head_of(net: nn.Module) -> nn.Module:
     """Return the output layer of a network."""
     layer: nn.Module = net.model.output_layer  # type: ignore[union-attr,assignment]
     return layer
+
+
+def head_modules(net: nn.Module) -> set[int]:
+    """Return the identities of the output layer of a network and of all its submodules."""
+    return {id(module) for module in head_of(net).modules()}

@@ -11,7 +11,7 @@ from torch import nn
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.models.branches import BranchedNetwork
-from iirc_train.models.trunk import head_of, trunk_of
+from iirc_train.models.trunk import head_modules, trunk_of
 
 WRAPPERS = ("state_dict", "model", "experiment", "method", "modules")
 """Keys under which files hold a state dict: of timm, of other libraries, of a run's checkpoint."""
@@ -147,7 +147,7 @@ def remembered_digest(net: nn.Module) -> str | None:
 
 def _without_head(net: nn.Module, target: nn.Module) -> dict[str, torch.Tensor]:
     """Return the state of a part of a network, without the output layer."""
-    head = {id(module) for module in head_of(net).modules()}
+    head = head_modules(net)
     paths = [path for path, module in target.named_modules() if id(module) in head]
     prefixes = tuple(f"{path}." for path in paths)
     return {k: v for k, v in target.state_dict().items() if not k.startswith(prefixes)}
