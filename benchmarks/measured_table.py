@@ -5,19 +5,22 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from benchmarks.method_runs import replace_part, start_or_resume
 from iirc_data.console import errors_in_one_line
 from iirc_data.errors import ConfigurationError
+from iirc_data.files import write_json
 from iirc_data.locks import sole_user
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME
-from iirc_train.run.record import is_finished
+from iirc_train.run.record import is_finished, read_record
 
 RunsFolder: TypeAlias = Annotated[
     Path, typer.Argument(help="Folder for the runs, outside the checkout.")
@@ -29,6 +32,9 @@ WriteTable: TypeAlias = Annotated[
         "--table", help="Write the table of finished runs into the page, with those kept before."
     ),
 ]
+
+
+COSTS_NAME = "costs.json"
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class MeasuredTable:
     Attributes:
         program: The module of the program, ``benchmarks.NAME``.
         page: Markdown file with the table, see :func:`~benchmarks.method_runs.replace_part`.
-        kept: Folder for the settings and metrics of finished runs.
+        kept: Folder for the settings, metrics and costs of finished runs.
         options: Options of all rows.
         rows: The rows, in the order in which they are trained.
         shards: Folder of the shards in the commands that the page shows.
@@ -137,7 +143,7 @@ class MeasuredTable:
             raise ConfigurationError(f"{failed} runs failed: the lines above say why")
 
     def _keep(self, runs: Path) -> None:
-        """Copy the settings and metrics of finished runs beside the page, which has all rows."""
+        """Copy what is kept of finished runs to the folder beside the page."""
         for row in self.rows:
             for schedule in row.schedules:
                 source, target = row.folder(runs, schedule), row.folder(self.kept, schedule)
@@ -146,6 +152,8 @@ class MeasuredTable:
                     settings = read_settings(source / CONFIG_NAME) | {"data": "shards"}
                     (target / CONFIG_NAME).write_bytes(settings_text(settings))
                     shutil.copyfile(source / METRICS_NAME, target / METRICS_NAME)
+                    if costs := costs_of(source):
+                        write_json(target / COSTS_NAME, costs)
 
     def _finished(self) -> dict[Row, list[Path]]:
         folders = {row: [row.folder(self.kept, s) for s in row.schedules] for row in self.rows}
@@ -164,3 +172,25 @@ class MeasuredTable:
                 output = str(row.folder(Path("runs"), schedule))
                 yield self.command(row, schedule, self.shards, output)
         yield "```"
+
+
+def costs_of(run: Path) -> dict[str, float]:
+    """Return the ``seconds`` of a finished run and its ``peak_memory_bytes``.
+
+    Returns:
+        Nothing if the run was interrupted: its record does not say how long it took in all.
+    """
+    first, *further = read_record(run)["sessions"]
+    if further or "peak_memory_bytes" not in first:
+        return {}
+    started, finished = (datetime.fromisoformat(first[key]) for key in ("started", "finished"))
+    return {
+        "seconds": (finished - started).total_seconds(),
+        "peak_memory_bytes": first["peak_memory_bytes"],
+    }
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    """Return the text of a cell, ``mean ± standard deviation`` to one decimal place."""
+    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{deviation}"

@@ -13,7 +13,14 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
+from benchmarks.measured_table import (
+    Data,
+    MeasuredTable,
+    Row,
+    RunsFolder,
+    WriteTable,
+    mean_and_deviation,
+)
 from benchmarks.results import ROOT
 from iirc_train.metrics import TOP1
 from iirc_train.run.results import read_results
@@ -73,8 +80,8 @@ def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
     yield "|---|---:|---:|---:|---:|---:|"
     for row, folders in finished.items():
         scores = [100 * _top1(folder) for folder in folders]
-        last = _cell([s[-1] for s in scores])
-        average = _cell([s.mean() for s in scores])
+        last = mean_and_deviation([s[-1] for s in scores])
+        average = mean_and_deviation([s.mean() for s in scores])
         published = " | ".join(map(str, row.published or ("", "")))
         yield f"| {row.name} | {len(folders)} | {last} | {average} | {published} |"
 
@@ -82,11 +89,6 @@ def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
 def _top1(folder: Path) -> NDArray[np.float64]:
     """Return the accuracy over all classes seen so far, after each task."""
     return read_results(folder, metric=TOP1).all_seen
-
-
-def _cell(values: list[float]) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{deviation}"
 
 
 if __name__ == "__main__":

@@ -52,6 +52,8 @@ def test_a_run_records_its_data_versions_and_machine(run, tiny_store):
     assert session["machine"]["cores"] >= 1
     assert session["position"] == {"task_id": 0, "epochs": 0}
     assert session["started"] <= session["finished"]
+    *_, last_epoch = map(json.loads, (run / "timings.jsonl").read_text().splitlines())
+    assert session["peak_memory_bytes"] >= last_epoch["peak_memory_bytes"]
     assert is_finished(run)
 
 

@@ -18,6 +18,7 @@ from iirc_train.run.directory import RECORD_NAME
 from iirc_train.run.provenance import Surroundings, now, version_changes
 from iirc_train.run.resolved import WEIGHTS_DIGEST
 from iirc_train.runtime.distributed import rank
+from iirc_train.runtime.peak_memory import peak_memory
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def recorded(
         logger.warning("note: the run resumes with %s", changes)
     write_json(run / RECORD_NAME, record)
     yield
-    session["finished"] = now()
+    session |= {"finished": now(), **peak_memory(surroundings.device)}
     write_json(run / RECORD_NAME, record)
 
 

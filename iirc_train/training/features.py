@@ -41,7 +41,7 @@ logger = logging.getLogger("iirc_train")
 Progress = Callable[[str, int, int], None]
 """Called with a dataset's name, the number of features computed, and of those left to compute."""
 
-BATCH_SIZES = {"cpu": 32, "cuda": 512}
+BATCH_SIZES = {"cpu": 16, "cuda": 512}
 """Images per batch; a GPU without room for them computes parts of a batch."""
 
 _SECONDS_BETWEEN_NOTES = 60.0
