@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from benchmarks.images import DrawnPhotographs
-from iirc_data.augment import TRANSFORM_PRESETS, uniform
+from iirc_data.augment import IMAGE_PRESETS, TRANSFORM_PRESETS, uniform
+from iirc_data.augment.network_images import NetworkImages, preset_for
 from iirc_data.errors import LoaderError
 from iirc_data.loader import make_decoder, make_loader
 from iirc_data.loader.decoder import DecodeRequest, with_number
@@ -30,6 +31,7 @@ from iirc_data.loader.dali_graph import Decoding, Steps, images_of
 
 GPU = torch.device("cuda", 0)
 WAYS = [True, False]
+RESIZES = [None, "bilinear", "bicubic"]
 WINDOWS = pytest.mark.parametrize("decodes_windows", WAYS, ids=["windows", "whole"])
 
 
@@ -42,14 +44,20 @@ def request_of(preset, training):
     encoded = photographs()
     looks = [look_at(image, "it") for image in encoded]
     sizes = np.array([(look.height, look.width) for look in looks], np.int32)
-    transform = getattr(TRANSFORM_PRESETS[preset], "train" if training else "evaluate")
+    preset = BICUBIC if preset == "bicubic" else TRANSFORM_PRESETS[preset]
+    transform = preset.train if training else preset.evaluate
     random = uniform(0, 0, 0, len(encoded), transform.n_random)
     return DecodeRequest(encoded, transform.parameters(*sizes.T, random), "image {}".format)
 
 
 TRANSFORMS = pytest.mark.parametrize(
-    ("preset", "training"), [("imagenet", True), ("imagenet", False), ("cifar", True)]
+    ("preset", "training"),
+    [("imagenet", True), ("imagenet", False), ("cifar", True), ("bicubic", False)],
 )
+IMAGENET = IMAGE_PRESETS["imagenet"]
+BICUBIC = preset_for(
+    NetworkImages(224, 248, IMAGENET.mean, IMAGENET.std, "bicubic"), IMAGENET
+).transforms
 
 
 def assert_alike(found, expected):
@@ -76,7 +84,7 @@ def test_every_graph_for_a_gpu_ends_there(decodes_windows):
     """DALI checks names of arguments, and where operators run and read them."""
     for load, has_small_images in product([0.0, 0.65, 1.0], WAYS):
         decoding = Decoding("mixed", decodes_windows, load, has_small_images)
-        for steps in product(WAYS, WAYS, [None, (224, 200)], WAYS):
+        for steps in product(WAYS, RESIZES, [None, (224, 200)], WAYS):
             assert ending(Steps(*steps, decoding)) == "gpu"
             assert ending(Steps(*steps, Decoding("cpu", decodes_windows))) == "cpu"
 
@@ -86,7 +94,7 @@ def test_a_graph_with_a_wrong_argument_is_found(option, monkeypatch):
     options = Decoding("mixed").options
     monkeypatch.setattr(Decoding, "options", property(lambda self: {**options, **option}))
     with pytest.raises((KeyError, ValueError, RuntimeError)):
-        ending(Steps(True, True, None, False))
+        ending(Steps(True, "bilinear", None, False))
 
 
 def test_small_images_take_little_memory_and_only_a_gpu_gets_its_options():

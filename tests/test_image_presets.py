@@ -80,6 +80,11 @@ def test_a_name_and_the_same_preset_as_an_object_are_equal():
         ),
         ({"evaluate": {"auto_augment": "cifar10"}}, r"transforms: evaluate.auto_augment is"),
         ({"train": {"auto_augment": "cifar"}}, r"transforms.train.auto_augment: .* got 'cifar'"),
+        (
+            {"size": 9, "train": {"crop": "random", "interpolation": "bicubic"}},
+            r"interpolation",
+        ),
+        ({"train": {"interpolation": "cubic"}}, r"transforms.train.interpolation: .* got 'cubic'"),
         ({"train": {"color_jitter": {"hue": 0.6}}}, r"transforms.train.color_jitter.hue: .* 0.6"),
     ],
 )
@@ -97,6 +102,18 @@ def test_resized_random_crops_lie_inside_the_resized_image():
     assert found.resize.tolist() == [[48, 60], [48, 48], [72, 48]]
     assert found.output_size == (32, 32)
     assert ((found.crop >= 0) & (found.crop + 32 <= found.resize)).all()
+
+
+def test_only_a_preset_that_resizes_bicubically_says_how_it_resizes():
+    """Digests of the others stay as they were before there was a choice."""
+    for preset in IMAGE_PRESETS.values():
+        assert "interpolation" not in preset.model_dump_json()
+    steps = ImageSteps(resize=48, crop="center", interpolation="bicubic")
+    preset = ImagePreset(size=32, evaluate=steps, mean=(0.5,) * 3, std=(0.2,) * 3)
+    assert ImagePreset.model_validate_json(preset.model_dump_json()) == preset
+    sizes = np.full(1, 60, np.int32)
+    shown = preset.transforms.evaluate.parameters(sizes, sizes, np.zeros((1, 0)))
+    assert shown.interpolation == "bicubic"
 
 
 def test_a_center_crop_needs_no_resize_and_may_be_mirrored():

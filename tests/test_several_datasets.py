@@ -11,7 +11,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from iirc_data.augment import IMAGE_PRESETS, ImagePreset, ImageSteps, PerDataset, uniform
+from iirc_data.augment import (
+    IMAGE_PRESETS,
+    ImagePreset,
+    ImageSteps,
+    PerDataset,
+    RandomResizedCrop,
+    uniform,
+)
 from iirc_data.benchmarks import Benchmark, parse_benchmark
 from iirc_data.commands.shard.selection import select
 from iirc_data.datasets import by_dataset, open_datasets
@@ -379,6 +386,10 @@ def test_epochs_of_one_dataset_need_only_its_steps(store, view):
     sizes = PerDataset({0: both.transforms[0], 1: IMAGE_PRESETS["imagenet"].transforms.train})
     with pytest.raises(IIRCError, match=r"different sizes.*32, 32.*224, 224.*one size"):
         sizes.parameters(np.array([0, 1, 0]), side, side, random)
+    ways = PerDataset({0: RandomResizedCrop(9), 1: RandomResizedCrop(9, interpolation="bicubic")})
+    random = np.zeros((3, ways.n_random))
+    with pytest.raises(IIRCError, match=r"bicubic and bilinear: give .* one interpolation"):
+        ways.parameters(np.array([0, 1, 0]), side, side, random)
 
 
 def test_images_of_several_datasets_are_resident_where_none_is_resized(places, store, view):

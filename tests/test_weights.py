@@ -208,14 +208,15 @@ def test_ones_own_network_may_have_pretrained_weights(monkeypatch):
     own.images = {"size": 40, "resize": 50, "mean": (0.5,) * 3, "std": (0.2,) * 3}
     assert expected_images("own", "default") == NetworkImages(40, 50, (0.5,) * 3, (0.2,) * 3)
     assert expected_images("own", "none") is None
-    own.images = {"size": 40}
-    with pytest.raises(ConfigurationError, match="network own: images must have size, resize"):
-        expected_images("own", "default")
+    for images in ({"size": 40}, own.images | {"interpolation": "cubic"}):
+        own.images = images
+        with pytest.raises(ConfigurationError, match="network own: images must have size, resize"):
+            expected_images("own", "default")
 
 
 # ---------------------------------------------------------------------- images
 
-IMAGES = NetworkImages(224, 248, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+IMAGES = NetworkImages(224, 248, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bicubic")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +231,7 @@ def test_a_benchmark_shows_images_as_the_network_expects_them_and_augments_as_be
     preset = preset_for(IMAGES, IMAGE_PRESETS[name])
     assert (preset.size, preset.mean, preset.std) == (224, IMAGES.mean, IMAGES.std)
     assert (preset.evaluate.resize, preset.evaluate.crop) == (248, "center")
+    assert preset.evaluate.interpolation == preset.train.interpolation == "bicubic"
     assert {key: getattr(preset.train, key) for key in train} == train
     jittered = preset_for(IMAGES, IMAGE_PRESETS["cifar100_pycil"])
     assert jittered.train.color_jitter == IMAGE_PRESETS["cifar100_pycil"].train.color_jitter
@@ -240,9 +242,11 @@ def test_what_libraries_say_about_their_weights_is_taken_over():
     images = expected_images("torchvision:resnet50", "default")
     assert images == expected_images("resnet50", "file.pth")
     assert (images.size, images.resize, images.mean) == (224, 232, (0.485, 0.456, 0.406))
+    assert images.interpolation == "bilinear"
     pytest.importorskip("timm")
     images = expected_images("timm:vit_base_patch16_224", "default")
     assert (images.size, images.resize, images.mean) == (224, 248, (0.5, 0.5, 0.5))
+    assert images.interpolation == "bicubic"
 
 
 # ---------------------------------------------------------------------- runs

@@ -25,6 +25,7 @@ from iirc_data.augment.operations import Change, Changed
 from iirc_data.augment.parameters import (
     Augmentation,
     Integers,
+    Interpolation,
     Operation,
     Places,
     Transform,
@@ -45,6 +46,7 @@ __all__ = [
     "ImagePreset",
     "ImageSteps",
     "Integers",
+    "Interpolation",
     "Operation",
     "PerDataset",
     "Places",

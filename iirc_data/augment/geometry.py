@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from iirc_data.augment.parameters import Augmentation, Integers, Transform
+from iirc_data.augment.parameters import Augmentation, Integers, Interpolation, Transform
 
 _RESIZED_CROP_TRIES = 10
 
@@ -32,11 +32,13 @@ class RandomCrop:
         padding: Pixels added on every side.
         resize: Length in pixels to which the shorter side is resized before padding; None for no
             resizing.
+        interpolation: How the image is resized.
     """
 
     size: int = 32
     padding: int = 4
     resize: int | None = None
+    interpolation: Interpolation = "bilinear"
     n_random: int = 2
 
     def parameters(
@@ -48,7 +50,9 @@ class RandomCrop:
         room = np.maximum(sides + 2 * self.padding - self.size, 0)
         crop = np.floor(random * (room + 1)).astype(sides.dtype) - self.padding
         flip = np.zeros(len(heights), dtype=bool)
-        return Augmentation(None, resized, crop, (self.size, self.size), flip)
+        return Augmentation(
+            None, resized, crop, (self.size, self.size), flip, interpolation=self.interpolation
+        )
 
 
 @dataclass(frozen=True)
@@ -62,11 +66,13 @@ class RandomResizedCrop:
         size: Height and width of the result in pixels.
         scale: Minimum and maximum of the window's area as a fraction of the image's.
         ratio: Minimum and maximum of the window's width / height.
+        interpolation: How the window is resized.
     """
 
     size: int = 224
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
     n_random: int = 2 * _RESIZED_CROP_TRIES + 2
 
     def parameters(
@@ -94,7 +100,9 @@ class RandomResizedCrop:
         window = np.stack([top, left, chosen_h, chosen_w], axis=1).astype(np.int32)
         resize = np.full((n, 2), self.size, np.int32)
         flip = np.zeros(n, dtype=bool)
-        return Augmentation(window, resize, None, (self.size, self.size), flip)
+        return Augmentation(
+            window, resize, None, (self.size, self.size), flip, interpolation=self.interpolation
+        )
 
     def _central(
         self, height: NDArray[np.float64], width: NDArray[np.float64]
@@ -112,10 +120,12 @@ class ResizeCenterCrop:
     Attributes:
         resize: Length of the shorter side after resizing, in pixels; None for no resizing.
         size: Height and width of the result in pixels.
+        interpolation: How the image is resized.
     """
 
     resize: int | None = 256
     size: int = 224
+    interpolation: Interpolation = "bilinear"
     n_random: int = 0
 
     def parameters(
@@ -126,7 +136,9 @@ class ResizeCenterCrop:
         sides = np.stack([heights, widths], axis=1) if resized is None else resized
         crop = np.rint((sides - self.size) / 2).astype(np.int64)
         flip = np.zeros(len(heights), dtype=bool)
-        return Augmentation(None, resized, crop, (self.size, self.size), flip)
+        return Augmentation(
+            None, resized, crop, (self.size, self.size), flip, interpolation=self.interpolation
+        )
 
 
 @dataclass(frozen=True)

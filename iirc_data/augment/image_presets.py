@@ -2,9 +2,17 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from iirc_data.augment.auto_augment import AutoAugment, Policy
 from iirc_data.augment.color_jitter import ColorJitter
@@ -16,7 +24,7 @@ from iirc_data.augment.geometry import (
     Unchanged,
 )
 from iirc_data.augment.operations import Change, Changed
-from iirc_data.augment.parameters import Transform
+from iirc_data.augment.parameters import Interpolation, Transform
 from iirc_data.augment.preset import TransformPreset
 
 MAX_PIXELS = 1 << 14  # of a side
@@ -45,6 +53,7 @@ class ImageSteps(_Data):
         crop: ``"random"``, ``"random_resized"`` (a window of random area and aspect ratio, then
             resized), ``"center"``, or None for no crop. Height and width of the result are the
             preset's ``size``.
+        interpolation: How images are resized, ``"bilinear"`` or ``"bicubic"``, with antialiasing.
         padding: Black pixels added on every side before a random crop.
         scale: Minimum and maximum area of a random resized crop, as a fraction of the image's.
         ratio: Minimum and maximum width / height of a random resized crop.
@@ -55,6 +64,7 @@ class ImageSteps(_Data):
 
     resize: Pixels | None = None
     crop: Literal["random", "random_resized", "center"] | None = None
+    interpolation: Interpolation = "bilinear"
     padding: Annotated[int, Field(ge=0, le=MAX_PIXELS)] = 0
     scale: Shares = (0.08, 1.0)
     ratio: Ratios = (3 / 4, 4 / 3)
@@ -73,9 +83,20 @@ class ImageSteps(_Data):
             is_set = (low, high) != type(self).model_fields[name].default
             if is_set and self.crop != "random_resized":
                 raise ValueError(f'{name} has no effect without "crop": "random_resized"')
+        is_resized = self.resize is not None or self.crop == "random_resized"
+        if self.interpolation != "bilinear" and not is_resized:
+            raise ValueError('interpolation has no effect without resize or "random_resized"')
         if self.resize is not None and self.crop not in ("random", "center"):
             raise ValueError('resize needs "crop": "random" or "center" to give images one size')
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_default(self, serialized: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out bilinear interpolation: digests of presets are as before there was another."""
+        values: dict[str, Any] = serialized(self)
+        if self.interpolation == "bilinear":
+            values.pop("interpolation", None)
+        return values
 
     def transform(self, size: int | None) -> Transform:
         """Return the transform that carries out the steps.
@@ -97,10 +118,10 @@ class ImageSteps(_Data):
         if self.crop is None or size is None:
             return Unchanged()
         if self.crop == "random":
-            return RandomCrop(size, self.padding, self.resize)
+            return RandomCrop(size, self.padding, self.resize, self.interpolation)
         if self.crop == "random_resized":
-            return RandomResizedCrop(size, self.scale, self.ratio)
-        return ResizeCenterCrop(self.resize, size)
+            return RandomResizedCrop(size, self.scale, self.ratio, self.interpolation)
+        return ResizeCenterCrop(self.resize, size, self.interpolation)
 
 
 class ImagePreset(_Data):

@@ -1,8 +1,10 @@
 """The images that a pretrained network expects, and a benchmark's image preset at that size."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from iirc_data.augment.image_presets import ImagePreset, ImageSteps
+from iirc_data.augment.parameters import Interpolation
 
 
 @dataclass(frozen=True)
@@ -14,15 +16,23 @@ class NetworkImages:
         resize: Length in pixels to which the shorter side is resized before the central crop.
         mean: Mean of each colour channel, for values in [0, 1].
         std: Standard deviation of each colour channel, for values in [0, 1].
-        interpolation: Name of the interpolation that the network was evaluated with. Loaders
-            resize bilinearly, with antialiasing.
+        interpolation: How images were resized, ``"bilinear"`` or ``"bicubic"``.
     """
 
     size: int
     resize: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    interpolation: str = "bilinear"
+    interpolation: Interpolation = "bilinear"
+
+    def __post_init__(self) -> None:
+        """Check the interpolation.
+
+        Raises:
+            ValueError: It is not one of those that loaders have.
+        """
+        if self.interpolation not in (known := get_args(Interpolation)):
+            raise ValueError(f"interpolation {self.interpolation!r} is not {' or '.join(known)}")
 
 
 def preset_for(images: NetworkImages, preset: ImagePreset) -> ImagePreset:
@@ -30,14 +40,15 @@ def preset_for(images: NetworkImages, preset: ImagePreset) -> ImagePreset:
 
     Images are evaluated as the network was: the shorter side resized, then a central crop. In
     training, the kind of augmentation stays. A random resized crop is resized to the network's
-    size; before a random crop, images are resized to it, and the padding is scaled.
+    size; before a random crop, images are resized to it, and the padding is scaled. The network's
+    interpolation serves both.
 
     Args:
         images: What the network expects.
         preset: The preset of a benchmark.
     """
     size, steps = images.size, preset.train
-    evaluate = ImageSteps(resize=images.resize, crop="center")
+    evaluate = ImageSteps(resize=images.resize, crop="center", interpolation=images.interpolation)
     changes: dict[str, object] = {}
     if steps.crop == "random" and preset.size is not None:
         shorter = preset.size if steps.resize is None else steps.resize
@@ -45,6 +56,7 @@ def preset_for(images: NetworkImages, preset: ImagePreset) -> ImagePreset:
         changes = {"resize": round(shorter * scale), "padding": round(steps.padding * scale)}
     elif steps.crop != "random_resized":
         changes = {"resize": images.resize, "crop": "center"}
+    changes["interpolation"] = images.interpolation
     return ImagePreset(
         size=size,
         train=steps.model_copy(update=changes),

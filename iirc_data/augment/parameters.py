@@ -1,7 +1,7 @@
 """Augmentation parameters as plain arrays, and the random numbers that they are drawn from."""
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,7 @@ _PHILOX_BLOCK = 4  # numbers per step of the Philox counter
 
 Integers: TypeAlias = NDArray[np.int32]
 Places: TypeAlias = NDArray[np.int32] | NDArray[np.int64]
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
 
 
 class Operation(NamedTuple):
@@ -31,14 +32,14 @@ class Augmentation:
 
     Attributes:
         window: int32 (N, 4): top, left, height and width of the part of the image to use.
-        resize: int32 or int64 (N, 2): height and width to resize the window to (bilinear, with
-            antialiasing).
+        resize: int32 or int64 (N, 2): height and width to resize the window to, with antialiasing.
         crop: int32 or int64 (N, 2): top and left of the final crop. Pixels of the crop that lie
             outside the image are black.
         output_size: Height and width of the final crop, or None for no crop.
         flip: bool (N,): whether to mirror the result left to right.
         operations: The operations to apply to each mirrored image, in order; None if no image has
             any.
+        interpolation: How images are resized.
     """
 
     window: Integers | None
@@ -47,6 +48,7 @@ class Augmentation:
     output_size: tuple[int, int] | None
     flip: NDArray[np.bool_]
     operations: tuple[tuple[Operation, ...], ...] | None = None
+    interpolation: Interpolation = "bilinear"
 
     def shown_sizes(self, heights: Integers, widths: Integers) -> Integers:
         """Return the sizes of the augmented images.

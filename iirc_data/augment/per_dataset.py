@@ -99,6 +99,12 @@ def _joined(
     has_window, has_resize, has_crop = (
         any(getattr(g, step) is not None for g in groups) for step in ("window", "resize", "crop")
     )
+    interpolations = {g.interpolation for g in groups if g.resize is not None} or {"bilinear"}
+    if len(interpolations) > 1:
+        raise LoaderError(
+            "the transforms of the datasets resize images in different ways, "
+            f"{' and '.join(sorted(interpolations))}: give their image presets one interpolation"
+        )
     height_and_width = shown[0].tolist() if len(shown) else (0, 0)
     return Augmentation(
         window=in_order(windows) if has_window else None,
@@ -107,6 +113,7 @@ def _joined(
         output_size=(height_and_width[0], height_and_width[1]) if has_crop else None,
         flip=in_order(g.flip for g in groups),
         operations=_joined_operations(groups, order),
+        interpolation=interpolations.pop(),
     )
 
 

@@ -52,7 +52,8 @@ class CollectedImages:
             normalization = self._request.normalization
             width = places[0].shape[1]
             rows = (None, None) if normalization is None else normalization.rows(width, _CPU)
-            finish(images, sizes, corners, flips, places, *rows)
+            is_bicubic = augmentation.interpolation == "bicubic"
+            finish(images, sizes, is_bicubic, corners, flips, places, *rows)
 
     def batch(self) -> torch.Tensor:
         """Return the batch, once every image was added.

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Self
 from nvidia.dali import fn, types
 from nvidia.dali.data_node import DataNode
 
-from iirc_data.augment import Augmentation
+from iirc_data.augment import Augmentation, Interpolation
 
 # an image of so many pixels needs far less than nvJPEG's default of 16 MiB of device memory and
 # 2 x 8 MiB of pinned memory for each thread
@@ -64,7 +64,7 @@ class Steps(NamedTuple):
 
     Attributes:
         has_window: Decode only a window of each image.
-        has_resize: Resize.
+        resize: How to resize; None leaves the size.
         output_size: Height and width of the final crop; None for no crop.
         leaves_size: Return the decoded windows; the caller resizes, crops and mirrors them. On the
             CPU, DALI takes longer to resize than to decode.
@@ -72,7 +72,7 @@ class Steps(NamedTuple):
     """
 
     has_window: bool
-    has_resize: bool
+    resize: Interpolation | None
     output_size: tuple[int, int] | None
     leaves_size: bool
     decoding: Decoding = ON_CPU
@@ -87,12 +87,13 @@ class Steps(NamedTuple):
             decoding: Where and how to decode; by default on the CPU.
         """
         decoding = decoding or ON_CPU
-        has_window, has_resize = augmentation.window is not None, augmentation.resize is not None
-        if has_resize and not on_gpu:
-            return cls(has_window, False, None, True, decoding)
+        has_window = augmentation.window is not None
+        resize = None if augmentation.resize is None else augmentation.interpolation
+        if resize is not None and not on_gpu:
+            return cls(has_window, None, None, True, decoding)
         crops = augmentation.crop is not None
         size = augmentation.output_size if crops else None
-        return cls(has_window, has_resize, size, False, decoding)
+        return cls(has_window, resize, size, False, decoding)
 
 
 def images_of(steps: Steps) -> DataNode:
@@ -112,9 +113,10 @@ def images_of(steps: Steps) -> DataNode:
             images = fn.slice(fn.decoders.image(encoded, **decoding.options), **window)
     else:
         images = fn.decoders.image(encoded, **decoding.options)
-    if steps.has_resize:
+    if steps.resize is not None:
         size = fn.external_source(name="resize", dtype=types.FLOAT, ndim=1)
-        images = fn.resize(images, size=size, interp_type=types.INTERP_LINEAR, antialias=True)
+        kind = types.INTERP_CUBIC if steps.resize == "bicubic" else types.INTERP_LINEAR
+        images = fn.resize(images, size=size, interp_type=kind, antialias=True)
     if steps.output_size is not None:
         images = fn.slice(
             images,

@@ -104,7 +104,7 @@ class DaliPipeline:
         if steps.has_window and augmentation.window is not None:
             feed("window_start", np.ascontiguousarray(augmentation.window[:, :2], np.int32))
             feed("window_shape", np.ascontiguousarray(augmentation.window[:, 2:], np.int32))
-        if steps.has_resize and augmentation.resize is not None:
+        if steps.resize is not None and augmentation.resize is not None:
             feed("resize", augmentation.resize.astype(np.float32))
         if steps.output_size is not None and augmentation.crop is not None:
             feed("crop", augmentation.crop.astype(np.int32))

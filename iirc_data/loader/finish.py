@@ -11,9 +11,31 @@ from collections.abc import Callable
 import torch
 
 
+def resize_bytes(images: torch.Tensor, size: list[int], bicubic: bool) -> torch.Tensor:
+    """Resize images with antialiasing, as Pillow does it, in a quarter of the time.
+
+    ``torch.nn.functional.interpolate`` would not return channels-last memory.
+
+    Args:
+        images: uint8 (1, 3, H, W), channels-last.
+        size: Height and width in pixels.
+        bicubic: Interpolate bicubically rather than bilinearly.
+
+    Returns:
+        uint8 (1, 3, height, width), channels-last.
+    """
+    resized = torch.empty([1, size[0], size[1], 3], dtype=torch.uint8).permute(0, 3, 1, 2)
+    if bicubic:
+        torch.ops.aten._upsample_bicubic2d_aa(images, size, False, None, None, out=resized)
+    else:
+        torch.ops.aten._upsample_bilinear2d_aa(images, size, False, None, None, out=resized)
+    return resized
+
+
 def finish_in_python(
     windows: list[torch.Tensor],
     sizes: list[list[int]],
+    bicubic: bool,
     corners: list[tuple[int, int]],
     flips: list[bool],
     places: list[torch.Tensor],
@@ -25,6 +47,7 @@ def finish_in_python(
     Args:
         windows: uint8 (H, W, 3) each, decoded.
         sizes: Height and width to resize each image to; empty to leave its size.
+        bicubic: Resize bicubically rather than bilinearly.
         corners: Top and left of the part to show of each resized image, which contains it.
         flips: Whether to mirror each image.
         places: (H, W, 3) each, contiguous; receive the result.
@@ -35,12 +58,7 @@ def finish_in_python(
         place = places[n]
         image = windows[n].permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W), channels-last
         if len(sizes[n]) > 0:
-            resized = torch.empty([1, sizes[n][0], sizes[n][1], 3], dtype=torch.uint8)
-            resized = resized.permute(0, 3, 1, 2)
-            # bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time;
-            # torch.nn.functional.interpolate would not return channels-last memory
-            torch.ops.aten._upsample_bilinear2d_aa(image, sizes[n], False, None, None, out=resized)
-            image = resized
+            image = resize_bytes(image, sizes[n], bicubic)
         top, left = corners[n]
         image = image.narrow(2, top, place.shape[0]).narrow(3, left, place.shape[1])
         if flips[n]:

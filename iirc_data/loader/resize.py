@@ -1,7 +1,6 @@
 """Decoding with Pillow; resizing and cropping decoded images on the CPU."""
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -11,14 +10,14 @@ from PIL import Image
 from iirc_data.augment import Augmentation
 from iirc_data.decoding import decode
 from iirc_data.loader.decoder import DecodeRequest
+from iirc_data.loader.finish import resize_bytes
 
-# bilinear with antialiasing on bytes, as Pillow does it, in a quarter of the time; called directly
-# because torch.nn.functional.interpolate would not return channels-last memory
-_resize_bytes: Callable[..., torch.Tensor] = torch.ops.aten._upsample_bilinear2d_aa.out
+_PILLOW = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 # a resized image with more pixels than _LARGE, and _FAR_LARGER times as many as its crop, is
 # resized only inside the crop
 _LARGE = 1 << 22
 _FAR_LARGER = 64
+_FILTER_RADIUS = 2  # of the wider filter, bicubic, in pixels of the smaller image
 
 
 def decode_window(request: DecodeRequest, number: int) -> torch.Tensor:
@@ -72,7 +71,9 @@ def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int
         height, width = augmentation.resize[number].tolist()
         if height * width > _most_resized(augmentation):
             return _resize_part(image, height, width, augmentation, number)
-        image = _resize(image, height, width)
+        planes = image.permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W), channels-last
+        resized = resize_bytes(planes, [height, width], augmentation.interpolation == "bicubic")
+        image = resized[0].permute(1, 2, 0)
     if augmentation.crop is not None and augmentation.output_size is not None:
         top, left = augmentation.crop[number].tolist()
         image = _crop(image, top, left, *augmentation.output_size)
@@ -115,12 +116,6 @@ def _most_resized(augmentation: Augmentation) -> float:
     return max(_LARGE, _FAR_LARGER * math.prod(augmentation.output_size))
 
 
-def _resize(image: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    resized = torch.empty((height, width, 3), dtype=torch.uint8)
-    _resize_bytes(_planes(image), [height, width], False, None, None, out=_planes(resized))
-    return resized
-
-
 class _Span(NamedTuple):
     """Along one axis, the part of a resized image inside the crop, and its source pixels.
 
@@ -141,7 +136,7 @@ class _Span(NamedTuple):
         """Return the span of a crop on an axis resized from ``size`` to ``resized`` pixels."""
         first, stop = (min(max(edge, 0), resized) for edge in (begin, begin + length))
         scale = size / resized
-        reach = max(scale, 1.0) + 1
+        reach = _FILTER_RADIUS * max(scale, 1.0) + 1
         start = max(math.floor(first * scale - reach), 0)
         end = min(math.ceil(stop * scale + reach), size)
         box = first * scale - start, stop * scale - start
@@ -160,12 +155,16 @@ def _resize_part(
     if not rows.length or not columns.length:
         return torch.zeros((out_height, out_width, 3), dtype=torch.uint8)
     part = Image.fromarray(np.ascontiguousarray(image[rows.source, columns.source].numpy()))
-    resized = part.resize(
-        (columns.length, rows.length),
-        Image.Resampling.BILINEAR,
-        box=(columns.box[0], rows.box[0], columns.box[1], rows.box[1]),
+    # width before height, as torch; Pillow alone chooses the order by the sizes
+    (left_edge, right_edge), (top_edge, bottom_edge) = columns.box, rows.box
+    resampling = _PILLOW[augmentation.interpolation]
+    part = part.resize(
+        (columns.length, part.height), resampling, box=(left_edge, 0, right_edge, part.height)
     )
-    shown = torch.from_numpy(np.array(resized))
+    part = part.resize(
+        (columns.length, rows.length), resampling, box=(0, top_edge, columns.length, bottom_edge)
+    )
+    shown = torch.from_numpy(np.array(part))
     return _crop(shown, top - rows.first, left - columns.first, out_height, out_width)
 
 
@@ -178,8 +177,3 @@ def _crop(image: torch.Tensor, top: int, left: int, height: int, width: int) -> 
     y, x = max(-top, 0), max(-left, 0)
     cropped[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return cropped
-
-
-def _planes(image: torch.Tensor) -> torch.Tensor:
-    """View (H, W, 3) as (1, 3, H, W) in channels-last memory format."""
-    return image.permute(2, 0, 1).unsqueeze(0)

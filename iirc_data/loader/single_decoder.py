@@ -24,7 +24,7 @@ class SingleDecoder:
         self, device: torch.device, has_window: bool = False, decoding: Decoding = ON_CPU
     ) -> None:
         self._device = device
-        self._steps = Steps(has_window, False, None, leaves_size=True, decoding=decoding)
+        self._steps = Steps(has_window, None, None, leaves_size=True, decoding=decoding)
         self._pipeline: DaliPipeline | None = None
 
     def decode(self, request: DecodeRequest) -> torch.Tensor | None:

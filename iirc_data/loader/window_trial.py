@@ -82,7 +82,7 @@ class WindowTrial:
                 yield images, window.astype(np.int32)
 
     def _pipeline(self, has_window: bool) -> DaliPipeline:
-        steps = Steps(has_window, False, None, leaves_size=False, decoding=self._decoding)
+        steps = Steps(has_window, None, None, leaves_size=False, decoding=self._decoding)
         return DaliPipeline(steps, len(_KINDS), 2, self._device)
 
     def _decoded(

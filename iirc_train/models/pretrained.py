@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from iirc_data.augment.network_images import NetworkImages
+from iirc_data.augment.parameters import Interpolation
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.network import IMAGENET_DEPTHS
 from iirc_train.config.weights import DEFAULT, NONE
@@ -78,9 +79,10 @@ def images_of(network: str, factory: Callable[..., Any]) -> NetworkImages | None
     if isinstance(found, Mapping):
         try:
             found = NetworkImages(**found)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ConfigurationError(
-                f"network {network}: images must have size, resize, mean and std ({error})"
+                f"network {network}: images must have size, resize, mean and std, and may have "
+                f"interpolation ({error})"
             ) from error
     return found if isinstance(found, NetworkImages) else None
 
@@ -142,7 +144,7 @@ def _images_of_torchvision(name: str) -> NetworkImages | None:
         resize=int(transforms.resize_size[0]),
         mean=tuple(transforms.mean),
         std=tuple(transforms.std),
-        interpolation=transforms.interpolation.value,
+        interpolation=_nearest_interpolation(transforms.interpolation.value),
     )
 
 
@@ -162,5 +164,10 @@ def _images_of_timm(name: str) -> NetworkImages | None:
         resize=math.floor(size / data["crop_pct"]),
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
-        interpolation=data["interpolation"],
+        interpolation=_nearest_interpolation(data["interpolation"]),
     )
+
+
+def _nearest_interpolation(name: str) -> Interpolation:
+    """Return the interpolation of loaders that is most like that of another library."""
+    return "bilinear" if name in ("bilinear", "nearest", "box", "hamming") else "bicubic"
