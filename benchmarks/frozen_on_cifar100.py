@@ -24,6 +24,7 @@ from benchmarks.measured_table import (
 )
 from benchmarks.results import ROOT
 from iirc_train.metrics import MAIN_METRIC, TOP1
+from iirc_train.run.directory import read_metrics
 from iirc_train.run.results import read_results
 
 BENCHMARKS = {"cil_cifar100_b0_10": ("top-1", TOP1), "iirc_cifar100": ("pw-JS", MAIN_METRIC)}
@@ -68,7 +69,7 @@ def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
 
 def _line(name: str, folders: list[Path], metric: str) -> str:
     scores = [100 * read_results(folder, metric=metric).all_seen for folder in folders]
-    state = [read_results(folder, metric="statistics_bytes").all_seen[-1] for folder in folders]
+    state = [of_task.get("statistics_bytes", 0) for run in folders for of_task in read_metrics(run)]
     costs = [json.loads((folder / COSTS_NAME).read_text()) for folder in folders]
     cells = (
         mean_and_deviation([of_run[-1] for of_run in scores]),
