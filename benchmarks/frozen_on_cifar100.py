@@ -8,6 +8,7 @@ ahead, so that the table's times do not contain it.
 """
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,14 +21,13 @@ from benchmarks.measured_table import (
     Row,
     RunsFolder,
     WriteTable,
-    mean_and_deviation,
 )
 from benchmarks.results import ROOT
-from iirc_train.metrics import MAIN_METRIC, TOP1
+from iirc_train.report.summary import spread
 from iirc_train.run.directory import read_metrics
 from iirc_train.run.results import read_results
 
-BENCHMARKS = {"cil_cifar100_b0_10": ("top-1", TOP1), "iirc_cifar100": ("pw-JS", MAIN_METRIC)}
+BENCHMARKS = {"cil_cifar100_b0_10": "top-1", "iirc_cifar100": "pw-JS"}
 METHODS = {
     "SimpleCIL": ("simplecil", ""),
     "SLDA": ("slda", ""),
@@ -54,28 +54,32 @@ TABLE = MeasuredTable(
 
 def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train the methods, or write the table of the runs that are finished."""
-    TABLE.run(runs, data, table, lambda run: str(read_results(run).all_seen.round(3)), _lines)
+    TABLE.run(runs, data, table, _lines)
 
 
 def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
-    for benchmark, (title, metric) in BENCHMARKS.items():
+    for benchmark, title in BENCHMARKS.items():
         yield f"\n`{benchmark}`:\n"
         yield f"| | orders | {title}: last | average | time (s) | peak memory (GB) | state (MB) |"
         yield "|---|---:|---:|---:|---:|---:|---:|"
         for row, folders in finished.items():
             if row.benchmark == benchmark:
-                yield _line(row.name.removesuffix(f", {benchmark}"), folders, metric)
+                yield _line(row.name.removesuffix(f", {benchmark}"), folders)
 
 
-def _line(name: str, folders: list[Path], metric: str) -> str:
-    scores = [100 * read_results(folder, metric=metric).all_seen for folder in folders]
+def _line(name: str, folders: list[Path]) -> str:
+    scores = [100 * read_results(folder).all_seen for folder in folders]
     state = [of_task.get("statistics_bytes", 0) for run in folders for of_task in read_metrics(run)]
-    costs = [json.loads((folder / COSTS_NAME).read_text()) for folder in folders]
+    # an interrupted run has no costs
+    files = [file for folder in folders if (file := folder / COSTS_NAME).exists()]
+    costs = [json.loads(file.read_text()) for file in files]
+    seconds = max((of_run["seconds"] for of_run in costs), default=math.nan)
+    peak = max((of_run["peak_memory_bytes"] for of_run in costs), default=math.nan)
     cells = (
-        mean_and_deviation([of_run[-1] for of_run in scores]),
-        mean_and_deviation([of_run.mean() for of_run in scores]),
-        f"{max(of_run['seconds'] for of_run in costs):.0f}",
-        f"{max(of_run['peak_memory_bytes'] for of_run in costs) / 1e9:.1f}",
+        spread([of_run[-1] for of_run in scores]).text(digits=1),
+        spread([of_run.mean() for of_run in scores]).text(digits=1),
+        f"{seconds:.0f}",
+        f"{peak / 1e9:.1f}",
         f"{max(state) / 1e6:.0f}",
     )
     return f"| {name} | {len(folders)} | " + " | ".join(cells) + " |"

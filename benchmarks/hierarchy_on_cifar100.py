@@ -51,7 +51,7 @@ COLUMNS = {
 
 def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train the methods, or write the table of the runs that are finished."""
-    TABLE.run(runs, data, table, lambda run: str(read_results(run).all_seen.round(3)), _lines)
+    TABLE.run(runs, data, table, _lines)
 
 
 def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:

@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
-import numpy as np
 import typer
 from rich.console import Console
 
@@ -21,6 +20,7 @@ from iirc_data.locks import sole_user
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME
 from iirc_train.run.record import is_finished, read_record
+from iirc_train.run.results import read_results
 
 RunsFolder: TypeAlias = Annotated[
     Path, typer.Argument(help="Folder for the runs, outside the checkout.")
@@ -32,7 +32,6 @@ WriteTable: TypeAlias = Annotated[
         "--table", help="Write the table of finished runs into the page, with those kept before."
     ),
 ]
-
 
 COSTS_NAME = "costs.json"
 
@@ -97,7 +96,6 @@ class MeasuredTable:
         runs: Path,
         data: Path | None,
         write: bool,
-        result: Callable[[Path], str],
         lines: Callable[[dict[Row, list[Path]]], Iterable[str]],
     ) -> None:
         """Train the runs, or write the table of those that are finished.
@@ -106,7 +104,6 @@ class MeasuredTable:
             runs: Folder of the runs.
             data: Shard folder to train on; None does not train.
             write: Write the table.
-            result: Returns what to print of a finished run, given its folder.
             lines: Returns the lines of the table, given the kept folders of each row.
         """
         with errors_in_one_line():
@@ -114,7 +111,7 @@ class MeasuredTable:
                 raise ConfigurationError("nothing to do: give --data SHARDS to train, or --table")
             if data is not None:
                 with sole_user(runs):
-                    self._train(runs, data, result)
+                    self._train(runs, data)
             if write:
                 self._keep(runs)
                 finished = self._finished()
@@ -122,7 +119,7 @@ class MeasuredTable:
                 replace_part(self.page, self.program, text)
                 print("\n".join(text))
 
-    def _train(self, runs: Path, data: Path, result: Callable[[Path], str]) -> None:
+    def _train(self, runs: Path, data: Path) -> None:
         console = Console(stderr=True)
         failed = 0
         queue = [(row, schedule) for row in self.rows for schedule in row.schedules]
@@ -138,7 +135,8 @@ class MeasuredTable:
                 failed += 1
                 console.print(f"{row.name}, schedule {schedule}: {error}")
                 continue
-            console.print(f"{row.name}, schedule {schedule}: {result(folder)}")
+            scores = read_results(folder).all_seen.round(3)
+            console.print(f"{row.name}, schedule {schedule}: {scores}")
         if failed:
             raise ConfigurationError(f"{failed} runs failed: the lines above say why")
 
@@ -188,9 +186,3 @@ def costs_of(run: Path) -> dict[str, float]:
         "seconds": (finished - started).total_seconds(),
         "peak_memory_bytes": first["peak_memory_bytes"],
     }
-
-
-def mean_and_deviation(values: list[float]) -> str:
-    """Return the text of a cell, ``mean ± standard deviation`` to one decimal place."""
-    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{deviation}"

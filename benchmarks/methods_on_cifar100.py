@@ -9,20 +9,12 @@ Calling the first command again resumes the interrupted run and skips finished o
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
-from benchmarks.measured_table import (
-    Data,
-    MeasuredTable,
-    Row,
-    RunsFolder,
-    WriteTable,
-    mean_and_deviation,
-)
+from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
 from benchmarks.results import ROOT
 from iirc_train.metrics import TOP1
+from iirc_train.report.summary import spread
 from iirc_train.run.results import read_results
 
 B0, B50 = "cil_cifar100_b0_10", "cil_cifar100_b50_10"
@@ -72,23 +64,18 @@ CIFAR-100 B0, 10 steps, in the README of PyCIL f3509b8, to about ±1."""
 
 def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train all methods, or write the table of the runs that are finished."""
-    TABLE.run(runs, data, table, lambda folder: str(_top1(folder).round(3)), _lines)
+    TABLE.run(runs, data, table, _lines)
 
 
 def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
     yield "| | orders | last | average | PyCIL: last | PyCIL: average |"
     yield "|---|---:|---:|---:|---:|---:|"
     for row, folders in finished.items():
-        scores = [100 * _top1(folder) for folder in folders]
-        last = mean_and_deviation([s[-1] for s in scores])
-        average = mean_and_deviation([s.mean() for s in scores])
+        scores = [100 * read_results(folder, metric=TOP1).all_seen for folder in folders]
+        last = spread([s[-1] for s in scores]).text(digits=1)
+        average = spread([s.mean() for s in scores]).text(digits=1)
         published = " | ".join(map(str, row.published or ("", "")))
         yield f"| {row.name} | {len(folders)} | {last} | {average} | {published} |"
-
-
-def _top1(folder: Path) -> NDArray[np.float64]:
-    """Return the accuracy over all classes seen so far, after each task."""
-    return read_results(folder, metric=TOP1).all_seen
 
 
 if __name__ == "__main__":

@@ -133,7 +133,7 @@ def test_shares_are_those_of_the_images_that_validation_leaves(n, empty):
     leaves = ["bear", "bus", "cat", "dog", "truck"]
     benchmark = starting_benchmark("deep", Taxonomy(DEEP), leaves).model_copy(
         update={"sampling": SamplingSettings(superclass_data_pct=0.2)}
-    )  # a tenth of 5 images is no image for either validation: all 5 are trained on
+    )  # 10% of 5, rounded down, is 0 for each validation: all 5 are trained on
     assert classes_without_share(benchmark, dict.fromkeys(leaves, n)) == empty
 
 

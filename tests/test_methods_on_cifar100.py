@@ -9,7 +9,7 @@ import pytest
 import typer
 from typer.main import get_command
 
-from benchmarks import hierarchy_on_cifar100, methods_on_cifar100
+from benchmarks import frozen_on_cifar100, hierarchy_on_cifar100, methods_on_cifar100
 from benchmarks.method_runs import replace_part, start_or_resume
 from benchmarks.methods_on_cifar100 import ROWS
 from iirc_data.errors import ConfigurationError
@@ -18,7 +18,7 @@ from iirc_train.config.compose import compose
 from iirc_train.methods.settings import method_configs
 from tests.made_up_runs import write_record
 
-TABLES = (methods_on_cifar100.TABLE, hierarchy_on_cifar100.TABLE)
+TABLES = (methods_on_cifar100.TABLE, hierarchy_on_cifar100.TABLE, frozen_on_cifar100.TABLE)
 
 
 @pytest.mark.parametrize(

@@ -49,14 +49,13 @@ def preset_for(images: NetworkImages, preset: ImagePreset) -> ImagePreset:
     """
     size, steps = images.size, preset.train
     evaluate = ImageSteps(resize=images.resize, crop="center", interpolation=images.interpolation)
-    changes: dict[str, object] = {}
+    changes: dict[str, object] = {"interpolation": images.interpolation}
     if steps.crop == "random" and preset.size is not None:
         shorter = preset.size if steps.resize is None else steps.resize
         scale = size / preset.size
-        changes = {"resize": round(shorter * scale), "padding": round(steps.padding * scale)}
+        changes |= {"resize": round(shorter * scale), "padding": round(steps.padding * scale)}
     elif steps.crop != "random_resized":
-        changes = {"resize": images.resize, "crop": "center"}
-    changes["interpolation"] = images.interpolation
+        changes |= {"resize": images.resize, "crop": "center"}
     return ImagePreset(
         size=size,
         train=steps.model_copy(update=changes),

@@ -52,8 +52,7 @@ class CollectedImages:
             normalization = self._request.normalization
             width = places[0].shape[1]
             rows = (None, None) if normalization is None else normalization.rows(width, _CPU)
-            is_bicubic = augmentation.interpolation == "bicubic"
-            finish(images, sizes, is_bicubic, corners, flips, places, *rows)
+            finish(images, sizes, augmentation.interpolation, corners, flips, places, *rows)
 
     def batch(self) -> torch.Tensor:
         """Return the batch, once every image was added.

@@ -72,7 +72,7 @@ def resize_and_crop(image: torch.Tensor, augmentation: Augmentation, number: int
         if height * width > _most_resized(augmentation):
             return _resize_part(image, height, width, augmentation, number)
         planes = image.permute(2, 0, 1).unsqueeze(0)  # (1, 3, H, W), channels-last
-        resized = resize_bytes(planes, [height, width], augmentation.interpolation == "bicubic")
+        resized = resize_bytes(planes, [height, width], augmentation.interpolation)
         image = resized[0].permute(1, 2, 0)
     if augmentation.crop is not None and augmentation.output_size is not None:
         top, left = augmentation.crop[number].tolist()

@@ -25,11 +25,12 @@ class Spread:
     sd: float
     n_runs: int
 
-    def text(self, between: str = " ± ") -> str:
+    def text(self, between: str = " ± ", digits: int = 3) -> str:
         """Return ``"0.123 ± 0.045"``; only the mean for one run, and ``""`` for no run."""
         if not self.n_runs:
             return ""
-        return f"{self.mean:.3f}" + (f"{between}{self.sd:.3f}" if self.n_runs > 1 else "")
+        deviation = f"{between}{self.sd:.{digits}f}" if self.n_runs > 1 else ""
+        return f"{self.mean:.{digits}f}{deviation}"
 
 
 def spread(values: Sequence[float] | Scores) -> Spread:
