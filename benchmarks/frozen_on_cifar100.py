@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 
 import typer
 
@@ -29,11 +30,11 @@ from iirc_train.run.results import read_results
 
 BENCHMARKS = {"cil_cifar100_b0_10": "top-1", "iirc_cifar100": "pw-JS"}
 METHODS = {
-    "SimpleCIL": ("simplecil", ""),
-    "SLDA": ("slda", ""),
-    "RanPAC, M = 2,000": ("ranpac", "--ranpac-features 2000"),
-    "FeCAM": ("fecam", ""),
-    "RanPAC, M = 10,000": ("ranpac", ""),
+    "SimpleCIL": "simplecil",
+    "SLDA": "slda",
+    "RanPAC, M = 2,000": "ranpac --ranpac-features 2000",
+    "FeCAM": "fecam",
+    "RanPAC, M = 10,000": "ranpac",
 }
 ORDERS = (0, 1, 2)
 
@@ -43,8 +44,8 @@ TABLE = MeasuredTable(
     kept=ROOT / "docs" / "results_frozen",
     options="--network efficientnet_lite0 --weights default --threads 1",
     rows=tuple(
-        Row(f"{name}, {benchmark}", method, options, benchmark, schedules=ORDERS)
-        for name, (method, options) in METHODS.items()
+        Row(f"{name}, {benchmark}", f"--benchmark {benchmark} --method {method}", schedules=ORDERS)
+        for name, method in METHODS.items()
         for benchmark in BENCHMARKS
         if not (method == "fecam" and benchmark == "iirc_cifar100")  # it has no multi-label form
     ),
@@ -63,7 +64,7 @@ def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
         yield f"| | orders | {title}: last | average | time (s) | peak memory (GB) | state (MB) |"
         yield "|---|---:|---:|---:|---:|---:|---:|"
         for row, folders in finished.items():
-            if row.benchmark == benchmark:
+            if row.name.endswith(f", {benchmark}"):
                 yield _line(row.name.removesuffix(f", {benchmark}"), folders)
 
 
@@ -73,7 +74,7 @@ def _line(name: str, folders: list[Path]) -> str:
     # an interrupted run has no costs
     files = [file for folder in folders if (file := folder / COSTS_NAME).exists()]
     costs = [json.loads(file.read_text()) for file in files]
-    seconds = max((of_run["seconds"] for of_run in costs), default=math.nan)
+    seconds = median(of_run["seconds"] for of_run in costs) if costs else math.nan
     peak = max((of_run["peak_memory_bytes"] for of_run in costs), default=math.nan)
     cells = (
         spread([of_run[-1] for of_run in scores]).text(digits=1),

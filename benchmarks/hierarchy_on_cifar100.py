@@ -16,14 +16,13 @@ from benchmarks.results import ROOT
 from iirc_train.metrics import MAIN_METRIC, level_name
 from iirc_train.run.results import read_results
 
-BENCHMARK = "iirc3_cifar100"
 METHODS = {
     "finetune": "replay",
     "icarl_cnn": "iCaRL-CNN",
     "icarl_norm": "iCaRL-norm",
     "lucir": "LUCIR",
 }
-HCV = {"": "", ", HCV": "--hcv both --hcv-superclass deepest"}
+HCV = {"": "", ", HCV": " --hcv both --hcv-superclass deepest"}
 TABLE = MeasuredTable(
     program="benchmarks.hierarchy_on_cifar100",
     page=ROOT / "docs" / "results_three_levels.md",
@@ -33,7 +32,7 @@ TABLE = MeasuredTable(
         "--optimizer momentum --lr 1 --lr-schedule 4 --weight-decay 1e-5 --threads 1"
     ),
     rows=tuple(
-        Row(name + suffix, method, options, BENCHMARK)
+        Row(name + suffix, f"--benchmark iirc3_cifar100 --method {method}{options}")
         for method, name in METHODS.items()
         for suffix, options in HCV.items()
     ),

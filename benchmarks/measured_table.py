@@ -42,17 +42,13 @@ class Row:
 
     Attributes:
         name: Name in the table.
-        method: The method's registered name.
-        options: Options of the row's runs beside those of all rows.
-        benchmark: Name of the benchmark.
+        options: Options of the row's runs before those of all rows: what is trained on what.
         schedules: The schedules of the benchmark in which it is measured.
         published: Published numbers to show beside it; empty for none.
     """
 
     name: str
-    method: str
     options: str
-    benchmark: str
     schedules: tuple[int, ...] = (0,)
     published: tuple[int, ...] = ()
 
@@ -84,12 +80,10 @@ class MeasuredTable:
 
     def command(self, row: Row, schedule: int, shards: str, output: str) -> str:
         """Return the command of a run."""
-        parts = [
-            f"iirc train --benchmark {row.benchmark} {self.options} --method {row.method}",
-            row.options,
-            f"--schedule {schedule} --data {shards} --output {output}",
-        ]
-        return " ".join(part for part in parts if part)
+        return (
+            f"iirc train {row.options} {self.options} "
+            f"--schedule {schedule} --data {shards} --output {output}"
+        )
 
     def run(
         self,

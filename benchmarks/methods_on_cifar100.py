@@ -17,34 +17,34 @@ from iirc_train.metrics import TOP1
 from iirc_train.report.summary import spread
 from iirc_train.run.results import read_results
 
-B0, B50 = "cil_cifar100_b0_10", "cil_cifar100_b50_10"
+B0, B50 = "--benchmark cil_cifar100_b0_10", "--benchmark cil_cifar100_b50_10"
 MEMORIES = "--n-memories-per-class -1 --total-n-mems 2000"
 ORDERS = (0, 1, 2)  # schedules of the benchmarks; 0 is the order of seed 1993
 
 ROWS = (
-    Row("finetune", "finetune", "", B0, schedules=ORDERS),
-    Row("ER", "er", MEMORIES, B0, schedules=ORDERS),
-    Row("joint", "finetune", "--joint", B0, schedules=ORDERS),
-    Row("iCaRL", "icarl", MEMORIES, B0, schedules=ORDERS, published=(49, 64)),
-    Row("DER++", "der_plus_plus", MEMORIES, B0, schedules=ORDERS),
-    Row("finetune with memories", "finetune", MEMORIES, B0, published=(41, 59)),
-    Row("iCaRL-CNN", "icarl_cnn", MEMORIES, B0),
-    Row("WA", "wa", MEMORIES, B0, published=(52, 67)),
-    Row("LUCIR", "lucir", MEMORIES, B0),
-    Row("A-GEM", "agem", MEMORIES, B0),
-    Row("ER-ACE", "er_ace", MEMORIES, B0),
-    Row("DER", "der", MEMORIES, B0),
-    Row("BiC", "bic", MEMORIES, B0, published=(51, 65)),
-    Row("PODNet, B50", "podnet", MEMORIES, B50),
-    Row("LwF", "lwf", "", B0),
-    Row("LwF-MC", "lwf_mc", "", B0),
-    Row("online EWC", "ewc_online", "", B0),
-    Row("SI", "si", "", B0),
-    Row("GDumb", "gdumb", MEMORIES, B0),
-    Row("iCaRL-norm", "icarl_norm", MEMORIES, B0),
-    Row("masked replay", "mask_seen_classes", MEMORIES, B0),
-    Row("FOSTER", "foster", MEMORIES, B0, published=(61, 73)),
-    Row("DER (expandable)", "der_expandable", MEMORIES, B0, published=(58, 70)),
+    Row("finetune", f"{B0} --method finetune", schedules=ORDERS),
+    Row("ER", f"{B0} --method er {MEMORIES}", schedules=ORDERS),
+    Row("joint", f"{B0} --method finetune --joint", schedules=ORDERS),
+    Row("iCaRL", f"{B0} --method icarl {MEMORIES}", schedules=ORDERS, published=(49, 64)),
+    Row("DER++", f"{B0} --method der_plus_plus {MEMORIES}", schedules=ORDERS),
+    Row("finetune with memories", f"{B0} --method finetune {MEMORIES}", published=(41, 59)),
+    Row("iCaRL-CNN", f"{B0} --method icarl_cnn {MEMORIES}"),
+    Row("WA", f"{B0} --method wa {MEMORIES}", published=(52, 67)),
+    Row("LUCIR", f"{B0} --method lucir {MEMORIES}"),
+    Row("A-GEM", f"{B0} --method agem {MEMORIES}"),
+    Row("ER-ACE", f"{B0} --method er_ace {MEMORIES}"),
+    Row("DER", f"{B0} --method der {MEMORIES}"),
+    Row("BiC", f"{B0} --method bic {MEMORIES}", published=(51, 65)),
+    Row("PODNet, B50", f"{B50} --method podnet {MEMORIES}"),
+    Row("LwF", f"{B0} --method lwf"),
+    Row("LwF-MC", f"{B0} --method lwf_mc"),
+    Row("online EWC", f"{B0} --method ewc_online"),
+    Row("SI", f"{B0} --method si"),
+    Row("GDumb", f"{B0} --method gdumb {MEMORIES}"),
+    Row("iCaRL-norm", f"{B0} --method icarl_norm {MEMORIES}"),
+    Row("masked replay", f"{B0} --method mask_seen_classes {MEMORIES}"),
+    Row("FOSTER", f"{B0} --method foster {MEMORIES}", published=(61, 73)),
+    Row("DER (expandable)", f"{B0} --method der_expandable {MEMORIES}", published=(58, 70)),
 )
 
 TABLE = MeasuredTable(

@@ -9,16 +9,27 @@ import pytest
 import typer
 from typer.main import get_command
 
-from benchmarks import frozen_on_cifar100, hierarchy_on_cifar100, methods_on_cifar100
+from benchmarks import (
+    frozen_on_cifar100,
+    hierarchy_on_cifar100,
+    iirc_on_cifar100,
+    methods_on_cifar100,
+)
 from benchmarks.method_runs import replace_part, start_or_resume
 from benchmarks.methods_on_cifar100 import ROWS
+from iirc_data import load_benchmark
 from iirc_data.errors import ConfigurationError
 from iirc_train.cli.app import app
 from iirc_train.config.compose import compose
 from iirc_train.methods.settings import method_configs
 from tests.made_up_runs import write_record
 
-TABLES = (methods_on_cifar100.TABLE, hierarchy_on_cifar100.TABLE, frozen_on_cifar100.TABLE)
+TABLES = (
+    methods_on_cifar100.TABLE,
+    hierarchy_on_cifar100.TABLE,
+    frozen_on_cifar100.TABLE,
+    iirc_on_cifar100.TABLE,
+)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +46,9 @@ def test_a_row_of_a_table_is_a_command_of_its_own(table, row):
     context = command.make_context("train", words[2:])
     given = {k: v for k, v in context.params.items() if v not in (None, [])} | {"data": "shards"}
     del given["output"]
-    config = compose(overrides=given, methods=method_configs())
-    assert (config.benchmark, config.schedule) == (row.benchmark, 1)
+    preset = given.pop("preset", None)
+    config = compose(preset=preset, overrides=given, methods=method_configs())
+    assert config.schedule == 1 and load_benchmark(config.benchmark).name == config.benchmark
 
 
 def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch):
