@@ -1,24 +1,27 @@
 """Tables of real runs: their commands, what is kept of them, and the page that shows them."""
 
+import json
 import re
 import shlex
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.console import Console
 
 from benchmarks.method_runs import replace_part, start_or_resume
 from iirc_data.console import errors_in_one_line
+from iirc_data.definitions import POSTTASK_VALID
 from iirc_data.errors import ConfigurationError
-from iirc_data.files import write_json
+from iirc_data.files import write_atomically, write_json
 from iirc_data.locks import sole_user
 from iirc_train.config.plain_yaml import read_settings, settings_text
-from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME
+from iirc_train.metrics import MAIN_METRIC
+from iirc_train.metrics.table import is_of_hierarchy
+from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, read_metrics
 from iirc_train.run.record import is_finished, read_record
 from iirc_train.run.results import read_results
 
@@ -143,7 +146,9 @@ class MeasuredTable:
                     target.mkdir(parents=True, exist_ok=True)
                     settings = read_settings(source / CONFIG_NAME) | {"data": "shards"}
                     (target / CONFIG_NAME).write_bytes(settings_text(settings))
-                    shutil.copyfile(source / METRICS_NAME, target / METRICS_NAME)
+                    with write_atomically(target / METRICS_NAME) as file:
+                        for record in kept_metrics(read_metrics(source)):
+                            file.write(f"{json.dumps(record)}\n".encode())
                     if costs := costs_of(source):
                         write_json(target / COSTS_NAME, costs)
 
@@ -164,6 +169,26 @@ class MeasuredTable:
                 output = str(row.folder(Path("runs"), schedule))
                 yield self.command(row, schedule, self.shards, output)
         yield "```"
+
+
+def kept_metrics(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Return the metrics of a run that tables and reports read, a fifth of all.
+
+    Leaves out post-task validation and, of evaluations on single tasks, what the model knows of the
+    hierarchy, except its score at each level. Numbers are rounded to 6 digits.
+
+    Args:
+        records: The lines of ``metrics.jsonl``.
+    """
+    for record in records:
+        if record["split"] == POSTTASK_VALID:
+            continue
+        of_one_task = record["kind"] == "evaluation" and record["task"] != "all"
+        yield {
+            name: round(value, 6) if isinstance(value, float) else value
+            for name, value in record.items()
+            if not (of_one_task and is_of_hierarchy(name)) or name.endswith(f"_{MAIN_METRIC}")
+        }
 
 
 def costs_of(run: Path) -> dict[str, float]:

@@ -22,6 +22,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.cli.app import app
 from iirc_train.config.compose import compose
 from iirc_train.methods.settings import method_configs
+from iirc_train.run.directory import read_metrics
 from tests.made_up_runs import write_record
 
 TABLES = (
@@ -70,6 +71,11 @@ def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch)
     kept = sorted(path.relative_to(tmp_path / "kept") for path in (tmp_path / "kept").rglob("*.*"))
     names = ("config.yaml", "metrics.jsonl")
     assert kept == [Path("finetune") / f"order_{order}" / n for order in (0, 1) for n in names]
+    metrics = read_metrics(tmp_path / "kept/finetune/order_0")
+    assert [(r["split"], r["task"], r.get("hierarchical_f1")) for r in metrics] == [
+        ("test", "all", 0.333333),
+        ("test", 0, None),
+    ] * 2
     assert "data: shards\n" in (tmp_path / "kept/finetune/order_0/config.yaml").read_text()
 
 
@@ -80,7 +86,9 @@ def write_run(folder, shift, finished):
     with (folder / "metrics.jsonl").open("w") as file:
         for task, top1 in enumerate((0.6, 0.4)):
             line = {"kind": "evaluation", "split": "test", "after_task": task, "task": "all"}
-            file.write(json.dumps(line | {"top1": round(top1 + shift, 3)}) + "\n")
+            line |= {"top1": round(top1 + shift, 3), "hierarchical_f1": 1 / 3}
+            for changes in ({}, {"task": 0}, {"split": "posttask_valid"}):
+                file.write(json.dumps(line | changes) + "\n")
     write_record(folder, finished=finished)
 
 
