@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 from typing import Annotated
 
 import pytest
@@ -16,11 +18,13 @@ from iirc_train.cli.show import show
 from iirc_train.config import MethodConfig
 from iirc_train.methods import METHODS, MethodParts, finetune
 
+ROOT = Path(__file__).parents[1]
 COMMANDS = (
     "demo",
     "benchmarks",
     "data",
     "presets",
+    "features",
     "train",
     "sweep",
     "report",
@@ -39,6 +43,14 @@ def test_help_lists_every_command_with_what_it_does():
         assert f" {name} " in shown
     for text in ("data pipeline first", "Train a method", "one HTML page", "sharded datasets"):
         assert text in shown
+
+
+def test_the_version_is_that_of_the_package():
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    result = invoke("--version")
+    assert (result.exit_code, result.output) == (0, f"iirc-pipeline {declared}\n")
+    assert f"version: {declared}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"\n## {declared} - 20" in (ROOT / "CHANGELOG.md").read_text()
 
 
 def test_help_of_data_lists_the_look_at_what_training_sees_with_the_rest():

@@ -14,6 +14,7 @@ from benchmarks import (
     hierarchy_on_cifar100,
     iirc_on_cifar100,
     methods_on_cifar100,
+    weak_replay,
 )
 from benchmarks.method_runs import replace_part, start_or_resume
 from benchmarks.methods_on_cifar100 import ROWS
@@ -30,6 +31,7 @@ TABLES = (
     hierarchy_on_cifar100.TABLE,
     frozen_on_cifar100.TABLE,
     iirc_on_cifar100.TABLE,
+    weak_replay.TABLE,
 )
 
 

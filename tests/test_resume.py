@@ -102,11 +102,14 @@ def test_a_resumed_run_ends_like_an_unbroken_one(settings, tmp_path, monkeypatch
     resume_twice(config_for(method, settings), tmp_path, monkeypatch)
 
 
-def test_a_resumed_run_ends_with_the_hierarchy_that_it_discovered(settings, tmp_path, monkeypatch):
+def test_a_resumed_run_ends_with_the_same_hierarchy_and_thresholds(settings, tmp_path, monkeypatch):
     changes = {"hcv": "both", "hcv_threshold": 0.0, "hcv_superclass": "deepest"}
+    changes |= {"calibrate_thresholds": True}
     run = resume_twice(config_for("icarl_cnn", settings, **changes), tmp_path, monkeypatch)
     last = [r for r in read_metrics(run) if r["kind"] == "task"][-1]
     assert last["superclasses"]  # or nothing was discovered
+    state = load_checkpoint(run / "checkpoints" / "last.pt")["experiment"]["method"]["modules"]
+    assert state["label_thresholds"].any()  # or none was fitted
 
 
 def resume_twice(config: ExperimentConfig, tmp_path: Path, monkeypatch) -> Path:

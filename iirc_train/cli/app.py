@@ -1,7 +1,8 @@
 """The command ``iirc``."""
 
+from importlib.metadata import version
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -31,8 +32,24 @@ app = typer.Typer(
 )
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"iirc-pipeline {version('iirc-pipeline')}")
+        raise typer.Exit
+
+
 @app.callback()
-def iirc() -> None:
+def iirc(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Show the installed version and exit.",
+        ),
+    ] = False,
+) -> None:
     """Incremental implicitly-refined classification, data pipeline first."""
 
 

@@ -129,6 +129,13 @@ class MethodConfig(Settings):
             "class-incremental one and with ce"
         ),
     ] = "auto"
+    calibrate_thresholds: Annotated[
+        bool,
+        Field(
+            description="After each task, fit the threshold of each label to the memories (the "
+            "largest F1), instead of predicting labels with a probability above 1/2"
+        ),
+    ] = False
     hcv: Annotated[
         Hcv,
         Field(
@@ -482,6 +489,8 @@ class ExperimentConfig(MethodConfig, BufferConfig):
             raise ValueError("reduce_lr_on_plateau needs an lr_gamma below 1")
         if self.joint and self.incremental_joint:
             raise ValueError("joint and incremental_joint exclude each other")
+        if self.calibrate_thresholds and not self.keeps_memories:
+            raise ValueError("calibrate_thresholds needs memories: set n_memories_per_class")
         if self.joint and self.hcv != "off":
             raise ValueError("hcv discovers superclasses in earlier tasks: joint has one task")
         if self.incremental_joint and self.keeps_memories:

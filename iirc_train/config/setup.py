@@ -40,8 +40,8 @@ def with_setup(config: C, setup: Setup, losses: Sequence[Loss], method: str) -> 
         method: Name of the method, for errors.
 
     Raises:
-        ConfigurationError: The method does not have the loss, or loss, decision and hcv contradict
-            each other.
+        ConfigurationError: The method does not have the loss, or loss, decision, hcv and
+            calibrate_thresholds contradict each other.
     """
     asked: Any = config
     loss, decision = _loss_and_decision(asked.loss, asked.decision, setup, losses, method)
@@ -49,6 +49,11 @@ def with_setup(config: C, setup: Setup, losses: Sequence[Loss], method: str) -> 
         raise ConfigurationError(
             f"hcv {asked.hcv!r} needs decision 'threshold', got 'argmax', which predicts one "
             "label: give --hcv off, or an IIRC benchmark"
+        )
+    if asked.calibrate_thresholds and decision == "argmax":
+        raise ConfigurationError(
+            "calibrate_thresholds needs decision 'threshold', got 'argmax', which has no "
+            "thresholds: leave it out, or give --loss bce --decision threshold"
         )
     epochs = asked.first_task_epochs
     if epochs is None:

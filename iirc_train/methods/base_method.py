@@ -42,6 +42,7 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
                 predictions, loss = method.training_step(batch)
             method.consolidate_epoch_knowledge(val_metric)
         method.consolidate_task_knowledge()
+        method.calibrate(memories)
         predictions = method(images)
 
     It may add epochs to a task; see :class:`~iirc_train.methods.stages.Staged`.
@@ -125,6 +126,7 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
         name = type(self).__module__.rpartition(".")[2]
         settings = type(self).Config.from_any(config)
         self.config = with_setup(settings, IIRC_SETUP, self.losses, name)
+        self._check_calibration(name)
         tasks = [task for task, n in enumerate(self.n_cla_per_tsk) for _ in range(n)]
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1
@@ -241,6 +243,7 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
         before = self.cur_task_id
         task_id = before + 1 if task_data is None else int(task_data.cur_task_id)
         self._discover(task_data, task_id, batch_size)
+        self.label_thresholds = None
         self.cur_task_id = task_id
         n_more = self.cur_task_id + 1 - len(self.stages_run)
         self.stages_run += [[0, 0] for _ in range(n_more)]

@@ -9,6 +9,7 @@ import torch
 from iirc_data.loader import Batch
 from iirc_train.buffer.labelled import labelled_batches
 from iirc_train.buffer.samples import TaskSamples
+from iirc_train.methods.calibration import Calibrated
 from iirc_train.methods.hierarchy import (
     consistent,
     find_superclasses,
@@ -17,11 +18,10 @@ from iirc_train.methods.hierarchy import (
     singletons,
     with_superclasses,
 )
-from iirc_train.methods.prediction import Predictor
 from iirc_train.runtime.distributed import share_of, total
 
 
-class HierarchyVerified(Predictor):
+class HierarchyVerified(Calibrated):
     """Hierarchy-consistency verification, as the setting ``hcv`` asks for it.
 
     Wang et al., "HCV: Hierarchy-consistency verification for incremental implicitly-refined

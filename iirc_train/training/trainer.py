@@ -195,11 +195,11 @@ class Training:
             self._learn_part(part, loader, valid_loader if len(valid) else None, progress)
         if not has_taken:
             self._take_memories(data)
+        memories, batch_size = experiment.memory_data(task_id), self._herding_batch_size
         self.method.consolidate_task_knowledge(
-            buffer=experiment.memory_data(task_id),
-            device=experiment.device,
-            batch_size=self._herding_batch_size,
+            buffer=memories, device=experiment.device, batch_size=batch_size
         )
+        self.method.calibrate(memories, batch_size)
 
     def _take_memories(self, data: TaskData) -> None:
         self.experiment.buffer.update_buffer_new_task(

@@ -1,0 +1,62 @@
+"""Trains replay on IIRC-CIFAR100 with one thing changed at a time, and writes the table.
+
+    python -m benchmarks.weak_replay RUNS --data SHARDS    # one run after the other
+    python -m benchmarks.weak_replay RUNS --table          # of the runs that are finished
+
+Calling the first command again resumes the interrupted run and skips finished ones.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
+from benchmarks.results import ROOT
+from iirc_train.run.results import read_results
+
+SHORT = "--epochs-per-task 6 --first-task-epochs 12 --lr-schedule 4"
+CHANGES = {
+    "replay": SHORT,
+    "memories weigh 10 times as much": f"{SHORT} --memory-strength 10",
+    "thresholds fitted to the memories": f"{SHORT} --calibrate-thresholds",
+    "100 memories per class": f"{SHORT} --n-memories-per-class 100",
+    "4 times as many epochs": "--epochs-per-task 24 --first-task-epochs 48 --lr-schedule 16",
+    "weight 10 and fitted thresholds": f"{SHORT} --memory-strength 10 --calibrate-thresholds",
+}
+TABLE = MeasuredTable(
+    program="benchmarks.weak_replay",
+    page=ROOT / "docs" / "weak_replay.md",
+    kept=ROOT / "docs" / "results_weak_replay",
+    options=(
+        "--network resnet8 --no-reduce-lr-on-plateau --no-use-best-model --seed 1 "
+        "--precision bf16 --threads 1"
+    ),
+    rows=tuple(
+        Row(name, f"--preset cifar100-finetune-20 {change}") for name, change in CHANGES.items()
+    ),
+    shards="shards/cifar100",
+)
+LAST = {
+    "modified_jaccard_sim": "pw-JS",
+    "hierarchical_precision": "hierarchical precision",
+    "hierarchical_recall": "recall",
+}
+
+
+def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
+    """Train the runs, or write the table of those that are finished."""
+    TABLE.run(runs, data, table, _lines)
+
+
+def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
+    yield "| | average pw-JS | last: " + " | ".join(LAST.values()) + " |"
+    yield "|---|---:|" + "---:|" * len(LAST)
+    for row, (folder,) in finished.items():
+        average = read_results(folder).all_seen.mean()
+        last = [read_results(folder, metric=name).all_seen[-1] for name in LAST]
+        yield f"| {row.name} | " + " | ".join(f"{score:.3f}" for score in (average, *last)) + " |"
+
+
+if __name__ == "__main__":
+    typer.run(main)
