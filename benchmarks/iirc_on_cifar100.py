@@ -5,7 +5,7 @@
 
 Calling the first command again resumes the interrupted run and skips finished ones. The budget is
 that at which the published code was measured: one table is the paper's experiment, the other
-compares the two codes.
+compares the two codes. A third one, in docs/reproducing.md, has the paper's curves beside ours.
 """
 
 import json
@@ -16,6 +16,7 @@ import numpy as np
 import typer
 
 from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
+from benchmarks.method_runs import replace_part
 from benchmarks.results import ROOT
 from iirc_train.report.paper import paper_curves
 from iirc_train.report.summary import spread
@@ -37,6 +38,7 @@ PAPER = {
 """The paper's name of each curve that its figures show to the end."""
 
 TASKS = (0, 1, 5, 10, 21)
+CURVES = ROOT / "docs" / "reproducing.md"
 PUBLISHED_CODE = Path(__file__).with_name("published_code_on_cifar100.json")
 
 
@@ -89,6 +91,7 @@ def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
         row.name: [read_results(folder).all_seen for folder in folders]
         for row, folders in finished.items()
     }
+    replace_part(CURVES, TABLE.program, _preset_table(curves))
     yield from _paper_table(curves)
     yield "\n### The published code at the same budget\n"
     yield from _code_table(curves)
@@ -105,8 +108,33 @@ def _paper_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
             cells = [""] * (len(TASKS) - 1) + [spread([s[0] for s in scores]).text(digits=3)]
         else:
             cells = [spread([s[task] for s in scores]).text(digits=3) for task in TASKS]
-        full = f"{paper[PAPER[name]][-1]:.2f}" if name in PAPER else ""
+        full = _paper_cell(paper[PAPER[name]], TASKS[-1]) if name in PAPER else ""
         yield f"| {name} | {len(scores)} | " + " | ".join([*cells, full]) + " |"
+
+
+def _preset_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
+    """A row for each preset: the paper's scores, and ours at the short budget."""
+    paper = {curve.name: curve.scores for curve in paper_curves(BENCHMARK, PWJS)}
+    later = TASKS[1:]
+    yield "| preset | " + " | ".join(f"task {task}" for task in later) + " | ours, short budget |"
+    yield "|---|" + "---:|" * (len(later) + 1)
+    for row in ROWS:
+        if "," in row.name:  # changes more than the budget
+            continue
+        if row.name in PAPER:
+            scores = paper[PAPER[row.name]]
+            cells = [_paper_cell(scores, task) for task in later]
+        else:
+            cells = ["lr not said" if row.name.startswith("agem") else "not shown"] * len(later)
+        ours = [s[-1] for s in curves.get(row.name, [])]
+        text = spread(ours).text(digits=3) if ours else "not trained yet"
+        yield f"| `cifar100-{row.name}` | " + " | ".join([*cells, text]) + " |"
+
+
+def _paper_cell(scores: np.ndarray, task: int) -> str:
+    if len(scores) == 1:  # joint training
+        return f"{scores[0]:.2f}" if task == TASKS[-1] else "one task"
+    return "hidden" if np.isnan(scores[task]) else f"{scores[task]:.2f}"
 
 
 def _code_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from iirc_train.cli.app import app
 from iirc_train.config.compose import compose
 from iirc_train.methods.settings import method_configs
 from iirc_train.run.directory import read_metrics
+from iirc_train.run.results import PWJS
 from tests.made_up_runs import write_record
 
 TABLES = (
@@ -79,6 +80,44 @@ def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch)
         ("test", 0, None),
     ] * 2
     assert "data: shards\n" in (tmp_path / "kept/finetune/order_0/config.yaml").read_text()
+
+
+def test_the_tables_of_iirc_show_the_paper_and_the_published_code(tmp_path, monkeypatch):
+    runs, page, curves = tmp_path / "runs", tmp_path / "page.md", tmp_path / "curves.md"
+    names = ("lucir-20", "lucir-20, lr 0.1", "joint")
+    for row in iirc_on_cifar100.ROWS:
+        if row.name in names:
+            n_tasks = 1 if row.name == "joint" else 22
+            write_scores(row.folder(runs, 0), [0.5 - task / 100 for task in range(n_tasks)])
+    table = replace(iirc_on_cifar100.TABLE, page=page, kept=tmp_path / "kept")
+    monkeypatch.setattr(iirc_on_cifar100, "TABLE", table)
+    monkeypatch.setattr(iirc_on_cifar100, "CURVES", curves)
+    for file in (page, curves):
+        file.write_text("<!-- begin: written by benchmarks.iirc_on_cifar100 -->\n<!-- end -->\n")
+    iirc_on_cifar100.main(runs, table=True)
+    text = page.read_text()
+    of_ours = "0.500 | 0.490 | 0.450 | 0.400 | 0.290"
+    assert f"| lucir-20 | 1 | {of_ours} | 0.06 |" in text
+    assert f"| lucir-20, lr 0.1 | 1 | {of_ours} |  |" in text
+    assert "| joint | 1 |  |  |  |  | 0.500 | 0.61 |" in text
+    assert "| lucir-20 | 1 | published | 0.312 | 0.081 | 0.059 | 0.004 | 0.003 | 0.003 |" in text
+    assert "| lucir-20 | 1 | this project | 0.500 | 0.490 | 0.480 |" in text
+    shown = curves.read_text()
+    assert "| `cifar100-lucir-20` | 0.50 | 0.25 | 0.14 | 0.06 | 0.290 |" in shown
+    assert (
+        "| `cifar100-icarl_cnn-20` | 0.47 | hidden | hidden | hidden | not trained yet |" in shown
+    )
+    assert "lr 0.1" not in shown
+
+
+def write_scores(folder, scores):
+    """Write the files of a finished run with a pw-JS after each task."""
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("data: shards\n")
+    line = {"kind": "evaluation", "split": "test", "task": "all"}
+    lines = [line | {"after_task": i, PWJS: score} for i, score in enumerate(scores)]
+    (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    write_record(folder, finished=True)
 
 
 def write_run(folder, shift, finished):
