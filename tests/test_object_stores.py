@@ -173,6 +173,9 @@ def test_a_dataset_on_the_hub_is_read_by_blocks(local, monkeypatch):  # noqa: F8
     with hub(local.root) as endpoint:
         monkeypatch.setenv("HF_ENDPOINT", endpoint.url)
         constants = importlib.import_module("huggingface_hub.constants")
+        # imported before, by timm for example, it has the addresses of the true hub
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", endpoint.url)
         package.HfFileSystem.clear_instance_cache()
         store = ShardStore.open("hf://datasets/lab/tiny")
