@@ -6,15 +6,13 @@
 Calling the first command again resumes the interrupted run and skips finished ones.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import typer
 
-from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
+from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable, last_scores
 from benchmarks.results import ROOT
 from iirc_train.metrics import MAIN_METRIC, level_name
-from iirc_train.run.results import read_results
 
 METHODS = {
     "finetune": "replay",
@@ -50,16 +48,7 @@ COLUMNS = {
 
 def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train the methods, or write the table of the runs that are finished."""
-    TABLE.run(runs, data, table, _lines)
-
-
-def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
-    yield "| | average pw-JS | " + " | ".join(COLUMNS.values()) + " |"
-    yield "|---|" + "---:|" * (len(COLUMNS) + 1)
-    for row, (folder,) in finished.items():
-        average = read_results(folder).all_seen.mean()
-        last = [read_results(folder, metric=name).all_seen[-1] for name in COLUMNS]
-        yield f"| {row.name} | " + " | ".join(f"{score:.3f}" for score in (average, *last)) + " |"
+    TABLE.run(runs, data, table, partial(last_scores, metrics=COLUMNS))
 
 
 if __name__ == "__main__":

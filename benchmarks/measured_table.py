@@ -3,7 +3,7 @@
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -169,6 +169,21 @@ class MeasuredTable:
                 output = str(row.folder(Path("runs"), schedule))
                 yield self.command(row, schedule, self.shards, output)
         yield "```"
+
+
+def last_scores(finished: dict[Row, list[Path]], metrics: Mapping[str, str]) -> Iterator[str]:
+    """Return a table of runs on one schedule: average pw-JS, and scores after the last task.
+
+    Args:
+        finished: The kept folder of each row's run.
+        metrics: Title of each metric's column.
+    """
+    yield "| | average pw-JS | last: " + " | ".join(metrics.values()) + " |"
+    yield "|---|" + "---:|" * (len(metrics) + 1)
+    for row, (folder,) in finished.items():
+        average = read_results(folder).all_seen.mean()
+        last = [read_results(folder, metric=name).all_seen[-1] for name in metrics]
+        yield f"| {row.name} | " + " | ".join(f"{score:.3f}" for score in (average, *last)) + " |"
 
 
 def kept_metrics(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

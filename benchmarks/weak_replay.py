@@ -6,14 +6,12 @@
 Calling the first command again resumes the interrupted run and skips finished ones.
 """
 
-from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 
 import typer
 
-from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
+from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable, last_scores
 from benchmarks.results import ROOT
-from iirc_train.run.results import read_results
 
 SHORT = "--epochs-per-task 6 --first-task-epochs 12 --lr-schedule 4"
 CHANGES = {
@@ -46,16 +44,7 @@ LAST = {
 
 def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train the runs, or write the table of those that are finished."""
-    TABLE.run(runs, data, table, _lines)
-
-
-def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
-    yield "| | average pw-JS | last: " + " | ".join(LAST.values()) + " |"
-    yield "|---|---:|" + "---:|" * len(LAST)
-    for row, (folder,) in finished.items():
-        average = read_results(folder).all_seen.mean()
-        last = [read_results(folder, metric=name).all_seen[-1] for name in LAST]
-        yield f"| {row.name} | " + " | ".join(f"{score:.3f}" for score in (average, *last)) + " |"
+    TABLE.run(runs, data, table, partial(last_scores, metrics=LAST))
 
 
 if __name__ == "__main__":
