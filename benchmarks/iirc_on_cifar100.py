@@ -125,7 +125,7 @@ def _preset_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
             scores = paper[PAPER[row.name]]
             cells = [_paper_cell(scores, task) for task in later]
         else:
-            cells = ["lr not said" if row.name.startswith("agem") else "not shown"] * len(later)
+            cells = ["rate not stated" if row.name.startswith("agem") else "not shown"] * len(later)
         ours = [s[-1] for s in curves.get(row.name, [])]
         text = spread(ours).text(digits=3) if ours else "not trained yet"
         yield f"| `cifar100-{row.name}` | " + " | ".join([*cells, text]) + " |"

@@ -187,7 +187,7 @@ def last_scores(finished: dict[Row, list[Path]], metrics: Mapping[str, str]) -> 
 
 
 def kept_metrics(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Return the metrics of a run that tables and reports read, a fifth of all.
+    """Return the metrics of a run that tables and reports read, a fifth of all in IIRC.
 
     Leaves out post-task validation and, of evaluations on single tasks, what the model knows of the
     hierarchy, except its score at each level. Numbers are rounded to 6 digits.

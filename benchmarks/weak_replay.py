@@ -39,6 +39,8 @@ LAST = {
     "modified_jaccard_sim": "pw-JS",
     "hierarchical_precision": "hierarchical precision",
     "hierarchical_recall": "recall",
+    "level_0_accuracy": "accuracy of superclasses",
+    "level_1_accuracy": "of subclasses",
 }
 
 

@@ -89,6 +89,7 @@ def test_a_branch_with_other_settings_records_its_parent_and_shows_all_tasks(
         (TASK, {"total_n_mems": "30"}, "a branch cannot change total_n_mems,"),
         (TASK, {"schedule": "1"}, "a branch cannot change schedule,"),
         (TASK, {"lr": "-1"}, "lr: "),
+        (TASK, {"decision": "argmax", "calibrate_thresholds": True}, "needs decision 'threshold'"),
         (3, {}, r"tasks 0 to 3, and task 3 is its last one, so nothing is left to learn: give a"),
         (7, {}, r"tasks 0 to 3, and task 7 is none: give a task from 0 to 2"),
         (2, {}, r"has not kept its state after task 2, only after 0, 1, 3: .*save-each-task-model"),

@@ -13,11 +13,12 @@ from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.methods.calibration import best_thresholds
 from iirc_train.methods.finetune import Model as Finetune
+from iirc_train.methods.settings import experiment_config
 from iirc_train.runtime.distributed import rank
 from iirc_train.runtime.process_group import process_group
 from iirc_train.testing.made_up import CLASS_NAMES_TO_IDX
 from tests.ranks import run_ranks
-from tests.test_hcv import Colours, Reader, indicator
+from tests.test_hcv import Colours, Reader, indicator, method_after_three_tasks
 
 ROWS = st.lists(st.tuples(st.integers(-3, 3), st.booleans()), min_size=1, max_size=12)
 
@@ -35,8 +36,8 @@ def test_no_threshold_of_a_label_has_a_larger_f1(rows):
         assert threshold == 0
         return
     cuts = np.arange(-3.5, 3.5)
-    assert f1(scores > threshold, true) == max(f1(scores > cut, true) for cut in cuts)
-    assert threshold == scores.min() - 1 or threshold not in scores  # in the middle between two
+    best = max(cuts, key=lambda cut: (f1(scores > cut, true), cut))
+    assert (scores > threshold).tolist() == (scores > best).tolist()
 
 
 def test_neighbouring_numbers_are_told_apart_and_labels_do_not_mix():
@@ -46,6 +47,10 @@ def test_neighbouring_numbers_are_told_apart_and_labels_do_not_mix():
     targets = torch.tensor([[False, True], [True, False]])
     assert (scores > best_thresholds(scores, targets)).tolist() == targets.tolist()
     assert best_thresholds(torch.zeros(0, 3), torch.zeros(0, 3).bool()).tolist() == [0, 0, 0]
+    scores = torch.randn(30, 200, generator=torch.Generator().manual_seed(0))
+    targets = scores.roll(1, dims=0) > 0.5
+    found = [best_thresholds(scores[:, [k]], targets[:, [k]]).item() for k in range(200)]
+    assert best_thresholds(scores, targets).tolist() == found
 
 
 def calibrated(**settings) -> Finetune:
@@ -54,8 +59,9 @@ def calibrated(**settings) -> Finetune:
     method.prepare_model_for_new_task(Colours(0, {"a": [("a",)]}))
     with torch.no_grad():
         method.net.model.output_layer.bias[:3] = torch.tensor([-3.0, -3.0, 3.0])
-    memories = {"a": [("a",)] * 2 + [("b",)], "b": [("b",)] * 3, "c": [("c",)] * 3}
-    method.calibrate(Colours(0, memories), batch_size=2)
+    if method.config.calibrate_thresholds:
+        memories = {"a": [("a",)] * 2 + [("b",)], "b": [("b",)] * 3, "c": [("c",)] * 3}
+        method.calibrate(Colours(0, memories), batch_size=2)
     return method
 
 
@@ -67,6 +73,29 @@ def test_labels_are_predicted_by_thresholds_that_fit_the_memories():
     expected = indicator({0}, {1}, {2})[:, :3]
     assert torch.equal(method(images), expected)
     assert torch.equal(method.scores_and_predictions(images)[1], expected)
+
+
+def test_a_memory_has_the_superclasses_that_hcv_discovered():
+    method = method_after_three_tasks(hcv="train", calibrate_thresholds=True)  # d is in a
+    with torch.no_grad():
+        method.net.model.output_layer.weight[0, 3] = 0.9  # to d, a is a little less likely
+    memories = Colours(2, {"a": [("a",)], "b": [("b",)], "d": [("d",)]})
+    method.calibrate(memories)
+    assert method.label_thresholds[0] == pytest.approx(-0.05)  # between 0.4 and -0.5
+    method.config = method.config.model_copy(update={"hcv": "off"})
+    method.calibrate(memories)
+    assert method.label_thresholds[0] == pytest.approx(0.45)
+
+
+def test_thresholds_fit_the_precision_that_predicts():
+    method = Finetune([3, 2, 2], CLASS_NAMES_TO_IDX, {"calibrate_thresholds": True}, net=Reader())
+    method.prepare_model_for_new_task(Colours(0, {"a": [("a",)]}))
+    method.autocast_dtype = torch.bfloat16
+    with torch.no_grad():
+        method.net.model.output_layer.bias.fill_(1.001)  # 1 in bfloat16
+        method.net.model.output_layer.weight[0, 0] = 0.001
+    method.calibrate(Colours(0, {"a": [("a",)], "b": [("b",)]}))
+    assert method.label_thresholds.tolist() == [0, 1.5, 0]  # a and b look the same to a
 
 
 def test_thresholds_are_part_of_the_state_until_the_next_task():
@@ -96,11 +125,14 @@ def test_two_processes_find_the_thresholds_of_one(tmp_path):
 def test_methods_with_a_decision_of_their_own_refuse_thresholds(name):
     with pytest.raises(ConfigurationError, match=f"method {name} does not predict by thresholds"):
         METHODS[name].model([1], {"a": 0}, {"calibrate_thresholds": True}, net=Reader())
+    run = {"benchmark": "iirc_cifar100", "data": "shards", "n_memories_per_class": 1}
+    with pytest.raises(ConfigurationError, match=f"method {name} does not predict by thresholds"):
+        experiment_config(**run, method=name, calibrate_thresholds=True)
 
 
 def test_thresholds_are_refused_without_memories_and_with_argmax(tiny_settings):
     settings = {**tiny_settings, "method": "finetune", "calibrate_thresholds": True}
-    with pytest.raises(ConfigurationError, match="needs memories: set n_memories_per_class"):
+    with pytest.raises(ConfigurationError, match="needs memories: set n_memories_per_class or"):
         ExperimentConfig.parse({**settings, "n_memories_per_class": 0})
     with pytest.raises(ConfigurationError, match="needs decision 'threshold', got 'argmax'"):
         Finetune([1], {"a": 0}, {"calibrate_thresholds": True, "decision": "argmax"}, net=Reader())

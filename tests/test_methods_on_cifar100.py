@@ -43,16 +43,22 @@ TABLES = (
 def test_a_row_of_a_table_is_a_command_of_its_own(table, row):
     folders = [each.folder(Path("runs"), 0) for each in table.rows]
     assert folders.count(row.folder(Path("runs"), 0)) == 1
-    words = shlex.split(table.command(row, 1, "shards", "out"))
+    given = options_of(table.command(row, 1, "shards", "out"))
+    of_row = options_of(f"iirc train {row.options} --data shards --output out")
+    assert given == {**given, **of_row}  # the table's options undo none of the row's
+    preset, _, _ = (given.pop(name, None) for name in ("preset", "output", "data"))
+    config = compose(preset=preset, overrides=given | {"data": "s"}, methods=method_configs())
+    assert (config.schedule, load_benchmark(config.benchmark).name) == (1, config.benchmark)
+
+
+def options_of(line):
+    """Return the options that a command ``iirc train`` gives, by name."""
+    words = shlex.split(line)
     assert words[:2] == ["iirc", "train"]
     group = get_command(app)
     command = group.get_command(typer.Context(group), "train")
-    context = command.make_context("train", words[2:])
-    given = {k: v for k, v in context.params.items() if v not in (None, [])} | {"data": "shards"}
-    del given["output"]
-    preset = given.pop("preset", None)
-    config = compose(preset=preset, overrides=given, methods=method_configs())
-    assert config.schedule == 1 and load_benchmark(config.benchmark).name == config.benchmark
+    params = command.make_context("train", words[2:]).params
+    return {name: value for name, value in params.items() if value not in (None, [], ())}
 
 
 def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch):

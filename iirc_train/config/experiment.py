@@ -490,7 +490,10 @@ class ExperimentConfig(MethodConfig, BufferConfig):
         if self.joint and self.incremental_joint:
             raise ValueError("joint and incremental_joint exclude each other")
         if self.calibrate_thresholds and not self.keeps_memories:
-            raise ValueError("calibrate_thresholds needs memories: set n_memories_per_class")
+            raise ValueError(
+                "calibrate_thresholds needs memories: set n_memories_per_class or total_n_mems "
+                "above 0"
+            )
         if self.joint and self.hcv != "off":
             raise ValueError("hcv discovers superclasses in earlier tasks: joint has one task")
         if self.incremental_joint and self.keeps_memories:

@@ -42,7 +42,6 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
                 predictions, loss = method.training_step(batch)
             method.consolidate_epoch_knowledge(val_metric)
         method.consolidate_task_knowledge()
-        method.calibrate(memories)
         predictions = method(images)
 
     It may add epochs to a task; see :class:`~iirc_train.methods.stages.Staged`.
@@ -126,7 +125,7 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
         name = type(self).__module__.rpartition(".")[2]
         settings = type(self).Config.from_any(config)
         self.config = with_setup(settings, IIRC_SETUP, self.losses, name)
-        self._check_calibration(name)
+        self.check_calibration(settings, name)
         tasks = [task for task, n in enumerate(self.n_cla_per_tsk) for _ in range(n)]
         self.register_buffer("task_of_class", torch.tensor(tasks), persistent=False)
         self.cur_task_id = -1

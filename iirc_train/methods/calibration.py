@@ -7,8 +7,11 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.buffer.labelled import labelled_batches
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories
+from iirc_train.config.experiment import MethodConfig
 from iirc_train.methods.prediction import Predictor
 from iirc_train.runtime.distributed import gathered, share_of
+
+_LABELS_AT_ONCE = 64  # bounds the memory of the fit
 
 
 def best_thresholds(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -26,9 +29,15 @@ def best_thresholds(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
         float (labels,); a sample has a label if its score is *above* the threshold. Labels that no
         sample has get 0, a probability of 1/2.
     """
-    n_positive = targets.sum(dim=0)
     if not len(scores):
-        return torch.zeros_like(n_positive, dtype=scores.dtype)
+        return scores.new_zeros(scores.shape[1])
+    starts = range(0, scores.shape[1], _LABELS_AT_ONCE)
+    parts = [slice(start, start + _LABELS_AT_ONCE) for start in starts]
+    return torch.cat([_best_of_part(scores[:, part], targets[:, part]) for part in parts])
+
+
+def _best_of_part(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    n_positive = targets.sum(dim=0)
     ordered, order = scores.sort(dim=0, descending=True)
     below = torch.cat([ordered[1:], ordered[-1:] - 2])
     hits = targets.gather(0, order).cumsum(dim=0)
@@ -46,7 +55,11 @@ class Calibrated(Predictor):
 
     With the setting ``calibrate_thresholds``, :meth:`decide` predicts each label whose logit is
     above the label's own threshold (:func:`best_thresholds`). In training, validation within a task
-    and steps predict with a probability of 1/2.
+    and steps predict labels with a probability above 1/2.
+
+    The fit knows of a memory what training knows: its visible label, and the superclasses that HCV
+    discovered. A whippet that was shown as *whippet* therefore counts against *dog*. And the
+    memories were trained on, where SCut takes samples that were not.
 
     Attributes:
         label_thresholds: float (classes seen,), logits; None before the end of a task, and without
@@ -60,15 +73,20 @@ class Calibrated(Predictor):
         super().__init__()
         self.register_buffer("label_thresholds", None)
 
-    def _check_calibration(self, name: str) -> None:
+    @classmethod
+    def check_calibration(cls, config: MethodConfig, name: str) -> None:
         """Refuse the setting for a method that does not decide by thresholds.
+
+        Args:
+            config: Settings of the method, or of a run.
+            name: Name of the method, for the error.
 
         Raises:
             ConfigurationError: The method has a decision of its own.
         """
         decides = ("decide", "_predict", "forward")
-        is_own = any(getattr(type(self), part) is not getattr(Calibrated, part) for part in decides)
-        if self.config.calibrate_thresholds and is_own:
+        is_own = any(getattr(cls, part) is not getattr(Calibrated, part) for part in decides)
+        if config.calibrate_thresholds and is_own:
             raise ConfigurationError(
                 f"calibrate_thresholds: method {name} does not predict by thresholds: choose "
                 "another method, or leave the setting out"
@@ -84,7 +102,7 @@ class Calibrated(Predictor):
         return super().decide(scores) if thresholds is None else scores > thresholds
 
     def calibrate(self, memories: Memories, batch_size: int = BATCH_SIZE) -> None:
-        """Fit the thresholds to the memories, if the settings ask for it; ends a task.
+        """Fit the thresholds to the memories; ends a task if the settings ask for it.
 
         With several processes, all must call this; they share the work.
 
@@ -92,11 +110,9 @@ class Calibrated(Predictor):
             memories: The memories, including those of the task.
             batch_size: Memories per batch.
         """
-        if not self.config.calibrate_thresholds:
-            return
         n_classes = self.n_seen_classes
-        scores = [torch.zeros(0, n_classes, device=self.device)]
-        targets = [torch.zeros(0, n_classes, device=self.device)]
+        scores = torch.zeros(0, n_classes, device=self.device)
+        all_scores, all_targets = [scores], [scores.bool()]
         batches = labelled_batches(
             memories,
             np.arange(len(memories))[share_of(len(memories))],
@@ -105,9 +121,13 @@ class Calibrated(Predictor):
             device=self.device,
             batch_size=batch_size,
         )
-        with memories.disable_augmentations(), self.inference(), self.full_precision():
+        with memories.disable_augmentations(), self.inference():
             for images, labels in batches:
-                scores.append(self.scores(images).float())
-                targets.append(labels)
-        all_scores, all_targets = gathered(torch.cat(scores)), gathered(torch.cat(targets))
-        self.label_thresholds = best_thresholds(all_scores, all_targets.bool())
+                all_scores.append(self.scores(images).float())
+                all_targets.append(self._with_superclasses(labels).bool())
+        scores, targets = (gathered(torch.cat(parts)) for parts in (all_scores, all_targets))
+        self.label_thresholds = best_thresholds(scores, targets)
+
+    def _with_superclasses(self, targets: torch.Tensor) -> torch.Tensor:
+        """Return the targets of a training step; by default, the labels."""
+        return targets

@@ -42,10 +42,11 @@ def checked_settings(config: ExperimentConfig) -> ExperimentConfig:
     """Check the settings that the configuration's method adds, and fill in their defaults.
 
     Raises:
-        ConfigurationError: The method does not exist, it does not have a setting, or a value is
-            wrong.
+        ConfigurationError: The method does not exist, it does not have a setting, a value is
+            wrong, or it has no thresholds to calibrate.
     """
     check_method(config.method, METHODS)
+    METHODS[config.method].model.check_calibration(config, config.method)
     return complete(config, method_configs())
 
 

@@ -169,7 +169,8 @@ class MadeUpRun:
         memories = MadeUpSamples(self._seen, self.method.cur_task_id, self.device)
         self.method.consolidate_epoch_knowledge(0.5)
         self.method.consolidate_task_knowledge(buffer=memories)
-        self.method.calibrate(memories)
+        if self.method.config.calibrate_thresholds:
+            self.method.calibrate(memories)
 
     def train(self, batch: Batch) -> None:
         """Do for one batch what an epoch does: a training step, and metrics of its predictions."""

@@ -18,6 +18,7 @@ from iirc_data.locks import LOCK_NAME, sole_user
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.settings import Role
+from iirc_train.config.setup import with_setup
 from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
 from iirc_train.methods.settings import checked_settings, settings_of_run
@@ -108,7 +109,10 @@ def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> Ex
             f"a branch cannot change {', '.join(wrong)}, which shaped what the run has learned and "
             "kept so far: leave it out, or train a new run"
         )
-    return checked_settings(after).with_absolute_places()
+    after = checked_settings(after).with_absolute_places()
+    losses = get_method(after.method).model.losses
+    with_setup(after, load_benchmark(after.benchmark).setup, losses, after.method)  # refuses
+    return after
 
 
 def _changed(before: ExperimentConfig, after: ExperimentConfig) -> dict[str, tuple[Any, Any]]:

@@ -199,7 +199,8 @@ class Training:
         self.method.consolidate_task_knowledge(
             buffer=memories, device=experiment.device, batch_size=batch_size
         )
-        self.method.calibrate(memories, batch_size)
+        if self.config.calibrate_thresholds:
+            self.method.calibrate(memories, batch_size)
 
     def _take_memories(self, data: TaskData) -> None:
         self.experiment.buffer.update_buffer_new_task(
