@@ -15,6 +15,7 @@ from iirc_data.features.store import FeatureStore
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, given
 from iirc_train.config.compose import compose
+from iirc_train.config.weights import NONE
 from iirc_train.methods.settings import method_configs
 from iirc_train.runtime.distributed import is_first_process
 from iirc_train.runtime.lines import print_line
@@ -123,12 +124,14 @@ def compute(
             store = made.samples
         assert isinstance(store, FeatureStore)
         console = plain_console()
+        is_new = settings.weights == NONE
+        suffix = ", not pretrained (--weights default loads pretrained weights)" if is_new else ""
         for name, array in zip(store.datasets, store.arrays, strict=True):
             n, size = int(array.present.sum()), array.shape[1]
             print_line(
                 console,
                 f"{name}: {n:,} features of {size:,} numbers, {decimal(4 * n * size)}, network "
-                f"{array.key.network}",
+                f"{array.key.network}{suffix}",
             )
             if computed := bar.computed.get(name, 0):
                 seconds = bar.seconds[name]

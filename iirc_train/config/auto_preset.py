@@ -8,7 +8,7 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import benchmark_file
 from iirc_train.config.preset_files import preset_names
-from iirc_train.config.settings import Role, nearest_name
+from iirc_train.config.settings import Role
 
 AUTO_PRESET = "auto"
 """The name of a preset for which benchmark and method choose one."""
@@ -72,7 +72,7 @@ def auto_preset(sources: Sequence[Mapping[str, Any]]) -> str:
         )
     raise ConfigurationError(
         f"there is no preset of {kind!r} for {benchmark}, only of {', '.join(found)}: give the "
-        f"settings, or the preset of another method by name{nearest_name(kind, found)}"
+        f"settings, or the preset of another method by name"
     )
 
 
