@@ -145,10 +145,10 @@ def _code_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
     for name, seeds in published.items():
         for seed, theirs in seeds.items():
             of_seed = f"{name}{SECOND_SEED}" if seed == "2" else name
-            if of_seed not in curves:
-                continue
-            ours = curves[of_seed][0][: len(theirs)]
-            for code, curve in (("published", theirs), ("this project", ours)):
+            lines = {"published": theirs}
+            if of_seed in curves:
+                lines["this project"] = curves[of_seed][0][: len(theirs)]
+            for code, curve in lines.items():
                 cells = [f"{score:.3f}" for score in curve] + [""] * (n_tasks - len(curve))
                 yield f"| {name} | {seed} | {code} | " + " | ".join(cells) + " |"
 
