@@ -96,7 +96,7 @@ def test_a_worker_that_is_cut_off_and_still_writes_is_waited_for(tmp_path, clust
     path, until = tmp_path / "lines", tmp_path / "until"
     work = executor.submit(write_alone, path, until)
     wait_until(path.exists)
-    (worker,) = [w.address for w in cluster.scheduler.workers.values() if w.processing]
+    (worker,) = [w.address for w in list(cluster.scheduler.workers.values()) if w.processing]
     cluster.sync(cluster.scheduler.remove_worker, worker, stimulus_id="cut", close=False)
     wait_until(lambda: path.read_text().count("begins") == 2)
     until.touch()
@@ -122,7 +122,7 @@ def test_what_is_unfinished_stops_with_the_command(tmp_path, cluster):
 def test_work_starts_again_when_the_scheduler_is_lost_for_a_moment(tmp_path, cluster, executor):
     work = executor.submit(double_after, 4, tmp_path / "go")
     wait_until((tmp_path / "waiting").exists)
-    for connection in cluster.scheduler.client_comms.values():
+    for connection in list(cluster.scheduler.client_comms.values()):  # its thread changes it
         cluster.loop.add_callback(connection.comm.abort)
     wait_until((tmp_path / "waited").exists)
     (tmp_path / "go").touch()
