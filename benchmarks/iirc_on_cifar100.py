@@ -18,6 +18,7 @@ import typer
 from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
 from benchmarks.method_runs import replace_part
 from benchmarks.results import ROOT
+from iirc_data.console import errors_in_one_line
 from iirc_train.report.paper import paper_curves
 from iirc_train.report.summary import spread
 from iirc_train.run.results import PWJS, read_results
@@ -84,21 +85,26 @@ TABLE = MeasuredTable(
 def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None:
     """Train the methods, or write the tables of the runs that are finished."""
     TABLE.run(runs, data, table, _lines)
+    if table:
+        with errors_in_one_line():
+            replace_part(CURVES, TABLE.program, _preset_table(_curves(TABLE.finished())))
 
 
-def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
-    curves = {
+def _curves(finished: dict[Row, list[Path]]) -> dict[str, list[np.ndarray]]:
+    return {
         row.name: [read_results(folder).all_seen for folder in folders]
         for row, folders in finished.items()
     }
-    replace_part(CURVES, TABLE.program, _preset_table(curves))
+
+
+def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
+    curves = _curves(finished)
     yield from _paper_table(curves)
     yield "\n### The published code at the same budget\n"
     yield from _code_table(curves)
 
 
 def _paper_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
-    paper = {curve.name: curve.scores for curve in paper_curves(BENCHMARK, PWJS)}
     yield "| | schedules | " + " | ".join(f"task {task}" for task in TASKS) + " | paper, task 21 |"
     yield "|---|---:|" + "---:|" * (len(TASKS) + 1)
     for name, scores in curves.items():
@@ -108,30 +114,30 @@ def _paper_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
             cells = [""] * (len(TASKS) - 1) + [spread([s[0] for s in scores]).text(digits=3)]
         else:
             cells = [spread([s[task] for s in scores]).text(digits=3) for task in TASKS]
-        full = _paper_cell(paper[PAPER[name]], TASKS[-1]) if name in PAPER else ""
+        full = _paper_cell(name, TASKS[-1]) if name in PAPER else ""
         yield f"| {name} | {len(scores)} | " + " | ".join([*cells, full]) + " |"
 
 
 def _preset_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
     """A row for each preset: the paper's scores, and ours at the short budget."""
-    paper = {curve.name: curve.scores for curve in paper_curves(BENCHMARK, PWJS)}
     later = TASKS[1:]
     yield "| preset | " + " | ".join(f"task {task}" for task in later) + " | ours, short budget |"
     yield "|---|" + "---:|" * (len(later) + 1)
     for row in ROWS:
         if "," in row.name:  # changes more than the budget
             continue
-        if row.name in PAPER:
-            scores = paper[PAPER[row.name]]
-            cells = [_paper_cell(scores, task) for task in later]
-        else:
-            cells = ["rate not stated" if row.name.startswith("agem") else "not shown"] * len(later)
+        cells = [_paper_cell(row.name, task) for task in later]
         ours = [s[-1] for s in curves.get(row.name, [])]
         text = spread(ours).text(digits=3) if ours else "not trained yet"
         yield f"| `cifar100-{row.name}` | " + " | ".join([*cells, text]) + " |"
 
 
-def _paper_cell(scores: np.ndarray, task: int) -> str:
+def _paper_cell(name: str, task: int) -> str:
+    """The paper's score of a row after a task, or why there is none."""
+    if name not in PAPER:
+        return "rate not stated" if name.startswith("agem") else "not shown"
+    curves = paper_curves(BENCHMARK, PWJS)
+    (scores,) = (curve.scores for curve in curves if curve.name == PAPER[name])
     if len(scores) == 1:  # joint training
         return f"{scores[0]:.2f}" if task == TASKS[-1] else "one task"
     return "hidden" if np.isnan(scores[task]) else f"{scores[task]:.2f}"

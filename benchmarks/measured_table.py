@@ -111,7 +111,7 @@ class MeasuredTable:
                     self._train(runs, data)
             if write:
                 self._keep(runs)
-                finished = self._finished()
+                finished = self.finished()
                 text = [*lines(finished), *self._commands(finished)]
                 replace_part(self.page, self.program, text)
                 print("\n".join(text))
@@ -152,7 +152,8 @@ class MeasuredTable:
                     if costs := costs_of(source):
                         write_json(target / COSTS_NAME, costs)
 
-    def _finished(self) -> dict[Row, list[Path]]:
+    def finished(self) -> dict[Row, list[Path]]:
+        """Return the kept folders of each row with finished runs."""
         folders = {row: [row.folder(self.kept, s) for s in row.schedules] for row in self.rows}
         kept = {
             row: [folder for folder in of_row if (folder / METRICS_NAME).exists()]

@@ -72,7 +72,7 @@ def auto_preset(sources: Sequence[Mapping[str, Any]]) -> str:
         )
     raise ConfigurationError(
         f"there is no preset of {kind!r} for {benchmark}, only of {', '.join(found)}: give the "
-        f"settings, or the preset of another method by name"
+        "settings, or the preset of another method by name"
     )
 
 

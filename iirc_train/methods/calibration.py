@@ -18,8 +18,8 @@ def best_thresholds(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor
     """Return for each label the threshold of its score with the largest F1.
 
     A threshold lies in the middle between two scores, or 1 below the lowest one; the highest of
-    equally good ones is chosen. Yang, "A study on thresholding strategies for text categorization"
-    (SIGIR 2001), section 2.3, calls this rule SCut.
+    equally good ones is chosen. Yang, "A study of thresholding strategies for text categorization"
+    (SIGIR 2001), calls this rule SCut.
 
     Args:
         scores: Logits, float (N, labels).
