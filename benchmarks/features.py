@@ -1,6 +1,7 @@
 """Frozen features: computing them beside a plain loop, and reading them from the cache.
 
     python -m benchmarks.features [SHARDS]
+    python -m benchmarks.features SHARDS --network efficientnet_lite0 --weights default
 
 *Computing*: images a second from encoded images to features, beside the loop that most programs
 have: Pillow, torchvision's transforms, a DataLoader with 2 workers, and the network in evaluation
@@ -28,6 +29,7 @@ from torchvision import transforms
 from benchmarks.images import DrawnPhotographs, opened
 from benchmarks.timing import Timing, interleaved
 from iirc_data.augment import IMAGE_PRESETS, ImagePreset
+from iirc_data.augment.network_images import preset_for
 from iirc_data.decoding import decode
 from iirc_data.features.array import FeatureArray
 from iirc_data.features.filling import fill, load
@@ -36,7 +38,7 @@ from iirc_data.loader import make_decoder
 from iirc_data.shards import ShardStore
 from iirc_data.shards.cache_folder import CacheFolder
 from iirc_train.config.experiment import MethodConfig
-from iirc_train.models.networks import make_network
+from iirc_train.models.networks import expected_images, make_network
 from iirc_train.training.features import BATCH_SIZES, extracted
 
 N_WORKERS = 2
@@ -49,10 +51,11 @@ class PILDataset(Dataset[torch.Tensor]):
     def __init__(self, store: ShardStore, preset: ImagePreset, rows: NDArray[np.int64]) -> None:
         steps = preset.evaluate
         size = preset.size or 0
+        interpolation = transforms.InterpolationMode(steps.interpolation)
         self._store, self._rows = store, rows
         self._transform = transforms.Compose(
             [
-                *([transforms.Resize(steps.resize)] if steps.resize else []),
+                *([transforms.Resize(steps.resize, interpolation)] if steps.resize else []),
                 *([transforms.CenterCrop(size)] if steps.crop else []),
                 transforms.ToTensor(),
                 transforms.Normalize(preset.mean, preset.std),
@@ -71,7 +74,7 @@ class PILDataset(Dataset[torch.Tensor]):
 
 
 def computing(
-    store: ShardStore, network: str, preset: ImagePreset, n_images: int, runs: int
+    store: ShardStore, config: MethodConfig, preset: ImagePreset, n_images: int, runs: int
 ) -> dict[str, Timing[NDArray[np.float32]]]:
     """Time both ways of computing features, and check that they agree.
 
@@ -79,12 +82,14 @@ def computing(
         RuntimeError: The features differ.
     """
     torch.manual_seed(0)
-    net = make_network(MethodConfig(network=network), 100).eval()
+    net = make_network(config, 100).eval()
     rows = np.sort(np.random.default_rng(0).choice(len(store), n_images, replace=False))
     decoder = make_decoder("auto", CPU)
 
     def ours() -> NDArray[np.float32]:
-        found = extracted(net, store, preset, rows, decoder=decoder, device=CPU, network=network)
+        found = extracted(
+            net, store, preset, rows, decoder=decoder, device=CPU, network=config.network
+        )
         return np.concatenate(list(found))
 
     def plain() -> NDArray[np.float32]:
@@ -141,6 +146,9 @@ def reading(shape: tuple[int, int], runs: int) -> dict[str, Timing[float]]:
 def main(
     shards: Annotated[Path | None, typer.Argument(help="Shard folder. [default: drawn]")] = None,
     network: Annotated[str, typer.Option(help="The network.")] = "resnet18",
+    weights: Annotated[
+        str, typer.Option(help="Its weights; their images replace the preset's.")
+    ] = "none",
     preset: Annotated[str, typer.Option(help="Image preset.")] = "imagenet",
     n_images: Annotated[int, typer.Option(min=1, help="Number of images.")] = 256,
     rows: Annotated[int, typer.Option(min=1, help="Number of features to read.")] = 60_000,
@@ -148,9 +156,12 @@ def main(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
 ) -> None:
     """Measure computing and reading features on the CPU."""
+    config = MethodConfig(network=network, weights=weights)
+    expected = expected_images(network, weights)
+    images = preset_for(expected, IMAGE_PRESETS[preset]) if expected else IMAGE_PRESETS[preset]
     drawn = DrawnPhotographs(min(n_images, 64), width=500)
     with opened(shards, drawn, n_images, 4) as store:
-        times = computing(store, network, IMAGE_PRESETS[preset], n_images, runs)
+        times = computing(store, config, images, n_images, runs)
     print(f"computing: {network}, {n_images} images, {torch.get_num_threads()} thread(s)")
     for name, timing in times.items():
         print(f"  {name:26s} {n_images / timing.median:8.1f} images/s")
