@@ -38,7 +38,7 @@ ROWS = (
     Row("PODNet, B50", f"{B50} --method podnet {MEMORIES}"),
     Row("LwF", f"{B0} --method lwf"),
     Row("LwF-MC", f"{B0} --method lwf_mc"),
-    Row("online EWC", f"{B0} --method ewc_online"),
+    Row("online EWC, λ = 5", f"{B0} --method ewc_online --ewc-lambda 5"),
     Row("SI", f"{B0} --method si"),
     Row("GDumb", f"{B0} --method gdumb {MEMORIES}"),
     Row("iCaRL-norm", f"{B0} --method icarl_norm {MEMORIES}"),
