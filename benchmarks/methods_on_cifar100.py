@@ -39,7 +39,7 @@ ROWS = (
     Row("LwF", f"{B0} --method lwf"),
     Row("LwF-MC", f"{B0} --method lwf_mc"),
     Row("online EWC, λ = 5", f"{B0} --method ewc_online --ewc-lambda 5"),
-    Row("SI", f"{B0} --method si"),
+    Row("SI, c = 0.025", f"{B0} --method si --si-c 0.025"),
     Row("GDumb", f"{B0} --method gdumb {MEMORIES}"),
     Row("iCaRL-norm", f"{B0} --method icarl_norm {MEMORIES}"),
     Row("masked replay", f"{B0} --method mask_seen_classes {MEMORIES}"),

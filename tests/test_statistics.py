@@ -1,6 +1,7 @@
 """Statistics of a method follow its network and its state; methods that regularise with them."""
 
 import copy
+import re
 from contextlib import contextmanager
 from types import MappingProxyType
 
@@ -314,6 +315,30 @@ def test_online_ewc_is_gradient_descent_on_the_penalised_loss_of_its_papers():
 
     found = learned("ewc_online", ewc_lambda=6.0, ewc_gamma=0.5, ewc_fisher="data")
     assert_same_steps(found, reference(importance, 3.0))
+
+
+@pytest.mark.parametrize(("name", "setting"), [("si", "si_c"), ("ewc_online", "ewc_lambda")])
+def test_a_diverging_penalty_names_the_weight_below_which_it_does_not(name, setting):
+    def loss_after(weight, n_steps):
+        method = made(METHODS[name].model, loss="ce", **{setting: weight})
+        method.prepare_model_for_new_task(Samples(0))
+        data = Samples(1)
+        method.consolidate_task_knowledge()
+        method.prepare_model_for_new_task(data)
+        for each in method.statistics.of_parameters("importance"):
+            each.fill_(2.0)
+        for _ in range(n_steps):
+            method.train()
+            _, loss = method.training_step(data.batch(method.n_seen_classes, slice(0, 10)))
+        return float(loss), method.remedy()
+
+    _, remedy = loss_after(1000.0, 1)
+    largest = float(re.search(rf"{setting} has to be below (\S+) in this task", remedy)[1])
+    below, usual = loss_after(0.8 * largest, 300)
+    above, _ = loss_after(1.2 * largest, 300)
+    assert below < 10
+    assert not above < 1e6
+    assert "lower the learning rate" in usual
 
 
 def test_the_fisher_information_is_bounded_and_of_as_many_samples_as_asked_for():

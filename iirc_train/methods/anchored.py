@@ -23,9 +23,16 @@ class AnchoredMethod(BaseMethod):
     until then, gradients are those of the loss without the penalty.
 
     Parameters whose importance is 0, such as new rows of an output layer, are free.
+
+    SGD diverges where the learning rate times the second derivative of the loss is above
+    2 (1 + momentum). That of the penalty, 2 ``penalty_weight`` Ω, grows from task to task, so a
+    weight that served few tasks may be too large for more.
     """
 
     parameter_statistics: ClassVar[Sequence[str]] = ("importance", "anchor")
+
+    weight_setting: ClassVar[str]
+    """The setting to which the weight of the penalty is proportional."""
 
     _pull: list[torch.Tensor]
 
@@ -33,6 +40,21 @@ class AnchoredMethod(BaseMethod):
     @abstractmethod
     def penalty_weight(self) -> float:
         """Weight of the penalty."""
+
+    def remedy(self) -> str:
+        """See :meth:`BaseMethod.remedy`; says by how much the penalty is too strong."""
+        if not self.n_old_classes or self.config.optimizer not in ("momentum", "sgd"):
+            return super().remedy()
+        importance = self.statistics.of_parameters("importance")
+        steepest = 2 * self.penalty_weight * max(float(each.max()) for each in importance)
+        excess = max(self.get_epoch_lr()) * steepest / (2 * (1 + self.config.momentum))
+        if not excess > 1:  # also if it is nan
+            return super().remedy()
+        largest = getattr(self.config, self.weight_setting) / excess
+        return (
+            f"the penalty is too strong for this learning rate: {self.weight_setting} has to be "
+            f"below {largest:.2g} in this task, and lower in later ones"
+        )
 
     def prepare_model_for_new_task(self, *args: Any, **kwargs: Any) -> None:
         """See :meth:`BaseMethod.prepare_model_for_new_task`; anchors the present parameters."""

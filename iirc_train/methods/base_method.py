@@ -169,6 +169,10 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
         """Return the statistics, for a method whose settings decide which they are."""
         return Statistics(self.parameter_statistics, self.class_statistics)
 
+    def remedy(self) -> str:
+        """Return what to do if training diverges, for the error that says so."""
+        return "lower the learning rate, or use precision fp32"
+
     @property
     def n_old_classes(self) -> int:
         """Number of classes of the tasks before the current one."""

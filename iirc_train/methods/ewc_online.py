@@ -96,6 +96,7 @@ class Model(AnchoredMethod):
     config: Config
     capturable = True
     losses = ("bce", "ce")
+    weight_setting = "ewc_lambda"
 
     @property
     def penalty_weight(self) -> float:

@@ -57,6 +57,7 @@ class Model(AnchoredMethod):
     config: Config
     capturable = True
     losses = ("bce", "ce")
+    weight_setting = "si_c"
     parameter_statistics: ClassVar[Sequence[str]] = ("importance", "anchor", "path")
 
     _gradients: list[torch.Tensor]

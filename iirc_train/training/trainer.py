@@ -290,8 +290,8 @@ class Training:
         except TrainingError as error:
             place = ", ".join(f"{name} {value}" for name, value in where.items())
             raise TrainingError(
-                f"{self.config.method}, {place}, learning rate {lr:g}: {error}; lower the "
-                f"learning rate, or use precision fp32. {self._last_checkpoint()}"
+                f"{self.config.method}, {place}, learning rate {lr:g}: {error}; "
+                f"{self.method.remedy()}. {self._last_checkpoint()}"
             ) from None
         spent = costs()
         run.add_metrics(kind="epoch", split=TRAIN, **record)
