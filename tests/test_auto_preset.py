@@ -148,12 +148,14 @@ def test_every_family_has_benchmarks_and_presets():
         ({"lr": 0.1}, None),
         ({"epochs_per_task": 2}, None),
         ({"n_memories_per_class": 20}, None),
-        ({"benchmark": "iirc_cifar100"}, None),
+        ({"benchmark": "iirc_cifar100"}, "auto"),
+        ({"benchmark": "iirc_cifar100", "method": "agem"}, None),  # which of two learning rates?
+        ({"benchmark": "iirc_cifar100", "memory_strength": 2.0}, None),
         ({"benchmark": "incremental_cifar100"}, None),
         ({"method": "mask_seen_classes"}, None),
     ],
 )
-def test_only_a_bare_class_incremental_command_implies_a_preset(given, implied):
+def test_only_a_bare_command_implies_a_preset(given, implied):
     bare = {"benchmark": "cil_cifar100_b0_10", "method": "finetune", "data": "d"}
     assert implied_preset(bare | given) == implied
 
@@ -163,7 +165,7 @@ def test_only_a_bare_class_incremental_command_implies_a_preset(given, implied):
     [
         ({"n_memories_per_class": 20}, "cil_cifar100-finetune"),
         ({"lr": 0.1}, None),
-        ({"benchmark": "iirc_cifar100"}, None),
+        ({"benchmark": "iirc_cifar100"}, "cifar100-finetune"),
         ({"benchmark": "demo"}, None),
     ],
 )

@@ -79,29 +79,27 @@ def auto_preset(sources: Sequence[Mapping[str, Any]]) -> str:
 def implied_preset(overrides: Mapping[str, Any]) -> str | None:
     """Return the preset of a command that says what to train, but not how.
 
-    This is :data:`AUTO_PRESET` for a benchmark of class-incremental learning with a preset of the
-    method. IIRC benchmarks keep the defaults, which are the paper's.
+    This is :data:`AUTO_PRESET` if the benchmark has one preset for the method.
 
     Args:
         overrides: The settings that the command gives, without a preset or file.
     """
     is_bare = _named([overrides]).keys() <= BARE
-    return AUTO_PRESET if is_bare and _class_incremental_preset(overrides) else None
+    return AUTO_PRESET if is_bare and _published_preset(overrides) else None
 
 
 def missed_preset(overrides: Mapping[str, Any]) -> str | None:
-    """Return the preset that a class-incremental command without a learning rate may have meant.
+    """Return the preset that a command without a learning rate may have meant.
 
     Args:
         overrides: The settings that the command gives, without a preset or file.
     """
-    return None if "lr" in overrides else _class_incremental_preset(overrides)
+    return None if "lr" in overrides else _published_preset(overrides)
 
 
-def _class_incremental_preset(overrides: Mapping[str, Any]) -> str | None:
+def _published_preset(overrides: Mapping[str, Any]) -> str | None:
     named = _named([overrides])
-    benchmark = str(named.get("benchmark", ""))
-    family = None if benchmark.startswith("iirc_") else _family(benchmark)
+    family = _family(str(named.get("benchmark", "")))
     if family is None or "method" not in named:
         return None
     return _preset(_presets(family), _kind(named))
