@@ -173,8 +173,7 @@ def drawn_shards(tmp_path_factory) -> Path:
 @pytest.fixture
 def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
     """A folder with the files that a reader has by now; methods and metrics are restored."""
-    (tmp_path / "demo").mkdir()
-    for name in ("shards", "demo/shards"):
+    for name in ("shards/cifar10", "demo/shards"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(drawn_shards)
     monkeypatch.chdir(tmp_path)
@@ -189,7 +188,7 @@ def reader(tmp_path, drawn_shards, monkeypatch) -> Iterator[Path]:
 def prepare(page: str, folder: Path) -> None:
     """Create the files that a page assumes, other than the drawn shards."""
     if page == "docs/own_dataset.md":
-        (folder / "shards").unlink()
+        (folder / "shards/cifar10").unlink()
         classes = ("beagle", "oak", "rose", "whippet")
         # too few for validation images, because ImageNet's network is slow on a CPU
         counts = {"train": dict.fromkeys(classes, 9), "test": dict.fromkeys(classes, 1)}

@@ -222,7 +222,7 @@ def test_a_method_that_overrides_forward_keeps_its_predictions(tiny_settings):
 def test_a_metric_takes_as_many_lines_as_said_and_is_shown_everywhere(
     metrics, tiny_settings, tmp_path, monkeypatch, capsys
 ):
-    block = block_named("own_metric.md", "my_iirc.py")
+    block = block_named("own_metric.md", "my_metrics.py")
     function, row = re.search(r"\n(def .*?)\n\n\n(METRICS.*?)\n\n", block.text, re.DOTALL).groups()
     said = [len(code.splitlines()) for code in (function, row)]
     assert (
