@@ -62,8 +62,9 @@ def published_package() -> ModuleType:
         import iirc.datasets_loader
         import iirc.lifelong_dataset.torch_dataset
     except ModuleNotFoundError as error:
+        package = (error.name or "iirc").partition(".")[0]
         raise IIRCError(
-            f"the comparison with iirc 1.0.1 needs the package {error.name}, which is not "
+            f"the comparison with iirc 1.0.1 needs the package {package}, which is not "
             "installed: pip install -e '.[test]'"
         ) from error
     return iirc
