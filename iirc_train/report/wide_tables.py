@@ -59,7 +59,9 @@ def tables_within(
     """
     if width is None:
         return [_table(title, [*keys, *columns], None)]
-    key_widths = _grown(keys, [key.least_width for key in keys], width // 2)
+    widest = max((column.least_width for column in columns), default=0)
+    room = min(width // 2, width - widest - _BETWEEN)
+    key_widths = _grown(keys, [key.least_width for key in keys], room)
     parts: list[list[Column]] = [[]]
     for column in columns:
         least = [*key_widths, *(one.least_width for one in (*parts[-1], column))]
