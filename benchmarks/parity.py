@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -52,7 +51,7 @@ SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 Sample = tuple[int, frozenset[str]]
 
 
-def published_package() -> ModuleType:
+def published_package() -> Any:
     """Return the package ``iirc``, with the modules that the comparison uses.
 
     Raises:
@@ -190,7 +189,7 @@ def published_dataset(
         for labels in published_labels(benchmark.name)
         for sample_id in ids[rows[manifest.classes.index(labels[-1])]].tolist()
     ]
-    return published_package().lifelong_dataset.torch_dataset.Dataset(  # type: ignore[no-any-return]
+    return published_package().lifelong_dataset.torch_dataset.Dataset(
         samples,
         [task for tasks in schedules for task in tasks],
         setup=benchmark.setup,

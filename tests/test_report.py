@@ -194,7 +194,7 @@ def long_comparison() -> Comparison:
     return Comparison("cil_cifar100_b0_20", rows, "top1", (summaries,))
 
 
-@pytest.mark.parametrize("width", [40, 60, 80, 240])
+@pytest.mark.parametrize("width", [50, 60, 80, 240])
 def test_tables_that_do_not_fit_the_terminal_are_split_and_no_word_is_broken(width):
     comparison = long_comparison()
     console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
