@@ -13,12 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import iirc.datasets_loader
 import typer
-from iirc.lifelong_dataset.base_dataset import BaseDataset
-from iirc.lifelong_dataset.torch_dataset import Dataset
 
 from benchmarks.synthetic import (
     CIFAR100_TEST,
@@ -28,6 +25,7 @@ from benchmarks.synthetic import (
     synthetic_dataset,
 )
 from iirc_data.benchmarks import Benchmark, load_benchmark
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import (
     INTASK_VALID,
     NO_LABEL,
@@ -37,6 +35,7 @@ from iirc_data.definitions import (
     TRAIN,
     SplitName,
 )
+from iirc_data.errors import IIRCError
 from iirc_data.runs import rows_by_value
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
@@ -44,10 +43,36 @@ from iirc_data.splits import split_sample_ids
 from iirc_data.task_sequence import TaskSequence
 from iirc_data.task_view import TaskView
 
-PUBLISHED_BENCHMARKS: list[str] = iirc.datasets_loader.datasets_names
+if TYPE_CHECKING:
+    from iirc.lifelong_dataset.base_dataset import BaseDataset
+
 SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 
 Sample = tuple[int, frozenset[str]]
+
+
+def published_package() -> Any:
+    """Return the package ``iirc``, with the modules that the comparison uses.
+
+    Raises:
+        IIRCError: The package, or one that it imports, is not installed.
+    """
+    try:
+        import iirc.datasets_loader
+        import iirc.lifelong_dataset.torch_dataset
+    except ModuleNotFoundError as error:
+        package = (error.name or "iirc").partition(".")[0]
+        raise IIRCError(
+            f"the comparison with iirc 1.0.1 needs the package {package}, which is not "
+            "installed: pip install -e '.[test]'"
+        ) from error
+    return iirc
+
+
+def published_benchmarks() -> list[str]:
+    """Return the names of the benchmarks of the published package."""
+    names: list[str] = published_package().datasets_loader.datasets_names
+    return names
 
 
 @dataclass
@@ -101,7 +126,7 @@ def _compare_split(
     comparison: Comparison,
     split: SplitName,
     ours: TaskSequence,
-    reference: BaseDataset,
+    reference: "BaseDataset",
     first_task: int,
 ) -> None:
     comparison.n_samples[split] = 0
@@ -133,7 +158,7 @@ def our_samples(view: TaskView) -> list[Sample]:
     return list(zip(view.sample_ids.tolist(), map(labels.__getitem__, pairs), strict=True))
 
 
-def published_samples(dataset: BaseDataset) -> list[Sample]:
+def published_samples(dataset: "BaseDataset") -> list[Sample]:
     """Return the same for the published dataset's current task; its images are sample ids."""
     items = (dataset.get_item(index) for index in range(len(dataset)))
     # as sets, because its order of two labels depends on the hash seed
@@ -148,7 +173,7 @@ def published_dataset(
     table: SampleTable,
     split: SplitName,
     schedules: Iterable[list[list[str]]],
-) -> BaseDataset:
+) -> "BaseDataset":
     """Return the published dataset over a split's samples, in the order of its loaders.
 
     Its tasks are those of all schedules, one schedule after the other, so that it divides the
@@ -164,7 +189,7 @@ def published_dataset(
         for labels in published_labels(benchmark.name)
         for sample_id in ids[rows[manifest.classes.index(labels[-1])]].tolist()
     ]
-    return Dataset(
+    return published_package().lifelong_dataset.torch_dataset.Dataset(
         samples,
         [task for tasks in schedules for task in tasks],
         setup=benchmark.setup,
@@ -189,7 +214,7 @@ def published_labels(name: str) -> list[tuple[str, ...]]:
 def published_tasks(name: str, schedule: int) -> list[list[str]]:
     """Return the tasks of the published loader."""
     tasks: list[list[str]]
-    tasks, _ = iirc.datasets_loader._get_tasks_configuration(name, schedule)
+    tasks, _ = published_package().datasets_loader._get_tasks_configuration(name, schedule)
     return tasks
 
 
@@ -211,7 +236,8 @@ def made_up_dataset(benchmark: Benchmark, fraction: float) -> tuple[Manifest, Sa
 
 def _metadata(file: str) -> dict[str, Any]:
     content: dict[str, Any]
-    content = json.loads((Path(iirc.datasets_loader.metadata_root) / file).read_bytes())
+    root = Path(published_package().datasets_loader.metadata_root)
+    content = json.loads((root / file).read_bytes())
     return content
 
 
@@ -231,8 +257,16 @@ def main(
     ] = 1.0,
 ) -> None:
     """Compare every task view of the published benchmarks with iirc==1.0.1."""
+    with errors_in_one_line():
+        equal = _all_equal(benchmark or published_benchmarks(), fraction)
+    print("every task view equals iirc==1.0.1" if equal else "task views differ from iirc==1.0.1")
+    sys.exit(0 if equal else 1)
+
+
+def _all_equal(names: Sequence[str], fraction: float) -> bool:
+    """Compare benchmarks, print a line for each schedule, and return whether none differs."""
     equal = True
-    for name in benchmark or PUBLISHED_BENCHMARKS:
+    for name in names:
         started = perf_counter()
         for comparison in compare(load_benchmark(name), fraction):
             counts = ", ".join(f"{split} {n:,}" for split, n in comparison.n_samples.items())
@@ -246,8 +280,7 @@ def main(
             )
             equal &= not comparison.differences
             started = perf_counter()
-    print("every task view equals iirc==1.0.1" if equal else "task views differ from iirc==1.0.1")
-    sys.exit(0 if equal else 1)
+    return equal
 
 
 if __name__ == "__main__":

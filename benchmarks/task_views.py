@@ -16,7 +16,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parity import made_up_dataset, published_dataset, published_tasks
+from benchmarks.parity import (
+    made_up_dataset,
+    published_dataset,
+    published_package,
+    published_tasks,
+)
 from benchmarks.synthetic import (
     imagenet21k_benchmark,
     imagenet21k_sizes,
@@ -26,6 +31,7 @@ from benchmarks.synthetic import (
 )
 from benchmarks.timing import interleaved
 from iirc_data.benchmarks import Benchmark, load_benchmark
+from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, TRAIN
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
@@ -107,6 +113,8 @@ def main(
     ] = 0.05,
 ) -> None:
     """Time all task views of IIRC-ImageNet-full, compared with iirc==1.0.1."""
+    with errors_in_one_line():
+        published_package()  # before minutes of measuring
     table = Table(title=f"All task views of {BENCHMARK}, schedule 0 (medians)")
     for heading in ("training images", "this project", "iirc==1.0.1", "ratio"):
         table.add_column(heading, justify="right")

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper
@@ -34,16 +35,40 @@ def print_error(error: BaseException | str) -> None:
     plain_console(stderr=True).print(line, soft_wrap=True)
 
 
+def print_warning(text: str) -> None:
+    """Print a warning to standard error, in one line however long it is."""
+    # written as text, so that it appears above the bars of a progress display
+    typer.echo(f"warning: {one_line(text)}", err=True)
+
+
+@contextmanager
+def warnings_in_one_line() -> Iterator[None]:
+    """Print warnings in one line each inside the block, without file, category and source line."""
+    earlier = warnings.showwarning
+    warnings.showwarning = _show_warning
+    try:
+        yield
+    finally:
+        warnings.showwarning = earlier
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print_warning(str(message))
+
+
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
     """Print errors of this project and of the operating system in one line; exit with status 1.
+
+    Warnings become lines, too: see :func:`warnings_in_one_line`.
 
     An error of the operating system (no space, no permission, name too long) names its file and
     needs no stack trace. Inside the block, output never fails because of its encoding.
     """
     print_on_any_terminal()
     try:
-        yield
+        with warnings_in_one_line():
+            yield
     except (IIRCError, OSError) as error:
         print_error(error)
         raise SystemExit(1) from error

@@ -1,6 +1,5 @@
 """Checks of a benchmark against a dataset: its classes exist and have images."""
 
-import warnings
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -11,6 +10,7 @@ from iirc_data.errors import BenchmarkError
 from iirc_data.shards.manifest import Manifest
 from iirc_data.spelling import with_known_spelling
 from iirc_data.splits import split_folder
+from iirc_data.warning import warn
 
 
 class NamedClasses(Protocol):
@@ -92,10 +92,9 @@ def _warn_of_early_subclasses(benchmark: Benchmark, tasks: Sequence[Sequence[str
         if any(task_of[name] < task_of.get(ancestor, 0) for ancestor in ancestors_of(name))
     ]
     if early:
-        warnings.warn(
+        warn(
             f"benchmark {benchmark.name!r} schedules subclasses before their superclass: "
             f"{', '.join(early[:5])}",
-            stacklevel=3,
         )
 
 
@@ -170,8 +169,7 @@ def check_images_of_parts(
                 f"({with_known_spelling(task, known)})"
             )
     if missing:
-        warnings.warn(
+        warn(
             f"{data} no test image of {len(missing)} classes, which count in no result: "
             f"{with_known_spelling(missing, known)}",
-            stacklevel=2,
         )

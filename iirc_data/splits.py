@@ -1,6 +1,5 @@
 """Split selection: the samples of training, in-task and post-task validation, and test."""
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from iirc_data.errors import BenchmarkError
 from iirc_data.runs import Runs, rows_by_value
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
+from iirc_data.warning import warn
 
 TRAINING_FOLDER = "train"
 TEST_FOLDERS = ("test", "val")
@@ -98,11 +98,10 @@ def split_runs(
         index = {name: number for number, name in enumerate(classes)}
         listed = list(dict.fromkeys([*benchmark.other_classes, *benchmark.leaf_classes]))
         if split != TEST and (missing := [name for name in listed if name not in index]):
-            warnings.warn(
+            warn(
                 f"the dataset lacks {len(missing)} classes ({', '.join(missing[:3])}, …) of "
                 f"benchmark {benchmark.name!r}, whose numbers of images determine the published "
                 "order: training and validation images are not divided exactly as published",
-                stacklevel=3,
             )
         order = published_imagenet_order(class_ids, [index[n] for n in listed if n in index])
         runs = Runs.of(order, class_ids[order])

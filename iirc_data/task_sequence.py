@@ -1,6 +1,5 @@
 """The tasks of a benchmark's split, from which task views are made."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
@@ -30,6 +29,7 @@ from iirc_data.split_samples import samples_of_split
 from iirc_data.splits import in_published_order
 from iirc_data.task_view import TaskView
 from iirc_data.taxonomy import Taxonomy
+from iirc_data.warning import warn
 
 
 class TaskSequence:
@@ -280,12 +280,11 @@ class TaskSequence:
     def _warn_of_empty_shares(self, empty: Sequence[int]) -> None:
         names = list(self.class_names_to_idx)
         if scheduled := [names[index] for index in empty if index < len(names)]:
-            warnings.warn(
+            warn(
                 "classes show no sample of a label combination because their fraction of its few "
                 f"images rounds to 0: {', '.join(scheduled[:5])}"
                 f"{f', … ({len(scheduled)} in all)' if len(scheduled) > 5 else ''}; "
                 "raise superclass_data_pct or subclass_data_pct, or use more images",
-                stacklevel=3,
             )
 
     def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:

@@ -11,7 +11,8 @@ from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.report.comparison import compare
 from iirc_train.report.page import write_report
 from iirc_train.report.runs import find_runs
-from iirc_train.report.tables import comparison_tables, task_table
+from iirc_train.report.tables import comparison_tables, task_tables
+from iirc_train.report.wide_tables import print_tables, terminal_width
 from iirc_train.run.results import RunResults, read_results
 from iirc_train.runtime.lines import print_line
 from iirc_train.training.launch import continue_experiment
@@ -61,12 +62,12 @@ def run_demo(output: Path, seed: int, console: Console) -> list[RunResults]:
             **settings,
         )
         results.append(read_results(continue_experiment(config, output / name, console), name))
+    width = terminal_width(console)
     for result in results:
-        console.print(task_table(result))
+        print_tables(console, task_tables(result, width))
     runs = find_runs([output / name for name in DEMO_METHODS])
     for comparison in compare(runs.by_benchmark()):
-        for table in comparison_tables(comparison):
-            console.print(table)
+        print_tables(console, comparison_tables(comparison, width))
     page = write_report(runs, output)
     print_line(console, f"report: {page}")
     return results

@@ -38,6 +38,11 @@ LOG_NAME = "log.txt"
 SETTINGS_NAME = "settings.yaml"
 _POLL_SECONDS = 0.5
 INTERRUPTED = 128 + signal.SIGINT
+_INTERRUPTED_BY = {
+    status: number
+    for number in (signal.SIGINT, signal.SIGTERM)
+    for status in (128 + number, -number)  # a process that handled the signal, or did not
+}
 
 
 @dataclass(frozen=True)
@@ -245,6 +250,16 @@ class Processes:
                 with self._lock:
                     self._running.discard(process)
 
+    def start_no_others(self) -> None:
+        """Let later calls of :meth:`run` start no process."""
+        with self._lock:
+            self._stopped = True
+
+    @property
+    def starts_no_others(self) -> bool:
+        """Whether no further process is started."""
+        return self._stopped
+
     def _stop(self, number: int) -> list[subprocess.Popen[bytes]]:
         """Signal all processes to stop, and start no others."""
         with self._lock:
@@ -272,6 +287,9 @@ def run_all(
 ) -> list[Outcome]:
     """Train every run that is not finished; a run that fails does not stop the others.
 
+    A run that ends because it was interrupted stops all of them, as an interrupt of this process
+    does. In a program that a script starts in the background, only the runs may notice Ctrl-C.
+
     On a machine with several GPUs, each run gets the GPU with the fewest runs.
 
     Args:
@@ -284,22 +302,30 @@ def run_all(
 
     Returns:
         The outcome of each run, in the order of ``runs``.
+
+    Raises:
+        KeyboardInterrupt: This process or one of the runs was interrupted.
     """
     runs = list(runs)
     for folder in {_sweep_folder(run) for run in runs}:
         folder.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
+    of_a_run: BaseException | None = None
     with Processes(Path.cwd(), program, visible_gpus()) as processes:
         futures = {executor.submit(train, run, processes): run for run in runs}
         try:
             for future in as_completed(futures):
                 run = futures[future]
                 error = future.exception()  # of the executor; train returns those of runs
+                if isinstance(error, KeyboardInterrupt):
+                    of_a_run = error
+                    raise error
                 outcome = Outcome(run, error=str(error)) if error else future.result()
                 outcomes[run.name] = outcome
                 done(outcome)
-        except KeyboardInterrupt:
-            stopping()
+        except KeyboardInterrupt as interrupt:
+            if interrupt is not of_a_run or any(future.running() for future in futures):
+                stopping()
             raise
         finally:
             for future in futures:
@@ -326,7 +352,10 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
             the folder of the sweep.
         InUseError: Another command trains the run.
         AbandonedError: The cluster no longer waits for this attempt.
+        KeyboardInterrupt: The run was interrupted, not on a cluster: there, only its worker was.
     """
+    if processes.starts_no_others:
+        raise KeyboardInterrupt
     if not _sweep_folder(run).is_dir():
         raise ConfigurationError(
             f"{socket.gethostname()} does not see {_sweep_folder(run)}: give an output folder that "
@@ -343,6 +372,9 @@ def train(run: PlannedRun, processes: Processes) -> Outcome:
         stop_if_abandoned()
     if status == 0:
         return _finished(run)
+    if (number := _INTERRUPTED_BY.get(status)) is not None and not patience():
+        processes.start_no_others()
+        raise KeyboardInterrupt(number)
     lines = (run.folder / LOG_NAME).read_text(encoding="utf-8", errors="replace").split("\n")
     last = next((line for line in reversed(lines) if line.strip()), "")
     if last.startswith("$ "):

@@ -15,6 +15,7 @@ from iirc_data.benchmarks import (
     manifests_folder,
 )
 from iirc_data.commands.benchmarks import app, task_sizes
+from iirc_data.commands.task_sizes import tasks_in_words
 from iirc_data.errors import BenchmarkError
 from iirc_train.config.places import absolute_benchmark
 from tools.make_benchmarks import PUBLISHED, convert, published_metadata
@@ -358,3 +359,22 @@ def test_show_answers_an_error_with_one_line_and_exit_status_1(arguments, messag
 
 def test_task_sizes_are_shortened():
     assert task_sizes([["a"], ["b", "c"], ["d", "e"], ["f"]]) == "1+2x2+1"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "words"),
+    [
+        ([3, 3, 3], "3 tasks of 3 classes"),
+        ([1, 1], "2 tasks of 1 class"),
+        ([7], "1 task of 7 classes"),
+        ([1, 3, 3, 1], "tasks of 1, 3, 3 and 1 classes"),
+        ([4, 2], "tasks of 4 and 2 classes"),
+        ([50, *[5] * 10], "a first task of 50 classes, then 10 tasks of 5"),
+        ([1, *[3] * 10, 2], "a first task of 1 class, then 10 tasks of 3, then a last task of 2"),
+        ([*[2] * 5, 1], "5 tasks of 2 classes, then a last task of 1"),
+        ([*[1000] * 2, *[20] * 1200], "2 tasks of 1,000 classes, then 1,200 tasks of 20"),
+        ([1, 2, 3, 4, 5], "5 tasks of 1 to 5 classes"),
+    ],
+)
+def test_task_sizes_in_words_are_plain_english_and_never_long(sizes, words):
+    assert tasks_in_words([["c"] * size for size in sizes]) == words

@@ -2,21 +2,31 @@
 
 import io
 import json
+import subprocess
 import sys
+import warnings
 
 import pytest
 import typer
 from rich.text import Text
 from typer.testing import CliRunner
 
+from iirc_data import TaskSequence, load_benchmark, open_shards
 from iirc_data.commands import benchmarks, data
 from iirc_data.commands.index import index_shards
 from iirc_data.commands.shard.folder import shard_folder
-from iirc_data.console import errors_in_one_line, one_line, plain_console, print_error
+from iirc_data.console import (
+    errors_in_one_line,
+    one_line,
+    plain_console,
+    print_error,
+    warnings_in_one_line,
+)
 from iirc_data.errors import ShardError
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_data.masking import masked
 from iirc_data.shards.sharing import publish
+from iirc_data.warning import warn
 from tests.conftest import write_image_folder
 
 ODD = "[red]a :smile: [b]\\"
@@ -72,6 +82,48 @@ def test_errors_and_interruptions_are_one_line(capsys):
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(r"error: first [red] second\x1b[2J\xea :car: long")
     assert second == "interrupted: resume [b]run"
+
+
+def test_a_warning_on_the_command_line_is_one_line_without_file_and_source(capsys):
+    shown = warnings.showwarning
+    with errors_in_one_line(), warnings_in_one_line():
+        warn("first [red]\nsecond\x1b[2J " + "long " * 100)
+    assert warnings.showwarning is shown
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(r"warning: first [red] second\x1b[2J long long")
+
+
+def scheduled_early(images, folder):
+    """Return a benchmark that schedules a superclass after its subclass, and its shards."""
+    path, shards = folder / "[bold]b.json", folder / "shards"
+    printed(shard_folder, images, shards)
+    content = json.loads(path.read_text())
+    content["schedules"] = [[[ODD, "[dim]b"], [f"{ODD}s"]]]
+    path.write_text(json.dumps(content))
+    return path, shards
+
+
+def test_the_programs_print_warnings_of_classes_in_one_line(odd, tmp_path):
+    path, shards = scheduled_early(odd, tmp_path)
+    words = ["data", "show", str(shards), "--benchmark", str(path), "--output", "sheet.png"]
+    result = subprocess.run(
+        [sys.executable, "-m", "iirc_train", *words],
+        capture_output=True,
+        cwd=tmp_path,
+        text=True,
+        check=True,
+    )
+    lines = result.stderr.splitlines()
+    assert f"warning: benchmark {ODD!r} schedules subclasses before their" in result.stderr
+    assert all(line.startswith("warning: ") for line in lines), result.stderr
+
+
+def test_in_python_a_warning_is_a_user_warning_at_the_line_of_the_caller(odd, tmp_path):
+    path, shards = scheduled_early(odd, tmp_path)
+    store = open_shards(shards)
+    with pytest.warns(UserWarning, match="subclasses before their superclass") as caught:
+        TaskSequence.from_table(load_benchmark(str(path)), store.manifest, store.table, "train")
+    assert {warning.filename for warning in caught} == {__file__}
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

@@ -15,7 +15,8 @@ from iirc_train.cli import app as cli
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import METHODS
 from iirc_train.methods.settings import experiment_config
-from iirc_train.report.tables import task_table
+from iirc_train.report.tables import task_tables
+from iirc_train.report.wide_tables import print_tables
 from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.run.results import read_results
 from iirc_train.runtime.progress import TrainingProgress
@@ -144,7 +145,7 @@ def test_a_device_that_is_not_there_is_refused(settings):
 def test_the_table_shows_the_run(run, tmp_path):
     results = read_results(run, "tiny run")
     console = Console(record=True, width=120, quiet=False, file=(tmp_path / "out").open("w"))
-    console.print(task_table(results))
+    print_tables(console, task_tables(results))
     text = console.export_text()
     assert "tiny run" in text and f"{results.all_seen[-1]:.3f}" in text
 

@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import io
 import logging
 import shutil
 import sys
@@ -13,6 +14,7 @@ import pytest
 import torch
 import zarr
 from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
 from iirc_data.augment import IMAGE_PRESETS
 from iirc_data.errors import (
@@ -35,6 +37,7 @@ from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.union import UnionStore
 from iirc_data.sources import open_folder
 from iirc_train.cli.app import app
+from iirc_train.cli.compute_features import Bar
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods import get_method
 from iirc_train.models.definition import definition_digest
@@ -128,6 +131,25 @@ def test_what_a_killed_process_had_finished_stays(tmp_path):
     assert fill(an_array(tmp_path), ROWS, resumed := Computing()) == 6 - len(killed.rows)
     assert sorted(killed.rows + resumed.rows) == ROWS.tolist()
     assert not list(tmp_path.rglob("*.partial")) and not list(tmp_path.rglob("*.lock"))
+
+
+def test_what_an_interrupted_process_has_shown_as_done_is_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("iirc_data.features.chunks._MOST_ROWS", 4)
+    shown = []
+
+    def progress(computed, left, total):
+        shown.append((computed, left, total))
+        if computed == 2:  # half a chunk
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill(an_array(tmp_path), ROWS, Computing(), progress)
+    assert shown == [(0, 6, 6), (2, 4, 6)]
+    shown.clear()
+    fill(array := an_array(tmp_path), ROWS, resumed := Computing(), lambda *n: shown.append(n))
+    assert resumed.rows == [2, 3, 4, 5]
+    assert shown[0] == (0, 4, 6) and shown[-1] == (4, 0, 6)
+    assert np.array_equal(array.values, expected(ROWS, SIZE))
 
 
 @pytest.mark.usefixtures("one_row_per_chunk")
@@ -550,6 +572,20 @@ def test_a_sheet_of_a_run_on_features_shows_images_without_memories(unbroken, tm
     words = ["data", "show", "--run", str(unbroken), "--task=1", f"--output={tmp_path / 'a.png'}"]
     app(words, standalone_mode=False)
     assert "images, 0 of them replayed" in capsys.readouterr().out
+
+
+def test_a_resumed_computation_counts_from_what_is_in_the_cache():
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=120, color_system=None)
+    display = Progress(MofNCompleteColumn(), TextColumn("{task.fields[speed]}"), console=console)
+    bar = Bar(display)
+    bar("images", 0, 58_362, 60_000)
+    (task,) = display.tasks
+    assert (task.completed, task.total) == (1_638, 60_000)
+    assert "images: 1,638 of 60,000 features are in the cache\n" in text.getvalue()
+    bar("images", 362, 58_000, 60_000)
+    assert (task.completed, bar.computed["images"]) == (2_000, 362)
+    assert task.fields["speed"] == f"{362 / bar.seconds['images']:,.0f} images/s"
 
 
 def test_the_commands_compute_show_publish_and_clear(settings, tmp_path, capsys, monkeypatch):

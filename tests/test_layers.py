@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 # A floor per line, from top to bottom: a room imports rooms of the lines above it only.
 DATA_ROOMS = """
-definitions errors lifeline masking order qualified_names sizes spelling taxonomy
+definitions errors lifeline masking order qualified_names sizes spelling taxonomy warning
 augment cluster console decoding label_combinations reading
 files
 benchmarks image_sizes interrupts runs

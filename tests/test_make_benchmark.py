@@ -158,8 +158,9 @@ def test_the_file_states_command_origin_licence_and_schedules(table, out):
     )
     assert "Licence of the taxonomy: CC-BY-4.0. Digest" in benchmark.attribution
     assert benchmark.description == (
-        "6 classes of deep under 3 superclasses, 3 levels in all. Schedules 0 to 1: mixed, 5 tasks "
-        "of 4x2+1 classes. Schedules 2 to 3: level-by-level, 4 tasks of 3+3x2 classes."
+        "6 classes of deep under 3 superclasses, 3 levels in all. Schedules 0 to 1: mixed, 4 tasks "
+        "of 2 classes, then a last task of 1. Schedules 2 to 3: level-by-level, tasks of 3, 2, 2 "
+        "and 2 classes."
     )
     shown = CliRunner().invoke(app, ["show", str(out)]).output
     assert content_digest(benchmark) in shown.replace("\n", "")

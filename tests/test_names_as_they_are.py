@@ -10,11 +10,12 @@ from rich.console import Console
 
 from iirc_data.benchmarks import Benchmark
 from iirc_train.cli import app as cli
-from iirc_train.cli.sweep import _table
+from iirc_train.cli.sweep import _tables
 from iirc_train.config import ExperimentConfig
 from iirc_train.report.comparison import compare
 from iirc_train.report.runs import find_runs
-from iirc_train.report.tables import comparison_tables, task_table
+from iirc_train.report.tables import comparison_tables, task_tables
+from iirc_train.report.wide_tables import print_tables
 from iirc_train.run.record import is_finished, read_record
 from iirc_train.run.results import read_results
 from iirc_train.runtime.lines import print_line
@@ -42,7 +43,9 @@ def test_progress_shows_names_as_they_are(name, terminal):
         record = {"task": 0, "epoch": 0, "loss": 1.0, "modified_jaccard_sim": 0.5}
         progress.epoch_done(record, 1.0)
         progress.task_done(0, {"modified_jaccard_sim": 0.5, "jaccard_sim": 0.5})
-    assert f"{name}: after task 0 of 0-1: pw-JS 0.500  JS 0.500 over all" in text.getvalue()
+    assert (
+        f"{name}: after task 0 (of tasks 0 to 1): pw-JS 0.500  JS 0.500 over all" in text.getvalue()
+    )
     assert terminal or f"{name}: task 0 epoch 0: loss 1.0000" in text.getvalue()
 
 
@@ -53,14 +56,14 @@ def test_lines_and_tables_show_names_as_they_are(tmp_path, name):
     (tmp_path / "b.json").write_text(benchmark.model_dump_json())
     run = write_run(tmp_path / "run", tmp_path / "b.json", method=name)
     results = read_results(run, name)
-    assert name in printed(lambda console: console.print(task_table(results)))
+    assert name in printed(lambda console: print_tables(console, task_tables(results)))
     (comparison,) = compare(find_runs([run]).by_benchmark())
     for table in comparison_tables(comparison):
         text = printed(lambda console, table=table: console.print(table))
         assert f"{name}: " in text and f" {name} " in text
     config = ExperimentConfig.parse({"benchmark": "b", "data": "d", "method": name})
     outcome = Outcome(PlannedRun(name, run, config), error=name)
-    text = printed(lambda console: console.print(_table([outcome])))
+    text = printed(lambda console: print_tables(console, _tables([outcome], width=None)))
     assert text.count(name) == 2
 
 
@@ -80,7 +83,6 @@ def test_errors_and_ends_of_commands_name_folders_as_they_are(tmp_path, monkeypa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
-@pytest.mark.filterwarnings("ignore:no curves for TensorBoard")
 def test_folders_whose_names_are_not_utf8_serve(tiny_settings, tmp_path, monkeypatch, capsys):
     # pytest-xdist cannot send such names, neither in warnings nor in logs
     monkeypatch.setattr(logging.getLogger("iirc_train"), "propagate", False)
@@ -92,10 +94,10 @@ def test_folders_whose_names_are_not_utf8_serve(tiny_settings, tmp_path, monkeyp
     values = tiny_settings | settings | {"samples_per_class": 3}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     run = folder / os.fsdecode(b"r\xe9sultat[red]")
-    with pytest.warns(UserWarning, match="no curves for TensorBoard"):
-        status = command(monkeypatch, "train", *options, "--output", run)
+    status = command(monkeypatch, "train", *options, "--output", run)
     output = capsys.readouterr()
     assert status == 0, output
+    assert "warning: no curves for TensorBoard: the folder's path is not UTF-8\n" in output.err
     assert "r\\udce9sultat[red]" in output.out.splitlines()[-1]
     assert is_finished(run)
     assert "donn\\udce9es" in read_record(run)["sessions"][0]["command"]

@@ -44,7 +44,7 @@ def test_a_script_trains_logs_and_resumes_in_a_few_lines(settings, tmp_path, cap
     assert results.name == "run"
     shown = [record.getMessage() for record in caplog.records if record.name == "iirc_train"]
     assert shown[0].startswith("finetune on tiny: task 0 epoch 0: loss ")
-    assert shown[-1].startswith("finetune on tiny: after task 3 of 0-3: pw-JS ")
+    assert shown[-1].startswith("finetune on tiny: after task 3 (of tasks 0 to 3): pw-JS ")
     assert capsys.readouterr().out == ""
     with pytest.raises(IIRCError, match="holds a run already"):
         iirc_train.train(settings, tmp_path / "run")

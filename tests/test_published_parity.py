@@ -1,10 +1,13 @@
 """Every task view of the published benchmarks, against ``iirc==1.0.1``, at 1/20 of real sizes."""
 
+import importlib
+import sys
+
 import iirc.lifelong_dataset.torch_dataset as published
 import numpy as np
 import pytest
 
-from benchmarks.parity import PUBLISHED_BENCHMARKS, compare
+from benchmarks.parity import compare, published_benchmarks
 from iirc_data.benchmarks import SamplingSettings, load_benchmark
 from iirc_data.definitions import IIRC_SETUP, TEST, TRAIN
 from iirc_data.task_sequence import TaskSequence
@@ -19,13 +22,28 @@ N_SCHEDULES = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED_BENCHMARKS)
+@pytest.mark.parametrize("name", published_benchmarks())
 def test_every_task_view_equals_the_published_package_sample_for_sample(name):
     comparisons = list(compare(load_benchmark(name), fraction=1 / 20, splits=(TRAIN, TEST)))
     assert len(comparisons) == N_SCHEDULES[name]
     for comparison in comparisons:
         assert comparison.differences == []
         assert min(comparison.n_samples.values()) > 500
+
+
+@pytest.mark.parametrize("program", ["parity", "task_views"])
+def test_without_the_published_package_the_programs_say_in_one_line_what_to_install(
+    monkeypatch, capsys, program
+):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "iirc"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "iirc", None)
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(f"benchmarks.{program}").main()
+    assert caught.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "needs the package iirc, " in line
+    assert line.endswith("pip install -e '.[test]'")
 
 
 def test_the_comparison_sees_another_share_another_cap_and_another_order_of_classes():

@@ -1,6 +1,7 @@
 """Runs summed up, grouped, compared and written up as a page."""
 
 import csv
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from iirc_data.benchmarks import Benchmark
@@ -16,14 +18,16 @@ from iirc_data.errors import ConfigurationError
 from iirc_train.cli import app as cli
 from iirc_train.report.class_tree import class_tree, top_down
 from iirc_train.report.classes import classes_of
-from iirc_train.report.comparison import escape_latex
+from iirc_train.report.comparison import Comparison, Row, escape_latex
 from iirc_train.report.confusion import added, by_superclass, mean_recalls, refinements
 from iirc_train.report.confusion_plots import MOST_CELLS, _cells
 from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.paper import paper_curves, paper_name
 from iirc_train.report.plots import Look, curves_figure
 from iirc_train.report.runs import Group, Run, find_runs
-from iirc_train.report.summary import curve_of, mean_by_task, spread
+from iirc_train.report.summary import Spread, curve_of, mean_by_task, spread
+from iirc_train.report.tables import comparison_tables
+from iirc_train.report.wide_tables import Column, print_tables, tables_within, terminal_width
 from iirc_train.run.confusion import Confusion, read_confusions
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import JS, PWJS, read_results
@@ -32,6 +36,7 @@ from iirc_train.run.summaries import (
     backward_transfer,
     final_score,
     forgetting,
+    summary_tables,
 )
 from tests.made_up_runs import (
     ALL_SEEN,
@@ -173,6 +178,53 @@ def test_a_run_on_its_way_does_not_change_the_summary_of_finished_ones(tmp_path,
     assert "1 of 2 done" in result.output
     row = next(line for line in result.output.splitlines()[::-1] if "finetune" in line)
     assert row.split()[-4:] == ["0.600", "0.400", "0.433", "-0.433"]
+
+
+LONG_GROUPS = ("simplecil/il", "der_plus_plus, lr 0.1, seed 2", "icarl_cnn")
+
+
+def long_comparison() -> Comparison:
+    """22 tasks and all summaries of class-incremental runs, over two runs each."""
+    (summaries,) = summary_tables("top1", ["top1"])
+    score = Spread(0.123, 0.045, 2)
+    rows = [
+        Row(name, 2, 2, [score] * 22, {s.name: score for s in summaries.summaries})
+        for name in LONG_GROUPS
+    ]
+    return Comparison("cil_cifar100_b0_20", rows, "top1", (summaries,))
+
+
+@pytest.mark.parametrize("width", [50, 60, 80, 240])
+def test_tables_that_do_not_fit_the_terminal_are_split_and_no_word_is_broken(width):
+    comparison = long_comparison()
+    console = Console(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    tables = comparison_tables(comparison, terminal_width(console))
+    print_tables(console, tables)
+    text = console.file.getvalue()
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    assert text.count("simplecil/il") == text.count("group") == len(tables)
+    assert len(tables) == 2 if width == 240 else len(tables) > 2
+    words = set(text.split())
+    assert {word for name in LONG_GROUPS for word in name.split()} <= words
+    assert {w for s in comparison.tables[0].summaries for w in s.heading.split()} <= words
+    assert {str(task) for task in range(22)} <= words
+
+
+def test_a_group_whose_name_is_one_long_word_is_not_broken_on_any_terminal():
+    (table, *_) = tables_within(20, "t", [Column("group", ["g" * 50])], [Column("0", ["0.1"])])
+    console = Console(file=io.StringIO(), force_terminal=True, width=20, color_system=None)
+    print_tables(console, [table])
+    assert "g" * 50 in console.file.getvalue()
+
+
+def test_without_a_terminal_there_is_one_whole_table(tmp_path, benchmark):
+    write_run(tmp_path / "run", benchmark, method="icarl_cnn", n_memories_per_class=1)
+    result = CliRunner(env={"COLUMNS": "20"}).invoke(cli.app, ["compare", str(tmp_path)])
+    lines = result.output.splitlines()
+    heads = [line.split() for line in lines if "group" in line]
+    assert heads[0] == ["group", "runs", "0", "1", "2", "3"]
+    assert sum("icarl_cnn" in line for line in lines) == 2
 
 
 def test_compare_writes_csv_and_latex(tmp_path, run, benchmark):

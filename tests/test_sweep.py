@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from iirc_data.errors import BenchmarkError, ConfigurationError
 from iirc_train.cli.app import app
-from iirc_train.cli.sweep import _table
+from iirc_train.cli.sweep import _tables
 from iirc_train.config import ExperimentConfig
 from iirc_train.report.runs import Run, group_runs
 from iirc_train.report.settings_table import settings_table
@@ -44,14 +44,16 @@ def settings_file(tiny_settings, tmp_path) -> Path:
     return path
 
 
-def start(*arguments: object, folder: Path | None = None) -> subprocess.Popen[bytes]:
+def start(
+    *arguments: object, folder: Path | None = None, prepare=hear_ctrl_c
+) -> subprocess.Popen[bytes]:
     """Start the command in a folder, in a process group of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "iirc_train", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=hear_ctrl_c,
+        preexec_fn=prepare,
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"},
     )
@@ -329,6 +331,51 @@ def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
         assert "iirc train --resume" in (run / "log.txt").read_text()
 
 
+def test_a_sweep_in_the_background_stops_when_ctrl_c_stops_its_run(tiny_settings, tmp_path):
+    """A shell without job control lets background commands ignore SIGINT; training handles it."""
+    settings = {"epochs_per_task": 500, "threads": 1, "decoder": "pillow"}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tiny_settings | settings))
+    sweep = tmp_path / "sweep"
+    process = start(
+        *("sweep", "--config", tmp_path / "settings.yaml", "--output", sweep),
+        *("--method", "finetune", "--seed", "0-2"),
+        prepare=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    while not any(metrics_of(sweep).values()) and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    printed, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGINT, printed.decode()
+    assert printed.decode().splitlines()[1:] == [
+        "interrupted: run the same command again to resume"
+    ]
+    assert [path.name for path in sweep.glob("finetune/schedule_0/*")] == ["seed_0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "ending",
+    ["sys.exit(128 + {0})", "signal.signal({0}, signal.SIG_DFL); os.kill(os.getpid(), {0})"],
+)
+def test_a_run_that_was_interrupted_stops_the_sweep_by_the_same_signal(
+    settings_file, tmp_path, number, ending
+):
+    runs = plan(tmp_path / "sweep", methods=METHODS, file=settings_file)
+    program = ("-c", "import os, signal, sys; " + ending.format(int(number)))
+    seen = []
+    with ThreadPoolExecutor(1) as threads, pytest.raises(KeyboardInterrupt) as caught:
+        run_all(
+            runs,
+            threads,
+            done=seen.append,
+            stopping=lambda: seen.append("stopping"),
+            program=program,
+        )
+    assert caught.value.args == (number,)
+    assert not seen
+    assert [run.folder.exists() for run in runs] == [True, False]
+
+
 def test_a_damaged_run_does_not_stop_the_others(settings_file, tmp_path, finished_record):
     runs = plan(tmp_path, methods=METHODS, file=settings_file)
     for run in runs:
@@ -407,4 +454,5 @@ def test_the_table_names_the_metric_of_its_scores(metrics, title):
     config = ExperimentConfig.parse({"benchmark": "b", "data": "d", "method": "finetune"})
     run = PlannedRun("r", Path("r"), config)
     outcomes = [Outcome(run, 0.5 if m else None, None if m else "error", m) for m in metrics]
-    assert _table(outcomes).title.startswith(title)
+    (table,) = _tables(outcomes, width=None)
+    assert table.title.plain.startswith(title)

@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from iirc_data.benchmarks import Benchmark, Tasks, content_digest
-from iirc_data.commands.task_sizes import task_sizes
+from iirc_data.commands.task_sizes import tasks_in_words
 from iirc_data.commands.taxonomy_sources import TaxonomySource
 from iirc_data.taxonomies.wordnet import WordNet
 from iirc_data.taxonomy import Taxonomy
@@ -73,11 +73,11 @@ def describe(benchmark: Benchmark, orders: Sequence[str], seeds: Sequence[int]) 
 
 
 def _sizes(schedules: Sequence[Tasks]) -> str:
-    sizes = dict.fromkeys(task_sizes(tasks) for tasks in schedules)
+    sizes = {tuple(map(len, tasks)) for tasks in schedules}
     if len(sizes) > 1:
         counts = sorted({len(tasks) for tasks in schedules})
         return f"{counts[0]} to {counts[-1]} tasks" if len(counts) > 1 else f"{counts[0]} tasks"
-    return f"{len(schedules[0])} tasks of {next(iter(sizes))} classes"
+    return tasks_in_words(schedules[0])
 
 
 def readable_names(

@@ -35,7 +35,8 @@ def list_benchmarks(context: typer.Context) -> None:
         return
     # must fit into 80 columns
     table = Table(
-        caption="classes, tasks: of one schedule; super, leaves: of the whole taxonomy",
+        caption="classes, tasks: of one schedule; super, leaves: of the whole taxonomy; "
+        "10+21x5: a first task of 10 classes, then 21 tasks of 5",
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,

@@ -28,7 +28,7 @@ from iirc_data.commands.empty_shares import classes_without_share
 from iirc_data.commands.number_list import parse_numbers
 from iirc_data.commands.shard.selection import read_class_list
 from iirc_data.commands.taxonomy_sources import TaxonomySource, open_source
-from iirc_data.console import errors_in_one_line, one_line
+from iirc_data.console import errors_in_one_line, one_line, print_warning
 from iirc_data.definitions import CIL_SETUP
 from iirc_data.errors import BenchmarkError
 from iirc_data.files import write_atomically
@@ -196,8 +196,7 @@ def _write(path: Path, text: str, *, overwrite: bool) -> None:
 def _warn_of_empty_shares(benchmark: Benchmark, sources: Sequence[TaxonomySource]) -> None:
     n_images = {name: n for source in sources for name, n in source.n_images.items()}
     if n_images and (empty := classes_without_share(benchmark, n_images)):
-        line = (
-            f"warning: {len(empty)} classes would show no training image, for example {empty[0]}: "
+        print_warning(
+            f"{len(empty)} classes would show no training image, for example {empty[0]}: "
             "raise --superclass-sampling-size-cap or the fractions"
         )
-        typer.echo(one_line(line), err=True)

@@ -36,20 +36,22 @@ def fill(
     array: FeatureArray,
     rows: Rows,
     compute: Compute,
-    progress: Callable[[int, int], None] = lambda computed, left: None,
+    progress: Callable[[int, int, int], None] = lambda computed, left, total: None,
 ) -> int:
     """Load rows, and compute those that are not in the cache.
 
     Each chunk is computed by one process, which writes it as soon as its rows are there. Other
     processes meanwhile compute other chunks, and wait only when none is left. If a process dies,
-    another one computes what it held.
+    another one computes what it held. On an interrupt, a chunk that is computed in part is
+    written, so that no row reported to ``progress`` is lost.
 
     Args:
         array: The features.
         rows: int64 (N,), ascending.
         compute: Computes features.
-        progress: Called with the number of rows that this process has computed, and the number of
-            those that are left to all processes.
+        progress: Called with the number of rows that this process has computed, the number of
+            those that are left to all processes, and the number of all rows. Not called if no row
+            is missing.
 
     Returns:
         The number of rows that this process has computed.
@@ -60,17 +62,24 @@ def fill(
     n_computed = 0
     load(array, rows)
     while len(missing := rows[~array.present[rows]]):
-        progress(n_computed, len(missing))
+        progress(n_computed, len(missing), len(rows))
         with ExitStack() as held:
             claimed = _claimed(array, missing, held)
+            any_claimed = bool(claimed)
             todo = missing[np.isin(missing // array.rows_per_chunk, list(claimed))]
             todo = load(array, todo)  # another process may have written some meanwhile
             n_left = int((~array.present[rows]).sum())
-            for n_new in _computed(array, todo, compute, claimed):
-                n_computed += n_new
-                n_left -= n_new
-                progress(n_computed, n_left)
-        if not claimed:
+            try:
+                for n_new in _computed(array, todo, compute, claimed):
+                    n_computed += n_new
+                    n_left -= n_new
+                    progress(n_computed, n_left, len(rows))
+            except KeyboardInterrupt:
+                for chunk in array.chunks_of(todo[array.present[todo]]).tolist():
+                    if chunk in claimed:  # not written yet
+                        array.save(chunk)
+                raise
+        if not any_claimed:
             first = int(array.chunks_of(missing)[0])
             with array.held(first):  # the process that computes it has ended or finished it
                 array.load(first)
@@ -109,5 +118,5 @@ def _computed(
         for chunk in np.unique(chunks[before:n_done]).tolist():
             if chunk != open_chunk:
                 array.save(chunk)
-                claimed[chunk].close()
+                claimed.pop(chunk).close()
         yield n_done - before

@@ -11,6 +11,7 @@ from iirc_train.config.places import at_home
 from iirc_train.report.comparison import compare, write_csv, write_latex
 from iirc_train.report.runs import find_runs
 from iirc_train.report.tables import comparison_tables
+from iirc_train.report.wide_tables import print_tables, terminal_width
 from iirc_train.runtime.lines import print_line
 
 
@@ -24,8 +25,7 @@ def compare_runs(
     found = find_runs(map(at_home, runs))
     comparisons = compare(found.by_benchmark())
     for comparison in comparisons:
-        for table in comparison_tables(comparison):
-            console.print(table)
+        print_tables(console, comparison_tables(comparison, terminal_width(console)))
     for folder in found.waiting:
         print_line(console, f"no evaluation yet: {folder}")
     for path, write in ((csv, write_csv), (latex, write_latex)):

@@ -20,6 +20,7 @@ from iirc_train.methods.settings import method_configs
 from iirc_train.runtime.distributed import is_first_process
 from iirc_train.runtime.lines import print_line
 from iirc_train.training.components import Experiment
+from iirc_train.training.features import in_the_cache
 
 
 class Bar:
@@ -37,19 +38,22 @@ class Bar:
         self._started: dict[str, float] = {}
         self._bars: dict[str, Any] = {}
 
-    def __call__(self, dataset: str, n_computed: int, n_left: int) -> None:
+    def __call__(self, dataset: str, n_computed: int, n_left: int, n_total: int) -> None:
         """See :data:`~iirc_train.training.features.Progress`."""
         now = time.perf_counter()
         if dataset not in self._bars:
             self._started[dataset] = now
+            n_done = n_total - n_left
+            if n_done:
+                print_line(self._display.console, in_the_cache(dataset, n_done, n_total))
             self._bars[dataset] = self._display.add_task(
-                f"features of {dataset}", total=n_left, speed=""
+                f"features of {dataset}", total=n_total, completed=n_done, speed=""
             )
         self.computed[dataset] = n_computed
         self.seconds[dataset] = spent = now - self._started[dataset]
         self._display.update(
             self._bars[dataset],
-            completed=(self._display.tasks[self._bars[dataset]].total or 0) - n_left,
+            completed=n_total - n_left,
             speed=f"{n_computed / spent:,.0f} images/s" if n_computed else "",
         )
 

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
 from iirc_data.cluster import cluster_executor
 from iirc_data.commands.number_list import parse_numbers
@@ -19,6 +18,12 @@ from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, given, with_settings
 from iirc_train.cli.train import CONFIG_OPTION
 from iirc_train.metrics import METRICS
+from iirc_train.report.wide_tables import (
+    Column,
+    print_tables,
+    tables_within,
+    terminal_width,
+)
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN
 from iirc_train.sweep import LOG_NAME, Outcome, checkpoint_time, plan, run_all
@@ -120,7 +125,7 @@ def sweep(
     note = partial(print_line, console)
     with interrupted_in_one_line(hint), _executor(jobs or 1, scheduler, note) as executor:
         outcomes = run_all(runs, executor, show, stopping, context.obj or OWN)
-    console.print(_table(outcomes))
+    print_tables(console, _tables(outcomes, terminal_width(console)))
     failed = [outcome for outcome in outcomes if outcome.error is not None]
     for outcome in failed:
         log = outcome.run.folder / LOG_NAME
@@ -164,15 +169,15 @@ def _varied(texts: list[str] | None) -> dict[str, list[str]]:
     return varied
 
 
-def _table(outcomes: list[Outcome]) -> Table:
+def _tables(outcomes: list[Outcome], width: int | None) -> list[Table]:
     labels = {METRICS[outcome.metric].label for outcome in outcomes if outcome.metric is not None}
     what = " or ".join(sorted(labels)) or "results"
-    table = Table(title=f"{what} on the test split, all classes seen", title_justify="left")
-    table.add_column("run")
-    table.add_column("after the last task")
-    for outcome in outcomes:
-        table.add_row(Text(outcome.run.name), Text(_ending(outcome)))
-    return table
+    return tables_within(
+        width,
+        f"{what} on the test split, all classes seen",
+        [Column("run", [outcome.run.name for outcome in outcomes], justify="left")],
+        [Column("after the last task", list(map(_ending, outcomes)), justify="left")],
+    )
 
 
 def _ending(outcome: Outcome) -> str:

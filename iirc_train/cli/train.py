@@ -13,7 +13,8 @@ from iirc_train.cli.options import at_home_if_given, default_in_help, given, wit
 from iirc_train.config.auto_preset import implied_preset, missed_preset
 from iirc_train.config.compose import compose, resolved_preset
 from iirc_train.methods.settings import method_configs
-from iirc_train.report.tables import task_table
+from iirc_train.report.tables import task_tables
+from iirc_train.report.wide_tables import print_tables, terminal_width
 from iirc_train.run.results import read_results
 from iirc_train.run.trackers import Tracking
 from iirc_train.runtime.distributed import is_first_process
@@ -151,5 +152,5 @@ def train(
             configuration = compose(preset, config, overrides, methods=method_configs())
             continue_experiment(configuration, run, console, tracking=tracking, preset=preset)
     if is_first_process():
-        console.print(task_table(read_results(run)))
+        print_tables(console, task_tables(read_results(run), terminal_width(console)))
         print_line(console, f"run: {run}")

@@ -2,70 +2,64 @@
 
 import math
 
-from rich import box
 from rich.table import Table
-from rich.text import Text
 
 from iirc_train.metrics import metric_label
 from iirc_train.report.comparison import Comparison
+from iirc_train.report.wide_tables import Column, tables_within
 from iirc_train.run.results import RunResults
 
-_MOST_COLUMNS = 8  # fit beside the names in 80 characters
+
+def task_tables(results: RunResults, width: int | None = None) -> list[Table]:
+    """Return tables of the score on each seen task, and over all seen classes, after each task.
+
+    Args:
+        results: The results of a run.
+        width: Width that each table fits; None for one table of any width.
+    """
+    tasks = range(len(results.all_seen))
+    columns = [
+        Column(
+            f"task {task}",
+            [
+                "" if math.isnan(score) else f"{score:.3f}"
+                for score in (results.by_task[after][task] for after in tasks)
+            ],
+        )
+        for task in tasks
+    ]
+    columns.append(Column("all seen", [f"{x:.3f}" for x in results.all_seen], style="bold"))
+    title = f"{results.name}: {metric_label(results.metric)} on the test split"
+    return tables_within(width, title, [Column("after task", list(map(str, tasks)))], columns)
 
 
-def task_table(results: RunResults) -> Table:
-    """Return a table of the score on each seen task, and over all seen classes, after each task."""
-    n_tasks = len(results.all_seen)
-    label = metric_label(results.metric)
-    title = Text(f"{results.name}: {label} on the test split", style="table.title")
-    table = Table(title=title, title_justify="left")
-    table.add_column("after task", justify="right")
-    for task in range(n_tasks):
-        table.add_column(f"task {task}", justify="right")
-    table.add_column("all seen", justify="right", style="bold")
-    for task in range(n_tasks):
-        scores = ["" if math.isnan(x) else f"{x:.3f}" for x in results.by_task[task]]
-        table.add_row(str(task), *scores, f"{results.all_seen[task]:.3f}")
-    return table
-
-
-def comparison_tables(comparison: Comparison) -> list[Table]:
+def comparison_tables(comparison: Comparison, width: int | None = None) -> list[Table]:
     """Return tables with a row for each group: the score after each task, and summaries.
 
     Values over several runs are mean ± standard deviation.
+
+    Args:
+        comparison: The comparison.
+        width: Width that each table fits; None for one table of each kind, of any width.
     """
-    title = comparison.benchmark
-    tables = []
-    for start in range(0, comparison.n_tasks, _MOST_COLUMNS):
-        tasks = range(start, min(start + _MOST_COLUMNS, comparison.n_tasks))
-        table = _table_of_groups(
-            f"{title}: {comparison.metric_label} over all classes seen after each task"
+    rows = comparison.rows
+    keys = [
+        Column("group", [row.name for row in rows], justify="left"),
+        Column("runs", [row.runs_text for row in rows]),
+    ]
+    columns = [
+        Column(
+            str(task),
+            [row.by_task[task].text("\n±") if task < len(row.by_task) else "" for row in rows],
         )
-        for task in tasks:
-            table.add_column(str(task), justify="right")
-        for row in comparison.rows:
-            scores = row.by_task[tasks.start : tasks.stop]
-            table.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in scores))
-        tables.append(table)
+        for task in range(comparison.n_tasks)
+    ]
+    title = f"{comparison.metric_label} over all classes seen after each task"
+    tables = tables_within(width, f"{comparison.benchmark}: {title}", keys, columns)
     for shown in comparison.tables:
-        table = _table_of_groups(f"{title}: {shown.title}")
-        for summary in shown.summaries:
-            table.add_column(summary.heading, justify="right")
-        for row in comparison.rows:
-            scores = [row.summary[summary.name] for summary in shown.summaries]
-            table.add_row(Text(row.name), row.runs_text, *(s.text("\n±") for s in scores))
-        tables.append(table)
+        columns = [
+            Column(summary.heading, [row.summary[summary.name].text("\n±") for row in rows])
+            for summary in shown.summaries
+        ]
+        tables += tables_within(width, f"{comparison.benchmark}: {shown.title}", keys, columns)
     return tables
-
-
-def _table_of_groups(title: str) -> Table:
-    table = Table(
-        title=Text(title, style="table.title"),
-        title_justify="left",
-        min_width=len(title),  # keeps the title on one line
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("group", overflow="fold")
-    table.add_column("runs", justify="right")
-    return table

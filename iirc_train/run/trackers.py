@@ -1,7 +1,6 @@
 """Experiment trackers: TensorBoard and Weights & Biases."""
 
 import uuid
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_atomically
+from iirc_data.warning import warn
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.metrics import shown_labels, tracked_labels
 from iirc_train.runtime.distributed import rank
@@ -103,7 +103,7 @@ class TensorBoard:
             yield
         except Exception as error:  # the writer's thread may raise anything
             if not self._has_failed:
-                warnings.warn(f"TensorBoard's curves end here: {error}", stacklevel=2)
+                warn(f"TensorBoard's curves end here: {error}")
             self._has_failed = True
 
 
@@ -199,7 +199,7 @@ def _is_utf8(run: Path) -> bool:
     try:
         str(run).encode()
     except UnicodeEncodeError:
-        warnings.warn("no curves for TensorBoard: the folder's path is not UTF-8", stacklevel=2)
+        warn("no curves for TensorBoard: the folder's path is not UTF-8")
         return False
     return True
 

@@ -243,7 +243,8 @@ def _epoch_line(title: str, record: dict[str, Any], note: str) -> str:
 
 
 def _task_line(title: str, task_id: int, n_tasks: int, metrics: dict[str, float]) -> Text:
-    line = Text(f"{title}: after task {task_id} of 0-{n_tasks - 1}: ")
+    of_tasks = f" (of tasks 0 to {n_tasks - 1})" if n_tasks > 1 else ""
+    line = Text(f"{title}: after task {task_id}{of_tasks}: ")
     for name, label in shown_labels(metrics).items():
         line.append(f"{label} ")
         line.append(f"{metrics[name]:.3f}", "bold" if name == MAIN_METRIC else None)

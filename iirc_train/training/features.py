@@ -38,8 +38,8 @@ from iirc_train.runtime.random_state import random_state, set_random_state
 
 logger = logging.getLogger("iirc_train")
 
-Progress = Callable[[str, int, int], None]
-"""Called with a dataset's name, the number of features computed, and of those left to compute."""
+Progress = Callable[[str, int, int, int], None]
+"""Called with a dataset's name, and the numbers of features: computed, left to compute, in all."""
 
 BATCH_SIZES = {"cpu": 16, "cuda": 512}
 """Images per batch; a GPU without room for them computes parts of a batch."""
@@ -215,6 +215,11 @@ def all_sample_ids(splits: Mapping[SplitName, TaskSequence]) -> NDArray[np.int64
     return np.unique(np.concatenate(views))
 
 
+def in_the_cache(dataset: str, n: int, n_total: int) -> str:
+    """Return a line that says how many features of a dataset need not be computed."""
+    return f"{dataset}: {n:,} of {n_total:,} features are in the cache"
+
+
 class _LoggedProgress:
     """Logs the progress when it starts, and now and then."""
 
@@ -222,13 +227,15 @@ class _LoggedProgress:
         self._started = time.monotonic()
         self._next = 0.0
 
-    def __call__(self, dataset: str, n_computed: int, n_left: int) -> None:
+    def __call__(self, dataset: str, n_computed: int, n_left: int, n_total: int) -> None:
         now = time.monotonic()
         if not is_first_process() or (now < self._next and n_left):
             return
         self._next = now + _SECONDS_BETWEEN_NOTES
         if not n_computed:
             logger.info("computing %s features of %s", f"{n_left:,}", dataset)
+            if n_left < n_total:
+                logger.info("%s", in_the_cache(dataset, n_total - n_left, n_total))
         else:
             speed = n_computed / max(now - self._started, 1e-9)
             logger.info(
