@@ -439,6 +439,8 @@ def test_another_machine_starts_the_program_that_the_sweep_was(tmp_path):
 class Commands(list):
     """Notes the arguments of the processes that a sweep would start."""
 
+    starts_no_others = False
+
     def run(self, arguments, log, on_one_gpu):
         self.append(arguments)
         log.write_text("noted")

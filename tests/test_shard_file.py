@@ -1,6 +1,7 @@
 """Reading shards while they are cut, fail, or are too many to be open at once."""
 
 import errno
+import gc
 import os
 import pickle
 import sys
@@ -176,6 +177,7 @@ def few_files():
     taken = []
 
     def leave(n):
+        gc.collect()  # what earlier tests left open is not to be closed meanwhile
         used = max(int(path.name) for path in FILES.iterdir()) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (used + n, limits[1]))
         with suppress(OSError):

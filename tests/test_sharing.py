@@ -778,15 +778,15 @@ def documented(tmp_path, monkeypatch):
     """Return the guide's blocks of a language, in a folder that has what the guide speaks of."""
     tree = {split: dict.fromkeys(CIFAR10, 2) for split in ("train", "test")}
     images = write_image_folder(tmp_path / "cifar10", tree)
-    write_shards(open_folder(images), tmp_path / "shards")
+    write_shards(open_folder(images), tmp_path / "shards/cifar10")
     shutil.copy(images / "train/dog/0000.jpg", images / "train/cat/0000.jpg")
-    write_shards(open_folder(images), tmp_path / "shards-2")
+    write_shards(open_folder(images), tmp_path / "shards/cifar10-2")
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[1] / "docs" / "sharing.md").read_text()
-    with serve(tmp_path / "shards") as server:
+    with serve(tmp_path / "shards/cifar10") as server:
         here = text.replace("https://data.our-lab.org/cifar10", server.url)
         here = here.replace("s3://", "memory://")
-        here = here.replace("7d0a…c41f", ShardStore.open(tmp_path / "shards").digest)
+        here = here.replace("7d0a…c41f", ShardStore.open(tmp_path / "shards/cifar10").digest)
         yield lambda language: re.findall(rf"```{language}\n(.*?)```", here, re.DOTALL)
 
 
@@ -798,8 +798,12 @@ def test_the_commands_of_the_guide_run_as_written(documented):
     for command in commands:
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, (command, result.output)
-    assert tree(Path("copy")) == tree(Path("shards-2"))
-    assert len(list(Path("copy").rglob("*.tar"))) == len(list(Path("shards").rglob("*.tar"))) == 20
+    assert tree(Path("copy")) == tree(Path("shards/cifar10-2"))
+    assert (
+        len(list(Path("copy").rglob("*.tar")))
+        == len(list(Path("shards/cifar10").rglob("*.tar")))
+        == 20
+    )
 
 
 def test_the_recipes_of_the_guide_read_the_stored_images(documented):
@@ -814,13 +818,15 @@ def test_the_recipes_of_the_guide_read_the_stored_images(documented):
     assert {name.removesuffix("-000000.tar") for _, name in shown} == set(CIFAR10)
     pytest.importorskip("nvidia.dali")
     index = pytest.importorskip("iirc_data.shards.dali_index")
-    index.write_dali_index(Path("shards"), names["store"].manifest)
+    index.write_dali_index(Path("shards/cifar10"), names["store"].manifest)
     exec(by_dali, names)
     pipeline = names["pipeline"]()
     pipeline.build()
     images, source = pipeline.run()
     assert images.at(0).shape == (32, 32, 3)
-    assert re.fullmatch(r"shards/train/\w+-000000\.tar:\d+:\d+\.jpg", bytes(source.at(0)).decode())
+    assert re.fullmatch(
+        r"shards/cifar10/train/\w+-000000\.tar:\d+:\d+\.jpg", bytes(source.at(0)).decode()
+    )
 
 
 # --- the commands -----------------------------------------------------------------------------
