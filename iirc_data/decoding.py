@@ -4,15 +4,24 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import LoaderError
 
+_DEEP_GRAY = ("I", "I;16", "I;16B")
+
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image to RGB as Pillow does, in a form that can be saved."""
+    """Convert an image to RGB as Pillow does, in a form that can be saved.
+
+    Unlike Pillow, which shows 16-bit gray levels above 255 as white, this takes their upper 8 bits,
+    as Pillow does in colour images.
+    """
+    if image.mode in _DEEP_GRAY:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     rgb = image.convert("RGB")
     if isinstance(rgb.info.get("transparency"), int):  # a gray level, which is not valid in RGB
         del rgb.info["transparency"]

@@ -51,7 +51,10 @@ def pillow(data: bytes) -> np.ndarray | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return np.asarray(Image.open(io.BytesIO(data), formats=("JPEG", "PNG")).convert("RGB"))
+            image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
+            if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip
+                return np.stack([np.asarray(image) // 256] * 3, axis=2).astype(np.uint8)
+            return np.asarray(image.convert("RGB"))
     except Exception:  # Pillow raises many types
         return None
 
