@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 
 import torch
 
 from iirc_data.augment import Operation
 from iirc_data.loader.decoder import default_threads
 from iirc_data.loader.host_memory import empty
+from iirc_data.loader.per_process import PerProcess
 
 Function = Callable[[torch.Tensor, float], torch.Tensor]
 
@@ -38,14 +39,14 @@ def changed(images: torch.Tensor, operations: Sequence[Sequence[Operation]] | No
             planes = functions[operation.name](planes, operation.value)
         return planes.permute(1, 2, 0)
 
-    each = _pool().map if images.device.type == "cpu" else map
+    each = _pool().get().map if images.device.type == "cpu" else map
     shown = list(each(change, images, operations))
     return torch.stack(shown, out=empty(images.shape, images.dtype, images.device))
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(default_threads(), "iirc-operations")
+def _pool() -> PerProcess[ThreadPoolExecutor]:
+    return PerProcess(partial(ThreadPoolExecutor, default_threads(), "iirc-operations"))
 
 
 @cache
