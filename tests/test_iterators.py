@@ -16,7 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, IterableDataset
 
-from iirc_data.augment import RandomCropFlip, RandomResizedCropFlip, TransformPreset, Unchanged
+from iirc_data.augment import (
+    Changed,
+    ColorJitter,
+    RandomCropFlip,
+    RandomResizedCropFlip,
+    TransformPreset,
+    Unchanged,
+)
 from iirc_data.errors import LoaderError
 from iirc_data.loader import host_memory, make_decoder, make_loader
 from iirc_data.loader.idle import Idle
@@ -25,6 +32,12 @@ from iirc_data.shards.reading_plan import NoPlan
 from tests.test_loader import DECODERS, RESIDENT, Memories, everything, needs_dali, noise_image
 
 CROPPED = TransformPreset(RandomCropFlip(), Unchanged(), (0.5,) * 3, (0.5,) * 3)
+COLOURED = TransformPreset(
+    Changed(RandomCropFlip(), (ColorJitter(brightness=0.4),)),
+    Unchanged(),
+    (0.5,) * 3,
+    (0.5,) * 3,
+)
 RESIZED = TransformPreset(RandomResizedCropFlip(size=20), Unchanged(), (0.5,) * 3, (0.5,) * 3)
 
 decoders = pytest.mark.parametrize("decoder", DECODERS)
@@ -42,6 +55,7 @@ def make_loaders(store, decoder):
         make(batch_size=7, resident=False, transforms=RESIZED),
         make(batch_size=9, resident=False, train=False),
         make(batch_size=7, resident=True),
+        make(batch_size=7, resident=False, transforms=COLOURED),
     ]
 
 
@@ -67,7 +81,7 @@ def loaders_and_what_they_show(request, tiny_store):
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("begin"), st.integers(0, 5), st.integers(0, 1)),
+        st.tuples(st.just("begin"), st.integers(0, 6), st.integers(0, 1)),
         st.tuples(st.just("go on"), st.integers(0, 9), st.integers(1, 3)),
         st.tuples(st.sampled_from(["close", "forget"]), st.integers(0, 9), st.just(0)),
     ),
@@ -160,10 +174,10 @@ def in_forked_process(batches):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems start new processes")
-@RESIDENT
+@pytest.mark.parametrize("number", [0, 5, 6], ids=["streamed", "resident", "coloured"])
 @decoders
-def test_a_forked_process_shows_the_same_batches(tiny_store, decoder, resident):
-    loader = make_loaders(tiny_store, decoder)[5 if resident else 0]
+def test_a_forked_process_shows_the_same_batches(tiny_store, decoder, number):
+    loader = make_loaders(tiny_store, decoder)[number]
     expected = list(loader)
     live = iter(loader)
     assert same(next(live), expected[0])
@@ -211,6 +225,31 @@ def test_an_epoch_or_batch_below_0_is_refused(tiny_store, numbers):
     loader = make_loaders(tiny_store, "torch")[0]
     with pytest.raises(ValueError, match="expected epoch, first_batch >= 0, got"):
         loader.set_epoch(*numbers)
+
+
+@RESIDENT
+@pytest.mark.parametrize("endless", [False, True])
+def test_a_process_has_samples_in_every_batch_or_there_is_no_loader(tiny_store, endless, resident):
+    def make(n, batch_size=4, world_size=1):
+        return make_loader(
+            everything(tiny_store).subset(np.arange(n)),
+            tiny_store,
+            transforms=CROPPED,
+            train=True,
+            decoder="pillow",
+            resident=resident and n > 0,
+            endless=endless,
+            batch_size=batch_size,
+            rank=world_size - 1,
+            world_size=world_size,
+        )
+
+    assert list(make(0, world_size=2)) == []
+    assert [len(batch.images) for batch in make(2, world_size=2)] == [1]
+    with pytest.raises(LoaderError, match="1 samples cannot be divided among 2 processes"):
+        make(1, world_size=2)
+    with pytest.raises(ValueError, match="batch_size >= 1"):
+        make(8, batch_size=0)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from iirc_data.augment import Augmentation, PerDataset, uniform
+from iirc_data.errors import LoaderError
 from iirc_data.loader.batch import Batch, indicator_targets, on_device
 from iirc_data.loader.decoder import Decoder, DecodeRequest
 from iirc_data.loader.epoch_samples import EpochSamples
@@ -79,9 +80,14 @@ class Loader:
         self._epoch = self._first_batch = 0
         self._is_last = False
         self._n = len(self._numbers(0))
-        if endless and self._n > (n := batch_size * world_size):
+        if endless and self._n > (n := max(1, batch_size * world_size)):
             self._n = -(-self._n // n) * n
         own = batch_bounds(self._n, batch_size, rank, world_size)
+        if 0 < self._n < world_size:
+            raise LoaderError(
+                f"{self._n} samples cannot be divided among {world_size} processes: read them in "
+                "one, with world_size=1"
+            )
         shared = global_batch_bounds(self._n, batch_size, world_size)
         self._batches = [
             (*bounds, (bounds[1] - bounds[0]) / (stop - start))
@@ -180,7 +186,7 @@ class Loader:
     def _shown(self, epoch: int) -> NDArray[np.int64]:
         """Return the numbers of an epoch's samples in the order of the epoch."""
         numbers = self._numbers(epoch)
-        if self._endless:
+        if self._endless and self._n:
             start = epoch * self._n
             order = endless_order(len(numbers), seed=self._seed, start=start, stop=start + self._n)
         elif self._shuffle and self._order_blocks is not None:
