@@ -535,6 +535,23 @@ def test_what_is_published_can_be_pulled(tiny_store, tmp_path):
     assert sample_bytes(ShardStore.open("memory://lab/tiny")) == sample_bytes(tiny_store)
 
 
+@pytest.mark.parametrize("address", ["memory://lab/tiny", "{}/published"])
+def test_the_taxonomy_travels_with_its_dataset(tiny_store, tmp_path, address):
+    shards = shutil.copytree(tiny_store.root, tmp_path / "shards")
+    address, copy = address.format(tmp_path), tmp_path / "copy"
+
+    def published_and_pulled(text, **options):
+        (shards / "taxonomy.json").write_text(text)
+        publish(shards, address)
+        pull(address, copy, **options)
+        return (copy / "taxonomy.json").read_text()
+
+    assert published_and_pulled('{"animal": ["bear"]}') == '{"animal": ["bear"]}'
+    assert tree(copy) == tree(shards)
+    assert published_and_pulled('{"pet": ["dog"]}') == '{"animal": ["bear"]}'
+    assert published_and_pulled('{"pet": ["dog"]}', update=True) == '{"pet": ["dog"]}'
+
+
 @pytest.mark.parametrize("address", ["{}", "file://{}"])
 def test_publishing_to_a_folder_copies_it(tiny_store, tmp_path, address):
     publish(tiny_store.root, address.format(tmp_path / "published"))

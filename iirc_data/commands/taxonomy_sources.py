@@ -12,10 +12,10 @@ from iirc_data.benchmarks import Benchmark, content_digest, load_benchmark, pars
 from iirc_data.errors import BenchmarkError
 from iirc_data.reading import read_regular
 from iirc_data.shards import ShardStore
-from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME
 from iirc_data.splits import TRAINING_FOLDER
 from iirc_data.taxonomies.folder_tree import read_folder_tree
-from iirc_data.taxonomies.json_file import TAXONOMY_NAME, read_taxonomy, read_taxonomy_text
+from iirc_data.taxonomies.json_file import read_taxonomy, read_taxonomy_text
 from iirc_data.taxonomies.reduction import merged
 from iirc_data.taxonomies.table import read_table
 from iirc_data.taxonomy import Taxonomy

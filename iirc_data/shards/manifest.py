@@ -20,6 +20,8 @@ from iirc_data.files import canonical_json, write_json
 
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+TAXONOMY_NAME = "taxonomy.json"
+"""The taxonomy of a dataset, beside its manifest, if it has one."""
 
 _NOT_DIGESTED = {"dataset", "digest", "blocks_sha256"}
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from iirc_data.errors import ShardError
 from iirc_data.files import file_sha256
 from iirc_data.masking import masked
+from iirc_data.reading import read_regular
 from iirc_data.shards.blocks import BLOCKS_NAME
 from iirc_data.shards.card import CARD_MARK, Card
-from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each
 from iirc_data.shards.remote import RemoteDataset, has_size
 from iirc_data.shards.table import TABLE_NAME
@@ -72,6 +73,7 @@ class Publication(Upload):
             # a reader between the next two steps finds its table by its digest
             self._keep(self._source)
             sizes = {}
+        self.write_taxonomy()
         names = [TABLE_NAME, MANIFEST_NAME]  # the manifest last: it makes the dataset complete
         if self._source.read_checksums() is not None:
             names.insert(0, BLOCKS_NAME)
@@ -82,6 +84,15 @@ class Publication(Upload):
                 self._put(self._root / name, name)
         self._remove(MARKER_NAME)
         return manifest
+
+    def write_taxonomy(self) -> None:
+        """Copy the dataset's taxonomy, if it has one that is not there yet."""
+        path = self._root / TAXONOMY_NAME
+        if path.exists():
+            with self._explained(TAXONOMY_NAME):
+                text = read_regular(path)
+            if text != self._read(TAXONOMY_NAME):
+                self._put(path, TAXONOMY_NAME)
 
     def write_card(self, card: Card, manifest: Manifest) -> None:
         """Write the pages that describe the dataset, unless others are there."""

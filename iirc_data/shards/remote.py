@@ -14,6 +14,7 @@ from iirc_data.errors import InUseError, ShardError
 from iirc_data.files import file_sha256, remove_partial_files_of, write_atomically
 from iirc_data.locks import sole_writer_of
 from iirc_data.masking import masked
+from iirc_data.reading import LARGEST_TEXT
 from iirc_data.shards.addresses import (
     BrokenTransferError,
     below,
@@ -28,7 +29,7 @@ from iirc_data.shards.blocks import (
 )
 from iirc_data.shards.direct import Direct
 from iirc_data.shards.fetching import fetch_range
-from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard, load_manifest
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME, Manifest, Shard, load_manifest
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.pixel_digest import check_pixels
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
@@ -178,6 +179,24 @@ class RemoteDataset:
             if self._is_earlier_version():  # another one has just been published
                 return None
             raise
+
+    def read_taxonomy(self) -> bytes | None:
+        """Read the file of the taxonomy.
+
+        Returns:
+            None if the dataset has none, or is an earlier version.
+
+        Raises:
+            BrokenTransferError: The file breaks off.
+        """
+        if self.table_name != TABLE_NAME:
+            return None
+        try:
+            return read_whole(self.address, TAXONOMY_NAME, LARGEST_TEXT)
+        except BrokenTransferError:
+            raise
+        except ShardError:  # missing; some servers refuse files that do not exist
+            return None
 
     def _is_earlier_version(self) -> bool:
         name = version_file(self.manifest.digest, "json")

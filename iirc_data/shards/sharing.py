@@ -6,15 +6,15 @@ from pathlib import Path
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
-from iirc_data.files import sync_folder
+from iirc_data.files import sync_folder, write_atomically
 from iirc_data.masking import masked
 from iirc_data.shards.addresses import local_path, split_pin
 from iirc_data.shards.blocks import BLOCKS_NAME
 from iirc_data.shards.card import Card
-from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, Shard
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME, Manifest, Shard
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
 from iirc_data.shards.publication import MARKER_NAME, Publication, check_same
-from iirc_data.shards.remote import RemoteDataset, has_size
+from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
 from iirc_data.shards.store import read_manifest
 from iirc_data.shards.versions import VERSIONS_FOLDER
 from iirc_data.spelling import with_known_spelling
@@ -46,7 +46,8 @@ def pull(
         out: Folder to copy to; may contain the same dataset, whole or in part.
         classes: Leaf classes to copy; by default all.
         update: Replace another version of the dataset in ``out``: fetch the shards that differ,
-            and remove those that the new version does not have.
+            and remove those that the new version does not have. Otherwise a ``taxonomy.json`` in
+            ``out`` stays as it is, too.
         workers: Number of files to copy at the same time.
         progress: Called with the bytes copied or checked so far, and their total number.
 
@@ -73,6 +74,7 @@ def pull(
     shards = [shard for shard in manifest.shards if shard.class_name in wanted]
     _, table_text = dataset.read_table()
     checksums = dataset.read_checksums()
+    taxonomy = dataset.read_taxonomy()
     _check_free_space(out, shards)
 
     now = {shard.path: shard.sha256 for shard in manifest.shards}
@@ -91,6 +93,10 @@ def pull(
         _remove(out / MANIFEST_NAME)  # it does not belong to the table that is written next
     if checksums is None:
         _remove(out / BLOCKS_NAME)
+    path = out / TAXONOMY_NAME
+    if taxonomy is not None and (update or not path.exists()):
+        with writing_alone(path), write_atomically(path) as file:
+            file.write(taxonomy)
     dataset.save_description(out, table_text, None if checksums is None else checksums[1])
     if not (out / VERSIONS_FOLDER).exists():  # earlier versions, which use all shards
         for shard in before.shards:
@@ -151,6 +157,7 @@ def publish(
         manifest = publication.run(workers, progress, new_version=new_version)
     else:
         manifest = pull(root, folder, workers=workers, progress=progress)
+        publication.write_taxonomy()
     if card is not None:
         publication.write_card(card, manifest)
     return manifest

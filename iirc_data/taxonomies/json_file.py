@@ -10,9 +10,6 @@ from iirc_data.reading import read_text
 from iirc_data.taxonomies.reduction import make_taxonomy
 from iirc_data.taxonomy import Taxonomy
 
-TAXONOMY_NAME = "taxonomy.json"
-"""The taxonomy of a dataset, beside its shards."""
-
 
 def read_taxonomy(path: Path) -> Taxonomy:
     """Read a JSON file ``{superclass: [direct subclasses]}``.

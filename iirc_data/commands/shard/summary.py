@@ -11,9 +11,9 @@ from iirc_data.dataset_checks import check_classes, classes_without_images
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
 from iirc_data.errors import BenchmarkError
 from iirc_data.shards import Manifest, ShardStore
+from iirc_data.shards.manifest import TAXONOMY_NAME
 from iirc_data.spelling import with_known_spelling
 from iirc_data.splits import TEST_FOLDERS, TRAINING_FOLDER, split_sample_ids
-from iirc_data.taxonomies.json_file import TAXONOMY_NAME
 
 _BENCHMARK_SPLITS: tuple[SplitName, ...] = (TRAIN, INTASK_VALID, POSTTASK_VALID, TEST)
 

@@ -18,11 +18,10 @@ from iirc_data.interrupts import interrupted_in_one_line
 from iirc_data.shards import Manifest, write_shards
 from iirc_data.shards.class_writer import ShardedClass, writing
 from iirc_data.shards.dali_index import write_dali_index
-from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME
 from iirc_data.shards.preconditions import check_before_writing
 from iirc_data.shards.writer import Job
 from iirc_data.sources import Source
-from iirc_data.taxonomies.json_file import TAXONOMY_NAME
 from iirc_data.taxonomies.reduction import restricted
 from iirc_data.taxonomy import Taxonomy
 
