@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from iirc_data.benchmarks import load_benchmark
+from iirc_data.benchmarks import benchmark_text, load_benchmark
 from iirc_data.commands.index import index_shards
 from iirc_data.commands.shard.cifar import shard_cifar
 from iirc_data.commands.shard.folder import shard_folder
@@ -233,6 +233,24 @@ def test_a_taxonomy_gives_a_benchmark_to_start_from(tiny_folder, tmp_path):
         ["dog"],
     ]
     assert "all 6 leaf classes are here" in output
+
+
+def test_a_taxonomy_may_name_classes_that_are_not_taken(tiny_folder, tmp_path):
+    taxonomy = {"animal": ["bear", "cat", "dog"], "vehicle": ["bus"]}
+    (tmp_path / "all.json").write_text(json.dumps(taxonomy))
+    out, named = tmp_path / "out", tmp_path / "named.json"
+    command = (shard_folder, tiny_folder, out, "--taxonomy", tmp_path / "all.json")
+    output = run_well(*command, "--classes", "cat,dog,tulip")
+    assert json.loads((out / "taxonomy.json").read_text()) == {"animal": ["cat", "dog"]}
+    benchmark = load_benchmark(out / "benchmark.json")
+    assert benchmark.superclasses == {"animal": ["cat", "dog"]}
+    assert benchmark.other_classes == ["tulip"]
+    assert "benchmark images: all 3 leaf classes" in output
+    named.write_text(benchmark_text(benchmark.model_copy(update={"name": "named"})))
+    out = tmp_path / "again"
+    command = (shard_folder, tiny_folder, out, "--taxonomy", tmp_path / "all.json")
+    assert "benchmark named: all 3 leaf classes" in run_well(*command, "--benchmark", named)
+    assert load_benchmark(out / "benchmark.json").superclasses == {"animal": ["cat", "dog"]}
 
 
 def test_a_superclass_that_a_taxonomy_gives_twice_is_refused(tiny_folder, tmp_path):

@@ -7,17 +7,18 @@ from typing import Annotated
 import typer
 
 from iirc_data.benchmarks import benchmark_text, load_benchmark
-from iirc_data.benchmarks.making import starting_benchmark
+from iirc_data.benchmarks.making import starting_benchmark, with_classes
 from iirc_data.commands.shard import options
 from iirc_data.commands.shard.selection import select
 from iirc_data.commands.shard.summary import summarise
 from iirc_data.commands.shard.writing import WriteOptions, resumable_in_one_line, write
 from iirc_data.files import write_atomically
 from iirc_data.shards.class_writer import writing
-from iirc_data.shards.manifest import MANIFEST_NAME
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME
 from iirc_data.shards.preconditions import check_before_writing
-from iirc_data.sources import open_folder
-from iirc_data.taxonomies.json_file import TAXONOMY_NAME, read_taxonomy
+from iirc_data.sources import Source, open_folder
+from iirc_data.taxonomies.json_file import read_taxonomy
+from iirc_data.taxonomies.reduction import restricted
 
 BENCHMARK_NAME = "benchmark.json"
 
@@ -49,20 +50,24 @@ def shard_folder(
     """Turn an image folder split/class/* (or a tar of one) into per-class tar shards."""
     with resumable_in_one_line():
         chosen = None if benchmark is None else load_benchmark(benchmark)
-        raw = select(
-            open_folder(source), classes=classes, benchmark=chosen, resize=resize, quality=quality
-        )
+        whole = open_folder(source)
+        raw = select(whole, classes=classes, benchmark=chosen, resize=resize, quality=quality)
         superclasses = None
         if taxonomy is not None:
             check_before_writing(raw, out)  # before the benchmark is written
-            leaves = sorted(set(chain.from_iterable(raw.classes().values())))
-            read = read_taxonomy(taxonomy)
+            read = with_classes(read_taxonomy(taxonomy), _classes(whole))
             superclasses = read.superclasses
-            chosen = starting_benchmark(raw.name, read, leaves)
+            taken = _classes(raw)
+            start = starting_benchmark(raw.name, restricted(read, taken, superclasses), taken)
+            chosen = chosen or start
             if not (out / MANIFEST_NAME).exists():  # otherwise the user may have edited it
                 path = out / BENCHMARK_NAME
                 with writing(path), write_atomically(path) as file:
-                    file.write(benchmark_text(chosen).encode())
+                    file.write(benchmark_text(start).encode())
         how = WriteOptions(workers, scheduler, max_shard_size, check_decode, dali_index)
         manifest = write(raw, out, how, superclasses)
         summarise(out, manifest, benchmark=chosen)
+
+
+def _classes(source: Source) -> list[str]:
+    return sorted(set(chain.from_iterable(source.classes().values())))
