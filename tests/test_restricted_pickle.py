@@ -150,7 +150,12 @@ def test_arrays_of_anything_but_numbers_are_refused(tmp_path, array, protocol):
         load(tmp_path, pickle.dumps({b"data": array}, protocol))
 
 
-@pytest.mark.parametrize("shape", [b"K\x02K\x03\x86", b"J\xff\xff\xff\xffK\x02\x86", b"U\x01a"])
+NESTED = b"K\x01" + b"2\x86" * 60  # a pair of one pair twice, and so on: 2 ** 60 numbers in words
+
+
+@pytest.mark.parametrize(
+    "shape", [b"K\x02K\x03\x86", b"J\xff\xff\xff\xffK\x02\x86", b"U\x01a", NESTED]
+)
 def test_a_shape_that_does_not_fit_the_data_is_refused(tmp_path, shape):
     wrong = PYTHON_2.replace(b"K\x02K\x02\x86", shape)
     assert wrong != PYTHON_2

@@ -2,6 +2,7 @@
 
 import pickle
 import pickletools
+import reprlib
 from collections.abc import Callable
 from io import BytesIO
 from math import prod
@@ -89,7 +90,7 @@ class _StandIn:
     """Replaces a global. A class, because BUILD would change the attributes of a function."""
 
     def __setstate__(self, state: Any) -> None:
-        raise SourceError(f"state {state!r:.40} for an object that has none")
+        raise SourceError(f"state {reprlib.repr(state)} for an object that has none")
 
 
 class _PickledDtype(_StandIn):
@@ -117,7 +118,9 @@ class _PickledArray(_StandIn):
 
     def __init__(self, array_type: Any, *_: Any) -> None:
         if array_type is not _Ndarray:
-            raise SourceError(f"an array of type {array_type!r:.40}, expected numpy.ndarray")
+            raise SourceError(
+                f"an array of type {reprlib.repr(array_type)}, expected numpy.ndarray"
+            )
         self.array: NDArray[Any] = np.empty(0, np.uint8)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
@@ -126,9 +129,9 @@ class _PickledArray(_StandIn):
 
     def _fill(self, data: Any, dtype: Any, shape: Any, order: Any) -> None:
         if not isinstance(data, bytes | bytearray) or type(dtype) is not _PickledDtype:
-            raise SourceError(f"an array of {type(data).__name__} and {dtype!r:.40}")
+            raise SourceError(f"an array of {type(data).__name__} and {reprlib.repr(dtype)}")
         if type(shape) is not tuple or any(type(n) is not int or n < 0 for n in shape):
-            raise SourceError(f"an array of shape {shape!r:.40}")
+            raise SourceError(f"an array of shape {reprlib.repr(shape)}")
         if prod(shape) * dtype.dtype.itemsize != len(data):
             raise SourceError(f"an array of shape {shape} and {dtype.dtype} in {len(data)} bytes")
         flat = np.frombuffer(bytes(data), dtype.dtype)
@@ -150,7 +153,7 @@ class _EncodedText(_StandIn):
 
     def __new__(cls, text: str, encoding: str | bytes) -> Any:
         if encoding not in ("latin1", b"latin1"):
-            raise SourceError(f"text in encoding {encoding!r:.40}, expected latin1")
+            raise SourceError(f"text in encoding {reprlib.repr(encoding)}, expected latin1")
         return text.encode("latin1")
 
 
