@@ -407,10 +407,14 @@ def test_a_path_that_spans_both_name_fields_is_found(tmp_path):
 
 
 def test_keys_that_need_extended_headers_are_sound(tmp_path):
-    images = shard_images(tmp_path, ["xüé%."[: n + 1] * 25 for n in range(5)])
+    keys = sorted(["日本語", "what?", *("xüé%."[: n + 1] * 25 for n in range(5))])
+    images = shard_images(tmp_path, keys)
     assert verify(tmp_path / "shards").problems == []
     store = ShardStore.open(tmp_path / "shards")
-    assert [store.read(i).tobytes() for i in range(5)] == images
+    assert [store.read(i).tobytes() for i in range(len(keys))] == images
+    names = [store.name(i).rpartition(":")[2] for i in range(len(keys))]
+    escaped = [key.replace("%", "%25").replace(".", "%2E") for key in keys]
+    assert names == [f"{key}.png" for key in escaped]
 
 
 def test_files_that_claim_the_digest_of_other_pixels_are_found_out(tmp_path):

@@ -1,9 +1,9 @@
 """Comparing the sample table with the headers of the images."""
 
 from pathlib import Path
-from tarfile import BLOCKSIZE, TarInfo
 
 from iirc_data.errors import SourceError
+from iirc_data.shards.member_name import member_name
 from iirc_data.shards.shard_file import ShardFile
 from iirc_data.shards.table import IMAGE_MODES, SampleTable
 from iirc_data.sources.images import ImageHeader, read_header
@@ -35,10 +35,9 @@ def header_problems(path: Path, table: SampleTable, rows: slice) -> list[str]:
             problems.append(f"contains a non-image member: {error}")
             continue
         if found != recorded:
-            block = shard.read(offset - BLOCKSIZE, BLOCKSIZE).tobytes()
-            member = TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            name = member_name(lambda start, n: shard.read(start, n).tobytes(), offset)
             problems.append(
-                f"contains {member.name!r} with {_text(found)}, but row {row} of the sample table "
+                f"contains {name!r} with {_text(found)}, but row {row} of the sample table "
                 f"says {_text(recorded)}"
             )
     more = f" ({len(problems)} such images)" if len(problems) > 1 else ""

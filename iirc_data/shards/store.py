@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from tarfile import BLOCKSIZE, TarError, TarInfo
+from tarfile import TarError
 from time import sleep
 from typing import Any, Self
 
@@ -19,6 +19,7 @@ from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.cache_size import size_in_bytes
 from iirc_data.shards.cached_shards import CachedShards
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
+from iirc_data.shards.member_name import member_name
 from iirc_data.shards.reading_plan import NoPlan, ReadingPlan
 from iirc_data.shards.remote import RemoteDataset, cache_base
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
@@ -236,9 +237,12 @@ class ShardStore:
         """Return the shard path and member name of a sample, for error messages."""
         number = int(self.table.shard[sample_id])
         start = int(self.table.offset[sample_id])
+
+        def read(offset: int, size: int) -> bytes:
+            return self._bytes(sample_id, offset, size).tobytes()
+
         try:
-            header = self._bytes(sample_id, start - BLOCKSIZE, BLOCKSIZE).tobytes()
-            member = TarInfo.frombuf(header, "utf-8", "surrogateescape").name
+            member = member_name(read, start)
         except (ShardError, TarError):
             member = f"sample {sample_id}"
         return f"{self.root / self.manifest.shards[number].path}:{member}"
