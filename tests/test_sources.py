@@ -299,6 +299,7 @@ def test_hidden_files_are_left_out_and_other_files_are_named(tmp_path):
         (lambda root: (root / "train" / "a" / "x.jpg").mkdir(), r"x\.jpg is a folder, not an"),
         (lambda root: (root / "train" / "readme.txt").touch(), r"readme\.txt is not a folder"),
         (lambda root: (root / "labels.csv").touch(), r"labels\.csv is not a folder"),
+        (lambda root: (root / "test").mkdir(), "test holds no classes: remove the folder or fill"),
     ],
 )
 def test_what_is_no_image_folder_is_named(tmp_path, make, problem):
@@ -306,6 +307,20 @@ def test_what_is_no_image_folder_is_named(tmp_path, make, problem):
     make(root)
     with pytest.raises(SourceError, match=problem):
         everything(open_folder(root))
+
+
+@pytest.mark.parametrize("empty", ["train/empty", "test"])
+def test_an_empty_folder_of_a_tar_is_named(tmp_path, empty):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 2}})
+    (root / ".hidden").mkdir()
+    with tarfile.open(tmp_path / "whole.tar", "w") as tar:
+        tar.add(root, ".")
+    assert open_folder(tmp_path / "whole.tar").classes() == {"train": ["a"]}
+    (root / empty).mkdir()
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(root, ".")
+    with pytest.raises(SourceError, match=f"the folder '{empty}' holds no images: remove"):
+        open_folder(tmp_path / "images.tar").classes()
 
 
 def test_a_fingerprint_changes_with_the_images(tmp_path):

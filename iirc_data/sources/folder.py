@@ -10,13 +10,14 @@ from iirc_data.errors import SourceError
 from iirc_data.reading import kind_of
 from iirc_data.sources.base import FileStamp, Sample, Source, cannot_read, file_stamp, is_hidden
 from iirc_data.sources.image_files import (
+    FILL_OR_REMOVE,
     LAYOUT,
     fingerprint_of,
     images_in,
     read_samples,
     sorted_names,
 )
-from iirc_data.sources.tar import TarMember, list_members, read_images
+from iirc_data.sources.tar import TarMember, list_members_and_folders, read_images
 
 TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
 """Split to class to the files of the class, sorted by name."""
@@ -82,12 +83,14 @@ class FolderSource:
         """Return the sorted names of the classes of each split.
 
         Raises:
-            SourceError: There is a file in place of a split or a class, or there is no class.
+            SourceError: There is a file in place of a split or a class, or a split without class.
         """
         splits = self._split_folders()
         found = {split.name: [folder.name for folder in _folders(split)] for split in splits}
         if not any(found.values()):
             raise SourceError(f"{self.root} holds no classes: {LAYOUT}")
+        if empty := [split for split, names in found.items() if not names]:
+            raise SourceError(f"{self.root / empty[0]} holds no classes: {FILL_OR_REMOVE}")
         return found
 
     def weight(self, split: str, class_name: str) -> int:
@@ -177,7 +180,8 @@ class TarFolderSource:
 @lru_cache(maxsize=1)  # not kept in the source, which is sent to a process with every class
 def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
     index: TarIndex = {}
-    for member in sorted(list_members(path)):
+    members, folders = list_members_and_folders(path)
+    for member in sorted(members):
         parts = member.name.split("/")
         if any(is_hidden(part) for part in parts):
             continue
@@ -189,4 +193,8 @@ def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
         files.append(member)
     if not index:
         raise SourceError(f"{path} holds no images: {LAYOUT}")
+    filled = {"", *index, *(f"{split}/{name}" for split in index for name in index[split])}
+    for folder in sorted({*folders} - filled):
+        if not any(map(is_hidden, folder.split("/"))):
+            raise SourceError(f"{path}: the folder {folder!r} holds no images: {FILL_OR_REMOVE}")
     return index

@@ -20,6 +20,7 @@ from iirc_data.sources.base import (
 )
 
 LAYOUT = "expected <split>/<class>/<image>, for example train/dog/0001.jpg"
+FILL_OR_REMOVE = "remove the folder or fill it"
 _LINK_TO_NOTHING = "a broken link"
 
 
@@ -50,7 +51,7 @@ def images_in(folder: Path) -> list[ImageFile]:
             raise SourceError(f"{path} is {kind}, not an image: {_remedy(kind, folder)}")
         images.append(ImageFile(path, *split_file_name(entry.name, path)))
     if not images:
-        raise SourceError(f"{folder} holds no images: remove the folder or fill it")
+        raise SourceError(f"{folder} holds no images: {FILL_OR_REMOVE}")
     return images
 
 

@@ -54,11 +54,27 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
         The files in the order of the tar, without folders.
 
     Raises:
+        SourceError: See :func:`list_members_and_folders`.
+    """
+    return list_members_and_folders(path, start, size)[0]
+
+
+def list_members_and_folders(
+    path: Path, start: int = 0, size: int | None = None
+) -> tuple[list[TarMember], list[str]]:
+    """List the files of an uncompressed tar, and the names of the folders that it names.
+
+    Args:
+        path: See :func:`list_members`.
+        start: See :func:`list_members`.
+        size: See :func:`list_members`.
+
+    Raises:
         SourceError: The tar is missing, compressed, damaged or truncated; data follows its end;
             or a member is not a regular file, or has a name that leads outside.
     """
     end = start + size if size is not None else file_stamp(path)[0]
-    members = []
+    members, folders = [], []
     try:
         with _BoundedReader(open_regular(path)) as file:
             file.seek(start)
@@ -66,6 +82,7 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
                 for info in archive:
                     name = _checked_name(path, info)
                     if info.isdir():
+                        folders.append(name)
                         continue
                     if info.offset_data + info.size > end:
                         raise SourceError(f"{path} is truncated within {info.name!r}: {_REMEDY}")
@@ -79,7 +96,7 @@ def list_members(path: Path, start: int = 0, size: int | None = None) -> list[Ta
         raise
     except _BROKEN_TAR as error:
         raise SourceError(f"{path} is not a readable, uncompressed tar: {error}") from error
-    return members
+    return members, folders
 
 
 def read_images(path: Path, members: Iterable[TarMember]) -> Iterator[Sample]:
