@@ -4,6 +4,7 @@ import errno
 import importlib
 import io
 import logging
+import re
 import shutil
 import sys
 import threading
@@ -25,6 +26,7 @@ from iirc_data.errors import (
     TrainingError,
 )
 from iirc_data.features.array import FeatureArray, described
+from iirc_data.features.chunks import METADATA_NAME
 from iirc_data.features.filling import fill, load
 from iirc_data.features.key import FeatureKey, shown_by
 from iirc_data.features.sharing import INDEX_NAME, publish_features, pull_features
@@ -294,6 +296,20 @@ def test_what_does_not_match_its_digest_is_not_pulled(published, tmp_path):
         (place / INDEX_NAME).write_bytes(text)
         with pytest.raises(ShardError, match=said):
             pull_features(CacheFolder(tmp_path / "cache"), place)
+
+
+SHAPES = ["[4, 0]", "[-1, 3]", "[Infinity, 3]", "[3]", "[" * 100_000]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=range(len(SHAPES)))
+def test_a_shape_that_no_features_have_is_refused(published, tmp_path, shape):
+    cache, _, _ = published
+    text = (cache.base / a_key().digest / METADATA_NAME).read_text()
+    changed = re.sub(r'"shape": \[[^]]*]', f'"shape": {shape}', text)
+    assert changed != text
+    (tmp_path / METADATA_NAME).write_text(changed)
+    with pytest.raises(ShardError, match="does not describe features"):
+        described(tmp_path)
 
 
 def test_only_all_features_of_a_dataset_are_published_and_over_no_others(published, tmp_path):

@@ -20,7 +20,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from iirc_data.errors import ShardError
 from iirc_data.features.chunks import (
@@ -36,6 +35,9 @@ from iirc_data.locks import sole_writer_of
 from iirc_data.reading import read_regular
 from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.remote import CACHE_VARIABLE
+
+NOT_FEATURES = (ValueError, LookupError, TypeError, ArithmeticError, RecursionError)
+"""What :func:`parse_metadata` raises for a text that does not describe features."""
 
 
 class FeatureArray:
@@ -161,7 +163,7 @@ def described(folder: Path) -> tuple[FeatureKey, tuple[int, int]]:
     path = folder / METADATA_NAME
     try:
         return parse_metadata(read_regular(path))
-    except (OSError, ValueError, LookupError, TypeError, ValidationError) as error:
+    except (OSError, *NOT_FEATURES) as error:
         raise ShardError(f"{path} does not describe features: {error}") from error
 
 
@@ -169,15 +171,16 @@ def parse_metadata(text: bytes) -> tuple[FeatureKey, tuple[int, int]]:
     """Return the key and the shape of an array of features, from its ``zarr.json``.
 
     Raises:
-        ValueError: The text is another one than this release writes.
-        LookupError: A part is missing.
-        TypeError: A part has another type.
+        ValueError: The text is another one than this release writes; or another exception of
+            :data:`NOT_FEATURES`.
     """
     attributes = dict(json.loads(text)["attributes"])
     found = attributes.pop("format"), attributes.pop("version")
     if found != (FORMAT, VERSION):
         raise ValueError(f"it is {found[0]!r} version {found[1]!r}, expected {FORMAT!r} {VERSION}")
     n_samples, size = map(int, json.loads(text)["shape"])
+    if n_samples < 0 or size < 1:
+        raise ValueError(f"its shape is {n_samples} x {size}")
     key = FeatureKey.model_validate(attributes)
     if metadata_of((n_samples, size), json.loads(text)["attributes"]) != text:
         raise ValueError("its layout is another one")

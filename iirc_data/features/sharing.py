@@ -8,7 +8,7 @@ import numpy as np
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
-from iirc_data.features.array import FeatureArray, parse_metadata
+from iirc_data.features.array import NOT_FEATURES, FeatureArray, parse_metadata
 from iirc_data.features.chunks import METADATA_NAME, chunk_name, chunk_rows
 from iirc_data.features.filling import load
 from iirc_data.features.key import FORMAT, VERSION, FeatureKey
@@ -132,7 +132,7 @@ def pull_features(
     _check(metadata, files[METADATA_NAME], f"{masked(place)}/{METADATA_NAME}")
     try:
         key, shape = parse_metadata(metadata)
-    except (ValueError, LookupError, TypeError) as error:
+    except NOT_FEATURES as error:
         raise ShardError(f"{masked(place)} does not hold features: {error}") from error
     n_chunks = -(-shape[0] // chunk_rows(shape[1]))
     if files.keys() != {METADATA_NAME, *map(chunk_name, range(n_chunks))}:
