@@ -1,7 +1,7 @@
 """Augmentation parameters as pure functions of image sizes, seed, epoch and position.
 
 A transform maps image sizes and random numbers to plain arrays, and the loader carries these out.
-Every decoder therefore produces the same images, and a run can resume at any batch.
+Every decoder therefore produces the same crops and changes, and a run can resume at any batch.
 """
 
 from iirc_data.augment.auto_augment import AutoAugment

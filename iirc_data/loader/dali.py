@@ -44,7 +44,8 @@ class DaliDecoder:
     one by one, so an iterator may stop after any batch.
 
     Pillow decodes the images that DALI refuses or may decode differently, so that both decoders
-    return the same pixels.
+    return the same pixels on a CPU. On a GPU, JPEG decoding and resizing differ by more than
+    rounding.
 
     Args:
         device: Device of the returned images; on ``cuda`` the GPU decodes and augments.
