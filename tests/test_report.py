@@ -121,6 +121,17 @@ def test_runs_are_found_below_a_folder_and_each_once(run, benchmark):
     assert not found.waiting
 
 
+def test_drafts_of_runs_are_not_found(run, benchmark):
+    write_run(run.parent / ".lower_lr.branch.partial", benchmark)
+    write_run(run.parent / "deep" / ".lower_lr.branch.partial" / "inside", benchmark)
+    assert [one.path for one in find_runs([run.parent]).runs] == [run.resolve()]
+
+
+def test_runs_below_a_hidden_folder_are_found(tmp_path, benchmark):
+    run = write_run(tmp_path / ".cache" / "runs" / "run", benchmark)
+    assert [one.path for one in find_runs([run.parent]).runs] == [run.resolve()]
+
+
 def test_repetitions_are_one_group_and_methods_name_groups(tmp_path, benchmark):
     for number in range(2):
         folder = tmp_path / f"{number}"

@@ -13,7 +13,13 @@ from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import image_size, with_named_network
 from iirc_train.methods.settings import settings_of_run
 from iirc_train.metrics import is_of_hierarchy, shown_labels
-from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
+from iirc_train.run.directory import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    RECORD_NAME,
+    RunDirectory,
+    in_hidden_folder,
+)
 from iirc_train.run.record import is_finished
 from iirc_train.run.results import (
     PWJS,
@@ -177,7 +183,8 @@ def find_runs(paths: Iterable[Path]) -> FoundRuns:
 def _run_folders(path: Path) -> list[Path]:
     if (path / CONFIG_NAME).exists():
         return [path]
-    found = sorted(config.parent for config in path.rglob(CONFIG_NAME))
+    configs = [file for file in path.rglob(CONFIG_NAME) if not in_hidden_folder(file, path)]
+    found = sorted(config.parent for config in configs)
     if found := [folder for folder in found if (folder / METRICS_NAME).exists()]:
         return found
     if not path.is_dir():
