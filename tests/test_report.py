@@ -301,11 +301,12 @@ def test_up_to_forty_groups_look_different_even_in_gray(tmp_path, benchmark):
         lines = {look.line for look in looks[first : first + 10]}
         assert len(lines) == 2  # where curves lie on each other, one shows through the other's gaps
     joint = {3, 17}
-    groups = [
-        Group(f"group {n}", [Run.read(write_run(tmp_path / str(n), benchmark, *scores))])
+    of_joint = {"scores": [[0.5]], "all_seen": [0.5], "joint": True}
+    runs = [
+        write_run(tmp_path / str(n), benchmark, **(of_joint if n in joint else {}))
         for n in range(24)
-        for scores in [([[0.5]], [0.5]) if n in joint else ()]
     ]
+    groups = [Group(f"group {n}", [Run.read(run)]) for n, run in enumerate(runs)]
     figure = curves_figure(groups)
     drawn = figure.axes[0].get_lines()
     (legend,) = figure.legends
@@ -322,6 +323,22 @@ def test_up_to_forty_groups_look_different_even_in_gray(tmp_path, benchmark):
     for n, line in enumerate(drawn):
         heights = set(line.get_ydata())
         assert (len(heights) == 1) == (n in joint)
+
+
+def test_a_run_that_finished_one_task_is_a_point_and_only_joint_training_a_line(
+    tmp_path, benchmark
+):
+    one_task = {"scores": [[0.9]], "all_seen": [0.9]}
+    write_run(tmp_path / "a", benchmark, method="icarl_cnn")
+    write_run(tmp_path / "b", benchmark, **one_task)
+    write_run(tmp_path / "c", benchmark, **one_task, joint=True)
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    drawn = curves_figure(groups).axes[0].get_lines()
+    assert {line.get_label(): line.get_xdata().tolist() for line in drawn} == {
+        "icarl_cnn": [0, 1, 2, 3],
+        "finetune": [0],
+        "joint": [0, 3],
+    }
 
 
 def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_path, run):
