@@ -117,7 +117,7 @@ def _paper_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
     for name, scores in curves.items():
         if name.endswith(SECOND_SEED):
             continue
-        if len(scores[0]) == 1:  # joint training has a single task
+        if name == "joint":  # has a single task
             cells = [""] * (len(TASKS) - 1) + [spread([s[0] for s in scores]).text(digits=3)]
         else:
             cells = [spread([s[task] for s in scores]).text(digits=3) for task in TASKS]

@@ -98,7 +98,9 @@ def _tables(runs: Path) -> Iterator[str]:
         yield "|---|" + "---|" * n_tasks
         for row, scores in rows.items():
             cells = [f"{of_task.mean():.3f} ± {of_task.std(ddof=1):.3f}" for of_task in scores.T]
-            cells = [""] * (n_tasks - len(cells)) + cells  # align joint training with the last task
+            missing = [""] * (n_tasks - len(cells))
+            # joint training has a single task, shown below the last one of the others
+            cells = missing + cells if row == "joint" else cells + missing
             yield f"| {row} | " + " | ".join(cells) + " |"
         yield ""
 

@@ -49,6 +49,8 @@ def test_a_branch_without_changes_ends_like_the_run_that_it_branches_from(parent
     branch = branch_experiment(parent, TASK, tmp_path / "branch", QUIET)
     assert_equal_runs(branch, parent)
     assert contents(parent) == before
+    (groups,) = find_runs([parent, branch]).by_benchmark().values()
+    assert [len(group.runs) for group in groups] == [1, 1]  # the same result, not a second one
     assert sorted(path.name for path in tmp_path.iterdir()) == ["branch"]
     assert branch_experiment(parent, TASK, branch, QUIET) == branch  # is finished already
 
@@ -77,7 +79,9 @@ def test_a_branch_with_other_settings_records_its_parent_and_shows_all_tasks(
     assert sorted(origin["settings"]) == ["batch_size", "image_preset", "lr", "seed"]
     assert record["sessions"][0]["position"] == {"task_id": TASK + 1, "epochs": 0}
     assert is_finished(branch)
-    write_report(find_runs([branch]), tmp_path / "report")
+    write_report(found := find_runs([parent, branch]), tmp_path / "report")
+    (groups,) = found.by_benchmark().values()
+    assert [group.name for group in groups] == ["icarl_cnn", "icarl_cnn, branch after task 1"]
     page = (tmp_path / "report/report.html").read_text()
     assert "parent.run" in page and str(parent) in page
 

@@ -411,6 +411,7 @@ def test_a_folder_beside_the_run_is_answered_with_where_the_run_is(settings, beg
     for inside in (begun / "checkpoints", begun / "checkpoints/last.pt"):
         with pytest.raises(ConfigurationError, match=f"holds no run: .*; the run is {begun}$"):
             resume_experiment(inside, QUIET)
+    shutil.copytree(begun, tmp_path / ".branch.branch.partial")  # of a killed command
     with pytest.raises(ConfigurationError, match=f"other runs: .* such as {begun}$"):
         resume_experiment(tmp_path, QUIET)
     with pytest.raises(ConfigurationError, match=f"lies inside the run {begun}"):

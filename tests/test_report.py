@@ -121,6 +121,17 @@ def test_runs_are_found_below_a_folder_and_each_once(run, benchmark):
     assert not found.waiting
 
 
+def test_drafts_of_runs_are_not_found(run, benchmark):
+    write_run(run.parent / ".lower_lr.branch.partial", benchmark)
+    write_run(run.parent / "deep" / ".lower_lr.branch.partial" / "inside", benchmark)
+    assert [one.path for one in find_runs([run.parent]).runs] == [run.resolve()]
+
+
+def test_runs_below_a_hidden_folder_are_found(tmp_path, benchmark):
+    run = write_run(tmp_path / ".cache" / "runs" / "run", benchmark)
+    assert [one.path for one in find_runs([run.parent]).runs] == [run.resolve()]
+
+
 def test_repetitions_are_one_group_and_methods_name_groups(tmp_path, benchmark):
     for number in range(2):
         folder = tmp_path / f"{number}"
@@ -157,6 +168,107 @@ def test_definitions_in_two_files_are_two_groups_though_they_share_a_name(tmp_pa
         f"finetune, benchmark {benchmark}",
         f"finetune, benchmark {copy}",
     ]
+
+
+def group_sizes(folder: Path) -> dict[str, int]:
+    (groups,) = find_runs([folder]).by_benchmark().values()
+    return {group.name: len(group.runs) for group in groups}
+
+
+def write_branch(folder, benchmark, parent, task=1, *, of=None, before=None, **settings) -> None:
+    """Write a run that left another one, a branch itself if ``of`` is its origin."""
+    changes = {n: {"before": old, "after": settings[n]} for n, old in (before or {}).items()}
+    origin = {"run": f"/runs/{parent}", "task": task, "settings": changes}
+    write_record(
+        write_run(folder, benchmark, **settings),
+        parent=origin if of is None else origin | {"parent": of},
+    )
+
+
+def test_a_branch_is_no_repetition_of_a_run_that_trained_all_tasks(tmp_path, benchmark):
+    for name, lr in (("base", 1.0), ("fresh", 0.01)):
+        write_record(write_run(tmp_path / name, benchmark, lr=lr))
+    write_branch(tmp_path / "seed", benchmark, "base", seed=1, before={"seed": 0})
+    write_branch(tmp_path / "lr", benchmark, "base", lr=0.01, before={"lr": 1.0})
+    write_branch(tmp_path / "late", benchmark, "base", 2, lr=0.01, before={"lr": 1.0})
+    write_branch(tmp_path / "same", benchmark, "base", 2, lr=0.01, before={"lr": 0.5})
+    assert group_sizes(tmp_path) == {
+        "finetune, lr 1.0": 1,
+        "finetune, lr 0.01": 1,
+        "finetune, branch after task 1, lr 1.0": 1,
+        "finetune, branch after task 1, lr 0.01": 1,
+        "finetune, branch after task 2, changed lr from 1.0 to 0.01": 1,
+        "finetune, branch after task 2, changed lr from 0.5 to 0.01": 1,
+    }
+
+
+def test_branches_of_repetitions_are_repetitions_but_not_those_of_one_run(tmp_path, benchmark):
+    for seed in range(2):
+        place = {"data": f"/data/{seed}", "seed": seed}
+        before = {"lr": 1.0, "data": "/data"}
+        write_branch(tmp_path / f"{seed}", benchmark, seed, lr=0.1, before=before, **place)
+    for seed in (7, 8):
+        before = {"lr": 1.0, "seed": 0}
+        write_branch(tmp_path / f"{seed}", benchmark, 0, lr=0.1, seed=seed, before=before)
+    assert group_sizes(tmp_path) == {
+        "finetune, branch after task 1, changed lr from 1.0 to 0.1": 2,
+        "finetune, branch after task 1, changed lr from 1.0 to 0.1, seed to 7": 1,
+        "finetune, branch after task 1, changed lr from 1.0 to 0.1, seed to 8": 1,
+    }
+
+
+def test_a_branch_of_a_branch_is_no_repetition_of_a_branch(tmp_path, benchmark):
+    write_branch(tmp_path / "a", benchmark, "base", 2, lr=0.1, before={"lr": 1.0})
+    for name, changes in (("b", {}), ("c", {"seed": {"before": 0, "after": 3}})):
+        first = {"run": "/runs/base", "task": 0, "settings": changes}
+        write_branch(tmp_path / name, benchmark, name, 2, of=first, lr=0.1, before={"lr": 1.0})
+    twice = "finetune, branch after task 0, then after task 2"
+    assert group_sizes(tmp_path) == {
+        "finetune, branch after task 2": 1,
+        f"{twice}, changed nothing, then lr from 1.0 to 0.1": 1,
+        f"{twice}, changed seed to 3, then lr from 1.0 to 0.1": 1,
+    }
+
+
+def test_runs_on_different_data_are_not_repetitions_wherever_it_is(tmp_path, benchmark):
+    for seed, (digest, place) in enumerate([("a", "x"), ("a", "y"), ("b", "x")]):
+        run = write_run(tmp_path / f"{seed}", benchmark, seed=seed, data=f"/{place}")
+        write_record(run, dataset={"name": "odd", "digest": digest * 64})
+    assert group_sizes(tmp_path) == {
+        f"finetune, dataset digest {'a' * 16}": 2,
+        f"finetune, dataset digest {'b' * 16}": 1,
+    }
+
+
+def test_precision_and_weights_distinguish_groups_as_they_were_resolved(tmp_path, benchmark):
+    trained = {
+        "a": ("auto", ["fp32"], "1"),
+        "b": ("fp32", ["fp32"], "1"),
+        "c": ("auto", ["bf16", "bf16"], "1"),
+        "d": ("bf16", ["fp32", "bf16"], "1"),
+        "e": ("auto", ["fp32"], "2"),
+    }
+    for seed, (name, (precision, sessions, weights)) in enumerate(trained.items()):
+        run = write_run(
+            tmp_path / name, benchmark, seed=seed, precision=precision, weights="default"
+        )
+        resolved = [{"precision": p, "weights_digest": weights * 64} for p in sessions]
+        write_record(run, sessions=[{"versions": {}, "resolved": of_one} for of_one in resolved])
+    assert group_sizes(tmp_path) == {
+        f"finetune, precision fp32, weights digest {'1' * 16}": 2,
+        f"finetune, precision bf16, weights digest {'1' * 16}": 1,
+        f"finetune, precision fp32, then bf16, weights digest {'1' * 16}": 1,
+        f"finetune, precision fp32, weights digest {'2' * 16}": 1,
+    }
+
+
+def test_runs_whose_records_lack_data_and_precision_are_grouped_by_their_settings(
+    tmp_path, benchmark
+):
+    for seed in range(2):
+        run = write_run(tmp_path / f"{seed}", benchmark, seed=seed)
+        write_record(run)  # of an earlier release
+    assert group_sizes(tmp_path) == {"finetune": 2}
 
 
 def test_each_group_is_shown_in_the_taxonomy_of_its_own_benchmark(tmp_path):
@@ -290,11 +402,12 @@ def test_up_to_forty_groups_look_different_even_in_gray(tmp_path, benchmark):
         lines = {look.line for look in looks[first : first + 10]}
         assert len(lines) == 2  # where curves lie on each other, one shows through the other's gaps
     joint = {3, 17}
-    groups = [
-        Group(f"group {n}", [Run.read(write_run(tmp_path / str(n), benchmark, *scores))])
+    of_joint = {"scores": [[0.5]], "all_seen": [0.5], "joint": True}
+    runs = [
+        write_run(tmp_path / str(n), benchmark, **(of_joint if n in joint else {}))
         for n in range(24)
-        for scores in [([[0.5]], [0.5]) if n in joint else ()]
     ]
+    groups = [Group(f"group {n}", [Run.read(run)]) for n, run in enumerate(runs)]
     figure = curves_figure(groups)
     drawn = figure.axes[0].get_lines()
     (legend,) = figure.legends
@@ -311,6 +424,22 @@ def test_up_to_forty_groups_look_different_even_in_gray(tmp_path, benchmark):
     for n, line in enumerate(drawn):
         heights = set(line.get_ydata())
         assert (len(heights) == 1) == (n in joint)
+
+
+def test_a_run_that_finished_one_task_is_a_point_and_only_joint_training_a_line(
+    tmp_path, benchmark
+):
+    one_task = {"scores": [[0.9]], "all_seen": [0.9]}
+    write_run(tmp_path / "a", benchmark, method="icarl_cnn")
+    write_run(tmp_path / "b", benchmark, **one_task)
+    write_run(tmp_path / "c", benchmark, **one_task, joint=True)
+    (groups,) = find_runs([tmp_path]).by_benchmark().values()
+    drawn = curves_figure(groups).axes[0].get_lines()
+    assert {line.get_label(): line.get_xdata().tolist() for line in drawn} == {
+        "icarl_cnn": [0, 1, 2, 3],
+        "finetune": [0],
+        "joint": [0, 3],
+    }
 
 
 def test_the_page_escapes_names_and_loads_nothing_and_its_figures_are_files(tmp_path, run):

@@ -86,7 +86,7 @@ def curves_figure(
     figure = Figure(figsize=(5.6, 3.7 + 0.22 * legend_rows), layout="constrained")
     axes = figure.add_subplot()
     for place, curve in curves.items():
-        _plot_curve(axes, plain(groups[place].name), place, curve, n_tasks)
+        _plot_curve(axes, groups[place], place, curve, n_tasks)
     if benchmark is not None:
         _plot_paper(axes, groups, paper_curves(benchmark, metric), n_tasks)
     axes.set(
@@ -103,9 +103,11 @@ def curves_figure(
     return figure
 
 
-def _plot_curve(axes: Axes, name: str, place: int, curve: Sequence[Spread], n_tasks: int) -> None:
+def _plot_curve(
+    axes: Axes, group: Group, place: int, curve: Sequence[Spread], n_tasks: int
+) -> None:
     look = Look.of(place)
-    if len(curve) == 1 and n_tasks > 1:  # joint training: a line with one marker
+    if group.runs[0].config.joint:  # a line with one marker
         tasks, mean = np.array([0, n_tasks - 1]), np.repeat(curve[0].mean, 2)
         marked = [1]
     else:
@@ -115,7 +117,7 @@ def _plot_curve(axes: Axes, name: str, place: int, curve: Sequence[Spread], n_ta
     axes.plot(
         tasks,
         mean,
-        label=name,
+        label=plain(group.name),
         color=look.colour,
         linestyle=(0.0, look.line or None),
         marker=look.marker,

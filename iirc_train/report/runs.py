@@ -13,8 +13,15 @@ from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import image_size, with_named_network
 from iirc_train.methods.settings import settings_of_run
 from iirc_train.metrics import is_of_hierarchy, shown_labels
-from iirc_train.run.directory import CONFIG_NAME, METRICS_NAME, RECORD_NAME, RunDirectory
-from iirc_train.run.record import is_finished
+from iirc_train.report.recorded import BRANCH, CHANGES, REPETITION_SETTINGS, recorded_settings
+from iirc_train.run.directory import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    RECORD_NAME,
+    RunDirectory,
+    in_hidden_folder,
+)
+from iirc_train.run.record import is_finished, read_record
 from iirc_train.run.results import (
     PWJS,
     RunResults,
@@ -24,9 +31,6 @@ from iirc_train.run.results import (
     read_some_evaluations,
     results_of,
 )
-
-REPETITION_SETTINGS = frozenset({"schedule", "seed"})
-"""Settings that differ between repetitions of one experiment."""
 
 MACHINE_SETTINGS = ExperimentConfig.free_settings() - {"benchmark"}
 """Settings for the machine and for paths, which do not define an experiment."""
@@ -76,8 +80,13 @@ class Run:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All settings, with the network by name if the benchmark is available."""
+        """All settings, with what the record adds.
+
+        The network is given by name if the benchmark is available.
+        """
         values = self.config.values()
+        if (self.path / RECORD_NAME).exists():
+            values |= recorded_settings(read_record(self.path))
         if self.benchmark is None:
             return values
         shown = benchmark_as_shown(self.config.benchmark, self.config.image_preset)
@@ -177,7 +186,8 @@ def find_runs(paths: Iterable[Path]) -> FoundRuns:
 def _run_folders(path: Path) -> list[Path]:
     if (path / CONFIG_NAME).exists():
         return [path]
-    found = sorted(config.parent for config in path.rglob(CONFIG_NAME))
+    configs = [file for file in path.rglob(CONFIG_NAME) if not in_hidden_folder(file, path)]
+    found = sorted(config.parent for config in configs)
     if found := [folder for folder in found if (folder / METRICS_NAME).exists()]:
         return found
     if not path.is_dir():
@@ -198,8 +208,16 @@ def metric_of_groups(groups: Iterable[Group]) -> str:
 def group_runs(runs: Sequence[Run]) -> list[Group]:
     """Group runs of one benchmark that differ only in schedule, seed and machine.
 
-    A group is named after its method, or after joint training. If groups would share a name, the
-    fewest settings that distinguish them are added, preferably switches.
+    Data and precision are compared as the records of the runs state them, wherever the data is and
+    whatever the setting says.
+
+    Branches are grouped if they left repetitions of one experiment after the same task with the
+    same changes. A new seed counts as a change: branches of one run that differ only in seed share
+    tasks, so each is a group of its own.
+
+    A group is named after its method, or after joint training; a group of branches, also after the
+    task after which they left another run. If groups would share a name, the fewest settings that
+    distinguish them are added, preferably switches.
     """
     left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
@@ -208,7 +226,7 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
         grouped.setdefault(tuple((k, str(v)) for k, v in tried.items()), []).append(run)
     groups = list(grouped.values())
     names = [""] * len(groups)
-    kinds = [_kind(members[0].config) for members in groups]
+    kinds = [_kind(members[0]) for members in groups]
     for kind in dict.fromkeys(kinds):
         places = [n for n, other in enumerate(kinds) if other == kind]
         settings = [
@@ -219,10 +237,11 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     return [Group(name, members) for name, members in zip(names, groups, strict=True)]
 
 
-def _kind(config: ExperimentConfig) -> str:
-    if config.joint:
+def _kind(run: Run) -> str:
+    if run.config.joint:
         return "joint"
-    return "incremental joint" if config.incremental_joint else config.method
+    kind = "incremental joint" if run.config.incremental_joint else run.config.method
+    return f"{kind}, {BRANCH} {run.settings[BRANCH]}" if BRANCH in run.settings else kind
 
 
 def _distinguishing(settings: list[dict[str, Any]]) -> list[str]:
@@ -233,9 +252,10 @@ def _distinguishing(settings: list[dict[str, Any]]) -> list[str]:
             settings
         )
 
-    def priority(name: str) -> tuple[bool, bool]:
+    def priority(name: str) -> tuple[bool, bool, bool]:
         """Return what is larger for settings that are the better part of a name."""
-        return all(name in values for values in settings), isinstance(settings[0].get(name), bool)
+        is_in_all = all(name in values for values in settings)
+        return name != CHANGES, is_in_all, isinstance(settings[0].get(name), bool)
 
     kept = list(dict.fromkeys(name for values in settings for name in values))
     kept = [name for name in kept if len({str(values.get(name)) for values in settings}) > 1]

@@ -223,8 +223,13 @@ def runs_below(path: Path) -> Iterator[Path]:
     """Yield the run folders inside a folder, up to the depth of a sweep's run folders."""
     for depth in range(1, _DEPTH_OF_SWEEPS + 1):
         for config in sorted(path.glob("*/" * depth + CONFIG_NAME)):
-            if _is_run(config.parent):
+            if _is_run(config.parent) and not in_hidden_folder(config, path):
                 yield config.parent
+
+
+def in_hidden_folder(path: Path, base: Path) -> bool:
+    """Return whether a file is hidden below ``base``, or in a hidden folder, as drafts are."""
+    return any(part.startswith(".") for part in path.relative_to(base).parts)
 
 
 def _is_run(path: Path) -> bool:

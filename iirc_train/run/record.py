@@ -192,6 +192,21 @@ def recorded_precision(record: Mapping[str, Any]) -> str | None:
     return _first_resolved(record).get("precision")
 
 
+def resolved_values(record: Mapping[str, Any], name: str) -> list[Any]:
+    """Return what a setting resolved to in the sessions of a run: each value once, in order.
+
+    Args:
+        record: The run's record. Sessions of an earlier release may lack the value.
+        name: Name of the value.
+    """
+    resolved = map(_resolved, record["sessions"])
+    return list(dict.fromkeys(values[name] for values in resolved if name in values))
+
+
 def _first_resolved(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    resolved = record["sessions"][0].get("resolved", {}) if record["sessions"] else {}
+    return _resolved(record["sessions"][0]) if record["sessions"] else {}
+
+
+def _resolved(session: Mapping[str, Any]) -> Mapping[str, Any]:
+    resolved = session.get("resolved", {})
     return resolved if isinstance(resolved, dict) else {}
