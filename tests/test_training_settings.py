@@ -96,6 +96,11 @@ def test_complete_information_shows_the_labels_of_earlier_tasks(settings, tmp_pa
         ({"checkpoint_interval": -1}, "checkpoint_interval"),
         ({"max_mems_pool_per_class": 0}, "max_mems_pool_per_class must be -1"),
         ({"reduce_lr_on_plateau": True, "lr_gamma": 1}, "needs an lr_gamma below 1"),
+        (
+            {"momentum": 0.5},
+            "momentum 0.5 has no effect on optimizer 'momentum': set optimizer sgd",
+        ),
+        ({"optimizer": "adam", "momentum": 0}, "momentum 0 has no effect on optimizer 'adam'"),
         ({"seed": 2**70}, "seed"),
     ],
 )

@@ -243,6 +243,11 @@ class MethodConfig(Settings):
     def _optimizer_makes_sense(self) -> Self:
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError("nesterov needs optimizer sgd with a momentum above 0")
+        if self.optimizer != "sgd" and self.momentum != 0.9:
+            raise ValueError(
+                f"momentum {self.momentum:g} has no effect on optimizer {self.optimizer!r}: set "
+                "optimizer sgd, or leave momentum at 0.9"
+            )
         if self.lr_cosine and (self.lr_schedule or self.reduce_lr_on_plateau):
             raise ValueError("lr_cosine excludes lr_schedule and reduce_lr_on_plateau")
         if self.lr_warmup and self.reduce_lr_on_plateau:
