@@ -165,6 +165,7 @@ class MethodConfig(Settings):
     )
     first_task_epochs: Annotated[
         Annotated[int, Field(ge=1, le=10**7)] | None,
+        Role.STATE,
         Field(
             description="Epochs of the first task; by default epochs_per_task, and twice as many "
             "for an IIRC benchmark, as published"
