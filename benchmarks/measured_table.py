@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeAlias
 import typer
 from rich.console import Console
 
-from benchmarks.method_runs import replace_part, start_or_resume
+from benchmarks.method_runs import check_made_by, replace_part, start_or_resume
 from iirc_data.console import errors_in_one_line
 from iirc_data.definitions import POSTTASK_VALID
 from iirc_data.errors import ConfigurationError
@@ -102,6 +102,9 @@ class MeasuredTable:
             data: Shard folder to train on; None does not train.
             write: Write the table.
             lines: Returns the lines of the table, given the kept folders of each row.
+
+        Raises:
+            ConfigurationError: A run failed, or was trained with other options than it has now.
         """
         with errors_in_one_line():
             if data is None and not write:
@@ -123,10 +126,10 @@ class MeasuredTable:
         for row, schedule in queue:
             folder = row.folder(runs, schedule)
             try:
-                if not is_finished(folder):
-                    line = self.command(
-                        row, schedule, *(shlex.quote(str(p)) for p in (data, folder))
-                    )
+                line = self.command(row, schedule, *(shlex.quote(str(p)) for p in (data, folder)))
+                if is_finished(folder):
+                    check_made_by(line, folder)
+                else:
                     start_or_resume(line, folder)
             except ConfigurationError as error:
                 failed += 1
@@ -143,6 +146,7 @@ class MeasuredTable:
             for schedule in row.schedules:
                 source, target = row.folder(runs, schedule), row.folder(self.kept, schedule)
                 if is_finished(source):
+                    check_made_by(self._shown_command(row, schedule), source)
                     target.mkdir(parents=True, exist_ok=True)
                     settings = read_settings(source / CONFIG_NAME) | {"data": "shards"}
                     (target / CONFIG_NAME).write_bytes(settings_text(settings))
@@ -166,10 +170,13 @@ class MeasuredTable:
         yield "```sh"
         for row, folders in finished.items():
             for folder in folders:
-                schedule = int(folder.name.removeprefix("order_"))
-                output = str(row.folder(Path("runs"), schedule))
-                yield self.command(row, schedule, self.shards, output)
+                command = self._shown_command(row, int(folder.name.removeprefix("order_")))
+                check_made_by(command, folder)
+                yield command
         yield "```"
+
+    def _shown_command(self, row: Row, schedule: int) -> str:
+        return self.command(row, schedule, self.shards, str(row.folder(Path("runs"), schedule)))
 
 
 def last_scores(finished: dict[Row, list[Path]], metrics: Mapping[str, str]) -> Iterator[str]:

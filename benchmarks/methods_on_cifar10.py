@@ -9,6 +9,7 @@ Calling ``train`` again resumes interrupted runs. ``table`` keeps the other text
 import shlex
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.method_runs import replace_part, start_or_resume
+from benchmarks.method_runs import check_made_by, replace_part, start_or_resume
 from iirc_train.run.results import PWJS, read_results
 
 SCHEDULES = (0, 1, 2)
@@ -81,6 +82,9 @@ def table(
     document: Annotated[Path, typer.Argument(help="Markdown file whose tables are replaced.")],
 ) -> None:
     """Write mean and standard deviation over schedules into a document."""
+    for row, schedule in product(ROWS, SCHEDULES):
+        folder = run_folder(runs, row, schedule)
+        check_made_by(command(row, schedule, "shards", "run"), folder)
     replace_part(document, "benchmarks.methods_on_cifar10", _tables(runs))
 
 

@@ -410,10 +410,13 @@ def _finished(run: PlannedRun) -> Outcome:
 
 def _options(settings: Mapping[str, Any]) -> list[str]:
     """Return settings as options of ``iirc train``."""
-    words = {name: name.replace("_", "-") for name in settings}
-    return [
-        (f"--{words[name]}" if value else f"--no-{words[name]}")
-        if isinstance(value, bool)
-        else f"--{words[name]}={value}"
-        for name, value in settings.items()
-    ]
+    options = []
+    for name, value in settings.items():
+        word = name.replace("_", "-")
+        if isinstance(value, bool):
+            options.append(f"--{word}" if value else f"--no-{word}")
+        elif isinstance(value, Mapping):  # the place of each dataset
+            options += [f"--{word}={dataset}={place}" for dataset, place in value.items()]
+        else:
+            options.append(f"--{word}={value}")
+    return options

@@ -42,13 +42,16 @@ def settings_for(method: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         method: Name of the method.
         settings: Settings of a run on the tiny benchmark. A method without the loss ``bce`` gets
-            the one with single labels instead, which is in the same folder.
+            the one with single labels instead, which is in the same folder. Settings that have
+            no effect on the method are left out.
     """
     found = {**settings, "method": method}
     if method not in METHODS:
         return found
     if METHODS[method].model.learns_by_statistics:  # one epoch by default
         found["first_task_epochs"] = found.get("epochs_per_task", 1)
+    if not METHODS[method].model.replay_in_batches:
+        found.pop("buffer_sampling_multiplier", None)
     if "bce" not in METHODS[method].model.losses:
         found["benchmark"] = str(Path(settings["benchmark"]).with_name(SINGLE_LABELS))
     return found

@@ -2,14 +2,23 @@
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
+from pydantic.fields import FieldInfo
 from typer.testing import CliRunner
 
 from iirc_data.errors import CheckpointError, ConfigurationError, IIRCError
+from iirc_train.buffer import RandomBuffer
 from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
+from iirc_train.config.experiment import MethodConfig
+from iirc_train.config.own_settings import own_names
+from iirc_train.config.settings import Role
+from iirc_train.methods import METHODS, MethodParts
 from iirc_train.report.page import write_report
 from iirc_train.report.runs import find_runs
 from iirc_train.run.directory import RunDirectory, read_metrics
@@ -17,6 +26,8 @@ from iirc_train.run.record import is_finished, read_record
 from iirc_train.training.branch import branch_experiment
 from iirc_train.training.launch import repeat_experiment, resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
+from tests.ranks import run_ranks
+from tests.small_network import Small
 from tests.test_resume import QUIET, BrokenOffError, assert_equal_runs, break_off_at_save, contents
 
 TASK = 1
@@ -86,9 +97,139 @@ def test_a_branch_with_other_settings_records_its_parent_and_shows_all_tasks(
     assert "parent.run" in page and str(parent) in page
 
 
+def test_a_branch_may_have_another_schedule_optimizer_and_trunk(parent, tmp_path):
+    before = {"lr_schedule": [1], "lr_warmup": 0}
+    base = run_experiment(tried(parent, **before), tmp_path / "base", QUIET)
+    plateau = run_experiment(tried(parent, reduce_lr_on_plateau=True), tmp_path / "plateau", QUIET)
+    changes = {"lr_schedule": "-1", "lr_cosine": True, "trunk_lr_factor": "0.5"}
+    changes |= {"optimizer": "adamw", "epochs_per_task": "2"}
+    branch = branch_experiment(base, TASK, tmp_path / "branch", QUIET, changes=changes)
+    lines = [line for line in read_metrics(branch) if line.get("task") == TASK + 1]
+    assert [line["lr"] for line in lines if "lr" in line] == pytest.approx([0.1, 0.05])
+    changes = {"reduce_lr_on_plateau": False}
+    assert_equal_runs(
+        branch_experiment(plateau, TASK, tmp_path / "constant", QUIET, changes=changes), parent
+    )
+
+
+def tried(parent: Path, **changes: object) -> ExperimentConfig:
+    settings = RunDirectory.open(parent)[1].values()
+    return ExperimentConfig.parse(settings | changes, own=settings)
+
+
+def test_two_processes_branch_together(parent, tmp_path):
+    branch = tmp_path / "branch"
+    assert run_ranks(2, start_branch, parent, branch, {"lr_cosine": True}) == [0, 0]
+    assert is_finished(branch)
+    assert [path.name for path in tmp_path.iterdir()] == ["branch"]
+
+
+def start_branch(parent: Path, output: Path, changes: dict[str, object]) -> None:
+    branch_experiment(parent, TASK, output, QUIET, changes=changes)
+
+
+def test_settings_left_open_in_a_branch_are_those_of_its_benchmark(parent, tmp_path):
+    changes = {"loss": "auto", "decision": "auto"}
+    branch = branch_experiment(parent, TASK, tmp_path / "branch", QUIET, changes=changes)
+    assert_equal_runs(branch, parent)
+    assert read_record(branch)["parent"]["settings"] == {}
+    config = RunDirectory.open(branch)[1]
+    assert (config.loss, config.decision) == ("bce", "threshold")
+
+
+class Widened(METHODS["finetune"].model):
+    """Has parameters whose number is a setting."""
+
+    class Config(MethodConfig):
+        """Settings of the method."""
+
+        width: int = 2
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.extra = torch.nn.Linear(self.config.width, 1)
+
+
+def test_a_branch_that_cannot_start_from_the_state_leaves_no_folder(parent, tmp_path, monkeypatch):
+    monkeypatch.setitem(METHODS, "widened", MethodParts(Widened, RandomBuffer))
+    settings = {"method": "widened", "n_memories_per_class": 0, "total_n_mems": -1, "width": 2}
+    values = RunDirectory.open(parent)[1].values() | settings
+    config = ExperimentConfig.parse(
+        {n: v for n, v in values.items() if n not in own_names(METHODS["icarl_cnn"].config)},
+        own=["width"],
+    )
+    base = run_experiment(config, tmp_path / "base", QUIET)
+    with pytest.raises(CheckpointError, match="not fit a branch with another width: leave"):
+        branch_experiment(base, TASK, tmp_path / "branch", QUIET, changes={"width": 3})
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_that_a_branch_may_change_fits_the_state_of_the_run(name):
+    """Whatever shapes the state has the role that refuses it in a branch."""
+    parts = METHODS[name]
+    fixed = MethodConfig.with_role(Role.STATE) | parts.config.with_role(Role.STATE)
+    names = [*own_names(parts.config), "loss", "decision", "calibrate_thresholds", "hcv"]
+    if name == "finetune":
+        names = MethodConfig.setting_names()
+    before = made(name)
+    start_tasks(before, 2)
+    state = before.method_state_dict() | {"optimizer": None, "scheduler": None}
+    for setting in set(names) - fixed:
+        for value in others(parts.config.model_fields[setting]):
+            with suppress(ConfigurationError):  # not a value that anyone may give
+                after = made(name, **before.config.values() | {setting: value})
+                after.load_method_state_dict(state)
+                start_tasks(after, 1)
+                assert after.memory_columns() == before.memory_columns()
+
+
+def start_tasks(method, n):
+    for _ in range(n):
+        method.prepare_model_for_new_task()
+        for _ in method.stages_of_task(method.cur_task_id):
+            method.prepare_stage()
+            method.finish_stage()
+
+
+def made(name, **changes):
+    names = {f"c{number}": number for number in range(6)}
+    settings = {"epochs_per_task": 3, "lr": 0.1, "n_memories_per_class": 2} | changes
+    return METHODS[name].model([2, 2, 2], names, settings, net=Small(6))
+
+
+def others(field: FieldInfo) -> list[object]:
+    """Return values of a setting that are not its default."""
+    default = field.get_default()
+    kinds = [field.annotation, *get_args(field.annotation)]
+    found = [value for kind in kinds for value in get_args(kind) if isinstance(value, str)]
+    if isinstance(default, bool):
+        found.append(not default)
+    elif isinstance(default, int | float):
+        found += [default * 2, default / 2, default + 1, int(default / 2)]
+    elif default is None:
+        found += [1, [1]]
+    return [value for value in found if value != default]
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [
+        ("finetune", {"first_task_epochs", "weights", "network", "frozen_until"}),
+        ("er_ace", {"cosine_head", "first_task"}),
+        ("der", {"logit_distance", "logit_precision", "reservoir_stream"}),
+        ("fecam", {"fecam_tukey", "decision"}),
+    ],
+)
+def test_what_only_counted_before_a_branch_may_not_change_in_it(method, names):
+    config = METHODS[method].config
+    assert names <= ExperimentConfig.with_role(Role.STATE) | config.with_role(Role.STATE)
+
+
 @pytest.mark.parametrize(
     ("task", "changes", "message"),
     [
+        (TASK, {"first_task_epochs": "5"}, "a branch cannot change first_task_epochs,"),
         (TASK, {"method": "finetune"}, "a branch cannot change method,"),
         (TASK, {"total_n_mems": "30"}, "a branch cannot change total_n_mems,"),
         (TASK, {"schedule": "1"}, "a branch cannot change schedule,"),

@@ -89,6 +89,15 @@ def test_the_file_wins_over_the_preset_and_options_over_both(write):
     assert compose("cifar100-lucir-20", overrides={"data": "here"}).lr == 1.0
 
 
+def test_another_optimizer_replaces_the_momentum_of_the_preset(write):
+    file = write("optimizer: sgd\nmomentum: 0.5\nnesterov: true\n")
+    given = {"data": "here", "optimizer": "adamw"}
+    config = compose("cifar100-finetune", file, given)
+    assert (config.momentum, config.nesterov) == (0.9, False)
+    with pytest.raises(ConfigurationError, match="has no effect on optimizer 'adamw'"):
+        compose("cifar100-finetune", file, given | {"momentum": 0.5})
+
+
 def test_published_and_former_names_serve_too(write):
     file = write(
         "dataset: iirc_cifar100\ndata: here\nmethod: finetune\ntasks_configuration_id: 3\n"

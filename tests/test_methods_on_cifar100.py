@@ -16,7 +16,7 @@ from benchmarks import (
     methods_on_cifar100,
     weak_replay,
 )
-from benchmarks.method_runs import replace_part, start_or_resume
+from benchmarks.method_runs import replace_part, settings_of, start_or_resume
 from benchmarks.methods_on_cifar100 import ROWS
 from iirc_data import load_benchmark
 from iirc_data.errors import ConfigurationError
@@ -65,9 +65,10 @@ def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch)
     row, other = ROWS[0], ROWS[1]
     runs, page = tmp_path / "runs", tmp_path / "page.md"
     for order, finished in ((0, True), (1, True), (2, False)):
-        folder = row.folder(runs, order)
-        write_run(folder, order / 10, finished)
-    write_run(other.folder(runs, 0), 0.5, finished=False)
+        line = methods_on_cifar100.TABLE.command(row, order, "/home/me/shards", "out")
+        write_run(row.folder(runs, order), line, order / 10, finished)
+    line = methods_on_cifar100.TABLE.command(other, 0, "/home/me/shards", "out")
+    write_run(other.folder(runs, 0), line, 0.5, finished=False)
     table = replace(methods_on_cifar100.TABLE, page=page, kept=tmp_path / "kept")
     monkeypatch.setattr(methods_on_cifar100, "TABLE", table)
     name = "benchmarks.methods_on_cifar100"
@@ -88,13 +89,45 @@ def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch)
     assert "data: shards\n" in (tmp_path / "kept/finetune/order_0/config.yaml").read_text()
 
 
+@pytest.mark.parametrize("changed", ["--lr 0.5", "--benchmark cil_cifar100_b50_10"])
+def test_a_table_shows_no_command_that_its_runs_were_not_trained_with(
+    tmp_path, monkeypatch, capsys, changed
+):
+    table = weak_replay.TABLE
+    (row, *_), runs, page = table.rows, tmp_path / "runs", tmp_path / "page.md"
+    page.write_text(f"<!-- begin: written by {table.program} -->\n<!-- end -->\n")
+    table = replace(table, page=page, kept=tmp_path / "kept")
+    write_scores(row.folder(runs, 0), table.command(row, 0, "shards", "out"), [0.5])
+    table.run(runs, None, True, lambda finished: ["lines"])
+    before, kept = page.read_bytes(), sorted((tmp_path / "kept").rglob("*"))
+    edited = replace(table, rows=(replace(row, options=f"{row.options} {changed}"),))
+    for given in (runs, tmp_path / "none"):  # finished runs, and those kept of them
+        with pytest.raises(SystemExit):
+            edited.run(given, None, True, lambda finished: ["lines"])
+        assert "order_0 holds a run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # nor is such a run taken for one that is trained already
+        edited.run(runs, tmp_path, False, lambda finished: [])
+    assert "order_0 holds a run" in capsys.readouterr().err.replace("\n", "")
+    assert page.read_bytes() == before and sorted((tmp_path / "kept").rglob("*")) == kept
+
+
+def test_a_run_with_other_options_is_not_resumed(tiny_settings, tmp_path):
+    settings = {"benchmark": tiny_settings["benchmark"], "data": tiny_settings["data"]}
+    line = "iirc train --method finetune --network resnet8 --epochs-per-task 1 --device cpu"
+    line += "".join(f" --{name} {value}" for name, value in settings.items())
+    settings_of(line).save(tmp_path / "config.yaml")
+    with pytest.raises(ConfigurationError, match=r"lr was 1.0, is 0.5 now"):
+        start_or_resume(f"{line} --lr 0.5 --output {tmp_path}", tmp_path)
+
+
 def test_the_tables_of_iirc_show_the_paper_and_the_published_code(tmp_path, monkeypatch):
     runs, page, curves = tmp_path / "runs", tmp_path / "page.md", tmp_path / "curves.md"
     names = ("lucir-20", "lucir-20, lr 0.1", "joint")
     for row in iirc_on_cifar100.ROWS:
         if row.name in names:
             n_tasks = 1 if row.name == "joint" else 22
-            write_scores(row.folder(runs, 0), [0.5 - task / 100 for task in range(n_tasks)])
+            line = iirc_on_cifar100.TABLE.command(row, 0, "shards", "out")
+            write_scores(row.folder(runs, 0), line, [0.5 - task / 100 for task in range(n_tasks)])
     table = replace(iirc_on_cifar100.TABLE, page=page, kept=tmp_path / "kept")
     monkeypatch.setattr(iirc_on_cifar100, "TABLE", table)
     monkeypatch.setattr(iirc_on_cifar100, "CURVES", curves)
@@ -116,20 +149,20 @@ def test_the_tables_of_iirc_show_the_paper_and_the_published_code(tmp_path, monk
     assert "lr 0.1" not in shown
 
 
-def write_scores(folder, scores):
-    """Write the files of a finished run with a pw-JS after each task."""
+def write_scores(folder, line, scores):
+    """Write the files of a finished run of a command, with a pw-JS after each task."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("data: shards\n")
+    settings_of(line).save(folder / "config.yaml")
     line = {"kind": "evaluation", "split": "test", "task": "all"}
     lines = [line | {"after_task": i, PWJS: score} for i, score in enumerate(scores)]
     (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     write_record(folder, finished=True)
 
 
-def write_run(folder, shift, finished):
-    """Write the files of a run of two tasks: top-1 0.6 and 0.4, and ``shift`` more."""
+def write_run(folder, line, shift, finished):
+    """Write the files of a command's run of two tasks: top-1 0.6 and 0.4, and ``shift`` more."""
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("data: /home/me/shards\nmethod: finetune\n")
+    settings_of(line).save(folder / "config.yaml")
     with (folder / "metrics.jsonl").open("w") as file:
         for task, top1 in enumerate((0.6, 0.4)):
             line = {"kind": "evaluation", "split": "test", "after_task": task, "task": "all"}

@@ -231,8 +231,8 @@ def test_a_run_that_changes_its_processes_within_epochs_shows_each_sample_once(
     monkeypatch.setattr(BaseMethod, "training_step", TRAINING_STEP)
     monkeypatch.setattr(BaseMethod, "_make_network", BaseMethod._make_network)
     monkeypatch.setattr(epoch, "SECTION", epoch.SECTION)
-    own = {"method": method, "batch_size": 6, "network": "auto", "use_best_model": False}
-    config = ExperimentConfig.parse(settings | own)
+    own = {"batch_size": 6, "network": "auto", "use_best_model": False}
+    config = config_for(method, settings | own)
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
     (tmp_path / "expected").mkdir()
     (tmp_path / "seen").mkdir()
@@ -275,7 +275,7 @@ def train_in_sections(config: ExperimentConfig, run: Path, stop: tuple[int, int]
 
 
 def test_three_processes_that_stop_within_an_epoch_end_like_three_that_did_not(settings, tmp_path):
-    config = ExperimentConfig.parse(settings | {"method": "agem", "batch_size": 6})
+    config = config_for("agem", settings | {"batch_size": 6})
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
     assert run_ranks(3, train_in_sections, config, unbroken, NEVER) == [0] * 3
     for stop in ((0, 1), (2, 2)):

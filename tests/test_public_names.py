@@ -55,6 +55,16 @@ def test_a_script_trains_logs_and_resumes_in_a_few_lines(settings, tmp_path, cap
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == before
 
 
+def test_a_script_gives_the_settings_of_its_method_by_name(settings, tmp_path):
+    settings |= {"method": "er", "replay_batch_size": 3}
+    iirc_train.train(settings, tmp_path / "run", progress=False)
+    assert "replay_batch_size: 3" in (tmp_path / "run" / "config.yaml").read_text()
+    with pytest.raises(
+        ConfigurationError, match="'lucir_lambda' is a setting of lucir; the method"
+    ):
+        iirc_train.train(settings | {"lucir_lambda": 3.0}, tmp_path / "other", progress=False)
+
+
 def test_wrong_arguments_are_named(settings, tmp_path):
     with pytest.raises(ConfigurationError, match="resume='yes': choose 'never' or 'auto'"):
         iirc_train.train(settings, tmp_path / "run", resume="yes")

@@ -21,6 +21,7 @@ from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.runtime.random_state import random_state, set_random_state
+from iirc_train.training import trainer
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
@@ -153,6 +154,27 @@ def test_the_checkpoint_of_every_task_is_kept_when_asked_for(finished):
     assert names == ["last.pt", *(f"task_{task:03d}.pt" for task in range(4))]
     assert load_checkpoint(folder / "task_001.pt")["position"] == (2, 0)
     assert (folder / "task_003.pt").read_bytes() == (folder / "last.pt").read_bytes()
+
+
+def test_a_kill_between_the_two_checkpoints_of_a_task_loses_neither(
+    finished, tmp_path, monkeypatch
+):
+    written = []
+
+    def save(path, state):
+        if len(written) == 3:  # those of the two epochs of the first task, and one of its end
+            raise BrokenOffError
+        save_checkpoint(path, state)
+        written.append(path.name)
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched, pytest.raises(BrokenOffError):
+        patched.setattr(trainer, "save_checkpoint", save)
+        run_experiment(RunDirectory.open(finished)[1], run, QUIET)
+    resume_experiment(run, QUIET)
+    names = ["last.pt", *(f"task_{task:03d}.pt" for task in range(4))]
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == names
+    assert_equal_runs(run, finished)
 
 
 @pytest.mark.parametrize(("interval", "expected"), [(0, []), (2, [2, 4]), (3, [3])])

@@ -32,6 +32,7 @@ from iirc_data.shards.cache_folder import CacheFolder
 from iirc_data.shards.union import UnionStore
 from iirc_data.sources import open_folder
 from iirc_data.task_sequence import TaskSequence
+from iirc_train import sweep
 from iirc_train.cli.app import app
 from iirc_train.config import ExperimentConfig
 from iirc_train.run.directory import BUFFER_NAME, RunDirectory
@@ -515,6 +516,17 @@ def test_a_run_resumes_after_one_dataset_moved(begun, begun_once, trained):
     resume_experiment(begun, QUIET, changes={"data": [f"large={moved}"]})
     assert metrics(begun) == metrics(trained)
     assert RunDirectory.open(begun)[1].data == {"small": small, "large": moved}
+
+
+def test_a_sweep_resumes_after_one_dataset_moved(begun, begun_once, settings, trained, tmp_path):
+    places = {"small": str(begun_once / "small"), "large": str(begun_once / "moved")}
+    folder = tmp_path / f"sweep/{settings['method']}/schedule_0/seed_0"
+    shutil.copytree(begun, folder)
+    (run,) = sweep.plan(tmp_path / "sweep", overrides=settings | {"data": places})
+    outcome = sweep.train(run, sweep.Processes(tmp_path))
+    assert outcome.error is None
+    assert metrics(folder) == metrics(trained)
+    assert RunDirectory.open(folder)[1].data == places
 
 
 def test_a_run_resumes_with_its_own_datasets_only(begun, trained, tmp_path):

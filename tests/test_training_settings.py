@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +10,19 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError, TrainingError
 from iirc_data.order import memories_of_epoch
+from iirc_train.buffer import RandomBuffer
+from iirc_train.buffer.choice import everything
 from iirc_train.config import ExperimentConfig
+from iirc_train.methods import METHODS, MethodParts, finetune
 from iirc_train.methods.base_method import BaseMethod
+from iirc_train.methods.stages import Stage
 from iirc_train.run.directory import RunDirectory, read_metrics
 from iirc_train.runtime.progress import TrainingProgress
 from iirc_train.training import trainer
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
 from iirc_train.training.trainer import Training
+from tests.ce_methods import SINGLE_LABELS
 
 QUIET = Console(quiet=True)
 
@@ -96,12 +102,98 @@ def test_complete_information_shows_the_labels_of_earlier_tasks(settings, tmp_pa
         ({"checkpoint_interval": -1}, "checkpoint_interval"),
         ({"max_mems_pool_per_class": 0}, "max_mems_pool_per_class must be -1"),
         ({"reduce_lr_on_plateau": True, "lr_gamma": 1}, "needs an lr_gamma below 1"),
+        (
+            {"momentum": 0.5},
+            "momentum 0.5 has no effect on optimizer 'momentum': set optimizer sgd",
+        ),
+        ({"optimizer": "adam", "momentum": 0}, "momentum 0 has no effect on optimizer 'adam'"),
         ({"seed": 2**70}, "seed"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, changes, message):
     with pytest.raises(ConfigurationError, match=message):
         ExperimentConfig.parse(settings | changes)
+
+
+class ChoosesForItself(finetune.Model):
+    """Chooses what its main epochs show."""
+
+    def choose_samples(self, stage, task_data, buffer, batch_size=1):
+        return everything(task_data, buffer)
+
+
+class LearnsAgain(finetune.Model):
+    """Learns what its main epochs show once more, and then the memories too."""
+
+    stages = (Stage("again", 1),)
+
+    def stages_of_task(self, task_id):
+        return self.stages
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (METHODS["der_expandable"].model, "stage classifier of method tried chooses among the sam"),
+        (METHODS["podnet"].model, "stage balanced of method tried chooses"),
+        (ChoosesForItself, "choose_samples of method tried chooses"),
+        (
+            type("TakesFirst", (LearnsAgain,), {"stages": (Stage("all", 1, after_memories=True),)}),
+            "stage all of method tried chooses",
+        ),
+    ],
+)
+def test_incremental_joint_refuses_a_choice_among_the_samples_of_a_task(
+    settings, tmp_path, monkeypatch, model, message
+):
+    monkeypatch.setitem(METHODS, "tried", MethodParts(model, RandomBuffer))
+    benchmark = str(Path(settings["benchmark"]).with_name(SINGLE_LABELS))
+    changes = {"method": "tried", "incremental_joint": True, "loss": model.losses[-1]}
+    changes |= {"benchmark": benchmark}
+    with pytest.raises(ConfigurationError, match=f"{message}.*use --joint"):
+        run_experiment(ExperimentConfig.parse(settings | changes), tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_incremental_joint_shows_a_stage_what_it_shows_the_main_epochs(
+    settings, tmp_path, monkeypatch, shown
+):
+    monkeypatch.setitem(METHODS, "tried", MethodParts(LearnsAgain, RandomBuffer))
+    config = ExperimentConfig.parse(settings | {"method": "tried", "incremental_joint": True})
+    run_experiment(config, tmp_path / "run", QUIET)
+    samples = [sample for task, sample, _ in shown if task == 3]
+    view = Experiment(config).splits["train"].view(range(4))
+    assert sorted(samples) == sorted([*view.sample_ids, *view.sample_ids])
+
+
+def test_joint_training_chooses_among_all_samples(settings, tmp_path, monkeypatch, shown):
+    monkeypatch.setitem(METHODS, "tried", MethodParts(ChoosesForItself, RandomBuffer))
+    config = ExperimentConfig.parse(settings | {"method": "tried", "joint": True})
+    run_experiment(config, tmp_path / "run", QUIET)
+    view = Experiment(config).splits["train"].view(0)
+    assert {sample for _, sample, _ in shown} == set(view.sample_ids.tolist())
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        *((m, {"buffer_sampling_multiplier": 2}, "mixes no memories") for m in ("agem", "er")),
+        *((m, {"max_mems_pool_per_class": 5}, "choose within a class") for m in ("er", "gdumb")),
+        ("slda", {"buffer_sampling_multiplier": 0.5}, "mixes no memories"),
+    ],
+)
+def test_replay_settings_without_effect_on_the_method_are_refused(
+    settings, tmp_path, method, changes, message
+):
+    config = ExperimentConfig.parse(
+        settings | {"method": method, "n_memories_per_class": 2} | changes
+    )
+    (name,) = changes
+    with pytest.raises(
+        ConfigurationError, match=f"{name} .* no effect on method {method}, .*{message}"
+    ):
+        run_experiment(config, tmp_path / "run", QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("use_best_model", [False, True])

@@ -56,6 +56,9 @@ class BufferBase(Dataset[Item], ABC):
     Store: ClassVar[type[BufferStore]] = BufferStore
     """Class of the store, which reads and writes the layout of this buffer."""
 
+    has_pool: ClassVar[bool] = True
+    """Whether memories are chosen within a class, from at most ``max_mems_pool_per_class``."""
+
     needs_memories: ClassVar[str] = ""
     """What an error says if the settings ask for no memories; empty if that is allowed."""
 

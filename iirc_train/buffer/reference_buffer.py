@@ -37,6 +37,7 @@ class ReferenceBuffer(BufferBase):
 
     Store: ClassVar[type[BufferStore]] = ReferenceStore
     store: ReferenceStore
+    has_pool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

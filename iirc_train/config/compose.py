@@ -114,6 +114,8 @@ def _without_replaced(earlier: Mapping[str, Any], named: Mapping[str, Any]) -> d
         replaced |= ALTERNATIVES
     if "epochs_per_task" in named:
         replaced.add("first_task_epochs")  # went with the epochs of the source before
+    if named.get("optimizer", "sgd") != "sgd":
+        replaced |= {"momentum", "nesterov"}
     if named.get("lr_cosine"):
         replaced.add("lr_schedule")
     if named.get("lr_schedule"):

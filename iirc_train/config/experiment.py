@@ -165,6 +165,7 @@ class MethodConfig(Settings):
     )
     first_task_epochs: Annotated[
         Annotated[int, Field(ge=1, le=10**7)] | None,
+        Role.STATE,
         Field(
             description="Epochs of the first task; by default epochs_per_task, and twice as many "
             "for an IIRC benchmark, as published"
@@ -243,6 +244,11 @@ class MethodConfig(Settings):
     def _optimizer_makes_sense(self) -> Self:
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise ValueError("nesterov needs optimizer sgd with a momentum above 0")
+        if self.optimizer != "sgd" and self.momentum != 0.9:
+            raise ValueError(
+                f"momentum {self.momentum:g} has no effect on optimizer {self.optimizer!r}: set "
+                "optimizer sgd, or leave momentum at 0.9"
+            )
         if self.lr_cosine and (self.lr_schedule or self.reduce_lr_on_plateau):
             raise ValueError("lr_cosine excludes lr_schedule and reduce_lr_on_plateau")
         if self.lr_warmup and self.reduce_lr_on_plateau:

@@ -23,6 +23,9 @@ class Model(mask_seen_classes.Model):
     the task's samples covers the task's classes, the loss of memories covers the earlier classes.
     The paper has cross-entropy over the classes of a sample's own task, which is given; with
     ``ce``, memories do not know their task.
+
+    The setting ``memory_strength`` has no effect (unless it is 0): the projection does not depend
+    on the length of the memories' gradient.
     """
 
     replay_in_batches = False

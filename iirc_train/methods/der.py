@@ -7,6 +7,7 @@ from pydantic import Field
 
 from iirc_train.buffer import Column
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
+from iirc_train.config.settings import Role
 from iirc_train.methods.replay import Buffer, ForwardPass, ReplayConfig, ReplayMethod
 from iirc_train.methods.step import DrawnMemories, Step
 
@@ -22,6 +23,7 @@ class DerConfig(ReplayConfig):
     ] = 0.3
     logit_distance: Annotated[
         Literal["mean", "norm", "reference"],
+        Role.STATE,
         Field(
             description="Squared distance to kept logits: 'mean' over the classes seen when a "
             "memory was kept, 'norm' for their sum (equation 6 as printed), 'reference' for the "
@@ -29,7 +31,9 @@ class DerConfig(ReplayConfig):
         ),
     ] = "mean"
     logit_precision: Annotated[
-        Literal["float32", "float16"], Field(description="Type of the kept logits")
+        Literal["float32", "float16"],
+        Role.STATE,
+        Field(description="Type of the kept logits"),
     ] = "float32"
 
 

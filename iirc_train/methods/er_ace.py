@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from iirc_train.config.settings import Role
 from iirc_train.methods.replay import Buffer, ForwardPass, ReplayConfig, ReplayMethod
 from iirc_train.methods.step import Step
 from iirc_train.models.cosine_linear import with_cosine_layer
@@ -30,10 +31,13 @@ class Model(ReplayMethod):
 
         forward_pass: ForwardPass = "separate"
         cosine_head: Annotated[
-            bool, Field(description="Classify by ten times the cosine, as the authors' code does")
+            bool,
+            Role.STATE,
+            Field(description="Classify by ten times the cosine, as the authors' code does"),
         ] = False
         first_task: Annotated[
             Literal["paper", "reference"],
+            Role.STATE,
             Field(description="'reference' learns the first task by plain training, as Mammoth"),
         ] = "paper"
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_FACTOR
+from iirc_train.config.settings import Role
 from iirc_train.methods.definite import definite_factor
 from iirc_train.methods.latent_statistics import CollectingMethod, StatisticsConfig
 
@@ -37,6 +38,7 @@ class Model(CollectingMethod):
 
         fecam_tukey: Annotated[
             float,
+            Role.STATE,
             Field(gt=0, le=MAX_FACTOR, description="Exponent β of Tukey's transform; 1 for none"),
         ] = 0.5
         fecam_diagonal: Annotated[

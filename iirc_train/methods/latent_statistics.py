@@ -6,13 +6,15 @@ statistics, whatever their number.
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 
 from iirc_train.buffer.latents import BATCH_SIZE
 from iirc_train.buffer.samples import Memories
-from iirc_train.config.setup import Loss
+from iirc_train.config.settings import Role
+from iirc_train.config.setup import Decision, Loss
 from iirc_train.methods.frozen import FrozenConfig, FrozenMethod
 from iirc_train.methods.statistics import Axis, Statistics
 from iirc_train.methods.step import Step
@@ -22,6 +24,11 @@ from iirc_train.runtime.distributed import gathered
 class StatisticsConfig(FrozenConfig):
     """Settings of a method that learns by statistics."""
 
+    decision: Annotated[
+        Decision | Literal["auto"],
+        Role.STATE,
+        Field(description="'threshold' predicts several labels, which may take more statistics"),
+    ] = "auto"
     first_task_epochs: int | None = 1
 
 

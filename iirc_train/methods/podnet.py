@@ -88,6 +88,7 @@ class Model(BaseMethod):
         ] = 1.0
         finetuning_epochs: Annotated[
             int,
+            Role.STATE,
             Field(
                 ge=0,
                 le=10**6,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_COUNT, MAX_FACTOR
+from iirc_train.config.settings import Role
 from iirc_train.methods.definite import ridge_weights
 from iirc_train.methods.label_odds import LinearClassifier, Moments, label_odds
 from iirc_train.methods.latent_statistics import CollectingMethod, StatisticsConfig
@@ -45,6 +46,7 @@ class Model(CollectingMethod):
 
         ranpac_features: Annotated[
             Annotated[int, Field(ge=1, le=MAX_COUNT)] | None,
+            Role.STATE,
             Field(
                 description="Random features M; by default the paper's 10,000, and at most 16 per "
                 "value of a latent"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig, MethodConfig
 from iirc_train.config.own_settings import (
     check_method,
@@ -9,7 +10,7 @@ from iirc_train.config.own_settings import (
     own_names,
     without_settings_of_others,
 )
-from iirc_train.methods import METHODS
+from iirc_train.methods import METHODS, get_method
 
 
 def method_configs() -> dict[str, type[MethodConfig]]:
@@ -48,6 +49,29 @@ def checked_settings(config: ExperimentConfig) -> ExperimentConfig:
     check_method(config.method, METHODS)
     METHODS[config.method].model.check_calibration(config, config.method)
     return complete(config, method_configs())
+
+
+def check_has_effect(config: ExperimentConfig) -> None:
+    """Check that the settings of replay have an effect on the method of a new run.
+
+    Earlier releases accepted them, so runs that exist are not checked.
+
+    Raises:
+        ConfigurationError: The method does not exist, or a setting has no effect on it.
+    """
+    parts = get_method(config.method)
+    without_effect: dict[str, str] = {}
+    if not parts.model.replay_in_batches:
+        without_effect["buffer_sampling_multiplier"] = "which mixes no memories into its batches"
+    if not parts.buffer.has_pool:
+        without_effect["max_mems_pool_per_class"] = "whose buffer does not choose within a class"
+    for name, reason in without_effect.items():
+        value, default = getattr(config, name), ExperimentConfig.model_fields[name].default
+        if value != default:
+            raise ConfigurationError(
+                f"{name} {value:g} has no effect on method {config.method}, {reason}: leave it "
+                f"out, or set it to {default:g}, the default"
+            )
 
 
 def settings_of_run(config: ExperimentConfig) -> ExperimentConfig:

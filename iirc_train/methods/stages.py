@@ -70,6 +70,11 @@ class Stage:
                 f"stage {self.name} sets {unknown[0]!r}: choose among {', '.join(sorted(SETTINGS))}"
             )
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether the epochs show a choice among the task's samples and the memories."""
+        return self.data != "task" or self.after_memories
+
     def applied_to(self, config: MethodConfig) -> MethodConfig:
         """Return settings in which those of optimizer and schedule are the stage's."""
         return config.model_copy(update={**OF_THE_MAIN_EPOCHS, **self.settings})

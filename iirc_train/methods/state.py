@@ -65,7 +65,8 @@ def load_method_state(method: Learner, state: dict[str, Any]) -> None:
 
     Args:
         method: A new method, created with the same arguments as the saved one.
-        state: A state from :func:`method_state`.
+        state: A state from :func:`method_state`. Between tasks, ``optimizer`` may be None: the
+            next task starts with a new one anyway.
 
     Raises:
         CheckpointError: The method has already learned, or the state does not fit it.
@@ -81,12 +82,13 @@ def load_method_state(method: Learner, state: dict[str, Any]) -> None:
             method.repeat_stages(prepared, finished)
         _make_room(method, state["modules"])
         method.load_state_dict(state["modules"])
-        method.opt.load_state_dict(state["optimizer"])
-        method.scheduler.load_state_dict(state["scheduler"])
-        method.warmup.n_done = int(state.get("warmup_steps", 0))
+        if state["optimizer"] is not None:
+            method.opt.load_state_dict(state["optimizer"])
+            method.scheduler.load_state_dict(state["scheduler"])
+            method.warmup.n_done = int(state.get("warmup_steps", 0))
         for name, value in state["variables"].items():
             setattr(method, name, _on(method.device, value))
-    except (KeyError, ValueError, RuntimeError) as error:
+    except (LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"the state does not fit the method, network or number of tasks: {error}"
         ) from error

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
+from iirc_train.methods.settings import experiment_config
 from iirc_train.run.results import RunResults, read_results
 from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
 from iirc_train.runtime.progress import can_draw_bars
@@ -28,7 +29,8 @@ def train(
     Ctrl-C, or interrupting the notebook's kernel, stops after the current step with a checkpoint.
 
     Args:
-        config: The run's configuration, or its settings by name.
+        config: The run's configuration, or its settings by name, those that only its method has
+            among them.
         output: Folder for the run.
         resume: ``"never"`` requires a folder without a run. ``"auto"`` resumes a run that was
             started there with the same settings, and only reads the results of a finished one.
@@ -45,7 +47,7 @@ def train(
     if resume not in ("never", "auto"):
         raise ConfigurationError(f"resume={resume!r}: choose 'never' or 'auto'")
     if not isinstance(config, ExperimentConfig):
-        config = ExperimentConfig.parse(config)
+        config = experiment_config(**config)
     start = run_experiment if resume == "never" else continue_experiment
     return read_results(start(config, Path(output), _console(progress), tracking=tracking))
 

@@ -21,7 +21,7 @@ from iirc_train.config.settings import Role
 from iirc_train.config.setup import with_setup
 from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
-from iirc_train.methods.settings import checked_settings, settings_of_run
+from iirc_train.methods.settings import check_has_effect, checked_settings, settings_of_run
 from iirc_train.models.networks import expected_images
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.confusion import copy_confusions
@@ -39,6 +39,7 @@ from iirc_train.runtime.distributed import choose_device, of_first_process, rank
 from iirc_train.runtime.notes import logger, notes_on
 from iirc_train.runtime.process_group import process_group
 from iirc_train.runtime.random_state import random_state, seed_random_generators
+from iirc_train.training.components import Experiment
 from iirc_train.training.identity import (
     saved_settings,
     task_sequences,
@@ -75,7 +76,7 @@ def branch_experiment(
     Raises:
         ConfigurationError: The other run has not kept its state after the task, a setting may not
             change, the data has changed, or ``output`` contains another run.
-        CheckpointError: The other run's checkpoint is damaged.
+        CheckpointError: The other run's checkpoint is damaged, or does not fit the changes.
         BufferStorageError: Its memories are damaged.
         IIRCError: Benchmark or data are wrong.
     """
@@ -89,9 +90,8 @@ def branch_experiment(
         exists = bool(of_first_process((output / CONFIG_NAME).exists(), device))
         if exists:
             _check_parent(output, parent, task_id)
-        elif rank() == 0:
+        else:
             _create(parent, task_id, before, config, output)
-            logger.info("%s starts from %s after task %d", output, parent, task_id)
         wait_for_all()
         return continue_experiment(config, output, console, tracking=tracking)
 
@@ -100,7 +100,11 @@ def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> Ex
     own = get_method(before.method).config
     fixed = ExperimentConfig.with_role(Role.STATE) | own.with_role(Role.STATE)
     if changes.get("method", before.method) == before.method:
-        after = ExperimentConfig.parse({**before.values(), **changes}, own=before.values())
+        after = checked_settings(
+            ExperimentConfig.parse({**before.values(), **changes}, own=before.values())
+        )
+        losses = get_method(after.method).model.losses
+        after = with_setup(after, load_benchmark(after.benchmark).setup, losses, after.method)
         wrong = sorted(fixed & _changed(before, after).keys())
     else:
         wrong = ["method"]
@@ -109,10 +113,8 @@ def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> Ex
             f"a branch cannot change {', '.join(wrong)}, which shaped what the run has learned and "
             "kept so far: leave it out, or train a new run"
         )
-    after = checked_settings(after).with_absolute_places()
-    losses = get_method(after.method).model.losses
-    with_setup(after, load_benchmark(after.benchmark).setup, losses, after.method)  # refuses
-    return after
+    check_has_effect(after)
+    return after.with_absolute_places()
 
 
 def _changed(before: ExperimentConfig, after: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
@@ -136,13 +138,20 @@ def _check_parent(output: Path, parent: Path, task_id: int) -> None:
 def _create(
     parent: Path, task_id: int, before: ExperimentConfig, config: ExperimentConfig, output: Path
 ) -> None:
-    """Create the folder of a branch: as of a run that was interrupted after the task."""
+    """Create the folder of a branch: as of a run that was interrupted after the task.
+
+    The first process writes it; all processes check that they can load its state.
+    """
+    draft = hidden_neighbour(output.absolute(), "branch.partial")
+    if rank() > 0:
+        wait_for_all()  # until the first process has written the draft
+        _check_loads(draft, before, config)
+        return
     RunDirectory.check_unused(output)
     if output.exists() and any(output.iterdir()):
         raise ConfigurationError(f"{output} is not empty: give a new folder")
     data = _checked_data(config, read_record(parent), task_id)
     checkpoint, state = _state_after(parent, task_id)
-    draft = hidden_neighbour(output.absolute(), "branch.partial")
     with sole_user(draft):
         _clear(draft)  # of a killed process
         try:
@@ -150,6 +159,8 @@ def _create(
             origin = _origin(parent, task_id, checkpoint, before, config)
             write_json(draft / RECORD_NAME, {**vars(data), "parent": origin, "sessions": []})
             config.save(draft / CONFIG_NAME)
+            wait_for_all()
+            _check_loads(draft, before, config)
             sync_tree(draft)
         except BaseException:
             _clear(draft)
@@ -159,6 +170,27 @@ def _create(
         draft.rename(output)
         (output / LOCK_NAME).unlink(missing_ok=True)
     sync_folder(output.absolute().parent)
+    logger.info("%s starts from %s after task %d", output, parent, task_id)
+
+
+def _check_loads(draft: Path, before: ExperimentConfig, config: ExperimentConfig) -> None:
+    """Load the state of a branch as the branch will, while it can still be refused.
+
+    Raises:
+        CheckpointError: The state does not fit the changed settings, or is damaged.
+    """
+    checkpoint = RunDirectory(draft).checkpoint
+    with Experiment(config, draft / BUFFER_NAME, loads_weights=False) as experiment:
+        try:
+            with taking_over(checkpoint):
+                experiment.load_state_dict(load_checkpoint(checkpoint)["experiment"])
+        except CheckpointError as error:
+            if not (changed := _changed(before, config)):
+                raise
+            raise CheckpointError(
+                f"the run's state does not fit a branch with another {', '.join(changed)}: leave "
+                f"that out, or train a new run ({error})"
+            ) from error
 
 
 def _clear(draft: Path) -> None:
@@ -255,6 +287,9 @@ def _change_state(
     experiment = state["experiment"]
     experiment["configuration"] = saved_settings(config)
     experiment["buffer"] = {**experiment["buffer"], "generation": generation}
+    # a task starts with a new optimizer, which may be another one now
+    experiment["method"] |= {"optimizer": None, "scheduler": None}
+    experiment["method"].pop("warmup_steps", None)
     if config.seed != before.seed:
         if "features" in experiment.get("resolved", {}) and config.weights == NONE:
             raise ConfigurationError(

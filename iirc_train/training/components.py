@@ -30,7 +30,12 @@ from iirc_train.run.record import SeenData
 from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import choose_device, is_first_process, world_size
 from iirc_train.runtime.random_state import random_state, seed_random_generators, set_random_state
-from iirc_train.training.data_checks import check_image_sizes, check_views, note_other_images
+from iirc_train.training.data_checks import (
+    check_image_sizes,
+    check_stages,
+    check_views,
+    note_other_images,
+)
 from iirc_train.training.features import (
     Progress,
     all_sample_ids,
@@ -133,6 +138,7 @@ class Experiment(TrainingSteps):
             named,
             head,
         )
+        check_stages(config, self.method, self.n_tasks)
         self.weights_digest = remembered_digest(self.method.net)
         if head is None:
             check_network(self.method.net, self.network, size)

@@ -24,6 +24,7 @@ from iirc_data.shards.sample_store import SampleStore
 from iirc_data.task_sequence import TaskSequence
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods import get_method
+from iirc_train.methods.base_method import BaseMethod
 from iirc_train.runtime.distributed import world_size
 from iirc_train.runtime.notes import logger
 
@@ -97,6 +98,28 @@ def _check_single_labels(
                 if "bce" in losses
                 else f"{method} has no other loss, so choose another method"
             )
+        )
+
+
+def check_stages(config: ExperimentConfig, method: BaseMethod, n_tasks: int) -> None:
+    """Check that ``incremental_joint`` meets no choice among the samples of a task.
+
+    Such a choice numbers the samples that a task introduces, not all that the epochs show.
+
+    Raises:
+        ConfigurationError: The method makes one.
+    """
+    if not config.incremental_joint:
+        return
+    stages = (stage for task_id in range(n_tasks) for stage in method.stages_of_task(task_id))
+    found = [f"stage {stage.name}" for stage in stages if stage.is_choice]
+    if not found and type(method).choose_samples is not BaseMethod.choose_samples:
+        found = ["choose_samples"]
+    if found:
+        raise ConfigurationError(
+            f"{found[0]} of method {config.method} chooses among the samples of its task, and "
+            "incremental_joint shows those of earlier tasks too: use --joint, which has one task, "
+            "or another method"
         )
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.places import moved, read_data
-from iirc_train.methods.settings import settings_of_run
+from iirc_train.methods.settings import check_has_effect, settings_of_run
 from iirc_train.run.directory import BUFFER_NAME, CONFIG_NAME, RECORD_NAME, RunDirectory
 from iirc_train.run.record import (
     check_same_data,
@@ -68,6 +68,8 @@ def run_experiment(
         IIRCError: Configuration, benchmark or data are wrong.
     """
     tracking.check_installed()  # before a folder exists, which a second attempt would refuse
+    if reference is None:
+        check_has_effect(config)
     config = config.with_absolute_places()
     precision = None
     if reference is not None and config.precision == "auto":

@@ -391,9 +391,10 @@ class Training:
             if position.is_within_task and self._choice is not None:
                 choice = self._choice._asdict().items()
                 state["choice"] = {name: torch.from_numpy(chosen) for name, chosen in choice}
-            save_checkpoint(run.checkpoint, state)
+            # first, because a run resumes after its last checkpoint, and would not write it again
             if self.config.save_each_task_model and not position.is_within_task:
                 save_checkpoint(run.task_checkpoint(position.task_id - 1), state)
+            save_checkpoint(run.checkpoint, state)
         self._timer.saved()
         wait_for_all()
 
