@@ -119,6 +119,14 @@ def test_a_captured_step_learns_bit_for_bit_what_an_eager_one_does(name, setting
     assert capture.n_replays == n_full - capture.n_warm_ups
 
 
+def test_a_step_with_other_branches_within_a_task_is_captured_again():
+    settings = {"lwf_warmup": 1, "epochs_per_task": 3, "frozen": True, "lr_schedule": None}
+    eager, graphed = make_method("lwf", **settings), make_method("lwf", **settings)
+    expected = learn(eager, eager.training_step)
+    found = learn(graphed, GraphedStep(graphed, FULL, TapeCapture()))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 def other_learning_rate(method):
     method.opt.param_groups[0]["lr"] *= 0.5
 

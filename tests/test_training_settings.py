@@ -22,7 +22,7 @@ from iirc_train.training import trainer
 from iirc_train.training.components import Experiment
 from iirc_train.training.launch import run_experiment
 from iirc_train.training.trainer import Training
-from tests.ce_methods import SINGLE_LABELS
+from tests.ce_methods import SINGLE_LABELS, config_for
 
 QUIET = Console(quiet=True)
 
@@ -216,6 +216,31 @@ def test_a_task_ends_with_its_best_epoch_when_asked_to(
     training.learn_task(TrainingProgress(QUIET, "run", 4))
     kept = experiment.method.net.model.output_layer.weight
     assert torch.equal(kept, weights[2 if use_best_model else 3])
+
+
+def test_the_path_integral_of_si_goes_back_to_the_best_epoch_with_the_network(
+    settings, tmp_path, monkeypatch
+):
+    config = config_for("si", settings | {"use_best_model": True, "epochs_per_task": 2})
+    paths = []
+
+    def path(method):
+        return [value.clone() for value in method.statistics.of_parameters("path")]
+
+    def score(method, batches):
+        paths.append(path(method))
+        return {"modified_jaccard_sim": [0.1, 0.7, 0.3, 0.2][len(paths) - 1]}
+
+    monkeypatch.setattr(trainer, "evaluate", score)
+    experiment = Experiment(config)
+    monkeypatch.setattr(
+        experiment.method, "consolidate_task_knowledge", lambda *_, **__: paths.append(None)
+    )
+    training = Training(experiment, RunDirectory.create(tmp_path / "run", config))
+    training.learn_task(TrainingProgress(QUIET, "run", 4))
+    assert paths[4:] == [None]
+    found, best, last = path(experiment.method), paths[1], paths[3]
+    assert all(map(torch.equal, found, best)) and not all(map(torch.equal, found, last))
 
 
 def test_a_fraction_of_the_memories_is_drawn_anew_each_epoch(settings, tmp_path, shown):

@@ -190,10 +190,20 @@ class BaseMethod(HierarchyVerified, WeightedLosses, Optimized, ABC):
         A graph repeats the kernels of one step on the same memory, and runs no Python. A class that
         sets ``capturable = True`` states that, within a task, its step depends on nothing but
         images, targets, ``in_buffer``, parameters and buffers, which stay in place; that it waits
-        for no result; and that it takes the same branches each time. Subclasses do not inherit the
-        statement, because they may add to the step.
+        for no result; and that it takes the same branches while :attr:`step_variant` is the same.
+        Subclasses do not inherit the statement, because they may add to the step.
         """
         return bool(vars(cls).get("capturable", False))
+
+    @property
+    def step_variant(self) -> bool:
+        """What the branches of a training step depend on, besides the task; by default nothing."""
+        return False
+
+    @property
+    def modules_of_best(self) -> dict[str, nn.Module]:
+        """The modules that ``use_best_model`` takes back to the best epoch, by name."""
+        return {"net": self.net}
 
     def draw_sizes(self, batch_size: int) -> tuple[int, ...]:
         """Return the number of memories of each draw of a step; by default no memories are drawn.

@@ -120,6 +120,11 @@ class Model(BaseMethod):
         ).to(self.device)
 
     @property
+    def step_variant(self) -> bool:
+        """Whether only new outputs are trained."""
+        return self._warms_up
+
+    @property
     def _warms_up(self) -> bool:
         return self.cur_task_id > 0 and self.epochs_done < self.config.lwf_warmup
 

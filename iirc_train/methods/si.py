@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from iirc_train.buffer import RandomBuffer
 from iirc_train.config.experiment import MAX_FACTOR, MethodConfig
@@ -67,6 +68,11 @@ class Model(AnchoredMethod):
     def penalty_weight(self) -> float:
         """See :class:`AnchoredMethod`."""
         return self.config.si_c
+
+    @property
+    def modules_of_best(self) -> dict[str, nn.Module]:
+        """The network, and the path integral that led to it."""
+        return {**super().modules_of_best, "statistics": self.statistics}
 
     @torch.no_grad()
     def _correct_gradient(self) -> None:

@@ -71,8 +71,9 @@ class GraphedStep:
 
     Each batch is copied into the tensors that the graph reads. The first :data:`WARM_UP_STEPS`
     full batches are learned step by step, on these tensors; then the step is captured. It is
-    captured again when something changes that the graph contains: the task, the learning rate or
-    another value of the optimizer, the networks, or the place of a parameter. Batches of another
+    captured again when something changes that the graph contains: the task, the branches that the
+    step takes, the learning rate or another value of the optimizer, the networks, or the place of a
+    parameter. Batches of another
     size, such as the last one of an epoch, are learned step by step; they train the same
     parameters.
 
@@ -139,6 +140,7 @@ def _contained(method: BaseMethod, batch: Batch) -> list[Any]:
     return [
         [(t.shape, t.stride(), t.dtype) for t in (batch.images, batch.targets, batch.in_buffer)],
         (batch.share, method.cur_task_id, method.n_seen_classes, method.training),
+        method.step_variant,
         method.autocast_dtype,
         [method.opt, *method.modules_of_step],
         [[(name, v) for name, v in group.items() if name != "params"] for group in groups],

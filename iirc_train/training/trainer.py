@@ -243,7 +243,9 @@ class Training:
         if part.stage is not None:
             self.method.finish_stage()
         elif self._best is not None:
-            self.method.net.load_state_dict(self._best["net"])
+            for name, module in self.method.modules_of_best.items():
+                if name in self._best:
+                    module.load_state_dict(self._best[name])
             self._best = None
 
     def _learn_epoch(
@@ -341,9 +343,10 @@ class Training:
 
     def _keep_best(self, metric: float) -> None:
         if self.config.use_best_model and (self._best is None or metric >= self._best["metric"]):
-            weights = self.method.net.state_dict()
-            copied = {name: value.detach().clone() for name, value in weights.items()}
-            self._best = {"metric": metric, "net": copied}
+            self._best = {"metric": metric}
+            for name, module in self.method.modules_of_best.items():
+                state = module.state_dict()
+                self._best[name] = {key: value.detach().clone() for key, value in state.items()}
 
     def _evaluate(self, task_id: int) -> dict[str, float]:
         """Evaluate on every task seen so far and over all their classes; write the results.
