@@ -26,9 +26,10 @@ class Model(AnchoredMethod):
 
     Kirkpatrick et al., "Overcoming catastrophic forgetting in neural networks" (PNAS 2017),
     equation 3: the loss of a task plus λ/2 Σ F (θ - θ*)². In the online form of Schwarz et al.,
-    "Progress & Compress" (ICML 2018), section 3.2, there is one F and one θ*: at the end of a task,
+    "Progress & Compress" (ICML 2018), section 4, there is one F and one θ*: at the end of a task,
     F becomes gamma F plus the Fisher information of the task's samples, and θ* the present
-    parameters.
+    parameters. As in Mammoth, the Fisher information of a task is not normalised, and gamma does
+    not weigh the penalty; the paper has both.
 
     The papers leave open how the Fisher information is estimated (see van de Ven, "On the
     computation of the Fisher information in continual learning", 2025); ``ewc_fisher`` chooses. By

@@ -12,7 +12,8 @@ from iirc_train.methods.base_method import BaseMethod
 class FrozenConfig(MethodConfig):
     """Settings of a method whose network is frozen.
 
-    By default, a task has one epoch, and images are not augmented, so that features are cached.
+    By default, a task has one epoch, the first task of an IIRC benchmark two, unless the method
+    says otherwise. Images are not augmented, so that features are cached.
     """
 
     frozen: Annotated[

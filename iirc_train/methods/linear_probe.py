@@ -13,7 +13,8 @@ class Model(FrozenMethod):
     """Learns every task like finetuning, but only its output layer.
 
     The loss covers all seen classes: with ``bce``, in IIRC too. By default, a task has one epoch,
-    as in online learning. Memories, if there are any, are learned like samples of the task.
+    as in online learning; the first task of an IIRC benchmark has two. Memories, if there are any,
+    are learned like samples of the task.
 
     The state is the optimizer's: C(D + 1) numbers of 4 bytes with momentum, for C classes of the
     benchmark and latents of D values.

@@ -31,10 +31,11 @@ class Model(BaseMethod):
     ``ce`` is the paper's (section 3), ``bce`` that of Abdelsalam et al. (2021); the temperature
     applies to neither, because the cosine layer has a scale. The weights of a new class start at
     the mean latent of its first :data:`IMPRINT_SAMPLES` samples; the weights of earlier classes are
-    frozen.
+    frozen. The fine-tuning on balanced memories after a task (section 4.4) is left out.
 
     Attributes:
-        lambda_cur: Weight of the distillation during the current task: λ √(old / new classes).
+        lambda_cur: Weight of the distillation during the current task: λ √(old / new classes), as
+            in the authors' code; the paper's text names the inverse ratio.
     """
 
     class Config(MethodConfig):

@@ -51,7 +51,7 @@ class Model(BaseMethod):
     squared before they are pooled, distances are not squared; NCA has no margin, keeps the label's
     own term in the denominator, as 1, and may be negative; and the fine-tuning trains all layers
     with all losses, but not the proxies of earlier classes if ``old_proxies_lr_factor`` is 0, and
-    its learning rate follows a cosine.
+    its learning rate follows a cosine. Unlike PyCIL, it still starts proxies at the centres.
 
     The method has only the loss ``ce``: NCA compares the label of a sample with all other classes.
     A sample with two labels, as in IIRC, is outside its definition.
