@@ -24,6 +24,13 @@ def _png(depth: int, colour_type: int, rows: list[bytes], *chunks: bytes) -> byt
     return b"\x89PNG\r\n\x1a\n" + b"".join(body)
 
 
+def pixels_to_show(image: Image.Image) -> np.ndarray:
+    """Return pixels, uint8 (H, W, 3), as Pillow converts them; but 16-bit gray by its upper 8."""
+    if image.mode.startswith("I"):
+        return np.stack([np.asarray(image) // 256] * 3, axis=2).astype(np.uint8)
+    return np.asarray(image.convert("RGB"))
+
+
 @cache
 def odd_images() -> dict[str, bytes]:
     """Return encoded images by file name."""

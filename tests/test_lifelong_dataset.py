@@ -19,7 +19,7 @@ from iirc_data.errors import BenchmarkError, LoaderError
 from iirc_data.lifelong_dataset import tensorflow_dataset, torch_dataset
 from iirc_data.lifelong_dataset.torch_dataset import Dataset
 from tests.conftest import encode, noise_image
-from tests.odd_images import odd_images
+from tests.odd_images import odd_images, pixels_to_show
 
 COMBINATIONS = [("A", "Aa")] * 5 + [("A", "Ab")] * 4 + [("B", "Ba")] * 5 + [("C",)] * 3
 TASKS = [["A", "B"], ["Aa", "C"], ["Ab", "Ba"]]
@@ -333,7 +333,7 @@ def test_images_of_every_pixel_format_are_converted_as_pillow_does(tmp_path):
     dataset = Dataset(samples, [["A"]], using_image_path=True)
     for index, name in enumerate(names):
         image, *_ = dataset.get_item(index)
-        assert np.array_equal(image, Image.open(tmp_path / name).convert("RGB")), name
+        assert np.array_equal(image, pixels_to_show(Image.open(tmp_path / name))), name
         image.save(tmp_path / "saved.png")
 
 

@@ -27,6 +27,7 @@ from iirc_data.sources.images import read_header
 from tests.conftest import encode, noise_image
 from tests.made_images import join_png, split_png
 from tests.odd_cases import HEIGHT, WIDTH, odd_cases
+from tests.odd_images import pixels_to_show
 from tests.test_loader import DECODERS, everything, needs_dali
 
 pytestmark = pytest.mark.filterwarnings(
@@ -52,9 +53,7 @@ def pillow(data: bytes) -> np.ndarray | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=("JPEG", "PNG"))
-            if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip
-                return np.stack([np.asarray(image) // 256] * 3, axis=2).astype(np.uint8)
-            return np.asarray(image.convert("RGB"))
+            return pixels_to_show(image)
     except Exception:  # Pillow raises many types
         return None
 

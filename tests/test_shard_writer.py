@@ -34,7 +34,7 @@ from iirc_data.task_view import TaskView
 from tests.conftest import TINY_TREE, encode, noise_image, write_image_folder
 from tests.full_disk import file_size_limit, space_left
 from tests.made_images import chunk, join_png, png_header
-from tests.odd_images import odd_images
+from tests.odd_images import odd_images, pixels_to_show
 from tests.raw_datasets import write_cifar100
 
 
@@ -527,7 +527,7 @@ def test_odd_images_show_the_pixels_of_pillows_conversion(tmp_path, decoder):
         view, store, transforms=as_is, train=False, batch_size=1, normalize=False, decoder=decoder
     )
     for batch, name in zip(batches, sorted(odd_images()), strict=True):
-        expected = np.asarray(Image.open(folder / name).convert("RGB"))
+        expected = pixels_to_show(Image.open(folder / name))
         assert np.array_equal(batch.images[0].permute(1, 2, 0).numpy(), expected), name
 
 
