@@ -21,7 +21,7 @@ from iirc_data.loader.decoder import default_threads
 
 CONTENDERS = (
     Contender("ours, DALI", "ours", ours("dali")),
-    Contender("ours, torch", "ours", ours("pillow")),
+    Contender("ours, Pillow", "ours", ours("pillow")),
     Contender("DataLoader, Pillow, v1", "peer", peers.pillow),
     Contender("DataLoader, torchvision.io, v2", "peer", peers.torchvision),
     Contender("webdataset, Pillow, v1", "peer", peers.webdataset),

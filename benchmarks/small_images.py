@@ -20,7 +20,7 @@ from iirc_data.sources.drawn import DrawnSource
 CONTENDERS = (
     Contender("ours, resident", "ours", ours("auto", resident=True)),
     Contender("ours, streamed by DALI", "ours", ours("dali")),
-    Contender("ours, streamed by torch", "ours", ours("pillow")),
+    Contender("ours, streamed by Pillow", "ours", ours("pillow")),
     Contender("DataLoader, decoded images, v1", "peer", peers.decoded_pillow),
 )
 

@@ -71,8 +71,8 @@ CONFIG_OPTION = Annotated[
             str | None,
             typer.Option(
                 help="Published configuration to start from; 'iirc presets' lists them. 'auto' "
-                "chooses that of the method for the benchmark, and is the default for "
-                "class-incremental benchmarks if no option says how to train."
+                "chooses that of the method for the benchmark, and is the default if there is one "
+                "and no option says how to train."
             ),
         ],
         "config": CONFIG_OPTION,
