@@ -266,20 +266,35 @@ def counted(folder: Path) -> dict[str, Counter[int]]:
     return found
 
 
-def train_in_sections(config: ExperimentConfig, run: Path, stop: tuple[int, int]) -> None:
-    """Go on with a run, and stop at a step of a task, or soon after it."""
-    BaseMethod.training_step = stop_at(stop[1], task_id=stop[0])
+END_EPOCH = Training._end_epoch
+
+
+def train_in_sections(config: ExperimentConfig, run: Path, stop: tuple[int, int | None]) -> None:
+    """Go on with a run, and stop at a step of a task, or soon after it; None stops at an epoch."""
+
+    def end_epoch(training, task_id, *arguments):
+        if stop == (task_id, None):
+            signal.raise_signal(signal.SIGINT)
+        END_EPOCH(training, task_id, *arguments)
+
+    BaseMethod.training_step = stop_at(stop[1] or 0, task_id=stop[0])
+    Training._end_epoch = end_epoch
     epoch.SECTION = 2
     with suppress(KeyboardInterrupt):
         continue_experiment(config, run, QUIET)
 
 
-def test_three_processes_that_stop_within_an_epoch_end_like_three_that_did_not(settings, tmp_path):
+def test_three_processes_that_stop_within_and_between_epochs_end_like_three_that_did_not(
+    settings, tmp_path
+):
     config = config_for("agem", settings | {"batch_size": 6})
     unbroken, run = tmp_path / "unbroken", tmp_path / "run"
     assert run_ranks(3, train_in_sections, config, unbroken, NEVER) == [0] * 3
-    for stop in ((0, 1), (2, 2)):
+    for stop, n_numbers in (((0, 1), 3), ((1, None), 2), ((2, 2), 3)):
         assert run_ranks(3, train_in_sections, config, run, stop) == [0] * 3
-        assert len(load_checkpoint(run / "checkpoints/last.pt")["position"]) == 3
+        state = load_checkpoint(run / "checkpoints/last.pt")
+        assert len(state["position"]) == n_numbers
+    # their parts of the last batch of an epoch differ in size, and so does what dropout draws
+    assert not all(torch.equal(state["random"][0], other) for other in state["random"])
     assert run_ranks(3, train_in_sections, config, run, NEVER) == [0] * 3
     assert_equal_runs(run, unbroken)

@@ -4,6 +4,7 @@ import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from iirc_data.errors import BufferStorageError, ConfigurationError
+from iirc_data.loader.batch import Placement
 from iirc_train.buffer import BufferStore, Column, RandomBuffer, ReservoirBuffer
 from iirc_train.buffer.balanced import balanced_slots
 from iirc_train.buffer.columns import ColumnTables
@@ -289,6 +291,22 @@ def test_a_commit_writes_the_slots_that_have_changed(tiny, tmp_path):
         assert np.array_equal(buffer.references.tasks, expected)
         with pytest.raises(BufferStorageError, match="belong to different runs"):
             buffer.load_buffer_state_dict(state | {"n_seen": 1})
+
+
+def test_a_buffer_that_kept_none_of_the_samples_that_it_saw_is_loaded_again(tiny, tmp_path):
+    config = experiment_config(**tiny | {"total_n_mems": 30}, method="er")
+    with Experiment(config, tmp_path / "buffer.zarr") as experiment:
+        buffer = experiment.buffer
+        ids = experiment.view("train", 0).sample_ids[:30]
+        labels = np.array([[0, -1]] * 30, np.int32)
+        for slots in (np.arange(30), np.full(30, 30)):  # all are kept, then none
+            placement = Placement(slots, torch.from_numpy(slots), ids, labels, (30,))
+            buffer.remember(SimpleNamespace(placement=placement), {}, 0)
+            buffer.commit_changes()
+        state = buffer.buffer_state_dict()
+        assert state["n_seen"] == 60
+        buffer.load_buffer_state_dict(state)
+        assert buffer.n_seen == 60 and np.array_equal(buffer.references.sample_ids[:30], ids)
 
 
 def test_a_commit_reads_no_generation_of_an_earlier_task_again(tiny, tmp_path, monkeypatch):

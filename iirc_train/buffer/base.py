@@ -26,7 +26,7 @@ from iirc_train.buffer.slots import Slots
 from iirc_train.buffer.snapshot import ReplaySnapshot
 from iirc_train.buffer.store import BufferStore
 from iirc_train.config.experiment import BufferConfig
-from iirc_train.runtime.distributed import rank, wait_for_all, world_size
+from iirc_train.runtime.distributed import of_first_process, rank, wait_for_all, world_size
 
 TransformFunction = Callable[[Image.Image], torch.Tensor]
 
@@ -77,6 +77,7 @@ class BufferBase(Dataset[Item], ABC):
         self.essential_transforms_fn = essential_transforms_fn
         self.augmentation_transforms_fn = augmentation_transforms_fn
         self._apply_augmentations = True
+        self._device = torch.device("cpu")
         self.generation = 0
         self._set_counts({})
         self._classes: dict[str, ClassMemories] = {}
@@ -152,6 +153,7 @@ class BufferBase(Dataset[Item], ABC):
         Raises:
             ConfigurationError: The buffer keeps no columns.
         """
+        self._device = torch.device(device)
         if columns:
             raise ConfigurationError(
                 f"the method keeps {', '.join(c.name for c in columns)} for each memory, but "
@@ -260,9 +262,9 @@ class BufferBase(Dataset[Item], ABC):
                 for index in indices.tolist():
                     self.add_memory(class_label, memory_of(new_task_data, index))
             self.end_adding_samples()
-        wait_for_all()
+        # not as the folder lists it: a network file system may show another machine an old list
+        self.generation = of_first_process(self.generation, self._device)
         if rank() > 0:
-            self.generation = max(self.store.generations())
             self._set_counts(self.store.counts(self.generation))
 
     def choose(

@@ -47,7 +47,6 @@ class ReferenceBuffer(BufferBase):
         self._indices: dict[str, int] = {}
         self._names: list[str] = []
         self._declared: Sequence[Column] = ()
-        self._device = torch.device("cpu")
         self.seed = 0
         self._empty()
 
@@ -74,7 +73,7 @@ class ReferenceBuffer(BufferBase):
         return self.config.total_n_mems
 
     def _empty(self) -> None:
-        self.n_seen = 0
+        self.n_seen = self._committed_n_seen = 0
         self.references = References(self.n_slots)
         self.columns = ColumnTables(self._declared, self.n_slots, self._device)
         self._changed = np.zeros(self.n_slots, np.bool_)
@@ -156,7 +155,7 @@ class ReferenceBuffer(BufferBase):
 
     def commit_changes(self) -> None:
         """Write what has changed since the last commit; see :meth:`BufferBase.commit_changes`."""
-        if self._changed.any():
+        if self._changed.any() or self.n_seen != self._committed_n_seen:
             self._count()
             # the last checkpoint names the last generation: nothing needs an older one
             self.store.collect(self.generation)
@@ -174,6 +173,7 @@ class ReferenceBuffer(BufferBase):
             Generation(self._counts, list(self._segments), self.n_seen, n_classes)
         )
         self._changed[:] = False
+        self._committed_n_seen = self.n_seen
 
     def _segment(self, slots: NDArray[np.int64]) -> Segment:
         labels = self.references.labels[slots]
@@ -237,7 +237,7 @@ class ReferenceBuffer(BufferBase):
                     f"{store.path} does not fit the run ({error}): resume it with the benchmark "
                     "and the settings that it started with"
                 ) from error
-        self.n_seen = generation.n_seen
+        self.n_seen = self._committed_n_seen = generation.n_seen
         self._changed[:] = False
         self._count()
         return self.n_memories_per_class

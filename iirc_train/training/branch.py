@@ -297,7 +297,7 @@ def _change_state(
                 "change seed, which these weights depend on: leave it out, or train a new run"
             )
         seed_random_generators(config.seed)
-        experiment["random"] = random_state()
+        experiment["random"], state["random"] = random_state(), []
     if config.image_preset != before.image_preset:
         benchmark = benchmark_as_shown(
             config.benchmark,

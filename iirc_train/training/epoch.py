@@ -19,6 +19,7 @@ from iirc_train.runtime.distributed import (
     world_size,
 )
 from iirc_train.runtime.progress import RunProgress
+from iirc_train.runtime.random_state import random_states_of_all, set_own_random_state
 from iirc_train.runtime.waiting import Waiting
 from iirc_train.training.components import Experiment
 
@@ -104,7 +105,7 @@ class PartialEpoch:
             "rows": {name: _copies(rows) for name, rows in self._tally.rows().items()},
         }
         if world_size() > 1:
-            state["random"] = _copies(_random_state(self._device))
+            state["random"] = random_states_of_all(self._device)
         return state
 
     def load_state_dict(self, state: Mapping[str, Any], n_samples_done: int) -> None:
@@ -130,8 +131,7 @@ class PartialEpoch:
                 f"the run stopped within an epoch, with other metrics ({error}): resume it with "
                 "the same rows in iirc_train.metrics.METRICS"
             ) from error
-        if world_size() > 1 and len(state.get("random", [])) == world_size():
-            _set_random_state(state["random"][rank()], self._device)
+        set_own_random_state(state.get("random", []), self._device)
 
     def _losses_and_sizes(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return loss and number of samples of this process's steps, each (steps,)."""
@@ -203,18 +203,3 @@ def _own(parts: list[torch.Tensor]) -> torch.Tensor:
 def _copies(rows: torch.Tensor) -> list[torch.Tensor]:
     """Return the rows of each process; a checkpoint stores everything that a view is a part of."""
     return [part.clone() for part in parts_of_all(rows)]
-
-
-def _random_state(device: torch.device) -> torch.Tensor:
-    """Return the states of PyTorch's generators of this process, uint8 (bytes,), on the device."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return torch.cat(states).to(device)
-
-
-def _set_random_state(state: torch.Tensor, device: torch.device) -> None:
-    n = len(torch.get_rng_state())
-    torch.set_rng_state(state[:n].cpu())
-    if device.type == "cuda" and len(state) > n:
-        torch.cuda.set_rng_state(state[n:].cpu(), device)

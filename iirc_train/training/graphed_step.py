@@ -120,6 +120,8 @@ class GraphedStep:
         if self._replay is None:
             try:
                 self._replay = self._capture.record(self._step)
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 cause = str(error).partition("\n")[0]
                 raise ConfigurationError(

@@ -25,9 +25,10 @@ from iirc_train.run.trackers import (
     task_scalars,
     trackers,
 )
-from iirc_train.runtime.distributed import any_process, largest, rank, wait_for_all
+from iirc_train.runtime.distributed import any_process, largest, rank, wait_for_all, world_size
 from iirc_train.runtime.peak_memory import peak_memory
 from iirc_train.runtime.progress import RunProgress, run_progress
+from iirc_train.runtime.random_state import random_states_of_all, set_own_random_state
 from iirc_train.runtime.stopping import StopRequest
 from iirc_train.runtime.waiting import Waiting
 from iirc_train.training.checkpoint_timer import CheckpointTimer
@@ -100,6 +101,7 @@ class Training:
                 if self.position.samples:
                     self._partial_epoch = state["epoch"]
                 experiment.load_state_dict(state["experiment"])
+                set_own_random_state(state.get("random", []), experiment.device)
                 run.rewind(state["sizes"], state["metrics_digest"])
         else:
             if run.has_results():
@@ -378,6 +380,7 @@ class Training:
         """
         self.position = position
         run = self.run_directory
+        random = random_states_of_all(self.experiment.device) if world_size() > 1 else []
         if rank() == 0:
             self.experiment.buffer.commit_changes()
             sizes = run.sync()
@@ -387,6 +390,7 @@ class Training:
                 "steps": self._n_steps if position.is_within_task else 0,
                 "epoch": epoch,
                 "experiment": self.experiment.state_dict(),
+                "random": random,
                 "best": self._best,
                 "sizes": sizes,
                 "metrics_digest": run.metrics_digest(sizes[METRICS_NAME]),
