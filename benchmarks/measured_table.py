@@ -133,7 +133,7 @@ class MeasuredTable:
                     start_or_resume(line, folder)
             except ConfigurationError as error:
                 failed += 1
-                console.print(f"{row.name}, schedule {schedule}: {error}")
+                console.print(f"{row.name}, schedule {schedule}: {error}", soft_wrap=True)
                 continue
             scores = read_results(folder).all_seen.round(3)
             console.print(f"{row.name}, schedule {schedule}: {scores}")
