@@ -19,7 +19,6 @@ from iirc_train.runtime.distributed import (
     world_size,
 )
 from iirc_train.runtime.progress import RunProgress
-from iirc_train.runtime.random_state import random_states_of_all, set_own_random_state
 from iirc_train.runtime.waiting import Waiting
 from iirc_train.training.components import Experiment
 
@@ -99,14 +98,11 @@ class PartialEpoch:
         """
         losses, sizes = self._losses_and_sizes()
         self._total_loss(losses, sizes)
-        state: dict[str, Any] = {
+        return {
             "losses": _copies(losses),
             "sizes": _copies(sizes.to(self._device)),
             "rows": {name: _copies(rows) for name, rows in self._tally.rows().items()},
         }
-        if world_size() > 1:
-            state["random"] = random_states_of_all(self._device)
-        return state
 
     def load_state_dict(self, state: Mapping[str, Any], n_samples_done: int) -> None:
         """Load a state into a new object.
@@ -131,7 +127,6 @@ class PartialEpoch:
                 f"the run stopped within an epoch, with other metrics ({error}): resume it with "
                 "the same rows in iirc_train.metrics.METRICS"
             ) from error
-        set_own_random_state(state.get("random", []), self._device)
 
     def _losses_and_sizes(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return loss and number of samples of this process's steps, each (steps,)."""

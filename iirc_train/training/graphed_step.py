@@ -73,9 +73,8 @@ class GraphedStep:
     full batches are learned step by step, on these tensors; then the step is captured. It is
     captured again when something changes that the graph contains: the task, the branches that the
     step takes, the learning rate or another value of the optimizer, the networks, or the place of a
-    parameter. Batches of another
-    size, such as the last one of an epoch, are learned step by step; they train the same
-    parameters.
+    parameter. Batches of another size, such as the last one of an epoch, are learned step by step;
+    they train the same parameters.
 
     Args:
         method: The method, on the device of the batches.
