@@ -26,6 +26,9 @@ from iirc_train.run.results import PWJS, read_results
 BENCHMARK = "iirc_cifar100"
 SCHEDULES = (0, 1, 2)
 SECOND_SEED = ", seed 2"
+IN_FP32 = ("finetune", "icarl_cnn-20", "icarl_norm-20", "lucir-20")
+"""Trained in fp32 on schedule 2, by a processor without bf16 arithmetic."""
+
 PAPER = {
     "finetune-20": "ER",
     "icarl_cnn-20": "iCaRL-CNN",
@@ -69,6 +72,7 @@ ROWS = (
     _row(f"icarl_cnn-20{SECOND_SEED}", seed=2),
     _row(f"agem-20-lr1{SECOND_SEED}", seed=2),
     _row("finetune-20, fp32", precision="fp32"),
+    *(_row(f"{name}, fp32", schedules=(2,), precision="fp32") for name in IN_FP32),
     _row("agem-20-lr0.5"),
     _row("finetune-50"),
     _row("finetune-100"),

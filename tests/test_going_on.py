@@ -129,6 +129,18 @@ def test_a_run_goes_on_in_the_precision_that_it_began_in(begun_in_bf16, begun):
     assert all(bf16 != fp32 for bf16, fp32 in zip(*losses, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("capability", "precision", "is_slow"),
+    [("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)],
+)
+def test_a_processor_that_emulates_bf16_is_noted_once(
+    begun_in_bf16, monkeypatch, capability, precision, is_slow
+):
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    said = go_on(begun_in_bf16, precision=precision)
+    assert said.count("give --precision fp32") == is_slow
+
+
 def test_another_precision_is_taken_when_asked_for_reported_and_kept(begun_in_bf16):
     with pytest.MonkeyPatch.context() as patched, pytest.raises(BrokenOffError):
         break_off_at_save(patched, 0)  # before it could be kept

@@ -8,6 +8,7 @@ import torch
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import LARGEST_SMALL_IMAGE
+from iirc_train.runtime.notes import logger
 
 Precision = Literal["fp32", "bf16"]
 OnOff = Literal["on", "off"]
@@ -45,6 +46,21 @@ def resolved_precision(precision: str, device: torch.device, image_size: int) ->
         name = torch.cuda.get_device_name(device)
         raise ConfigurationError(f"{name} does not support bf16: give --precision fp32")
     return "bf16"
+
+
+def note_slow_precision(precision: Precision, device: torch.device) -> None:
+    """Log that bf16 is slower than fp32 on an x86 processor without AVX-512, which emulates it.
+
+    Args:
+        precision: The resolved precision.
+        device: Device of the network.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    if precision == "bf16" and device.type == "cpu" and capability in ("AVX2", "NO AVX"):
+        logger.warning(
+            "note: this processor has no AVX-512 and emulates bf16, which takes several times as "
+            "long as fp32: unless the run is to be compared with one in bf16, give --precision fp32"
+        )
 
 
 def resolved_graph(
