@@ -11,7 +11,7 @@ from PIL import Image
 from iirc_data.definitions import PathLike
 from iirc_data.errors import LoaderError
 
-_DEEP_GRAY = ("I", "I;16", "I;16B")
+_DEEP_GRAY = ("I;16", "I;16B")
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
@@ -20,7 +20,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     Unlike Pillow, which shows 16-bit gray levels above 255 as white, this takes their upper 8 bits,
     as Pillow does in colour images.
     """
-    if image.mode in _DEEP_GRAY:
+    if image.mode in _DEEP_GRAY or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     rgb = image.convert("RGB")
     if isinstance(rgb.info.get("transparency"), int):  # a gray level, which is not valid in RGB

@@ -86,6 +86,7 @@ def test_a_branch_with_other_settings_records_its_parent_and_shows_all_tasks(
     record = read_record(branch)
     origin = record["parent"]
     assert (origin["run"], origin["task"]) == (str(parent), TASK)
+    assert origin["precision"] == ["fp32"]
     assert origin["settings"]["lr"] == {"before": 0.1, "after": 0.02}
     assert sorted(origin["settings"]) == ["batch_size", "image_preset", "lr", "seed"]
     assert record["sessions"][0]["position"] == {"task_id": TASK + 1, "epochs": 0}

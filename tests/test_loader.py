@@ -22,6 +22,7 @@ from iirc_data.augment import (
     Unchanged,
     uniform,
 )
+from iirc_data.decoding import read_image
 from iirc_data.definitions import TEST, TRAIN
 from iirc_data.errors import LoaderError
 from iirc_data.loader import make_decoder, make_engine, make_loader
@@ -234,6 +235,12 @@ def test_rare_formats_come_as_pillow_converts_them_and_16_bits_by_the_upper_8(tm
     for image, path in zip(batch.images, sorted(folder.iterdir()), strict=True):
         expected = pixels_to_show(Image.open(path))
         assert np.array_equal(image.permute(1, 2, 0).numpy(), expected), path.name
+
+
+def test_levels_of_32_bits_are_shown_as_pillow_does_and_not_by_bits_that_they_do_not_have(tmp_path):
+    levels = np.arange(256, dtype=np.int32).reshape(16, 16)
+    Image.fromarray(levels).save(tmp_path / "deep.tiff")
+    assert np.array_equal(np.asarray(read_image(tmp_path / "deep.tiff"))[..., 0], levels)
 
 
 @pytest.mark.parametrize("decoder", DECODERS)

@@ -175,10 +175,13 @@ def group_sizes(folder: Path) -> dict[str, int]:
     return {group.name: len(group.runs) for group in groups}
 
 
-def write_branch(folder, benchmark, parent, task=1, *, of=None, before=None, **settings) -> None:
-    """Write a run that left another one, a branch itself if ``of`` is its origin."""
+def write_branch(
+    folder, benchmark, parent, task=1, *, of=None, before=None, precision="fp32", **settings
+) -> None:
+    """Write a run that left another one, which was a branch itself if ``of`` is its origin."""
     changes = {n: {"before": old, "after": settings[n]} for n, old in (before or {}).items()}
     origin = {"run": f"/runs/{parent}", "task": task, "settings": changes}
+    origin |= {"precision": [precision]}
     write_record(
         write_run(folder, benchmark, **settings),
         parent=origin if of is None else origin | {"parent": of},
@@ -214,6 +217,15 @@ def test_branches_of_repetitions_are_repetitions_but_not_those_of_one_run(tmp_pa
         "finetune, branch after task 1, changed lr from 1.0 to 0.1": 2,
         "finetune, branch after task 1, changed lr from 1.0 to 0.1, seed to 7": 1,
         "finetune, branch after task 1, changed lr from 1.0 to 0.1, seed to 8": 1,
+    }
+
+
+def test_branches_of_runs_in_different_precision_are_no_repetitions(tmp_path, benchmark):
+    for seed, precision in enumerate(["bf16", "fp32", "fp32"]):
+        write_branch(tmp_path / f"{seed}", benchmark, seed, precision=precision, seed=seed)
+    assert group_sizes(tmp_path) == {
+        "finetune, branch after task 1, precision before bf16": 1,
+        "finetune, branch after task 1, precision before fp32": 2,
     }
 
 

@@ -253,6 +253,13 @@ def test_a_taxonomy_may_name_classes_that_are_not_taken(tiny_folder, tmp_path):
     assert load_benchmark(out / "benchmark.json").superclasses == {"animal": ["cat", "dog"]}
 
 
+def test_a_superclass_may_have_the_name_of_a_class_that_is_not_taken(tiny_folder, tmp_path):
+    (tmp_path / "t.json").write_text('{"bear": ["cat", "dog"]}')
+    command = (shard_folder, tiny_folder, tmp_path / "out", "--taxonomy", tmp_path / "t.json")
+    assert "'bear' is a superclass" in run(*command).stderr.replace("\n", " ")
+    assert "all 2 leaf classes" in run_well(*command, "--classes", "cat,dog")
+
+
 def test_a_superclass_that_a_taxonomy_gives_twice_is_refused(tiny_folder, tmp_path):
     (tmp_path / "t.json").write_text('{"animal": ["cat"], "animal": ["dog"]}')
     result = run(shard_folder, tiny_folder, tmp_path / "out", "--taxonomy", tmp_path / "t.json")

@@ -552,6 +552,24 @@ def test_the_taxonomy_travels_with_its_dataset(tiny_store, tmp_path, address):
     assert published_and_pulled('{"pet": ["dog"]}', update=True) == '{"pet": ["dog"]}'
 
 
+@pytest.mark.parametrize("address", ["{}/published", "memory://lab"])
+def test_a_version_without_taxonomy_does_not_take_over_that_of_another(
+    tiny_store, tmp_path, address
+):
+    address, copy = address.format(tmp_path), tmp_path / "copy"
+    first = shutil.copytree(tiny_store.root, tmp_path / "first")
+    (first / "taxonomy.json").write_text('{"animal": ["bear"]}')
+    publish(first, address)
+    pull(address, copy)
+    folder = write_image_folder(tmp_path / "images", {"train": {"cow": 2}})
+    write_shards(open_folder(folder), tmp_path / "second")
+    publish(tmp_path / "second", address, new_version=True)
+    pull(address, copy, update=True)
+    pull(address, tmp_path / "fresh")
+    assert not (copy / "taxonomy.json").exists()
+    assert not (tmp_path / "fresh" / "taxonomy.json").exists()
+
+
 @pytest.mark.parametrize("address", ["{}", "file://{}"])
 def test_publishing_to_a_folder_copies_it(tiny_store, tmp_path, address):
     publish(tiny_store.root, address.format(tmp_path / "published"))

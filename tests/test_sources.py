@@ -309,18 +309,28 @@ def test_what_is_no_image_folder_is_named(tmp_path, make, problem):
         everything(open_folder(root))
 
 
-@pytest.mark.parametrize("empty", ["train/empty", "test"])
-def test_an_empty_folder_of_a_tar_is_named(tmp_path, empty):
+@pytest.mark.parametrize("empty", ["train/empty", "test/empty", "test", "train/a/deeper"])
+def test_an_empty_folder_of_a_tar_is_named_a_class_when_it_is_read(tmp_path, empty):
     root = write_image_folder(tmp_path / "images", {"train": {"a": 2}})
     (root / ".hidden").mkdir()
     with tarfile.open(tmp_path / "whole.tar", "w") as tar:
         tar.add(root, ".")
     assert open_folder(tmp_path / "whole.tar").classes() == {"train": ["a"]}
-    (root / empty).mkdir()
+    (root / empty).mkdir(parents=True)
     with tarfile.open(tmp_path / "images.tar", "w") as tar:
         tar.add(root, ".")
-    with pytest.raises(SourceError, match=f"the folder '{empty}' holds no images: remove"):
-        open_folder(tmp_path / "images.tar").classes()
+    source = open_folder(tmp_path / "images.tar")
+    if empty.endswith("/empty"):
+        split, name = empty.split("/")
+        assert name in source.classes()[split]
+        assert len(list(source.samples("train", "a"))) == 2
+        reads = (source.weight, source.samples)
+    else:
+        split, name = "train", "a"
+        reads = (lambda *_: source.classes(),)
+    for read in reads:
+        with pytest.raises(SourceError, match=f"the folder '{empty}' holds no images: remove"):
+            read(split, name)
 
 
 def test_a_fingerprint_changes_with_the_images(tmp_path):

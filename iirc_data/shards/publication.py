@@ -73,6 +73,8 @@ class Publication(Upload):
             # a reader between the next two steps finds its table by its digest
             self._keep(self._source)
             sizes = {}
+            if not (self._root / TAXONOMY_NAME).exists():
+                self._remove(TAXONOMY_NAME)  # of another version
         self.write_taxonomy()
         names = [TABLE_NAME, MANIFEST_NAME]  # the manifest last: it makes the dataset complete
         if self._source.read_checksums() is not None:

@@ -77,6 +77,8 @@ def pull(
     taxonomy = dataset.read_taxonomy()
     _check_free_space(out, shards)
 
+    if before != manifest and taxonomy is None:
+        _remove(out / TAXONOMY_NAME)  # of another version
     now = {shard.path: shard.sha256 for shard in manifest.shards}
     stale = [s for s in before.shards if now.get(s.path, s.sha256) != s.sha256]
     for shard in stale:  # first: without them, the other version is a partial copy

@@ -158,7 +158,7 @@ class TarFolderSource:
 
     def weight(self, split: str, class_name: str) -> int:
         """Return the number of bytes of the images of a class."""
-        return sum(member.size for member in self._index[split][class_name])
+        return sum(member.size for member in self._members(split, class_name))
 
     def fingerprint(self, split: str, class_name: str) -> str:
         """Return the size and modification time of the tar."""
@@ -168,9 +168,15 @@ class TarFolderSource:
         """Yield the images of one class, sorted by file name.
 
         Raises:
-            SourceError: A member does not have the name of an image, or the tar is truncated.
+            SourceError: The class is empty, a member does not have the name of an image, or the
+                tar is truncated.
         """
-        return read_images(self.path, self._index[split][class_name])
+        return read_images(self.path, self._members(split, class_name))
+
+    def _members(self, split: str, class_name: str) -> list[TarMember]:
+        if members := self._index[split][class_name]:
+            return members
+        raise _no_images_in(self.path, f"{split}/{class_name}")
 
     @property
     def _index(self) -> TarIndex:
@@ -193,8 +199,16 @@ def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
         files.append(member)
     if not index:
         raise SourceError(f"{path} holds no images: {LAYOUT}")
-    filled = {"", *index, *(f"{split}/{name}" for split in index for name in index[split])}
-    for folder in sorted({*folders} - filled):
-        if not any(map(is_hidden, folder.split("/"))):
-            raise SourceError(f"{path}: the folder {folder!r} holds no images: {FILL_OR_REMOVE}")
+    for folder in sorted(filter(None, folders), key=lambda name: (-name.count("/"), name)):
+        split, *names = folder.split("/")
+        if any(is_hidden(part) for part in (split, *names)):
+            continue
+        if len(names) == 1:  # an empty class is an error only where it is read, as on disk
+            index.setdefault(split, {}).setdefault(*names, [])
+        elif names or split not in index:
+            raise _no_images_in(path, folder)
     return index
+
+
+def _no_images_in(path: Path, folder: str) -> SourceError:
+    return SourceError(f"{path}: the folder {folder!r} holds no images: {FILL_OR_REMOVE}")

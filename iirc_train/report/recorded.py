@@ -1,6 +1,6 @@
 """What the record of a run adds to its settings: its data, its precision, and its origin."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from iirc_train.config.experiment import ExperimentConfig
@@ -29,11 +29,11 @@ def recorded_settings(record: Mapping[str, Any]) -> dict[str, str]:
         Values by name, as far as they are recorded. ``precision`` is what the setting resolved to.
     """
     values = {
-        "precision": ", then ".join(resolved_values(record, "precision")),
+        "precision": _then(resolved_values(record, "precision")),
         "dataset digest": record["dataset"].get("digest", "")[:_DIGITS],
         "weights digest": next(iter(resolved_values(record, WEIGHTS_DIGEST)), "")[:_DIGITS],
     }
-    return {name: value for name, value in values.items() if value} | _branch(record)
+    return {name: value for name, value in (values | _branch(record)).items() if value}
 
 
 def _branch(record: Mapping[str, Any]) -> dict[str, str]:
@@ -45,9 +45,14 @@ def _branch(record: Mapping[str, Any]) -> dict[str, str]:
     if not origins:
         return {}
     return {
-        BRANCH: ", then ".join(f"after task {origin['task']}" for origin in origins),
-        CHANGES: ", then ".join(_changes(origin["settings"]) for origin in origins),
+        BRANCH: _then(f"after task {origin['task']}" for origin in origins),
+        CHANGES: _then(_changes(origin["settings"]) for origin in origins),
+        "precision before": _then(_then(origin.get("precision", ())) for origin in origins),
     }
+
+
+def _then(values: Iterable[str]) -> str:
+    return ", then ".join(values)
 
 
 def _changes(settings: Mapping[str, Mapping[str, Any]]) -> str:

@@ -33,7 +33,7 @@ from iirc_train.run.directory import (
     TIMINGS_NAME,
     RunDirectory,
 )
-from iirc_train.run.record import SeenData, check_same_data, read_record
+from iirc_train.run.record import SeenData, check_same_data, read_record, resolved_values
 from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
 from iirc_train.runtime.distributed import choose_device, of_first_process, rank, wait_for_all
 from iirc_train.runtime.notes import logger, notes_on
@@ -233,6 +233,7 @@ def _origin(
         "run": str(parent.resolve()),
         "task": task_id,
         "checkpoint_sha256": file_sha256(checkpoint),
+        "precision": resolved_values(record, "precision"),
         "settings": {n: {"before": old, "after": new} for n, (old, new) in changed.items()},
         **({"parent": record["parent"]} if "parent" in record else {}),
     }

@@ -55,9 +55,11 @@ def shard_folder(
         superclasses = None
         if taxonomy is not None:
             check_before_writing(raw, out)  # before the benchmark is written
-            read = with_classes(read_taxonomy(taxonomy), _classes(whole))
-            superclasses = read.superclasses
             taken = _classes(raw)
+            read = read_taxonomy(taxonomy)
+            superclasses = read.superclasses
+            left_out = set(superclasses).difference(taken)
+            read = with_classes(read, [c for c in _classes(whole) if c not in left_out])
             start = starting_benchmark(raw.name, restricted(read, taken, superclasses), taken)
             chosen = chosen or start
             if not (out / MANIFEST_NAME).exists():  # otherwise the user may have edited it
