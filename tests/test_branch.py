@@ -1,5 +1,6 @@
 """Runs that branch from the state of another run after one of its tasks."""
 
+import io
 import json
 import shutil
 from contextlib import suppress
@@ -9,6 +10,7 @@ from typing import get_args
 import pytest
 import torch
 from pydantic.fields import FieldInfo
+from rich.console import Console
 from typer.testing import CliRunner
 
 from iirc_data.errors import CheckpointError, ConfigurationError, IIRCError
@@ -21,8 +23,9 @@ from iirc_train.config.settings import Role
 from iirc_train.methods import METHODS, MethodParts
 from iirc_train.report.page import write_report
 from iirc_train.report.runs import find_runs
+from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint
 from iirc_train.run.directory import RunDirectory, read_metrics
-from iirc_train.run.record import is_finished, read_record
+from iirc_train.run.record import is_finished, read_record, resolved_values
 from iirc_train.training.branch import branch_experiment
 from iirc_train.training.launch import repeat_experiment, resume_experiment, run_experiment
 from iirc_train.training.trainer import Training
@@ -113,6 +116,66 @@ def test_a_branch_may_have_another_schedule_optimizer_and_trunk(parent, tmp_path
     )
 
 
+def test_a_branch_is_trained_in_the_precision_that_it_asks_for(parent, tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    with monkeypatch.context() as patched, pytest.raises(BrokenOffError):
+        break_off_at_save(patched, 1)
+        run_experiment(tried(parent, precision="bf16"), base, QUIET)
+    resume_experiment(base, QUIET, changes={"precision": "fp32"})
+    for asked in ({}, {"precision": "fp32"}, {"precision": "bf16"}):
+        branch = tmp_path / f"branch_{asked.get('precision')}"
+        branch_experiment(base, TASK, branch, QUIET, changes=asked)
+        record = read_record(branch)
+        assert resolved_values(record, "precision") == [asked.get("precision", "fp32")]
+        is_changed = asked == {"precision": "bf16"}
+        expected = {"precision": {"before": "fp32", "after": "bf16"}} if is_changed else {}
+        assert record["parent"]["settings"] == expected
+
+
+def test_what_a_branch_changes_replaces_what_it_contradicts_of_the_run(parent, tmp_path):
+    settings = {"optimizer": "sgd", "momentum": 0.5, "nesterov": True, "lr_schedule": [1]}
+    base = run_experiment(tried(parent, **settings), tmp_path / "base", QUIET)
+    changes = {"optimizer": "adamw", "lr_cosine": True}
+    branch = branch_experiment(base, TASK, tmp_path / "branch", QUIET, changes=changes)
+    config = RunDirectory.open(branch)[1]
+    assert (config.momentum, config.nesterov, config.lr_schedule) == (0.9, False, None)
+
+
+def test_a_branch_may_keep_a_setting_without_effect_but_not_set_it(parent, tmp_path, monkeypatch):
+    own = own_names(METHODS["icarl_cnn"].config)
+    values = {n: v for n, v in RunDirectory.open(parent)[1].values().items() if n not in own}
+    config = ExperimentConfig.parse(values | {"method": "er", "buffer_sampling_multiplier": 2})
+    with monkeypatch.context() as of_earlier_release:
+        of_earlier_release.setattr(
+            "iirc_train.training.launch.check_has_effect", lambda config: None
+        )
+        base = run_experiment(config, tmp_path / "base", QUIET)
+    branch_experiment(base, TASK, tmp_path / "branch", QUIET, changes={"lr": 0.01})
+    with pytest.raises(ConfigurationError, match="buffer_sampling_multiplier 3 has no effect"):
+        changes = {"buffer_sampling_multiplier": 3}
+        branch_experiment(base, TASK, tmp_path / "other", QUIET, changes=changes)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_not_blamed_on_the_machine(parent, tmp_path):
+    copy = shutil.copytree(parent, tmp_path / "parent")
+    path = copy / "checkpoints/task_001.pt"
+    state = load_checkpoint(path)
+    state["experiment"]["method"]["modules"].popitem()
+    save_checkpoint(path, state)
+    for changes, message in (
+        ({"checkpoint_interval": 7}, "^(?!.*another)"),
+        ({"lr": 0.01}, "damaged, or does not fit a branch with another lr: "),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            branch_experiment(copy, TASK, tmp_path / "branch", QUIET, changes=changes)
+
+
+def test_notes_of_a_branch_are_printed_once(parent, tmp_path):
+    console = Console(record=True, width=300, file=io.StringIO())
+    branch_experiment(parent, TASK, tmp_path / "branch", console)
+    assert console.export_text().count("resuming ") == 1
+
+
 def tried(parent: Path, **changes: object) -> ExperimentConfig:
     settings = RunDirectory.open(parent)[1].values()
     return ExperimentConfig.parse(settings | changes, own=settings)
@@ -171,9 +234,10 @@ def test_every_setting_that_a_branch_may_change_fits_the_state_of_the_run(name):
     parts = METHODS[name]
     fixed = MethodConfig.with_role(Role.STATE) | parts.config.with_role(Role.STATE)
     names = [*own_names(parts.config), "loss", "decision", "calibrate_thresholds", "hcv"]
+    settings = {}
     if name == "finetune":
-        names = MethodConfig.setting_names()
-    before = made(name)
+        names, settings = MethodConfig.setting_names(), {"optimizer": "sgd", "momentum": 0.5}
+    before = made(name, **settings)
     start_tasks(before, 2)
     state = before.method_state_dict() | {"optimizer": None, "scheduler": None}
     for setting in set(names) - fixed:

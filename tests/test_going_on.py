@@ -130,15 +130,31 @@ def test_a_run_goes_on_in_the_precision_that_it_began_in(begun_in_bf16, begun):
 
 
 @pytest.mark.parametrize(
-    ("capability", "precision", "is_slow"),
-    [("AVX2", "bf16", True), ("AVX2", "fp32", False), ("AVX512", "bf16", False)],
+    ("capability", "changes", "is_slow"),
+    [
+        ("AVX2", {}, True),
+        ("AVX2", {"precision": "bf16"}, True),
+        ("AVX2", {"precision": "fp32"}, False),
+        ("AVX512", {}, False),
+    ],
 )
-def test_a_processor_that_emulates_bf16_is_noted_once(
-    begun_in_bf16, monkeypatch, capability, precision, is_slow
+def test_training_in_bf16_on_a_processor_that_emulates_it_is_noted_once(
+    begun_in_bf16, monkeypatch, capability, changes, is_slow
 ):
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
-    said = go_on(begun_in_bf16, precision=precision)
-    assert said.count("give --precision fp32") == is_slow
+    assert go_on(begun_in_bf16, **changes).count("give --precision fp32") == is_slow
+
+
+def test_a_run_that_left_bf16_is_not_told_to_leave_it(settings, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(BrokenOffError):
+        break_off_at_save(patched, 1)
+        run_experiment(ExperimentConfig.parse(settings | {"precision": "bf16"}), run, QUIET)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(BrokenOffError):
+        break_off_at_save(patched, 1)
+        go_on(run, precision="fp32")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX2")
+    assert "give --precision fp32" not in go_on(run)
 
 
 def test_another_precision_is_taken_when_asked_for_reported_and_kept(begun_in_bf16):

@@ -258,6 +258,10 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_is_traine
         (["--vary", "lr=1,2", "--lr", "1"], "lr is given both"),
         (["--method", "icarl", "--vary", "data=a/b,a_b"], "map to the same folder"),
         (["--preset", "cifar100-lucir-2"], "did you mean 'cifar100-lucir-20'"),
+        (
+            ["--method", "finetune", "--method", "er", "--buffer-sampling-multiplier", "2"],
+            "buffer_sampling_multiplier 2 has no effect on method er",
+        ),
     ],
 )
 def test_what_cannot_be_swept_is_told_before_it_begins(settings_file, tmp_path, arguments, message):

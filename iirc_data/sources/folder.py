@@ -204,7 +204,7 @@ def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
         if any(is_hidden(part) for part in (split, *names)):
             continue
         if len(names) == 1:  # an empty class is an error only where it is read, as on disk
-            index.setdefault(split, {}).setdefault(*names, [])
+            index.setdefault(split, {}).setdefault(names[0], [])
         elif names or split not in index:
             raise _no_images_in(path, folder)
     return index

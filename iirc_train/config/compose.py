@@ -68,7 +68,7 @@ def compose(
             ):
                 del kept[name]
         named = ExperimentConfig.checked_names(kept, source, own)
-        settings = _without_replaced(settings, named) | named
+        settings = without_replaced(settings, named) | named
         sources |= dict.fromkeys(named, source)
     config = ExperimentConfig.parse(settings, sources, own)
     return config if methods is None else complete(config, methods, sources)
@@ -107,7 +107,7 @@ def _layers(
     yield "", overrides
 
 
-def _without_replaced(earlier: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
+def without_replaced(earlier: Mapping[str, Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of earlier sources without those that a later one contradicts."""
     replaced: set[str] = set()
     if not named.keys().isdisjoint(ALTERNATIVES):

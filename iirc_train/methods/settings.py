@@ -1,5 +1,6 @@
 """Configurations of runs, including the settings that only their method has."""
 
+from collections.abc import Container
 from typing import Any
 
 from iirc_data.errors import ConfigurationError
@@ -51,10 +52,14 @@ def checked_settings(config: ExperimentConfig) -> ExperimentConfig:
     return complete(config, method_configs())
 
 
-def check_has_effect(config: ExperimentConfig) -> None:
+def check_has_effect(config: ExperimentConfig, among: Container[str] | None = None) -> None:
     """Check that the settings of replay have an effect on the method of a new run.
 
     Earlier releases accepted them, so runs that exist are not checked.
+
+    Args:
+        config: The run's configuration.
+        among: Names of the settings to check; None checks all.
 
     Raises:
         ConfigurationError: The method does not exist, or a setting has no effect on it.
@@ -67,7 +72,7 @@ def check_has_effect(config: ExperimentConfig) -> None:
         without_effect["max_mems_pool_per_class"] = "whose buffer does not choose within a class"
     for name, reason in without_effect.items():
         value, default = getattr(config, name), ExperimentConfig.model_fields[name].default
-        if value != default:
+        if value != default and (among is None or name in among):
             raise ConfigurationError(
                 f"{name} {value:g} has no effect on method {config.method}, {reason}: leave it "
                 f"out, or set it to {default:g}, the default"

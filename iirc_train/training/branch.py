@@ -15,6 +15,7 @@ from iirc_data.definitions import TRAIN
 from iirc_data.errors import CheckpointError, ConfigurationError
 from iirc_data.files import file_sha256, hidden_neighbour, sync_folder, sync_tree, write_json
 from iirc_data.locks import LOCK_NAME, sole_user
+from iirc_train.config.compose import without_replaced
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.settings import Role
@@ -85,14 +86,15 @@ def branch_experiment(
     config = _branch_settings(before, changes or {})
     check_places(config, changes or {})
     device = choose_device(config.device)
-    with notes_on(console), process_group(device):
-        # the first process may already create the folder while another one looks
-        exists = bool(of_first_process((output / CONFIG_NAME).exists(), device))
-        if exists:
-            _check_parent(output, parent, task_id)
-        else:
-            _create(parent, task_id, before, config, output)
-        wait_for_all()
+    with process_group(device):
+        with notes_on(console):
+            # the first process may already create the folder while another one looks
+            exists = bool(of_first_process((output / CONFIG_NAME).exists(), device))
+            if exists:
+                _check_parent(output, parent, task_id)
+            else:
+                _create(parent, task_id, before, config, output, "precision" in (changes or {}))
+            wait_for_all()
         return continue_experiment(config, output, console, tracking=tracking)
 
 
@@ -100,9 +102,10 @@ def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> Ex
     own = get_method(before.method).config
     fixed = ExperimentConfig.with_role(Role.STATE) | own.with_role(Role.STATE)
     if changes.get("method", before.method) == before.method:
-        after = checked_settings(
-            ExperimentConfig.parse({**before.values(), **changes}, own=before.values())
-        )
+        earlier = before.values()
+        kept = {name: earlier[name] for name in fixed.intersection(earlier)}
+        settings = {**without_replaced(earlier, changes), **kept, **changes}
+        after = checked_settings(ExperimentConfig.parse(settings, own=earlier))
         losses = get_method(after.method).model.losses
         after = with_setup(after, load_benchmark(after.benchmark).setup, losses, after.method)
         wrong = sorted(fixed & _changed(before, after).keys())
@@ -113,7 +116,7 @@ def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> Ex
             f"a branch cannot change {', '.join(wrong)}, which shaped what the run has learned and "
             "kept so far: leave it out, or train a new run"
         )
-    check_has_effect(after)
+    check_has_effect(after, among=changes)
     return after.with_absolute_places()
 
 
@@ -136,7 +139,12 @@ def _check_parent(output: Path, parent: Path, task_id: int) -> None:
 
 
 def _create(
-    parent: Path, task_id: int, before: ExperimentConfig, config: ExperimentConfig, output: Path
+    parent: Path,
+    task_id: int,
+    before: ExperimentConfig,
+    config: ExperimentConfig,
+    output: Path,
+    precision_asked: bool,
 ) -> None:
     """Create the folder of a branch: as of a run that was interrupted after the task.
 
@@ -152,6 +160,9 @@ def _create(
         raise ConfigurationError(f"{output} is not empty: give a new folder")
     data = _checked_data(config, read_record(parent), task_id)
     checkpoint, state = _state_after(parent, task_id)
+    if precision_asked:  # the run may have been resumed in another than it was started in
+        then = state["experiment"].get("resolved", {}).get("precision", before.precision)
+        before = before.model_copy(update={"precision": then})
     with sole_user(draft):
         _clear(draft)  # of a killed process
         try:
@@ -185,11 +196,12 @@ def _check_loads(draft: Path, before: ExperimentConfig, config: ExperimentConfig
             with taking_over(checkpoint):
                 experiment.load_state_dict(load_checkpoint(checkpoint)["experiment"])
         except CheckpointError as error:
-            if not (changed := _changed(before, config)):
+            free = ExperimentConfig.free_settings()
+            if not (changed := [name for name in _changed(before, config) if name not in free]):
                 raise
             raise CheckpointError(
-                f"the run's state does not fit a branch with another {', '.join(changed)}: leave "
-                f"that out, or train a new run ({error})"
+                f"the run's state is damaged, or does not fit a branch with another "
+                f"{', '.join(changed)}: leave that out, or train a new run ({error})"
             ) from error
 
 

@@ -27,12 +27,7 @@ from iirc_train.models.on_features import HeadOnFeatures
 from iirc_train.models.weights import remembered_digest
 from iirc_train.run.provenance import Surroundings
 from iirc_train.run.record import SeenData
-from iirc_train.run.resolved import (
-    WEIGHTS_DIGEST,
-    note_slow_precision,
-    resolved_graph,
-    resolved_precision,
-)
+from iirc_train.run.resolved import WEIGHTS_DIGEST, resolved_graph, resolved_precision
 from iirc_train.runtime.distributed import choose_device, is_first_process, world_size
 from iirc_train.runtime.random_state import random_state, seed_random_generators, set_random_state
 from iirc_train.training.data_checks import (
@@ -208,7 +203,6 @@ class Experiment(TrainingSteps):
 
     def _use_precision(self, precision: str) -> None:
         self.precision = resolved_precision(precision, self.device, self.image_size)
-        note_slow_precision(self.precision, self.device)
         self.method.autocast_dtype = torch.bfloat16 if self.precision == "bf16" else None
 
     @property
@@ -314,9 +308,8 @@ class Experiment(TrainingSteps):
                 f"{self.weights_digest}: resume it with the original ones"
             )
         self.weights_digest = weights
-        began_in = before.get("precision", self.precision)
-        if began_in != self.precision and not self._precision_asked:
-            self._use_precision(began_in)
+        if "precision" in before and not self._precision_asked:
+            self._use_precision(before["precision"])
         threads = int(state["threads"])
         if self.config.threads is None and before.get("processes", world_size()) == world_size():
             torch.set_num_threads(threads)

@@ -16,6 +16,7 @@ from iirc_train.metrics import MAIN_METRIC
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.directory import METRICS_NAME, RunDirectory
 from iirc_train.run.record import is_finished, recorded
+from iirc_train.run.resolved import note_slow_precision
 from iirc_train.run.trackers import (
     TENSORBOARD_ONLY,
     Tracker,
@@ -135,6 +136,8 @@ class Training:
         console = console if rank() == 0 else Console(quiet=True)
         if self.is_finished:
             return
+        if rank() == 0:
+            note_slow_precision(self.experiment.precision, self.experiment.device)
         data = self.experiment.seen_data
         first_epoch = self.method.first_epoch_of_task(task_id) + epochs
         with (
