@@ -110,12 +110,16 @@ def _curves(finished: dict[Row, list[Path]]) -> dict[str, list[np.ndarray]]:
 
 def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
     curves = _curves(finished)
-    yield from _paper_table(curves)
+    schedules = {
+        row.name: ", ".join(folder.name.removeprefix("order_") for folder in folders)
+        for row, folders in finished.items()
+    }
+    yield from _paper_table(curves, schedules)
     yield "\n### The published code at the same budget\n"
     yield from _code_table(curves)
 
 
-def _paper_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
+def _paper_table(curves: dict[str, list[np.ndarray]], schedules: dict[str, str]) -> Iterator[str]:
     yield "| | schedules | " + " | ".join(f"task {task}" for task in TASKS) + " | paper, task 21 |"
     yield "|---|---:|" + "---:|" * (len(TASKS) + 1)
     for name, scores in curves.items():
@@ -126,7 +130,7 @@ def _paper_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
         else:
             cells = [spread([s[task] for s in scores]).text(digits=3) for task in TASKS]
         full = _paper_cell(name, TASKS[-1]) if name in PAPER else ""
-        yield f"| {name} | {len(scores)} | " + " | ".join([*cells, full]) + " |"
+        yield f"| {name} | {schedules[name]} | " + " | ".join([*cells, full]) + " |"
 
 
 def _preset_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
