@@ -23,7 +23,6 @@ CHANGES = {
     "thresholds fitted to the memories": f"{SHORT} --calibrate-thresholds",
     "100 memories per class": f"{SHORT} --n-memories-per-class 100",
     "weight 10 and fitted thresholds": f"{SHORT} --memory-strength 10 --calibrate-thresholds",
-    f"replay, {FP32}": SHORT,
     f"4 times as many epochs, {FP32}": LONG,
 }
 TABLE = MeasuredTable(
