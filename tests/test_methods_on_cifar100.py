@@ -136,9 +136,9 @@ def test_the_tables_of_iirc_show_the_paper_and_the_published_code(tmp_path, monk
     iirc_on_cifar100.main(runs, table=True)
     text = page.read_text()
     of_ours = "0.500 | 0.490 | 0.450 | 0.400 | 0.290"
-    assert f"| lucir-20 | 1 | {of_ours} | 0.06 |" in text
-    assert f"| lucir-20, lr 0.1 | 1 | {of_ours} |  |" in text
-    assert "| joint | 1 |  |  |  |  | 0.500 | 0.61 |" in text
+    assert f"| lucir-20 | 0 | {of_ours} | 0.06 |" in text
+    assert f"| lucir-20, lr 0.1 | 0 | {of_ours} |  |" in text
+    assert "| joint | 0 |  |  |  |  | 0.500 | 0.61 |" in text
     assert "| lucir-20 | 1 | published | 0.312 | 0.081 | 0.059 | 0.004 | 0.003 | 0.003 |" in text
     assert "| lucir-20 | 1 | this project | 0.500 | 0.490 | 0.480 |" in text
     shown = curves.read_text()
