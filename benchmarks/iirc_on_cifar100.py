@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 import typer
 
-from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
+from benchmarks.measured_table import (
+    Data,
+    MeasuredTable,
+    Row,
+    RunsFolder,
+    WriteTable,
+    schedule_of,
+)
 from benchmarks.method_runs import replace_part
 from benchmarks.results import ROOT
 from iirc_data.console import errors_in_one_line
@@ -111,7 +118,7 @@ def _curves(finished: dict[Row, list[Path]]) -> dict[str, list[np.ndarray]]:
 def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
     curves = _curves(finished)
     schedules = {
-        row.name: ", ".join(folder.name.removeprefix("order_") for folder in folders)
+        row.name: ", ".join(str(schedule_of(folder)) for folder in folders)
         for row, folders in finished.items()
     }
     yield from _paper_table(curves, schedules)

@@ -170,13 +170,18 @@ class MeasuredTable:
         yield "```sh"
         for row, folders in finished.items():
             for folder in folders:
-                command = self._shown_command(row, int(folder.name.removeprefix("order_")))
+                command = self._shown_command(row, schedule_of(folder))
                 check_made_by(command, folder)
                 yield command
         yield "```"
 
     def _shown_command(self, row: Row, schedule: int) -> str:
         return self.command(row, schedule, self.shards, str(row.folder(Path("runs"), schedule)))
+
+
+def schedule_of(folder: Path) -> int:
+    """Return the schedule of a run that is in a folder of :meth:`Row.folder`."""
+    return int(folder.name.removeprefix("order_"))
 
 
 def last_scores(finished: dict[Row, list[Path]], metrics: Mapping[str, str]) -> Iterator[str]:
