@@ -9,10 +9,13 @@ from typing import Annotated
 
 import pytest
 from pydantic import Field, create_model
+from typer import Context
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from iirc_data.commands.make_benchmark import make
 from iirc_data.errors import ConfigurationError
+from iirc_train.cli import data, features
 from iirc_train.cli.app import app, main
 from iirc_train.cli.show import show
 from iirc_train.config import MethodConfig
@@ -117,12 +120,22 @@ def test_commands_for_data_start_without_torch_and_zarr_and_the_list_of_benchmar
         "sys.argv[1:] == ['benchmarks'] and 'iirc_data.shards' in sys.modules)"
     )
     for arguments in (
+        ["--help"],
         ["benchmarks"],
         ["data", "--help"],
         ["data", "shard", "folder", "--help"],
         ["features", "--help"],
     ):
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("group", [app, data.app, features.app])
+def test_a_list_of_commands_says_of_each_what_its_own_help_says(group):
+    commands = get_command(group)
+    context = Context(commands)
+    for name, summary in commands.summaries.items():
+        own_help = commands.get_command(context, name).help
+        assert " ".join(own_help.split("\n\n")[0].split()) == summary
 
 
 def test_a_current_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys):

@@ -25,6 +25,19 @@ class _Commands(LazyGroup):
         "compare": "iirc_train.cli.compare:compare_runs",
         "doctor": "iirc_train.cli.doctor:doctor",
     }
+    summaries: ClassVar = {
+        "demo": "Run the whole pipeline on drawn images, in minutes.",
+        "benchmarks": "List the benchmarks, show one, or make one.",
+        "data": "Make, inspect, verify, copy and compare sharded datasets.",
+        "presets": "List the published configurations, or show one.",
+        "features": "Compute the features of frozen networks ahead, and copy them.",
+        "train": "Train a method through all tasks of a benchmark's schedule.",
+        "sweep": "Train every combination of methods, settings, schedules and seeds, each in its "
+        "own folder.",
+        "report": "Write one HTML page about runs, with figures as PNG and SVG.",
+        "compare": "Compare runs in a table: mean and standard deviation over schedules and seeds.",
+        "doctor": "Examine this machine: versions, devices, decoders, limits, and what to do.",
+    }
 
 
 app = typer.Typer(
