@@ -16,6 +16,12 @@ from tests.ce_methods import write_single_labels
 SHARED = Path(os.environ.get("IIRC_SHARED", Path(__file__).parents[2] / "shared"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name data after its argument: its bytes may hold the time, and then differ between workers."""
+    long_or_bytes = isinstance(val, bytes) or isinstance(val, str) and len(val) > 80
+    return argname if long_or_bytes else None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache_of_the_session(tmp_path_factory: pytest.TempPathFactory):
     """Keep the user's cache of datasets and features out of the tests."""
