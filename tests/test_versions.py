@@ -19,6 +19,7 @@ from iirc_data.commands.data import app
 from iirc_data.errors import ShardError
 from iirc_data.shards import Manifest, ShardStore, write_shards
 from iirc_data.shards.card import CARD_MARK, Card
+from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME
 from iirc_data.shards.publication import Publication
 from iirc_data.shards.remote import RemoteDataset
 from iirc_data.shards.sharing import MARKER_NAME, publish, pull
@@ -79,6 +80,21 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def images_of(store: ShardStore) -> list[bytes]:
     return [store.read(row).tobytes() for row in range(len(store))]
+
+
+def taxonomy_of(folder: Path) -> bytes | None:
+    path = folder / TAXONOMY_NAME
+    return path.read_bytes() if path.exists() else None
+
+
+TAXONOMIES = pytest.mark.parametrize("taxonomy", [None, '{"pet": ["cat"]}'], ids=["none", "own"])
+"""Of the second version; the first one has another."""
+
+
+def write_taxonomies(versions: Versions, taxonomy: str | None) -> None:
+    (versions.first / TAXONOMY_NAME).write_text('{"animal": ["dog"]}')
+    if taxonomy is not None:
+        (versions.second / TAXONOMY_NAME).write_text(taxonomy)
 
 
 def paths_of(manifest: Manifest) -> set[str]:
@@ -203,19 +219,23 @@ def test_renaming_keeps_a_folder_complete_when_it_is_interrupted(versions, monke
     assert {p for p in tree(versions.second) if p.endswith(".tar")} == paths_of(expected)
 
 
+@TAXONOMIES
 def test_an_interrupted_new_version_leaves_the_old_one_readable(
-    originals, versions, address, tmp_path, monkeypatch
+    originals, versions, address, tmp_path, monkeypatch, taxonomy
 ):
     """Where each file that is put there, and the removal of the marker, may be the last event."""
     first = digest_of(versions.first)
     filesystem, folder = fsspec.core.url_to_fs(address)
     expected: dict[str, list[bytes]] = {}
+    taxonomies: dict[str, bytes | None] = {}
+    between_taxonomy_and_manifest = []
     put = Publication._put
     for n_done in count():
         if n_done:
             filesystem.rm(folder, recursive=True)
         shutil.rmtree(versions.second)
         shutil.copytree(originals.second, versions.second)
+        write_taxonomies(versions, taxonomy)
         publish(versions.first, address)
         calls = count(1)
 
@@ -232,34 +252,43 @@ def test_an_interrupted_new_version_leaves_the_old_one_readable(
                 assert str(error) == "cable out"
         for root in (versions.first, versions.second):
             expected[digest_of(root)] = images_of(ShardStore.open(root))
+            taxonomies[digest_of(root)] = taxonomy_of(root)
         for place in (address, f"{address}@sha256:{first}"):
             store = ShardStore.open(place, cache=tmp_path / f"cold {n_done}")
             assert store.digest == first or place == address
             assert images_of(store) == expected[store.digest]
         finished = next(calls) == n_done + 1
         assert (digest_of(address) != first) == finished
+        pull(address, tmp_path / f"interrupted {n_done}")
+        if taxonomy_of(tmp_path / f"interrupted {n_done}") != taxonomies[digest_of(address)]:
+            between_taxonomy_and_manifest.append(n_done)
         publish(versions.second, address, new_version=True)
         pull(address, tmp_path / f"out {n_done}")
         assert tree(tmp_path / f"out {n_done}") == tree(versions.second)
         assert not filesystem.exists(f"{folder}/{MARKER_NAME}")
         if finished:
             break
-    assert n_done == 2 + 1 + 2 + 2 + 2  # two descriptions, marker, shards, table and manifest
+    # two descriptions, marker, shards, taxonomy, table and manifest
+    assert n_done == 2 + 1 + 2 + 2 + 2 + bool(taxonomy)
+    assert between_taxonomy_and_manifest == [n_done - 1]
 
 
 # --- update -----------------------------------------------------------------------------------
 
 
+@TAXONOMIES
 @pytest.mark.parametrize("names", ["of its own", "of the old version"])
 def test_an_update_fetches_what_differs_and_is_never_a_mixture(
-    versions, tmp_path, monkeypatch, names
+    versions, tmp_path, monkeypatch, names, taxonomy
 ):
     """Where every event of the update may be its last."""
     source = str(versions.second)
+    write_taxonomies(versions, taxonomy)
     if names == "of its own":
         publish(versions.first, "memory://lab")
         publish(versions.second, "memory://lab", new_version=True)
         source = "memory://lab"
+    taxonomies = {digest_of(root): taxonomy_of(root) for root in (versions.first, versions.second)}
     out, second = tmp_path / "out", tree(versions.second)
     with pytest.raises(ShardError, match=r"already holds another dataset.*--update"):
         pull(versions.second, shutil.copytree(versions.first, tmp_path / "refused"))
@@ -299,11 +328,14 @@ def test_an_update_fetches_what_differs_and_is_never_a_mixture(
                 pass
             else:
                 break
-        if (out / "manifest.json").exists():
+        update = (out / MANIFEST_NAME).exists()
+        if update:
             assert verify(out).problems == []  # the old version, whole or in part, or the new one
-        pull(source, out, update=True)
+            assert taxonomy_of(out) == taxonomies[digest_of(out)]
+        pull(source, out, update=update)
         files = tree(out)
         assert {name: files.get(name) for name in second} == second
+        assert taxonomy_of(out) == taxonomies[digest_of(out)]
     assert fail_at > 6
     assert len(fetched) == 2
     assert tree(out) == second

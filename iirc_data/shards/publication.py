@@ -1,5 +1,6 @@
 """The upload of a dataset to an address where others read it."""
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -73,19 +74,25 @@ class Publication(Upload):
             # a reader between the next two steps finds its table by its digest
             self._keep(self._source)
             sizes = {}
-            if not (self._root / TAXONOMY_NAME).exists():
-                self._remove(TAXONOMY_NAME)  # of another version
-        self.write_taxonomy()
-        names = [TABLE_NAME, MANIFEST_NAME]  # the manifest last: it makes the dataset complete
+        names = [TABLE_NAME]
         if self._source.read_checksums() is not None:
             names.insert(0, BLOCKS_NAME)
         else:
             self._remove(BLOCKS_NAME)  # of another version
         for name in names:
-            if sizes.get(name) != (self._root / name).stat().st_size:
-                self._put(self._root / name, name)
+            self._put_unless_there(name, sizes)
+        # the manifest last, because it makes the dataset complete; directly before it the taxonomy,
+        # which belongs to the version that the manifest describes
+        if current not in (None, manifest) and not (self._root / TAXONOMY_NAME).exists():
+            self._remove(TAXONOMY_NAME)
+        self.write_taxonomy()
+        self._put_unless_there(MANIFEST_NAME, sizes)
         self._remove(MARKER_NAME)
         return manifest
+
+    def _put_unless_there(self, name: str, sizes: Mapping[str, int]) -> None:
+        if sizes.get(name) != (self._root / name).stat().st_size:
+            self._put(self._root / name, name)
 
     def write_taxonomy(self) -> None:
         """Copy the dataset's taxonomy, if it has one that is not there yet."""

@@ -46,8 +46,9 @@ def pull(
         out: Folder to copy to; may contain the same dataset, whole or in part.
         classes: Leaf classes to copy; by default all.
         update: Replace another version of the dataset in ``out``: fetch the shards that differ,
-            and remove those that the new version does not have. Otherwise a ``taxonomy.json`` in
-            ``out`` stays as it is, too.
+            and remove those that the new version does not have. ``taxonomy.json`` becomes that of
+            the new version; if that has none, it is removed. Without ``update``, the
+            ``taxonomy.json`` of a dataset in ``out`` stays as it is.
         workers: Number of files to copy at the same time.
         progress: Called with the bytes copied or checked so far, and their total number.
 
@@ -62,7 +63,8 @@ def pull(
     out = Path(out)
     dataset = RemoteDataset.open(address)
     manifest = dataset.manifest
-    before = read_manifest(out) if (out / MANIFEST_NAME).exists() else manifest
+    is_dataset = (out / MANIFEST_NAME).exists()
+    before = read_manifest(out) if is_dataset else manifest
     if not update:
         check_same(before, manifest, str(out), "give another folder, or replace it with --update")
     wanted = set(manifest.classes if classes is None else classes)
@@ -77,22 +79,20 @@ def pull(
     taxonomy = dataset.read_taxonomy()
     _check_free_space(out, shards)
 
-    if before != manifest and taxonomy is None:
-        _remove(out / TAXONOMY_NAME)  # of another version
     now = {shard.path: shard.sha256 for shard in manifest.shards}
     stale = [s for s in before.shards if now.get(s.path, s.sha256) != s.sha256]
     for shard in stale:  # first: without them, the other version is a partial copy
         _remove(out / shard.path)
     if stale:  # a mixture of two versions is not a finished dataset
-        _remove(out / MANIFEST_NAME)
+        _forget_version(out)
 
     def bring(shard: Shard, advance: BytesDone) -> None:
         dataset.fetch(shard, out, advance, recheck=True)
 
     total = sum(shard.bytes for shard in shards)
     for_each(bring, shards, workers=workers, total=total, progress=progress)
-    if before != manifest:
-        _remove(out / MANIFEST_NAME)  # it does not belong to the table that is written next
+    if before != manifest or not is_dataset:
+        _forget_version(out)  # it does not belong to the table that is written next
     if checksums is None:
         _remove(out / BLOCKS_NAME)
     path = out / TAXONOMY_NAME
@@ -105,6 +105,12 @@ def pull(
             if shard.path not in now:
                 _remove(out / shard.path)
     return manifest
+
+
+def _forget_version(out: Path) -> None:
+    """Remove the manifest of a version, and then the taxonomy that belongs to it."""
+    _remove(out / MANIFEST_NAME)
+    _remove(out / TAXONOMY_NAME)
 
 
 def _remove(path: Path) -> None:
