@@ -18,7 +18,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """Convert an image to RGB as Pillow does, in a form that can be saved.
 
     Unlike Pillow, which shows 16-bit gray levels above 255 as white, this takes their upper 8 bits,
-    as Pillow does in colour images.
+    as Pillow does in colour images. Signed 16-bit levels are converted as Pillow does.
     """
     if image.mode in _DEEP_GRAY or (image.mode == "I" and image.format in ("PNG", "PPM")):
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))

@@ -24,7 +24,7 @@ from iirc_train.config.auto_preset import AUTO_PRESET, implied_preset
 from iirc_train.config.compose import compose, method_of, resolved_preset
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import AUTO
-from iirc_train.methods.settings import check_has_effect, method_configs
+from iirc_train.methods.settings import check_has_effect, method_configs, settings_for
 from iirc_train.models.networks import get_network
 from iirc_train.run.directory import CONFIG_NAME, RunDirectory, check_writable
 from iirc_train.run.record import is_finished
@@ -146,7 +146,8 @@ def plan(
         if (run.folder / CONFIG_NAME).exists():
             changes_to(run.folder, run.config)
         else:
-            check_has_effect(run.config)
+            setup = load_benchmark(run.config.benchmark).setup
+            check_has_effect(settings_for(run.config, setup))
     return list(runs.values())
 
 

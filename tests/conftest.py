@@ -17,9 +17,9 @@ SHARED = Path(os.environ.get("IIRC_SHARED", Path(__file__).parents[2] / "shared"
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Name data after its argument: its bytes may hold the time, and then differ between workers."""
-    long_or_bytes = isinstance(val, bytes) or isinstance(val, str) and len(val) > 80
-    return argname if long_or_bytes else None
+    """Name data after its argument: bytes may hold the time, and then differ between workers."""
+    is_long = isinstance(val, str) and len(val) > 80
+    return argname if is_long or isinstance(val, bytes) else None
 
 
 @pytest.fixture(scope="session", autouse=True)

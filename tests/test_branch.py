@@ -105,6 +105,10 @@ def test_a_branch_may_have_another_schedule_optimizer_and_trunk(parent, tmp_path
     before = {"lr_schedule": [1], "lr_warmup": 0}
     base = run_experiment(tried(parent, **before), tmp_path / "base", QUIET)
     plateau = run_experiment(tried(parent, reduce_lr_on_plateau=True), tmp_path / "plateau", QUIET)
+    changes = {"lr_schedule": "1", "epochs_per_task": 2}
+    decayed = branch_experiment(plateau, TASK, tmp_path / "decayed", QUIET, changes=changes)
+    lines = [line for line in read_metrics(decayed) if line.get("task") == TASK + 1]
+    assert [line["lr"] for line in lines if "lr" in line] == pytest.approx([0.1, 0.01])
     changes = {"lr_schedule": "-1", "lr_cosine": True, "trunk_lr_factor": "0.5"}
     changes |= {"optimizer": "adamw", "epochs_per_task": "2"}
     branch = branch_experiment(base, TASK, tmp_path / "branch", QUIET, changes=changes)
@@ -122,14 +126,30 @@ def test_a_branch_is_trained_in_the_precision_that_it_asks_for(parent, tmp_path,
         break_off_at_save(patched, 1)
         run_experiment(tried(parent, precision="bf16"), base, QUIET)
     resume_experiment(base, QUIET, changes={"precision": "fp32"})
-    for asked in ({}, {"precision": "fp32"}, {"precision": "bf16"}):
+    for asked in ({}, {"precision": "fp32"}, {"precision": "auto"}, {"precision": "bf16"}):
         branch = tmp_path / f"branch_{asked.get('precision')}"
         branch_experiment(base, TASK, branch, QUIET, changes=asked)
         record = read_record(branch)
-        assert resolved_values(record, "precision") == [asked.get("precision", "fp32")]
         is_changed = asked == {"precision": "bf16"}
+        assert resolved_values(record, "precision") == ["bf16" if is_changed else "fp32"]
         expected = {"precision": {"before": "fp32", "after": "bf16"}} if is_changed else {}
         assert record["parent"]["settings"] == expected
+
+
+def test_a_branch_records_what_its_parent_did_before_it_not_what_it_does_meanwhile(
+    parent, tmp_path, monkeypatch
+):
+    base = tmp_path / "base"
+    with monkeypatch.context() as patched, pytest.raises(BrokenOffError):
+        break_off_at_save(patched, 4)  # in task 2
+        run_experiment(tried(parent, precision="fp32"), base, QUIET)
+    branch_experiment(base, TASK, tmp_path / "early", QUIET)
+    resume_experiment(base, QUIET, changes={"precision": "bf16"})
+    assert resolved_values(read_record(base), "precision") == ["fp32", "bf16"]
+    branch_experiment(base, TASK, tmp_path / "late", QUIET)
+    early, late = (read_record(tmp_path / name)["parent"] for name in ("early", "late"))
+    assert early == late
+    assert early["precision"] == ["fp32"]
 
 
 def test_what_a_branch_changes_replaces_what_it_contradicts_of_the_run(parent, tmp_path):
@@ -298,6 +318,8 @@ def test_what_only_counted_before_a_branch_may_not_change_in_it(method, names):
         (TASK, {"method": "finetune"}, "a branch cannot change method,"),
         (TASK, {"total_n_mems": "30"}, "a branch cannot change total_n_mems,"),
         (TASK, {"schedule": "1"}, "a branch cannot change schedule,"),
+        (TASK, {"n_memories_per_class": "20"}, "a branch cannot change n_memories_per_class,"),
+        (TASK, {"n_layers": 8, "lr": "0.1"}, "a branch cannot change n_layers,"),
         (TASK, {"lr": "-1"}, "lr: "),
         (TASK, {"decision": "argmax", "calibrate_thresholds": True}, "needs decision 'threshold'"),
         (3, {}, r"tasks 0 to 3, and task 3 is its last one, so nothing is left to learn: give a"),

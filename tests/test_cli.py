@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from iirc_data.commands.make_benchmark import make
 from iirc_data.errors import ConfigurationError
-from iirc_train.cli import data, features
+from iirc_train.cli import benchmarks, data, features
 from iirc_train.cli.app import app, main
 from iirc_train.cli.show import show
 from iirc_train.config import MethodConfig
@@ -129,7 +129,7 @@ def test_commands_for_data_start_without_torch_and_zarr_and_the_list_of_benchmar
         subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("group", [app, data.app, features.app])
+@pytest.mark.parametrize("group", [app, data.app, features.app, benchmarks.app])
 def test_a_list_of_commands_says_of_each_what_its_own_help_says(group):
     commands = get_command(group)
     context = Context(commands)

@@ -232,6 +232,37 @@ def test_train_takes_a_schedule_of_several_epochs(composed, write, options, expe
 
 
 @pytest.mark.parametrize(
+    "given, expected",
+    [
+        (["lr_schedule: '4'"], {"lr_schedule": [4]}),
+        (["lr_cosine: true"], {"lr_cosine": True}),
+        (["lr_cosine: 'false'"], {"reduce_lr_on_plateau": True}),
+        (["lr_warmup: 2"], {"lr_warmup": 2}),
+        (["lr_schedule: '-1'"], {"reduce_lr_on_plateau": True}),
+        (["lr_schedule: [4]", "--lr-cosine"], {"lr_cosine": True}),
+        (["lr_cosine: true", "--lr-schedule", "-1"], {"lr_cosine": True}),
+        (["lr_cosine: true", "--lr-schedule", "4"], {"lr_schedule": [4]}),
+        (["lr_schedule: [4]", "--reduce-lr-on-plateau"], {"reduce_lr_on_plateau": True}),
+        (["lr_warmup: 2", "--reduce-lr-on-plateau"], {"reduce_lr_on_plateau": True}),
+        (["lr_warmup: 2", "--lr-schedule", "4"], {"lr_warmup": 2, "lr_schedule": [4]}),
+    ],
+)
+def test_a_later_way_to_move_the_learning_rate_replaces_earlier_ones(
+    composed, write, given, expected
+):
+    text, *options = given
+    file = write(text)
+    config = composed("--preset", "cifar100-joint", "--config", file, *options)
+    nothing = {
+        "lr_schedule": None,
+        "lr_cosine": False,
+        "reduce_lr_on_plateau": False,
+        "lr_warmup": 0,
+    }
+    assert {name: getattr(config, name) for name in nothing} == nothing | expected
+
+
+@pytest.mark.parametrize(
     "options, message",
     [
         (["--output", "run"], "no value for benchmark, data, method"),

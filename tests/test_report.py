@@ -24,6 +24,7 @@ from iirc_train.report.confusion_plots import MOST_CELLS, _cells
 from iirc_train.report.costs import flat_record, read_cost
 from iirc_train.report.paper import paper_curves, paper_name
 from iirc_train.report.plots import Look, curves_figure
+from iirc_train.report.recorded import recorded_settings
 from iirc_train.report.runs import Group, Run, find_runs
 from iirc_train.report.summary import Spread, curve_of, mean_by_task, spread
 from iirc_train.report.tables import comparison_tables
@@ -227,6 +228,15 @@ def test_branches_of_runs_in_different_precision_are_no_repetitions(tmp_path, be
         "finetune, branch after task 1, precision before bf16": 1,
         "finetune, branch after task 1, precision before fp32": 2,
     }
+
+
+def test_a_branch_tells_the_precisions_before_it_that_are_known():
+    origins = [{"precision": ["fp32", "bf16"]}, {"precision": []}, {}]  # the last by an old release
+    record = {"dataset": {}, "sessions": []}
+    for task, origin in enumerate(origins):
+        above = {"parent": record["parent"]} if "parent" in record else {}
+        record["parent"] = {"task": task, "settings": {}} | origin | above
+    assert recorded_settings(record)["precision before"] == "fp32, then bf16"
 
 
 def test_a_branch_of_a_branch_is_no_repetition_of_a_branch(tmp_path, benchmark):

@@ -309,7 +309,7 @@ def test_what_is_no_image_folder_is_named(tmp_path, make, problem):
         everything(open_folder(root))
 
 
-@pytest.mark.parametrize("empty", ["train/empty", "test/empty", "test", "train/a/deeper"])
+@pytest.mark.parametrize("empty", ["train/empty", "test/empty", "test"])
 def test_an_empty_folder_of_a_tar_is_named_a_class_when_it_is_read(tmp_path, empty):
     root = write_image_folder(tmp_path / "images", {"train": {"a": 2}})
     (root / ".hidden").mkdir()
@@ -331,6 +331,24 @@ def test_an_empty_folder_of_a_tar_is_named_a_class_when_it_is_read(tmp_path, emp
     for read in reads:
         with pytest.raises(SourceError, match=f"the folder '{empty}' holds no images: remove"):
             read(split, name)
+
+
+@pytest.mark.parametrize("nested", ["deeper/0.jpg", "deeper/x/0.jpg", "deeper/", "deeper/x/"])
+@pytest.mark.parametrize("is_tar", [False, True])
+def test_a_folder_within_a_class_is_named_when_the_class_is_read(tmp_path, nested, is_tar):
+    root = write_image_folder(tmp_path / "images", {"train": {"a": 2, "b": 1}})
+    inner = root / "train" / "b" / nested
+    (inner if nested.endswith("/") else inner.parent).mkdir(parents=True)
+    if not nested.endswith("/"):
+        inner.write_bytes(IMAGE)
+    with tarfile.open(tmp_path / "images.tar", "w") as tar:
+        tar.add(root, ".")
+    source = open_folder(tmp_path / "images.tar" if is_tar else root)
+    assert source.classes() == {"train": ["a", "b"]}
+    assert len(list(source.samples("train", "a"))) == 2
+    for read in (source.weight, lambda *of: list(source.samples(*of))):
+        with pytest.raises(SourceError, match="deeper"):
+            read("train", "b")
 
 
 def test_a_fingerprint_changes_with_the_images(tmp_path):

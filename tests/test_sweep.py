@@ -262,6 +262,10 @@ def test_other_settings_in_the_same_folder_are_refused_before_anything_is_traine
             ["--method", "finetune", "--method", "er", "--buffer-sampling-multiplier", "2"],
             "buffer_sampling_multiplier 2 has no effect on method er",
         ),
+        (["--method", "finetune", "--method", "wa", "--loss", "bce"], "wa has no loss 'bce'"),
+        (["--method", "icarl", "--loss", "ce", "--decision", "threshold"], "needs loss 'bce'"),
+        (["--method", "finetune", "--loss", "ce", "--hcv", "both"], "needs decision 'threshold'"),
+        (["--method", "finetune", "--method", "bic", "--calibrate-thresholds"], "thresholds"),
     ],
 )
 def test_what_cannot_be_swept_is_told_before_it_begins(settings_file, tmp_path, arguments, message):

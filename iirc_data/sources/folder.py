@@ -20,7 +20,7 @@ from iirc_data.sources.image_files import (
 from iirc_data.sources.tar import TarMember, list_members_and_folders, read_images
 
 TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
-"""Split to class to the files of the class, sorted by name."""
+"""Split to class to the files of the class, sorted by name; then folders, with a final slash."""
 
 
 def open_folder(path: Path) -> Source:
@@ -168,15 +168,19 @@ class TarFolderSource:
         """Yield the images of one class, sorted by file name.
 
         Raises:
-            SourceError: The class is empty, a member does not have the name of an image, or the
-                tar is truncated.
+            SourceError: The class is empty or contains a folder, a member does not have the name
+                of an image, or the tar is truncated.
         """
         return read_images(self.path, self._members(split, class_name))
 
     def _members(self, split: str, class_name: str) -> list[TarMember]:
-        if members := self._index[split][class_name]:
-            return members
-        raise _no_images_in(self.path, f"{split}/{class_name}")
+        members = self._index[split][class_name]
+        if not members:
+            raise _no_images_in(self.path, f"{split}/{class_name}")
+        for member in members:
+            if member.name.count("/") > 2:
+                raise _misplaced(self.path, member.name)
+        return members
 
     @property
     def _index(self) -> TarIndex:
@@ -191,8 +195,8 @@ def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
         parts = member.name.split("/")
         if any(is_hidden(part) for part in parts):
             continue
-        if len(parts) != 3:
-            raise SourceError(f"{path} holds {member.name!r}: {LAYOUT}")
+        if len(parts) < 3:
+            raise _misplaced(path, member.name)
         files = index.setdefault(parts[0], {}).setdefault(parts[1], [])
         if files and files[-1].name == member.name:
             raise SourceError(f"{path} holds {member.name} twice")
@@ -203,11 +207,19 @@ def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
         split, *names = folder.split("/")
         if any(is_hidden(part) for part in (split, *names)):
             continue
-        if len(names) == 1:  # an empty class is an error only where it is read, as on disk
-            index.setdefault(split, {}).setdefault(names[0], [])
-        elif names or split not in index:
+        if (
+            names
+        ):  # an empty folder in or as a class is an error where the class is read, as on disk
+            members = index.setdefault(split, {}).setdefault(names[0], [])
+            if len(names) > 1:
+                members.append(TarMember(f"{folder}/", 0, 0))
+        elif split not in index:
             raise _no_images_in(path, folder)
     return index
+
+
+def _misplaced(path: Path, name: str) -> SourceError:
+    return SourceError(f"{path} holds {name!r}: {LAYOUT}")
 
 
 def _no_images_in(path: Path, folder: str) -> SourceError:

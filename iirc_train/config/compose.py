@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from iirc_train.config.auto_preset import AUTO_PRESET, auto_preset
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.network import ALTERNATIVES
@@ -19,6 +21,14 @@ from iirc_train.config.preset_files import preset_file
 
 _IN_TOTAL = -1  # of n_memories_per_class: total_n_mems is the size
 
+_LR_ALTERNATIVES = {
+    "lr_schedule": {"lr_cosine", "reduce_lr_on_plateau"},
+    "lr_cosine": {"lr_schedule", "reduce_lr_on_plateau"},
+    "reduce_lr_on_plateau": {"lr_schedule", "lr_cosine", "lr_warmup"},
+    "lr_warmup": {"reduce_lr_on_plateau"},
+}
+"""What moves the learning rate, to what of an earlier source it replaces."""
+
 
 def compose(
     preset: str | None = None,
@@ -33,7 +43,9 @@ def compose(
     A preset or file may name one method and a later source another. The settings that only the
     first method has are then dropped. A file's settings of another method are also dropped if they
     have their default values, because earlier releases wrote the settings of all methods into
-    every ``config.yaml``. A source with ``epochs_per_task`` also resets ``first_task_epochs``.
+    every ``config.yaml``. A source with ``epochs_per_task`` also resets ``first_task_epochs``, and
+    one that moves the learning rate in another way, such as ``lr_schedule`` instead of
+    ``reduce_lr_on_plateau``, replaces the earlier way.
 
     Args:
         preset: Name of a preset, or ``"auto"``; see :func:`resolved_preset`.
@@ -114,15 +126,25 @@ def without_replaced(earlier: Mapping[str, Any], named: Mapping[str, Any]) -> di
         replaced |= ALTERNATIVES
     if "epochs_per_task" in named:
         replaced.add("first_task_epochs")  # went with the epochs of the source before
-    if named.get("optimizer", "sgd") != "sgd":
+    if _value("optimizer", named, "sgd") != "sgd":
         replaced |= {"momentum", "nesterov"}
-    if named.get("lr_cosine"):
-        replaced.add("lr_schedule")
-    if named.get("lr_schedule"):
-        replaced.add("lr_cosine")
-    if named.get("n_memories_per_class", _IN_TOTAL) != _IN_TOTAL:
+    for name, others in _LR_ALTERNATIVES.items():
+        if _value(name, named):
+            replaced |= others
+    if _value("n_memories_per_class", named, _IN_TOTAL) != _IN_TOTAL:
         replaced.add("total_n_mems")
     return {name: value for name, value in earlier.items() if name not in replaced}
+
+
+def _value(name: str, named: Mapping[str, Any], default: Any = None) -> Any:
+    """Return what the text or value of a setting means; the default if it is missing or wrong."""
+    if name not in named:
+        return default
+    annotation: Any = ExperimentConfig.model_fields[name].rebuild_annotation()
+    try:
+        return TypeAdapter(annotation).validate_python(named[name])
+    except ValidationError:  # reported when all settings are parsed
+        return default
 
 
 def _last(layers: Iterable[tuple[str, Mapping[str, Any]]], name: str) -> object:

@@ -3,6 +3,7 @@
 from collections.abc import Container
 from typing import Any
 
+from iirc_data.definitions import Setup
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig, MethodConfig
 from iirc_train.config.own_settings import (
@@ -11,6 +12,7 @@ from iirc_train.config.own_settings import (
     own_names,
     without_settings_of_others,
 )
+from iirc_train.config.setup import with_setup
 from iirc_train.methods import METHODS, get_method
 
 
@@ -50,6 +52,17 @@ def checked_settings(config: ExperimentConfig) -> ExperimentConfig:
     check_method(config.method, METHODS)
     METHODS[config.method].model.check_calibration(config, config.method)
     return complete(config, method_configs())
+
+
+def settings_for(config: ExperimentConfig, setup: Setup) -> ExperimentConfig:
+    """Check settings as a run does, and resolve those that a benchmark's setup decides.
+
+    Raises:
+        ConfigurationError: See :func:`checked_settings` and
+            :func:`~iirc_train.config.setup.with_setup`.
+    """
+    config = checked_settings(config)
+    return with_setup(config, setup, METHODS[config.method].model.losses, config.method)
 
 
 def check_has_effect(config: ExperimentConfig, among: Container[str] | None = None) -> None:

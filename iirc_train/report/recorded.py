@@ -47,8 +47,12 @@ def _branch(record: Mapping[str, Any]) -> dict[str, str]:
     return {
         BRANCH: _then(f"after task {origin['task']}" for origin in origins),
         CHANGES: _then(_changes(origin["settings"]) for origin in origins),
-        "precision before": _then(_then(origin.get("precision", ())) for origin in origins),
+        "precision before": _then(filter(None, map(_precision, origins))),
     }
+
+
+def _precision(origin: Mapping[str, Any]) -> str:
+    return _then(origin.get("precision", ()))  # an earlier release did not record it
 
 
 def _then(values: Iterable[str]) -> str:

@@ -192,14 +192,21 @@ def recorded_precision(record: Mapping[str, Any]) -> str | None:
     return _first_resolved(record).get("precision")
 
 
-def resolved_values(record: Mapping[str, Any], name: str) -> list[Any]:
+def resolved_values(
+    record: Mapping[str, Any], name: str, *, last_task: int | None = None
+) -> list[Any]:
     """Return what a setting resolved to in the sessions of a run: each value once, in order.
 
     Args:
         record: The run's record. Sessions of an earlier release may lack the value.
         name: Name of the value.
+        last_task: Leave out the sessions that started after this task; None for none.
     """
-    resolved = map(_resolved, record["sessions"])
+    resolved = (
+        _resolved(session)
+        for session in record["sessions"]
+        if last_task is None or session["position"]["task_id"] <= last_task
+    )
     return list(dict.fromkeys(values[name] for values in resolved if name in values))
 
 

@@ -2,14 +2,14 @@
 
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from iirc_data.benchmarks import load_benchmark
+from iirc_data.benchmarks import Benchmark, load_benchmark
 from iirc_data.datasets import open_datasets
 from iirc_data.definitions import TRAIN
 from iirc_data.errors import CheckpointError, ConfigurationError
@@ -18,11 +18,11 @@ from iirc_data.locks import LOCK_NAME, sole_user
 from iirc_train.config.compose import without_replaced
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
+from iirc_train.config.network import image_size
 from iirc_train.config.settings import Role
-from iirc_train.config.setup import with_setup
 from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
-from iirc_train.methods.settings import check_has_effect, checked_settings, settings_of_run
+from iirc_train.methods.settings import check_has_effect, settings_for, settings_of_run
 from iirc_train.models.networks import expected_images
 from iirc_train.run.checkpoint import load_checkpoint, save_checkpoint, taking_over
 from iirc_train.run.confusion import copy_confusions
@@ -35,6 +35,7 @@ from iirc_train.run.directory import (
     RunDirectory,
 )
 from iirc_train.run.record import SeenData, check_same_data, read_record, resolved_values
+from iirc_train.run.resolved import resolved_precision
 from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
 from iirc_train.runtime.distributed import choose_device, of_first_process, rank, wait_for_all
 from iirc_train.runtime.notes import logger, notes_on
@@ -99,25 +100,32 @@ def branch_experiment(
 
 
 def _branch_settings(before: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    if changes.get("method", before.method) != before.method:
+        raise _cannot_change(["method"])
     own = get_method(before.method).config
     fixed = ExperimentConfig.with_role(Role.STATE) | own.with_role(Role.STATE)
-    if changes.get("method", before.method) == before.method:
-        earlier = before.values()
-        kept = {name: earlier[name] for name in fixed.intersection(earlier)}
-        settings = {**without_replaced(earlier, changes), **kept, **changes}
-        after = checked_settings(ExperimentConfig.parse(settings, own=earlier))
-        losses = get_method(after.method).model.losses
-        after = with_setup(after, load_benchmark(after.benchmark).setup, losses, after.method)
-        wrong = sorted(fixed & _changed(before, after).keys())
-    else:
-        wrong = ["method"]
-    if wrong:
-        raise ConfigurationError(
-            f"a branch cannot change {', '.join(wrong)}, which shaped what the run has learned and "
-            "kept so far: leave it out, or train a new run"
-        )
+    earlier = before.values()
+    kept = {name: earlier[name] for name in fixed.intersection(earlier)}
+    settings = {**without_replaced(earlier, changes), **kept, **changes}
+    try:
+        after = ExperimentConfig.parse(settings, own=earlier)
+        after = settings_for(after, load_benchmark(after.benchmark).setup)
+    except ConfigurationError as error:  # which may name a setting that was only kept
+        asked = fixed.intersection(changes)
+        if wrong := [name for name in asked if str(changes[name]) != str(earlier.get(name))]:
+            raise _cannot_change(wrong) from error
+        raise
+    if changed := fixed & _changed(before, after).keys():
+        raise _cannot_change(changed)
     check_has_effect(after, among=changes)
     return after.with_absolute_places()
+
+
+def _cannot_change(names: Collection[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"a branch cannot change {', '.join(sorted(names))}, which shaped what the run has learned "
+        "and kept so far: leave it out, or train a new run"
+    )
 
 
 def _changed(before: ExperimentConfig, after: ExperimentConfig) -> dict[str, tuple[Any, Any]]:
@@ -160,9 +168,8 @@ def _create(
         raise ConfigurationError(f"{output} is not empty: give a new folder")
     data = _checked_data(config, read_record(parent), task_id)
     checkpoint, state = _state_after(parent, task_id)
-    if precision_asked:  # the run may have been resumed in another than it was started in
-        then = state["experiment"].get("resolved", {}).get("precision", before.precision)
-        before = before.model_copy(update={"precision": then})
+    if precision_asked:
+        before = _with_precision_then(before, config, state)
     with sole_user(draft):
         _clear(draft)  # of a killed process
         try:
@@ -182,6 +189,25 @@ def _create(
         (output / LOCK_NAME).unlink(missing_ok=True)
     sync_folder(output.absolute().parent)
     logger.info("%s starts from %s after task %d", output, parent, task_id)
+
+
+def _with_precision_then(
+    before: ExperimentConfig, config: ExperimentConfig, state: Mapping[str, Any]
+) -> ExperimentConfig:
+    """Return the parent's settings with the precision in which it trained before a checkpoint.
+
+    It may have been resumed in another than it was started in. If the branch goes on in the same
+    one, it changes nothing.
+    """
+    then = state["experiment"].get("resolved", {}).get("precision", before.precision)
+    size = image_size(_as_shown(config))
+    asked = resolved_precision(config.precision, choose_device(config.device), size)
+    return before.model_copy(update={"precision": config.precision if asked == then else then})
+
+
+def _as_shown(config: ExperimentConfig) -> Benchmark:
+    expected = expected_images(config.network, config.weights)
+    return benchmark_as_shown(config.benchmark, config.image_preset, expected)
 
 
 def _check_loads(draft: Path, before: ExperimentConfig, config: ExperimentConfig) -> None:
@@ -245,7 +271,7 @@ def _origin(
         "run": str(parent.resolve()),
         "task": task_id,
         "checkpoint_sha256": file_sha256(checkpoint),
-        "precision": resolved_values(record, "precision"),
+        "precision": resolved_values(record, "precision", last_task=task_id),
         "settings": {n: {"before": old, "after": new} for n, (old, new) in changed.items()},
         **({"parent": record["parent"]} if "parent" in record else {}),
     }
@@ -312,11 +338,6 @@ def _change_state(
         seed_random_generators(config.seed)
         experiment["random"], state["random"] = random_state(), []
     if config.image_preset != before.image_preset:
-        benchmark = benchmark_as_shown(
-            config.benchmark,
-            config.image_preset,
-            expected_images(config.network, config.weights),
-        )
-        experiment["transforms"] = transforms_as_written(benchmark)
+        experiment["transforms"] = transforms_as_written(_as_shown(config))
     if config.precision != before.precision:
         experiment.get("resolved", {}).pop("precision", None)

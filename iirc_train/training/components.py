@@ -18,10 +18,9 @@ from iirc_data.loader.make import needs_windows
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.config.image_preset import benchmark_as_shown
 from iirc_train.config.network import current_name, image_size, resolve_network
-from iirc_train.config.setup import with_setup
 from iirc_train.config.weights import NONE
 from iirc_train.methods import get_method
-from iirc_train.methods.settings import checked_settings
+from iirc_train.methods.settings import settings_for
 from iirc_train.models.networks import check_network, expected_images, make_network
 from iirc_train.models.on_features import HeadOnFeatures
 from iirc_train.models.weights import remembered_digest
@@ -92,7 +91,6 @@ class Experiment(TrainingSteps):
         seed_random_generators(config.seed)
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        config = checked_settings(config)
         self.batch_size = _share_of_batch(config.batch_size)
         self.device = choose_device(config.device)
         expected = expected_images(config.network, config.weights)
@@ -100,8 +98,7 @@ class Experiment(TrainingSteps):
         if expected is not None and is_first_process():
             note_other_images(self.benchmark, config.network, expected)
         parts = get_method(config.method)
-        config = with_setup(config, self.benchmark.setup, parts.model.losses, config.method)
-        self.config = config
+        self.config = config = settings_for(config, self.benchmark.setup)
         self.features: str | None = None
         self.store = open_datasets(self.benchmark, config.data, cache_size=config.cache_size)
         presets = self.benchmark.image_presets.values()
