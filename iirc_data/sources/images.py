@@ -132,7 +132,7 @@ def _open(data: Encoded, origin: str) -> ImageFile:
             f"{origin} is not a JPEG or PNG image, whatever its name says: convert or remove it"
         ) from error
     except Exception as error:  # Pillow raises many types on broken headers
-        if "MAX_TEXT" in str(error):
+        if "MAX_TEXT" in str(error) or "Decompressed Data Too Large" in str(error):  # Pillow 10.0
             raise SourceError(
                 f"{origin} has longer comments than Pillow reads: save it again without them"
             ) from error

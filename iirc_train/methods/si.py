@@ -77,8 +77,8 @@ class Model(AnchoredMethod):
     @torch.no_grad()
     def _correct_gradient(self) -> None:
         parameters = self._trained()
-        self._gradients = list(torch._foreach_clone(gradients_of(parameters)))
-        self._before = list(torch._foreach_clone(parameters))
+        self._gradients = [each.clone() for each in gradients_of(parameters)]
+        self._before = [each.clone() for each in parameters]
         super()._correct_gradient()
         if self.config.si_clip:
             gradients = gradients_of(parameters)
