@@ -45,7 +45,7 @@ WAITING = {
     "new tensor": (lambda step, error: error * on(error, [1.0] * 4), "copies from cpu to cuda"),
     "to": (lambda step, error: error * torch.ones(4).to(error), "copies from cpu to cuda"),
     "cpu": (lambda step, error: error.cpu(), "copies from cuda to cpu"),
-    "mixed": (lambda step, error: error * torch.ones(4), "same device"),
+    "mixed": (lambda step, error: error * torch.ones(4), "(same|different) device"),
 }
 
 

@@ -45,7 +45,7 @@ def _option(option: str, value: Any) -> Iterator[str]:
     if isinstance(value, bool):
         yield option
     else:
-        for one in value if isinstance(value, list) else [value]:
+        for one in value if isinstance(value, list | tuple) else [value]:
             yield f"{option} {_word(one)}"
 
 
