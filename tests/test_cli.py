@@ -81,8 +81,7 @@ def test_help_lists_the_settings_of_a_method_that_a_script_added(monkeypatch):
         heading, _, settings = shown.partition("Settings of drifting ")
         assert "Settings of lucir, drifting " in heading
         assert heading.rindex("--lucir-lambda") > heading.index("Settings of lucir, drifting ")
-        shown = r"--n-drifts +(<int>|INTEGER) +How often it drifts\. \[default: 3\]"
-        assert re.search(shown, settings)
+        assert re.search(r"--n-drifts .*How often it drifts\. *\[default: 3\]", settings)
 
 
 @pytest.mark.parametrize(

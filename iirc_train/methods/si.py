@@ -77,8 +77,9 @@ class Model(AnchoredMethod):
     @torch.no_grad()
     def _correct_gradient(self) -> None:
         parameters = self._trained()
-        self._gradients = [each.clone() for each in gradients_of(parameters)]
-        self._before = [each.clone() for each in parameters]
+        # copies in one launch each: torch 2.11 has no _foreach_clone
+        self._gradients = list(torch._foreach_mul(gradients_of(parameters), 1.0))
+        self._before = list(torch._foreach_mul(parameters, 1.0))
         super()._correct_gradient()
         if self.config.si_clip:
             gradients = gradients_of(parameters)
