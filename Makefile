@@ -1,6 +1,7 @@
 # Every target creates its own virtual environment if there is none:
 #   make demo    run the whole pipeline on a small dataset, in minutes
 #   make test    style, types, documentation, and all tests
+#   make quick   the same without the slow tests
 #   make docs    build the documentation as a site, in site/; warnings are errors
 #   make parity  compare every task view of the six published benchmarks, full size, with iirc 1.0.1
 #   make faults  kill every command, make its writes fail, damage its files; then long runs.
@@ -30,13 +31,16 @@ LOWEST ?= .venv-lowest
 # a process per core; each file is run by one, because tests of a file share what they prepare
 PYTEST = -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: demo test lint types docs parity rehearse bench faults fuzz audit lowest clean
+.PHONY: demo test quick lint types docs parity rehearse bench faults fuzz audit lowest clean
 
 demo: $(READY)
 	$(BIN)/iirc demo --output demo
 
 test: lint types docs
 	$(BIN)/python $(PYTEST)
+
+quick: lint types docs
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -33,6 +33,8 @@ from tests.ranks import run_ranks
 from tests.test_resume import QUIET, assert_equal_runs
 from tests.two_ranks import NetworkWithoutBatchStatistics
 
+pytestmark = pytest.mark.slow
+
 NEVER = 0, 0
 TRAINING_STEP = BaseMethod.training_step
 SEEDS = range(int(os.environ.get("MID_EPOCH_SEEDS", "1")))

@@ -22,6 +22,7 @@ N_SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", published_benchmarks())
 def test_every_task_view_equals_the_published_package_sample_for_sample(name):
     comparisons = list(compare(load_benchmark(name), fraction=1 / 20, splits=(TRAIN, TEST)))

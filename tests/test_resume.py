@@ -28,6 +28,8 @@ from iirc_train.training.trainer import Training
 from tests.ce_methods import config_for, write_three_levels
 from tests.memories import assert_equal_memories
 
+pytestmark = pytest.mark.slow
+
 QUIET = Console(quiet=True)
 
 

@@ -19,6 +19,8 @@ from iirc_train.training.launch import resume_experiment, run_experiment
 from tests.processes import hear_ctrl_c
 from tests.test_resume import QUIET, assert_equal_runs
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {"method": "finetune", "threads": 1, "decoder": "pillow", "epochs_per_task": 6}
 
 

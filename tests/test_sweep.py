@@ -78,6 +78,7 @@ def train_alone(config: ExperimentConfig, folder: Path) -> None:
     assert process.exitcode == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_half_way_and_started_again_ends_with_complete_equal_runs(
     settings_file, tmp_path
 ):
@@ -104,6 +105,7 @@ def test_a_sweep_killed_half_way_and_started_again_ends_with_complete_equal_runs
     assert all(name in printed.decode() for name in names)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_listed_and_the_others_are_trained_and_logged(
     settings_file, tmp_path, monkeypatch
 ):
@@ -278,6 +280,7 @@ def test_what_cannot_be_swept_is_told_before_it_begins(settings_file, tmp_path, 
     assert not output.exists()
 
 
+@pytest.mark.slow
 def test_a_cluster_trains_the_same_runs_though_it_loses_a_worker(settings_file, tmp_path):
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
@@ -316,6 +319,7 @@ def test_an_executor_that_loses_a_run_does_not_stop_the_others(settings_file, tm
     assert sorted(o.run.name for o in seen) == sorted(o.run.name for o in outcomes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
     settings = {"epochs_per_task": 500, "checkpoint_interval": 0, "threads": 1, "decoder": "pillow"}
@@ -339,6 +343,7 @@ def test_an_interrupted_sweep_loses_no_epoch(tiny_settings, tmp_path, number):
         assert "iirc train --resume" in (run / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_in_the_background_stops_when_ctrl_c_stops_its_run(tiny_settings, tmp_path):
     """A shell without job control lets background commands ignore SIGINT; training handles it."""
     settings = {"epochs_per_task": 500, "threads": 1, "decoder": "pillow"}

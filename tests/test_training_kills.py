@@ -17,6 +17,8 @@ from tests.ce_methods import config_for
 from tests.processes import CONTEXT
 from tests.test_resume import assert_equal_runs
 
+pytestmark = pytest.mark.slow
+
 N_WRITES_TO_KILL_AT = 3
 N_MOMENTS_TO_KILL_AT = 2  # together 45 kills over all methods, 27 of them at a write
 KINDS = (  # a method per kind of state

@@ -13,10 +13,13 @@ from itertools import chain
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import pytest
 from torch.distributed.run import main as torchrun
 
 from iirc_train.cli import main
 from tests.processes import CONTEXT
+
+pytestmark = pytest.mark.slow
 
 CACHES = {"shared": ["cache", "cache"], "own": ["first", "second"]}
 

@@ -28,6 +28,8 @@ from tests.memories import assert_equal_memories, stored_memories
 from tests.test_several_datasets import CONTENT, places  # noqa: F401  # a fixture
 from tests.two_ranks import ALL_METHODS, SEVERAL_DATASETS
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -6,6 +6,8 @@ from tests.faults.campaign import Campaign
 from tests.faults.commands import commands
 from tests.faults.lost_readers import SHARES, LostReaders, remote_dataset
 
+pytestmark = pytest.mark.slow
+
 SHORT = ("shard a folder", "shard CIFAR", "shard ILSVRC", "publish", "pull", "train icarl")
 
 

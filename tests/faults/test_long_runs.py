@@ -31,7 +31,10 @@ KIB_PER_TASK = 256  # of memory: a class, its memories, its part of the network 
 KIB_OF_NOISE = 20_000
 FILES_PER_TASK = 2  # shards that were read stay open, up to 512 of them
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
+]
 
 
 def settings(folder: Path, n_tasks: int, epochs: int) -> ExperimentConfig:
