@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from types import TracebackType
@@ -120,6 +121,7 @@ def plan(
         str(method_of(preset, file, dict(overrides or {}) | _given(method=method)))
         for preset, method in product(*swept[:2])
     }
+    benchmark_of = cache(load_benchmark)
     runs: dict[str, PlannedRun] = {}
     for preset, method, schedule, seed, *values in product(*swept, *varied.values()):
         settings = dict(overrides or {}) | _given(method=method, schedule=schedule, seed=seed)
@@ -130,7 +132,7 @@ def plan(
         config = compose(chosen, file, settings, methods=method_configs(), also_for=swept_methods)
         if config.network != AUTO:
             get_network(config.network)
-        load_benchmark(config.benchmark).tasks(config.schedule)
+        benchmark_of(config.benchmark).tasks(config.schedule)
         named = preset if preset != AUTO_PRESET else None  # auto: the method says which
         parts = [named] if named else []
         if method or not named:
@@ -146,7 +148,7 @@ def plan(
         if (run.folder / CONFIG_NAME).exists():
             changes_to(run.folder, run.config)
         else:
-            setup = load_benchmark(run.config.benchmark).setup
+            setup = benchmark_of(run.config.benchmark).setup
             check_has_effect(settings_for(run.config, setup))
     return list(runs.values())
 

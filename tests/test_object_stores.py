@@ -175,9 +175,10 @@ def test_a_dataset_on_the_hub_is_read_by_blocks(local, monkeypatch):  # noqa: F8
         constants = importlib.import_module("huggingface_hub.constants")
         # imported before, by timm for example, it has the addresses of the true hub
         template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, endpoint.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         download = importlib.import_module("huggingface_hub.file_download")
-        for module in (constants, download):  # the latter has a copy before release 1.0
-            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+        if hasattr(download, "HUGGINGFACE_CO_URL_TEMPLATE"):  # a copy, before release 1.0
+            monkeypatch.setattr(download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "ENDPOINT", endpoint.url)
         package.HfFileSystem.clear_instance_cache()
         store = ShardStore.open("hf://datasets/lab/tiny")

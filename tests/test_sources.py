@@ -347,7 +347,7 @@ def test_a_folder_within_a_class_is_named_when_the_class_is_read(tmp_path, neste
     assert source.classes() == {"train": ["a", "b"]}
     assert len(list(source.samples("train", "a"))) == 2
     for read in (source.weight, lambda *of: list(source.samples(*of))):
-        with pytest.raises(SourceError, match="deeper"):
+        with pytest.raises(SourceError, match="train/b/deeper"):
             read("train", "b")
 
 

@@ -70,20 +70,19 @@ class Publication(Upload):
 
         total = sum(shard.bytes for shard in manifest.shards)
         for_each(bring, manifest.shards, workers=workers, total=total, progress=progress)
-        if current is not None and current != manifest:
-            # a reader between the next two steps finds its table by its digest
+        replaces_another = current is not None and current != manifest
+        if replaces_another:
+            # a reader between table and manifest finds its table by its digest
             self._keep(self._source)
             sizes = {}
-        names = [TABLE_NAME]
         if self._source.read_checksums() is not None:
-            names.insert(0, BLOCKS_NAME)
+            self._put_unless_there(BLOCKS_NAME, sizes)
         else:
             self._remove(BLOCKS_NAME)  # of another version
-        for name in names:
-            self._put_unless_there(name, sizes)
+        self._put_unless_there(TABLE_NAME, sizes)
         # the manifest last, because it makes the dataset complete; directly before it the taxonomy,
         # which belongs to the version that the manifest describes
-        if current not in (None, manifest) and not (self._root / TAXONOMY_NAME).exists():
+        if replaces_another and not (self._root / TAXONOMY_NAME).exists():
             self._remove(TAXONOMY_NAME)
         self.write_taxonomy()
         self._put_unless_there(MANIFEST_NAME, sizes)

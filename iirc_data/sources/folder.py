@@ -20,7 +20,7 @@ from iirc_data.sources.image_files import (
 from iirc_data.sources.tar import TarMember, list_members_and_folders, read_images
 
 TarIndex: TypeAlias = dict[str, dict[str, list[TarMember]]]
-"""Split to class to the files of the class, sorted by name; then folders, with a final slash."""
+"""Split to class to the files of the class, sorted by name; then its folders, as ``NAME/``."""
 
 
 def open_folder(path: Path) -> Source:
@@ -207,9 +207,7 @@ def _index_tar(path: Path, stamp: FileStamp) -> TarIndex:
         split, *names = folder.split("/")
         if any(is_hidden(part) for part in (split, *names)):
             continue
-        if (
-            names
-        ):  # an empty folder in or as a class is an error where the class is read, as on disk
+        if names:  # what is wrong within a class is an error where the class is read, as on disk
             members = index.setdefault(split, {}).setdefault(names[0], [])
             if len(names) > 1:
                 members.append(TarMember(f"{folder}/", 0, 0))
