@@ -4,8 +4,13 @@ The names in ``__all__`` are the public surface. Each is imported when it is fir
 ``import iirc_data`` takes no time.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Training and decoding share the CPU cores: threads that spin while they wait would starve the
+# others. The threading library reads this once, when torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 if TYPE_CHECKING:
     from iirc_data.augment import TRANSFORM_PRESETS

@@ -6,6 +6,8 @@ Names are imported when they are first used, so importing the package is fast.
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import iirc_data  # noqa: F401  how threads wait is set there, before torch is imported
+
 if TYPE_CHECKING:
     from iirc_train.config.compose import compose
     from iirc_train.config.experiment import ExperimentConfig

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from iirc_train.runtime.progress import TrainingProgress
+from iirc_train.runtime.progress import TrainingProgress, run_progress
 
 CLASSES = ["large_omnivores_and_herbivores", "aquarium_fish", "flatfish", "whale", "otter"]
 
@@ -35,10 +35,21 @@ def test_a_terminal_shows_tasks_epochs_loss_score_speed_and_times(width):
         assert part in last, (part, last)
 
 
-def test_elsewhere_an_epoch_is_a_line():
+def test_elsewhere_the_start_of_a_task_and_an_epoch_are_lines():
     assert shown(terminal=False).splitlines() == [
-        "icarl_cnn on iirc_cifar100: task 1 epoch 3: loss 1.2346  pw-JS 0.500  12,345 images/s"
+        "icarl_cnn on iirc_cifar100: task 1: 5 new classes, 20 epochs of 10 batches",
+        "icarl_cnn on iirc_cifar100: task 1 epoch 3: loss 1.2346  pw-JS 0.500  12,345 images/s",
     ]
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_elsewhere_a_stage_begins_with_a_line_too(caplog, logged):
+    text = io.StringIO()
+    console = None if logged else Console(file=text, width=200)
+    with caplog.at_level("INFO", "iirc_train"), run_progress(console, "bic on mine", 2, 1) as shown:
+        shown.begin_task(1, ["cat"], n_epochs=1, n_batches=1, stage="balanced")
+    line = "bic on mine: task 1 (balanced): 1 new class, 1 epoch of 1 batch"
+    assert [text.getvalue().strip(), *caplog.messages] == (["", line] if logged else [line])
 
 
 @pytest.mark.parametrize(("share", "ending"), [(0.1, ""), (0.314, "  waited for images 31 %")])

@@ -43,7 +43,8 @@ def test_a_script_trains_logs_and_resumes_in_a_few_lines(settings, tmp_path, cap
     assert results.all_seen.shape == (4,)
     assert results.name == "run"
     shown = [record.getMessage() for record in caplog.records if record.name == "iirc_train"]
-    assert shown[0].startswith("finetune on tiny: task 0 epoch 0: loss ")
+    assert shown[0] == "finetune on tiny: task 0: 2 new classes, 2 epochs of 1 batch"
+    assert shown[1].startswith("finetune on tiny: task 0 epoch 0: loss ")
     assert shown[-1].startswith("finetune on tiny: after task 3 (of tasks 0 to 3): pw-JS ")
     assert capsys.readouterr().out == ""
     with pytest.raises(IIRCError, match="holds a run already"):

@@ -1,6 +1,7 @@
 """The names that ``iirc_data`` offers: all there, imported when they are used."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,23 @@ def test_importing_the_package_imports_nothing_else():
     )
     root = Path(iirc_data.__file__).parents[1]
     subprocess.run([sys.executable, "-S", "-c", code], cwd=root, check=True)
+
+
+@pytest.mark.parametrize("package", ["iirc_data", "iirc_train"])
+@pytest.mark.parametrize(("chosen", "waits"), [(None, "passive"), ("active", "active")])
+def test_threads_sleep_while_they_wait_unless_the_user_chose(package, chosen, waits):
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    if chosen:
+        environment["OMP_WAIT_POLICY"] = chosen
+    code = (
+        f"import os, sys, {package}\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    found = subprocess.check_output(
+        [sys.executable, "-c", code],
+        cwd=Path(iirc_data.__file__).parents[1],
+        env=environment,
+        text=True,
+    )
+    assert found.strip() == waits

@@ -11,8 +11,12 @@ from functools import partial
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+import iirc_train
 from iirc_data.errors import TrainingError
+from iirc_train.cli.app import app
+from iirc_train.cli.train import how_to_resume
 from iirc_train.config import ExperimentConfig
 from iirc_train.methods.finetune import Model
 from iirc_train.training.launch import resume_experiment, run_experiment
@@ -51,6 +55,43 @@ def test_a_run_that_is_asked_to_stop_says_how_to_go_on_and_loses_nothing(
     resume_experiment(run, QUIET)
     expected = run_experiment(ExperimentConfig.parse(settings), tmp_path / "unbroken", QUIET)
     assert_equal_runs(run, expected)
+
+
+def test_a_command_that_is_stopped_before_its_run_begins_says_to_run_it_again(
+    tiny_settings, tmp_path, monkeypatch
+):
+    def stop(*_, **__):
+        raise KeyboardInterrupt(signal.SIGINT)
+
+    monkeypatch.setattr("iirc_train.cli.train.continue_experiment", stop)
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(tiny_settings | SETTINGS))
+    command = ["train", "--config", tmp_path / "settings.yaml", "--output", tmp_path / "run"]
+    result = CliRunner().invoke(app, list(map(str, command)))
+    assert result.exit_code == 130
+    assert result.stderr == "interrupted: the run had not begun; run the same command again\n"
+
+
+@pytest.mark.parametrize(
+    ("rank", "hint"), [("0", "run the same command again to resume"), ("1", "")]
+)
+def test_under_a_launcher_the_first_process_says_to_launch_again(tmp_path, monkeypatch, rank, hint):
+    (tmp_path / "config.yaml").touch()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert how_to_resume(tmp_path) == hint
+
+
+def test_in_python_an_interrupt_says_how_to_resume(tiny_settings, tmp_path, monkeypatch):
+    def stop(method, batch):
+        signal.raise_signal(signal.SIGINT)
+        return training_step(method, batch)
+
+    training_step = Model.training_step
+    monkeypatch.setattr(Model, "training_step", stop)
+    run = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt) as told:
+        iirc_train.train(tiny_settings | SETTINGS, run, progress=False)
+    assert told.value.__notes__ == [f"to resume the run: iirc_train.resume({str(run)!r})"]
 
 
 def has_lines(path) -> bool:

@@ -1,6 +1,7 @@
 """``iirc train``: start, resume or repeat a run."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +16,10 @@ from iirc_train.config.compose import compose, resolved_preset
 from iirc_train.methods.settings import method_configs
 from iirc_train.report.tables import task_tables
 from iirc_train.report.wide_tables import print_tables, terminal_width
+from iirc_train.run.directory import CONFIG_NAME
 from iirc_train.run.results import read_results
 from iirc_train.run.trackers import Tracking
-from iirc_train.runtime.distributed import is_first_process
+from iirc_train.runtime.distributed import has_launcher, is_first_process
 from iirc_train.runtime.lines import print_line
 from iirc_train.runtime.program import OWN, this_program, typed_program
 from iirc_train.training.branch import branch_experiment
@@ -132,9 +134,7 @@ def train(
         if folder is not None:
             sources = {"preset": preset, "config": config}
             check_changeable(option, [*given(sources), *overrides], names)
-    program = ["iirc"] if this_program() == OWN else typed_program()
-    hint = f"resume with: {shlex.join([*program, 'train', '--resume', str(run)])}"
-    with interrupted_in_one_line(hint if is_first_process() else ""):
+    with interrupted_in_one_line(partial(how_to_resume, run)):
         if resume is not None:
             resume_experiment(resume, console, tracking=tracking, changes=overrides)
         elif parent is not None and from_task is not None:
@@ -154,3 +154,15 @@ def train(
     if is_first_process():
         print_tables(console, task_tables(read_results(run), terminal_width(console)))
         print_line(console, f"run: {run}")
+
+
+def how_to_resume(run: Path) -> str:
+    """Return what to do after an interrupt; only the first process of a run says it."""
+    if not is_first_process():
+        return ""
+    if not (run / CONFIG_NAME).exists():
+        return "the run had not begun; run the same command again"
+    if has_launcher():
+        return "run the same command again to resume"
+    program = ["iirc"] if this_program() == OWN else typed_program()
+    return f"resume with: {shlex.join([*program, 'train', '--resume', str(run)])}"

@@ -39,10 +39,6 @@ def judged(environment: Mapping[str, str], processors: int) -> Iterator[Finding]
         shown = value or "(empty)"
         remedy = _remedy(name, value, environment, processors)
         yield Finding("variables", name, shown, "warning" if remedy else "ok", remedy)
-    policy = environment.get("OMP_WAIT_POLICY")
-    if policy is None:
-        remedy = "set it to passive before Python starts: iirc does so by itself, a script does not"
-        yield Finding("variables", "OMP_WAIT_POLICY", "not set", "warning", remedy)
 
 
 def _remedy(name: str, value: str, environment: Mapping[str, str], processors: int) -> str:

@@ -111,7 +111,8 @@ class RunDirectory:
         check_writable(path)
         if (path / CONFIG_NAME).exists() or (path / CHECKPOINTS_NAME).exists():
             raise ConfigurationError(
-                f"{path} holds a run already: give another folder, or resume with --resume {path}"
+                f"{path} holds a run already: give another folder, or resume it with iirc train "
+                f"--resume {path}; in Python, with resume='auto'"
             )
         for name in (MANIFEST_NAME, TABLE_NAME):
             if (path / name).exists():

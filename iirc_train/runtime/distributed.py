@@ -27,6 +27,11 @@ def is_first_process() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def has_launcher() -> bool:
+    """Return whether a launcher started several processes of the run, even outside a group."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def world_size() -> int:
     """Return the number of processes; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1

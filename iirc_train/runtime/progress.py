@@ -97,7 +97,7 @@ def can_draw_bars(console: Console) -> bool:
 
 
 class LoggedProgress(RunProgress):
-    """Logs a line per epoch and one per task, at level INFO.
+    """Logs a line when a task begins, one per epoch and one per task, at level INFO.
 
     Args:
         title: Name of the run.
@@ -107,6 +107,20 @@ class LoggedProgress(RunProgress):
     def __init__(self, title: str, n_tasks: int) -> None:
         self._title = title
         self._n_tasks = n_tasks
+
+    def begin_task(
+        self,
+        task_id: int,
+        class_names: list[str],
+        *,
+        n_epochs: int,
+        n_batches: int,
+        batches_done: int = 0,
+        stage: str | None = None,
+    ) -> None:
+        """See :class:`RunProgress`."""
+        line = _begin_line(self._title, task_id, class_names, n_epochs, n_batches, stage)
+        logger.info("%s", line)
 
     def epoch_done(
         self, record: dict[str, Any], images_per_second: float, waiting_share: float = 0.0
@@ -140,7 +154,7 @@ class _DoneColumn(ProgressColumn):
 
 
 class TrainingProgress(RunProgress):
-    """Shows a run on a console: bars if :func:`can_draw_bars`, else a line per epoch and task.
+    """Shows a run on a console: bars if :func:`can_draw_bars`, else lines like those of the log.
 
     Args:
         console: The console.
@@ -201,6 +215,9 @@ class TrainingProgress(RunProgress):
             steps=n_batches,
         )
         self._progress.note = f"  learns {', '.join(class_names)}"
+        if not self._has_bars:
+            line = _begin_line(self._title, task_id, class_names, n_epochs, n_batches, stage)
+            print_line(self._console, line)
 
     def batch_done(self) -> None:
         """See :class:`RunProgress`."""
@@ -225,6 +242,24 @@ class TrainingProgress(RunProgress):
         self._progress.advance(self._tasks)
         line = _task_line(self._title, task_id, self._n_tasks, metrics)
         self._console.print(line, soft_wrap=True)
+
+
+def _begin_line(
+    title: str,
+    task_id: int,
+    class_names: list[str],
+    n_epochs: int,
+    n_batches: int,
+    stage: str | None,
+) -> str:
+    in_stage = "" if stage is None else f" ({stage})"
+    classes = _counted(len(class_names), "new class", "new classes")
+    epochs, batches = _counted(n_epochs, "epoch", "epochs"), _counted(n_batches, "batch", "batches")
+    return f"{title}: task {task_id}{in_stage}: {classes}, {epochs} of {batches}"
+
+
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
 
 
 def _epoch_note(record: dict[str, Any], images_per_second: float, waiting_share: float) -> str:

@@ -1,7 +1,8 @@
 """Training from a script or a notebook: ``iirc_train.train`` and ``iirc_train.resume``."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from iirc_data.errors import ConfigurationError
 from iirc_train.config.experiment import ExperimentConfig
 from iirc_train.methods.settings import experiment_config
+from iirc_train.run.directory import CONFIG_NAME
 from iirc_train.run.results import RunResults, read_results
 from iirc_train.run.trackers import TENSORBOARD_ONLY, Tracking
 from iirc_train.runtime.progress import can_draw_bars
@@ -49,7 +51,8 @@ def train(
     if not isinstance(config, ExperimentConfig):
         config = experiment_config(**config)
     start = run_experiment if resume == "never" else continue_experiment
-    return read_results(start(config, Path(output), _console(progress), tracking=tracking))
+    with _resumable(output):
+        return read_results(start(config, Path(output), _console(progress), tracking=tracking))
 
 
 def resume(
@@ -75,8 +78,21 @@ def resume(
         IIRCError: The folder holds no run, its data has changed or moved, its checkpoint is
             damaged, or a setting may not change.
     """
-    run = resume_experiment(Path(output), _console(progress), tracking=tracking, changes=changes)
-    return read_results(run)
+    path = Path(output)
+    with _resumable(output):
+        resume_experiment(path, _console(progress), tracking=tracking, changes=changes)
+    return read_results(path)
+
+
+@contextmanager
+def _resumable(output: str | os.PathLike[str]) -> Iterator[None]:
+    """Say how to resume below the traceback of an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        if (Path(output) / CONFIG_NAME).exists():
+            interrupt.add_note(f"to resume the run: iirc_train.resume({os.fspath(output)!r})")
+        raise
 
 
 def _console(progress: bool) -> Console | None:
