@@ -116,10 +116,26 @@ def test_curves_go_on_with_the_runs_that_have_reached_a_task(tmp_path, benchmark
 
 
 def test_runs_are_found_below_a_folder_and_each_once(run, benchmark):
-    other = write_run(run.parent / "deep" / "other", benchmark)
+    other = write_run(run.parent / "deep" / "other", benchmark, seed=1)
     found = find_runs([run.parent, run])
     assert {one.path for one in found.runs} == {run.resolve(), other.resolve()}
-    assert not found.waiting
+    assert not found.waiting and not found.repeated
+
+
+def test_a_schedule_and_seed_count_once_and_the_finished_run_of_them(tmp_path, benchmark):
+    begun = write_run(tmp_path / "begun", benchmark, [[0.9]], ALL_SEEN[:1], threads=1)
+    whole = write_run(tmp_path / "whole", benchmark)
+    again = write_run(tmp_path / "whole again", benchmark, data="elsewhere/shards")
+    other = write_run(tmp_path / "other", benchmark, seed=1)
+    found = find_runs([tmp_path])
+    assert {run.path for run in found.runs} == {whole, other}
+    assert found.repeated == {begun: whole, again: whole}
+    ((group,),) = found.by_benchmark().values()
+    assert len(group.runs) == 2
+    told = f"left out, same experiment, schedule and seed as {whole}: {again}"
+    assert told in page_of(tmp_path, "--output", tmp_path / "report").text
+    printed = CliRunner().invoke(cli.app, ["compare", str(tmp_path)])
+    assert told in printed.stdout.splitlines()
 
 
 def test_drafts_of_runs_are_not_found(run, benchmark):
@@ -494,7 +510,7 @@ def test_the_page_says_which_runs_are_not_finished_have_no_counts_or_waited(tmp_
     write_waiting(tmp_path / "runs" / "a", [0.1, 0.2])
     page = page_of(tmp_path / "runs", "--output", tmp_path / "report")
     assert "1 of 4 tasks" in page.text
-    assert "first task is not finished" in page.text and str(waiting) in page.text
+    assert f"no evaluation yet: {waiting}" in page.text
     assert "1 run\n" in page.text
     assert "No counts of predicted labels" in page.text
     assert f"{tmp_path}/runs/a: the network waited for images 8 % of the time." in page.text

@@ -26,8 +26,8 @@ def compare_runs(
     comparisons = compare(found.by_benchmark())
     for comparison in comparisons:
         print_tables(console, comparison_tables(comparison, terminal_width(console)))
-    for folder in found.waiting:
-        print_line(console, f"no evaluation yet: {folder}")
+    for note in found.notes():
+        print_line(console, note)
     for path, write in ((csv, write_csv), (latex, write_latex)):
         if path is not None:
             write(comparisons, at_home(path))

@@ -19,5 +19,9 @@ def report(
     output: Annotated[Path, typer.Option(help="Folder for page and figures.")] = Path("report"),
 ) -> None:
     """Write one HTML page about runs, with figures as PNG and SVG."""
-    page = write_report(find_runs(map(at_home, runs)), at_home(output))
-    print_line(plain_console(), f"report: {page}")
+    console = plain_console()
+    found = find_runs(map(at_home, runs))
+    page = write_report(found, at_home(output))
+    for note in found.notes():
+        print_line(console, note)
+    print_line(console, f"report: {page}")

@@ -38,7 +38,7 @@ def write_report(found: FoundRuns, output: Path) -> Path:
     text = environment.get_template("page.html.j2").render(
         sections=sections,
         n_runs=len(found.runs),
-        waiting=found.waiting,
+        notes=found.notes(),
         attribution=paper_attribution(),
         figures_name=FIGURES_NAME,
     )

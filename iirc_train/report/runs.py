@@ -152,10 +152,23 @@ class FoundRuns:
     Attributes:
         runs: The runs with at least one evaluation.
         waiting: Folders of runs that have not finished their first task.
+        repeated: Folders of runs that differ from one in :attr:`runs` at most in the machine, so
+            counting both would count one schedule and seed twice; with the folder of that one.
     """
 
     runs: list[Run]
     waiting: list[Path] = field(default_factory=list)
+    repeated: dict[Path, Path] = field(default_factory=dict)
+
+    def notes(self) -> list[str]:
+        """Return a line for each folder that was left out, with the reason."""
+        return [
+            *(f"no evaluation yet: {folder}" for folder in self.waiting),
+            *(
+                f"left out, same experiment, schedule and seed as {other}: {folder}"
+                for folder, other in self.repeated.items()
+            ),
+        ]
 
     def by_benchmark(self) -> dict[str, list[Group]]:
         """Return the groups of each benchmark by its name, in the order of :attr:`runs`."""
@@ -180,7 +193,29 @@ def find_runs(paths: Iterable[Path]) -> FoundRuns:
             f"{', '.join(map(str, waiting))}: no evaluation yet, because the first task is not "
             "finished"
         )
-    return FoundRuns([Run.read(folder) for folder, done in evaluated.items() if done], waiting)
+    runs = [Run.read(folder) for folder, done in evaluated.items() if done]
+    counted: dict[Any, Run] = {}
+    for run in sorted(runs, key=lambda run: not run.finished):
+        counted.setdefault(_identity(run), run)
+    repeated = {
+        run.path: first for run in runs if (first := counted[_identity(run)].path) != run.path
+    }
+    return FoundRuns([run for run in runs if run.path not in repeated], waiting, repeated)
+
+
+def _identity(run: Run) -> tuple[str, ...]:
+    """Return what two runs share whose results differ only by the machine."""
+    return (
+        run.benchmark_name,
+        *(str(run.config.values()[name]) for name in sorted(REPETITION_SETTINGS)),
+        *map(str, _experiment(run).items()),
+    )
+
+
+def _experiment(run: Run) -> dict[str, Any]:
+    """Return the settings that define a run's experiment."""
+    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
+    return {name: value for name, value in run.settings.items() if name not in left_out}
 
 
 def _run_folders(path: Path) -> list[Path]:
@@ -219,19 +254,16 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
     task after which they left another run. If groups would share a name, the fewest settings that
     distinguish them are added, preferably switches.
     """
-    left_out = REPETITION_SETTINGS | MACHINE_SETTINGS
     grouped: dict[tuple[tuple[str, str], ...], list[Run]] = {}
     for run in runs:
-        tried = {k: v for k, v in run.settings.items() if k not in left_out}
-        grouped.setdefault(tuple((k, str(v)) for k, v in tried.items()), []).append(run)
+        tried = tuple((name, str(value)) for name, value in _experiment(run).items())
+        grouped.setdefault(tried, []).append(run)
     groups = list(grouped.values())
     names = [""] * len(groups)
     kinds = [_kind(members[0]) for members in groups]
     for kind in dict.fromkeys(kinds):
         places = [n for n, other in enumerate(kinds) if other == kind]
-        settings = [
-            {k: v for k, v in groups[n][0].settings.items() if k not in left_out} for n in places
-        ]
+        settings = [_experiment(groups[n][0]) for n in places]
         for place, suffix in zip(places, _distinguishing(settings), strict=True):
             names[place] = f"{kind}{suffix}"
     return [Group(name, members) for name, members in zip(names, groups, strict=True)]
