@@ -136,7 +136,16 @@ def test_a_list_of_commands_says_of_each_what_its_own_help_says(group):
     context = Context(commands)
     for name, summary in commands.summaries.items():
         own_help = commands.get_command(context, name).help
-        assert " ".join(own_help.split("\n\n")[0].split()) == summary
+        assert own_help.split("\n\n")[0] == summary
+
+
+@pytest.mark.parametrize("width", [60, 200])
+def test_paragraphs_of_help_fill_the_lines_of_the_terminal(width):
+    shown = CliRunner(env={"COLUMNS": f"{width}"}).invoke(app, ["train", "--help"]).output
+    text = shown.partition("Settings come from")[2].partition("resumes it.")[0]
+    *full, _ = text.splitlines()
+    assert all(len(line) > width - 20 for line in full[1:])
+    assert len(full) == {60: 4, 200: 1}[width]
 
 
 def test_a_current_folder_that_was_removed_is_one_line(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@
 Some commands do not need torch, whose import takes seconds.
 """
 
+import re
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -49,4 +50,13 @@ class LazyGroup(TyperGroup):
             found.command(cmd_name)(function)
         command = get_command(found)
         command.name = cmd_name
+        _join_lines(command)
         return command
+
+
+def _join_lines(command: Any) -> None:
+    """Make each paragraph of the help one line: typer keeps the line breaks of docstrings."""
+    if command.help:
+        command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help)
+    for inner in getattr(command, "commands", {}).values():
+        _join_lines(inner)
