@@ -65,8 +65,8 @@ class RunDirectory:
             ConfigurationError: The folder contains no run, or its configuration is not readable.
         """
         if not (path / CONFIG_NAME).exists():
-            hint = _where_runs_are(path)
-            raise ConfigurationError(f"{path} holds no run: it has no {CONFIG_NAME}{hint}")
+            why = f"it has no {CONFIG_NAME}" if path.exists() else "there is no such folder"
+            raise ConfigurationError(f"{path} holds no run: {why}{_where_runs_are(path)}")
         return cls(path), ExperimentConfig.load(path / CONFIG_NAME)
 
     def remember(self, config: ExperimentConfig) -> None:
