@@ -80,9 +80,11 @@ def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
     ]
     if not found:
         archives = " or ".join(layout.archive for layout in layouts)
-        wanted = f"give {archives}, the folder that it unpacks to, or the folder that holds either"
+        wanted = (
+            f"give {archives} (under this name), the folder that it unpacks to, or their parent"
+        )
         check_exists(path, wanted)
-        raise SourceError(f"{path} is not recognised as CIFAR, by its published names: {wanted}")
+        raise SourceError(f"{path} is not recognised as CIFAR: {wanted}")
     if len({source.layout for source in found}) > 1:
         raise SourceError(f"{path} holds both CIFAR-10 and CIFAR-100: say which, with --dataset")
     return found[0]
