@@ -1,24 +1,43 @@
 """Output of commands: literal text on any terminal, and errors in one line."""
 
+import os
+import select
 import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from pathlib import Path
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.text import Text
 
 from iirc_data.errors import IIRCError
 from iirc_data.masking import masked
 
+_STATUS_OF_SIGPIPE = 141
+
 
 def plain_console(*, stderr: bool = False) -> Console:
     """Return a console that prints text literally, without Rich markup and emoji codes."""
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+
+@contextmanager
+def shown(display: Progress) -> Iterator[Progress]:
+    """Show a progress display inside the block; nothing stays of it if no task got under way."""
+    display.start()
+    try:
+        yield display
+    finally:
+        if any(task.completed for task in display.tasks):
+            display.stop()
+        else:
+            display.live.transient = True
+            display.live.stop()
 
 
 def one_line(text: str) -> str:
@@ -62,6 +81,8 @@ def errors_in_one_line() -> Iterator[None]:
 
     Warnings become lines, too: see :func:`warnings_in_one_line`.
 
+    If nobody reads the output any more (``… | head``), it ends without a word, with status 141.
+
     An error of the operating system (no space, no permission, name too long) names its file and
     needs no stack trace. Inside the block, output never fails because of its encoding.
     """
@@ -70,8 +91,23 @@ def errors_in_one_line() -> Iterator[None]:
         with warnings_in_one_line():
             yield
     except (IIRCError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _no_one_reads():
+            raise SystemExit(_STATUS_OF_SIGPIPE) from error
         print_error(error)
         raise SystemExit(1) from error
+
+
+def _no_one_reads() -> bool:
+    """Return whether a pipe that output goes to was closed, as ``head`` does; silence it then."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # no file; no poll on Windows
+            pipe = select.poll()
+            pipe.register(stream.fileno(), 0)
+            if pipe.poll(0):  # with an error or a hang-up, the only events without a mask
+                # otherwise the interpreter reports the same error again when it flushes at its end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+                return True
+    return False
 
 
 def print_on_any_terminal() -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from iirc_data.augment import Transform, TransformPreset
 from iirc_data.definitions import TRAIN
 from iirc_data.errors import BenchmarkError
+from iirc_data.warning import warn
 
 Sizes = NDArray[np.int32]
 
@@ -27,6 +28,8 @@ def check_image_sizes(
         transforms: The transforms of the preset.
         sizes: Height and width in pixels of each split's images, int32 (N, 2).
         name: Returns the name of an image for error messages, given its split and its number.
+
+    Training on small parts of large images is allowed, with a warning.
 
     Raises:
         BenchmarkError: Images would have different sizes, or training images another size than
@@ -57,6 +60,7 @@ def check_image_sizes(
         raise BenchmarkError(
             f"{image(first[TRAIN] + number)} {said}: {_remedy(transforms, everything)}"
         )
+    _warn_of_small_parts(transforms.train, splits[TRAIN], lambda row: image(first[TRAIN] + row))
 
 
 def check_sizes_of_datasets(
@@ -111,6 +115,21 @@ def training_difference(transforms: TransformPreset, sizes: Sizes) -> tuple[int,
         f"{_text(evaluated[number])} pixels"
     )
     return number, said
+
+
+def _warn_of_small_parts(train: Transform, sizes: Sizes, image: Callable[[int], str]) -> None:
+    """Warn of images more than twice as large as the crop that is cut out of them unresized."""
+    largest = int(np.argmax(sizes.min(axis=1)))
+    height, width = sizes[largest]
+    one = train.parameters(height[None], width[None], np.zeros((1, train.n_random)))
+    if one.window is not None or one.resize is not None or one.output_size is None:
+        return
+    if min(height, width) > 2 * max(one.output_size):
+        warn(
+            f"{image(largest)}: the image preset cuts {one.output_size[0]} x {one.output_size[1]} "
+            "pixels out of it without resizing it, so training shows small parts of images: use "
+            '"crop": "random_resized", or add "resize", in the preset'
+        )
 
 
 def shown_sizes(transform: Transform, sizes: Sizes) -> Sizes:

@@ -1,7 +1,7 @@
-"""Names that look the same: they differ only in case, in stored accents, or in blanks."""
+"""Names in messages: the first of many, and names that differ only in case, accents or blanks."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from unicodedata import normalize
 
 _SEPARATORS = re.compile(r"[\s_-]+")
@@ -27,6 +27,12 @@ def in_quotes(name: str, other: str) -> str:
     """Return a name in quotes, escaped to ASCII if it would look the same as the other name."""
     looks_alike = normalize("NFC", name) == normalize("NFC", other)
     return ascii(name) if looks_alike else repr(name)
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """List names; of many, the first and their number: ``"a, b, … (7 in all)"``."""
+    more = f", … ({len(names):,} in all)" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def with_known_spelling(names: Iterable[str], known: Iterable[str], most: int = 5) -> str:

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 from iirc_data.benchmarks import Benchmark, SamplingSettings, class_order
 from iirc_data.dataset_checks import check_classes_of_parts
 from iirc_data.datasets import parts_of
-from iirc_data.definitions import CIL_SETUP, NO_LABEL, POSTTASK_VALID, TEST, Setup, SplitName
+from iirc_data.definitions import (
+    CIL_SETUP,
+    INTASK_VALID,
+    NO_LABEL,
+    POSTTASK_VALID,
+    TEST,
+    TRAIN,
+    Setup,
+    SplitName,
+)
 from iirc_data.errors import BenchmarkError
 from iirc_data.label_combinations import (
     distinct_combinations,
@@ -25,11 +34,14 @@ from iirc_data.sampling import classes_with_empty_share, sample_shares, shown_by
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.sample_store import SampleStore
 from iirc_data.shards.table import SampleTable
+from iirc_data.spelling import first_of
 from iirc_data.split_samples import samples_of_split
 from iirc_data.splits import in_published_order
 from iirc_data.task_view import TaskView
 from iirc_data.taxonomy import Taxonomy
 from iirc_data.warning import warn
+
+_SPLITS = {TRAIN: "training", INTASK_VALID: "in-task validation (not training)", None: "the data"}
 
 
 class TaskSequence:
@@ -54,6 +66,7 @@ class TaskSequence:
             combination have the same.
         taxonomy: The classes and their superclasses; None if each label of a combination is a
             superclass of the next.
+        split: The split, for warnings; None if it has no name.
     """
 
     def __init__(
@@ -68,12 +81,14 @@ class TaskSequence:
         sources: NDArray[np.int32] | None = None,
         ranks: NDArray[np.int32] | None = None,
         taxonomy: Taxonomy | None = None,
+        split: SplitName | None = None,
     ) -> None:
         self.tasks = [list(task) for task in tasks]
         self.class_names_to_idx = class_order(self.tasks)
         self.complete_information = complete_information
         self._setup = setup
         self._taxonomy = taxonomy
+        self._split = split
         first, groups = distinct_combinations(labels, sources)
         self._labels = labels[first]
         self._ranks = ranks_in_order(self._labels) if ranks is None else ranks[first]
@@ -209,6 +224,7 @@ class TaskSequence:
             sources=None if samples.sources is None else samples.sources[order],
             ranks=None if ranks is None else ranks[runs.groups],
             taxonomy=taxonomy,
+            split=split,
         )
 
     def __len__(self) -> int:
@@ -281,10 +297,9 @@ class TaskSequence:
         names = list(self.class_names_to_idx)
         if scheduled := [names[index] for index in empty if index < len(names)]:
             warn(
-                "classes show no sample of a label combination because their fraction of its few "
-                f"images rounds to 0: {', '.join(scheduled[:5])}"
-                f"{f', … ({len(scheduled)} in all)' if len(scheduled) > 5 else ''}; "
-                "raise superclass_data_pct or subclass_data_pct, or use more images",
+                f"{_SPLITS[self._split]} has too few images: of some label "
+                f"combination, the fraction to show rounds to 0 for {first_of(scheduled)}; use "
+                "more images, or raise superclass_data_pct or subclass_data_pct",
             )
 
     def rows(self, task_ids: Iterable[int]) -> NDArray[np.int64]:

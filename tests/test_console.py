@@ -1,5 +1,6 @@
 """What commands print: names as they are, on any terminal, in one line."""
 
+import errno
 import io
 import json
 import subprocess
@@ -72,7 +73,7 @@ def test_every_command_prints_names_as_they_are(odd, tmp_path):
     assert f"{out}: 4 index files" in printed(index_shards, out)
     nowhere = tmp_path / "[blink]nowhere"
     assert f"error: {nowhere} does not exist" in printed(shard_folder, nowhere, out, code=1)
-    assert f"{nowhere} is not a finished" in printed(data.app, "verify", nowhere, code=1)
+    assert f"error: {nowhere} does not exist" in printed(data.app, "verify", nowhere, code=1)
 
 
 def test_errors_and_interruptions_are_one_line(capsys):
@@ -157,3 +158,26 @@ def test_what_signs_or_logs_in_is_masked(address, shown):
 def test_publishing_to_a_web_server_does_not_show_the_signature(tiny_store):
     with pytest.raises(ShardError, match=r"that serves https://host/a\?…$"):
         publish(tiny_store.root, "https://host/a?sig=secret")
+
+
+def test_output_that_no_one_reads_any_more_ends_without_a_word():
+    code = (
+        "from iirc_data.console import errors_in_one_line\n"
+        "import typer\n"
+        "with errors_in_one_line():\n"
+        "    for number in range(100_000):\n"
+        "        typer.echo(f'line {number}')\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"line 0\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_a_broken_connection_is_an_error_even_though_output_is_read(capsys):
+    with pytest.raises(SystemExit), errors_in_one_line():
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+    assert "Broken pipe" in capsys.readouterr().err

@@ -190,7 +190,7 @@ def test_train_help_shows_every_setting():
     "flags, code, message",
     [
         (["--benchmark", "iirc_cifar01"], 1, "did you mean 'iirc_cifar10'"),
-        (["--data", "/nowhere"], 1, "/nowhere is not a finished shard folder"),
+        (["--data", "/nowhere"], 1, "/nowhere does not exist"),
         (["--method", "icarll"], 1, "there is no method 'icarll'"),
         (["--lr", "-1"], 1, "lr"),
         (["--samples-per-class", "many"], 2, "--samples-per-class"),

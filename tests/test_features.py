@@ -624,4 +624,4 @@ def test_the_commands_compute_show_publish_and_clear(settings, tmp_path, capsys,
     assert digest in iirc("features", "pull", str(tmp_path / "there"))
     with pytest.raises(SystemExit):
         iirc("features", "publish", "f" * 10, str(tmp_path / "there"))
-    assert "holds 0 features 'ffffffffff'" in " ".join(capsys.readouterr().err.split())
+    assert "holds no features 'ffffffffff'" in " ".join(capsys.readouterr().err.split())

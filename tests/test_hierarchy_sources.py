@@ -357,7 +357,7 @@ LAST = '"image_id": 1004'
 
 DAMAGE = {
     "aircraft": [
-        (remove("data"), "neither is nor holds the folder fgvc-aircraft-2013b"),
+        (remove("data"), r"has no data/variants\.txt: unpack fgvc-aircraft-2013b"),
         (remove("data/families.txt"), r"cannot read .*families\.txt: No such file"),
         (remove(VARIANTS), r"cannot read .*images_variant_test\.txt: No such file"),
         (remove("data/images"), r"cannot read .*images: No such file"),
@@ -370,7 +370,7 @@ DAMAGE = {
         (edit(FAMILIES, "707", "737"), "variant '707-320' is in both Boeing > Boeing 707 > 707-"),
     ],
     "pets": [
-        (remove("annotations"), "holds no folder annotations/"),
+        (remove("annotations"), "has no folder annotations/"),
         (remove(TEST), r"cannot read .*test\.txt: No such file"),
         (remove("images"), r"cannot read .*images: No such file"),
         (
@@ -385,7 +385,7 @@ DAMAGE = {
         (edit(TEST, r"(.*)\n", r"\1\n\1\n"), "line 2: image Abyssinian_31 occurs twice"),
     ],
     "inaturalist": [
-        (remove(TRAIN), r"holds none of train2018\.json, train\.json, train_mini\.json"),
+        (remove(TRAIN), r"has none of train2018\.json, train\.json, train_mini\.json"),
         (remove(VAL), r"cannot read .*val\.json: No such file"),
         (edit(VAL, "{", "["), r"val\.json is not valid JSON \(.*: download it again"),
         (edit(VAL, r'"licenses": \[\]\}', ""), r"val\.json is not valid JSON \(.*: download it ag"),

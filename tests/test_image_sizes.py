@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from iirc_data.augment import (
     TRANSFORM_PRESETS,
+    RandomCrop,
     RandomCropFlip,
     RandomResizedCropFlip,
     ResizeCenterCrop,
@@ -57,6 +58,22 @@ def test_images_of_the_presets_size_pass_and_so_does_nothing_at_all():
     check_image_sizes(CIFAR, {"train": sizes(), "test": sizes()})
     check_image_sizes(CIFAR, {})
     check_image_sizes(CIFAR, {"test": sizes((64, 64), (64, 64))})  # shown whole, never trained on
+
+
+@pytest.mark.parametrize(
+    ("side", "resize", "warns"), [(64, None, False), (65, None, True), (500, 36, False)]
+)
+def test_cutting_small_parts_out_of_large_images_is_warned_of(side, resize, warns):
+    evaluate = ResizeCenterCrop(resize=resize, size=32)
+    preset = TransformPreset(RandomCrop(32, 4, resize), evaluate, (0.5,) * 3, (0.5,) * 3)
+    of_splits = {"train": sizes((40, 40), (side, side)), "test": sizes((40, 40))}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_image_sizes(preset, of_splits)
+    found = [str(warning.message) for warning in caught]
+    assert len(found) == warns
+    if warns:
+        assert "image 1 of train (65 x 65 pixels): the image preset cuts 32 x 32" in found[0]
 
 
 @pytest.mark.parametrize(

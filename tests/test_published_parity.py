@@ -66,7 +66,7 @@ def test_a_share_that_rounds_to_zero_is_none_here_and_everything_in_the_publishe
     combinations = [("A", "Aa")] * 3 + [("A", "Ab")] * 4
     tasks = [["A"], ["Aa"], ["Ab"]]
     reference = published.Dataset(list(enumerate(combinations)), tasks, **settings)
-    with pytest.warns(UserWarning, match="rounds to 0: Aa;"):
+    with pytest.warns(UserWarning, match="rounds to 0 for Aa;"):
         ours = TaskSequence(
             np.arange(7),
             np.array([[0, 1]] * 3 + [[0, 2]] * 4, np.int32),
@@ -84,7 +84,7 @@ def test_a_superclass_share_that_rounds_to_zero_is_none_in_both():
     settings = {"superclass_data_pct": 0.2, "subclass_data_pct": 0.5}
     combinations = [("A", "Aa")] * 4
     reference = published.Dataset(list(enumerate(combinations)), [["A"], ["Aa"]], **settings)
-    with pytest.warns(UserWarning, match="rounds to 0: A;"):
+    with pytest.warns(UserWarning, match="rounds to 0 for A;"):
         ours = TaskSequence(
             np.arange(4),
             np.array([[0, 1]] * 4, np.int32),

@@ -183,7 +183,7 @@ def test_a_benchmark_of_one_dataset_refuses_data_by_name(tiny_benchmark, tiny_st
 
 
 def test_data_that_cannot_be_opened_or_lacks_classes_is_named(places, tmp_path):
-    with pytest.raises(IIRCError, match=r"dataset 'large': .*nowhere is not a finished shard"):
+    with pytest.raises(IIRCError, match=r"dataset 'large': .*nowhere does not exist"):
         open_datasets(parsed(), places | {"large": tmp_path / "nowhere"})
     swapped = UnionStore.open({"small": places["large"], "large": places["small"]})
     with pytest.raises(BenchmarkError, match="dataset 'small' does not have: cat"):

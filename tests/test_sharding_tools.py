@@ -18,10 +18,14 @@ from typer.testing import CliRunner
 
 from iirc_data.benchmarks import benchmark_text, load_benchmark
 from iirc_data.commands.index import index_shards
+from iirc_data.commands.shard.aircraft import shard_aircraft
 from iirc_data.commands.shard.cifar import shard_cifar
 from iirc_data.commands.shard.folder import shard_folder
 from iirc_data.commands.shard.imagenet import shard_imagenet
+from iirc_data.commands.shard.inaturalist import shard_inaturalist
+from iirc_data.commands.shard.pets import shard_pets
 from iirc_data.commands.shard.selection import read_class_list
+from iirc_data.commands.shard.tiny_imagenet import shard_tiny_imagenet
 from iirc_data.errors import ShardError, SourceError
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.shards.workers import for_worker_processes
@@ -117,7 +121,7 @@ def test_a_list_of_classes_may_be_long_and_a_file_anything_that_text_is(tmp_path
 def test_a_chosen_class_that_is_spelt_otherwise_is_named_as_it_is_there(tiny_folder, tmp_path):
     result = run(shard_folder, tiny_folder, tmp_path / "out", "--classes", "Dog")
     message = " ".join(result.stderr.split())
-    assert "images/test lacks 1 of 1 classes: 'Dog' (there is 'dog')" in message
+    assert "split 'test' of images lacks 1 of 1 classes: 'Dog' (there is 'dog')" in message
 
 
 @pytest.mark.parametrize("names", [("oak", "Oak"), ("oak", "oak "), ("ch\xeane", "che\u0302ne")])
@@ -313,15 +317,18 @@ def test_a_wrong_taxonomy_is_refused_before_anything_is_written(
     "arguments, problem",
     [
         (["nowhere"], "nowhere does not exist: give an image folder or a tar of one"),
-        (["images", "--classes", "unicorn"], "images/train lacks 1 of 1 classes: unicorn"),
+        (
+            ["images", "--classes", "unicorn"],
+            "split 'train' of images lacks 1 of 1 classes: unicorn",
+        ),
         (["images", "--classes", " , "], "names no class"),
         (["images", "--classes", "./no.txt"], "the list of classes ./no.txt: No such file"),
         (["images", "--benchmark", "iirc"], "no benchmark is named 'iirc'"),
         (
             ["images", "--benchmark", "iirc_cifar10"],
-            "images/train lacks 10 of 10 classes: airplane",
+            "split 'train' of images lacks 10 of 10 classes: airplane",
         ),
-        (["images", "--scheduler", "tcp://127.0.0.1:9"], "no dask scheduler answers at"),
+        (["images", "--scheduler", "tcp://127.0.0.1:9"], "start one with: dask scheduler"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, arguments, problem):
@@ -334,6 +341,24 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path, monkeypatch, arguments, pro
     assert message.startswith("error: ")
     assert problem in message
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "command, given",
+    [
+        (shard_cifar, "give cifar-10-python.tar.gz or cifar-100-python.tar.gz"),
+        (shard_imagenet, "give a folder with train/ and val/"),
+        (shard_tiny_imagenet, "unpack tiny-imagenet-200.zip"),
+        (shard_aircraft, "unpack fgvc-aircraft-2013b.tar.gz"),
+        (shard_inaturalist, "unpack annotations and images of iNaturalist"),
+        (shard_pets, "unpack images.tar.gz and annotations.tar.gz"),
+    ],
+)
+def test_a_path_that_does_not_exist_is_said_not_to_with_what_to_give(tmp_path, command, given):
+    result = run(command, tmp_path / "nowhere", tmp_path / "out")
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert f"error: {tmp_path / 'nowhere'} does not exist: {given}" in line
 
 
 def test_brackets_in_names_are_shown_as_they_are(tmp_path):

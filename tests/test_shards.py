@@ -17,6 +17,7 @@ import webdataset
 from iirc_data.errors import ShardError
 from iirc_data.shards import SampleTable, ShardStore, write_shards
 from iirc_data.shards.manifest import Manifest, Shard, load_manifest
+from iirc_data.shards.remote import RemoteDataset
 from iirc_data.shards.sharing import pull
 from iirc_data.shards.table import IMAGE_MODES
 from iirc_data.shards.table_columns import COLUMN_DTYPES
@@ -552,6 +553,26 @@ def test_a_folder_without_manifest_is_no_dataset(shards):
     (shards / "manifest.json").unlink()
     with pytest.raises(ShardError, match="not a finished shard folder"):
         ShardStore.open(shards)
+
+
+def test_a_path_that_is_no_shard_folder_is_told_what_it_is(shards, tmp_path):
+    images = write_image_folder(tmp_path / "photo graphs", {"train": {"a": 1}})
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    beside = shards.with_name(f"{shards.name}s")
+    expected = {
+        images: f"holds images, not shards: make shards of them with: iirc data shard folder "
+        f"'{images}' SHARDS",
+        tmp_path / "file": "is a file, not a shard folder",
+        tmp_path / "empty": "is not a shard folder (it has no manifest.json)",
+        tmp_path / "nowhere" / "at all": "does not exist: give a shard folder or a URL",
+        shards.parent: f"did you mean {shards}?",
+        beside: f"{beside} does not exist: did you mean {shards}?",
+    }
+    for path, text in expected.items():
+        for opened in (ShardStore.open, RemoteDataset.open):  # one wording everywhere
+            with pytest.raises(ShardError, match=re.escape(text)):
+                opened(path)
 
 
 def test_the_table_of_another_dataset_is_refused(shards, tmp_path):

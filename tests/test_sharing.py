@@ -358,7 +358,7 @@ def test_a_refusal_is_not_tried_again_an_overloaded_server_is(server, tmp_path):
     [
         ("http://127.0.0.1:9", "cannot read http://127.0.0.1:9/manifest.json"),
         ("nonsense://somewhere", "not an address that fsspec supports"),
-        ("/does/not/exist", "/does/not/exist/manifest.json does not exist"),
+        ("/does/not/exist", "/does/not/exist does not exist"),
         ("memory://nothing", "is not finished"),
     ],
 )
@@ -713,7 +713,7 @@ def test_a_damaged_dataset_is_not_published(tiny_store, tmp_path, address, damag
     address = address.format(tmp_path)
     with pytest.raises(ShardError, match=r"train/dog-000000\.tar"):
         publish(root, address)
-    with pytest.raises(ShardError, match="is not finished"):
+    with pytest.raises(ShardError, match=r"is not (a )?finished|does not exist"):
         pull(address, tmp_path / "out")
 
 
@@ -897,11 +897,59 @@ def test_publish_pull_and_verify_go_together(tiny_store, tmp_path, iirc_data):
     assert tiny_store.digest in iirc_data("publish", tiny_store.root, "memory://lab")
     out = tmp_path / "out"
     shown = iirc_data("pull", "memory://lab", out, "--benchmark", "BENCHMARK", "--tasks", "1-2")
-    assert "4 of 12 shards" in shown
+    assert f"{out}: 8 of 12 shards" in shown
+    assert "lacks 4 of 12 shards" in shown
     assert "8 shards match the manifest" in iirc_data("verify", out)
     iirc_data("pull", "memory://lab", out)
-    assert "not here" not in iirc_data("verify", out)
+    assert "partial copy" not in iirc_data("verify", out)
     assert tree(out) == tree(tiny_store.root)
+
+
+def test_verify_names_missing_shards_which_are_an_error_only_where_all_are_wanted(
+    tiny_store, tmp_path, iirc_data
+):
+    root = shutil.copytree(tiny_store.root, tmp_path / "shards")
+    (root / "train" / "dog-000000.tar").unlink()
+    lacks = r"lacks 1 of 12 shards \([\d.]+ kB\): train/dog-000000\.tar"
+    shown = iirc_data("verify", root)
+    assert "11 shards match the manifest" in shown
+    assert re.search(lacks, shown)
+    assert re.search(lacks, iirc_data("verify", root, "--complete", fails=True))
+    damaged = root / "test" / "cat-000000.tar"
+    damaged.write_bytes(b"x")
+    result = CliRunner().invoke(app, ["verify", str(root)])
+    assert result.exit_code == 1
+    assert f"{damaged} has 1 bytes" in result.stdout
+    assert re.search(lacks, result.stdout)
+    for shard in root.glob("*/*.tar"):
+        shard.unlink()
+    shown = iirc_data("verify", root)
+    assert "lacks 12 of 12 shards" in shown
+    assert shown.count(".tar") == 5 and "(12 in all)" in shown
+
+
+@pytest.mark.parametrize("address", ["memory://lab", "{}/published"])
+def test_a_partial_copy_is_neither_published_nor_pulled(tiny_store, tmp_path, iirc_data, address):
+    address = address.format(tmp_path)
+    part = tmp_path / "part"
+    pull(tiny_store.root, part, classes={"dog"})
+    for command in (["publish", part, address], ["pull", part, tmp_path / "copy"]):
+        result = CliRunner().invoke(app, [str(word) for word in command])
+        assert result.exit_code == 1
+        (line,) = result.stderr.splitlines()  # no bar, because nothing was copied
+        assert "is a partial copy, which lacks 10 of 12 shards" in line
+    assert not fsspec.filesystem("memory").find("/lab")
+    assert not (tmp_path / "published").exists() and not (tmp_path / "copy").exists()
+    pull(part, tmp_path / "dogs", classes={"dog"})
+    assert iirc_data("pull", tiny_store.root, part).startswith(f"{part}: 12 shards, ")
+
+
+def test_bytes_done_never_fall_below_zero_when_a_pull_breaks_off(server, tmp_path):
+    server.misbehaviour["/train/cat-000000.tar"] = "breaks off"
+    done = []
+    with pytest.raises(ShardError):
+        pull(server.url, tmp_path, progress=lambda size, total: done.append(size))
+    assert min(done) >= 0
 
 
 def test_verify_fails_with_the_names_of_damaged_files(tiny_store, tmp_path, iirc_data):
@@ -935,10 +983,10 @@ def test_digests_are_those_of_the_task_views_wherever_the_data_are(
 @pytest.mark.parametrize(
     "arguments, problem",
     [
-        (["info", "/does/not/exist"], "is not finished"),
-        (["verify", "/does/not/exist"], "not a finished shard folder"),
-        (["publish", "/does/not/exist", "memory://lab"], "is not finished"),
-        (["pull", "/does/not/exist", "OUT"], "is not finished"),
+        (["info", "/does/not/exist"], "/does/not/exist does not exist"),
+        (["verify", "/does/not/exist"], "/does/not/exist does not exist"),
+        (["publish", "/does/not/exist", "memory://lab"], "/does/not/exist does not exist"),
+        (["pull", "/does/not/exist", "OUT"], "/does/not/exist does not exist"),
         (["pull", "ROOT", "OUT", "--tasks", "1"], "--tasks needs --benchmark"),
         (["pull", "ROOT", "OUT", "--benchmark", "irc_cifar10"], "did you mean 'iirc_cifar10'"),
         (["pull", "ROOT", "OUT", "--benchmark", "BENCHMARK", "--tasks", "2-9"], "tasks 0 to 3"),

@@ -113,7 +113,7 @@ def test_incomplete_information_shows_only_labels_of_the_current_task(tiny_bench
 def test_a_subclass_share_that_rounds_to_zero_shows_no_sample_and_warns():
     labels = np.array([[0, 1]] * 3, np.int32)
     sampling = SamplingSettings(superclass_data_pct=1.0, subclass_data_pct=0.3)
-    with pytest.warns(UserWarning, match="show no sample .* rounds to 0: Aa;"):
+    with pytest.warns(UserWarning, match="the data has too few images.* rounds to 0 for Aa;"):
         sequence = TaskSequence(
             np.arange(3),
             labels,
@@ -124,6 +124,17 @@ def test_a_subclass_share_that_rounds_to_zero_shows_no_sample_and_warns():
         )
     assert len(sequence.view(0)) == 3
     assert len(sequence.view(1)) == 0
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [("train", "training has"), ("intask_valid", r"in-task validation \(not training\) has")],
+)
+def test_the_warning_of_too_few_images_names_the_split(tiny_benchmark, tiny_store, split, said):
+    sampling = SamplingSettings(superclass_data_pct=0.5, subclass_data_pct=0.01)
+    benchmark = tiny_benchmark.model_copy(update={"sampling": sampling})
+    with pytest.warns(UserWarning, match=f"^{said} too few images.*for dog, bus, cat, bear, truck"):
+        TaskSequence.from_store(benchmark, tiny_store, split)
 
 
 def test_label_combinations_of_a_users_list_are_sampled_apart():

@@ -89,7 +89,7 @@ def edit(old: str, new: str):
 @pytest.mark.parametrize(
     ("damage", "problem"),
     [
-        (lambda r: shutil.rmtree(r / "train"), "neither is nor holds the folder tiny-imagenet-200"),
+        (lambda r: shutil.rmtree(r / "train"), "has no folder train/: unpack tiny-imagenet-200"),
         (lambda r: shutil.rmtree(r / "val"), r"cannot read .*val_annotations\.txt: No such file"),
         (lambda r: shutil.rmtree(r / "val/images"), "val has no folder images/ of all validation"),
         (lambda r: (r / ANNOTATIONS).unlink(), r"cannot read .*val_annotations\.txt: No such file"),

@@ -384,13 +384,24 @@ def test_a_card_says_what_the_dataset_holds_and_how_to_pull_it(
     assert card.startswith('---\nlicense: "cc-by-4.0"\n')
     for text in (card, Text(page).text):
         assert f"sha256:{second}" in text
-        assert f"{address}@sha256:{second} shards" in text
+        place = address if "://" in address else "ADDRESS"  # others cannot read a local path
+        assert f"iirc data pull {place}@sha256:{second} shards" in text
+        assert str(tmp_path) not in text
         assert f"sha256:{digest_of(versions.first)}" in text
         assert "CC-BY-4.0" in text
         assert "animal: cat, dog" in text.replace("\\", "")
         assert re.search(r"train\W+4\W+7\W+4\W", text)
     pull(address, tmp_path / "out")
     assert tree(tmp_path / "out") == tree(versions.second)
+
+
+def test_a_card_gives_the_public_address_of_a_folder_that_a_server_serves(versions, tmp_path):
+    public = "https://lab.org/tiny"
+    arguments = [str(versions.first), str(tmp_path / "lab"), "--page-address", public]
+    assert CliRunner().invoke(app, ["publish", *arguments]).exit_code == 0
+    for name in ("README.md", "index.html"):
+        page = (tmp_path / "lab" / name).read_text()
+        assert f"iirc data pull {public}@sha256:{digest_of(versions.first)} shards" in page
 
 
 def test_a_page_of_other_origin_stays(versions, tmp_path):

@@ -30,7 +30,10 @@ async def connect(address: str) -> Any:
         if client is not None:
             with suppress(OSError, TimeoutError):
                 await client.close(timeout=1)
-        raise ClusterError(f"no dask scheduler answers at {address}: {error}") from error
+        cause = str(error) or f"no connection within {_CONNECT_SECONDS:g} s"
+        raise ClusterError(
+            f"no dask scheduler answers at {address}: {cause}; start one with: dask scheduler"
+        ) from error
     return client
 
 

@@ -81,9 +81,8 @@ def chosen_features(cache: CacheFolder, digest: str) -> Path:
     """
     found = [path for path in cache.datasets() if path.name.startswith(digest)]
     if len(found) != 1:
-        raise ShardError(
-            f"{cache.base} holds {len(found)} features {digest!r}: iirc data cache lists them"
-        )
+        there = f"{len(found)} digests that begin with" if found else "no features"
+        raise ShardError(f"{cache.base} holds {there} {digest!r}: iirc data cache lists them")
     return found[0]
 
 

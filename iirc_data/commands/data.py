@@ -1,8 +1,9 @@
 """``iirc data``: inspect, verify, copy and compare sharded datasets."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -19,7 +20,7 @@ from rich.table import Table
 
 from iirc_data.benchmarks import load_benchmark
 from iirc_data.commands.number_list import parse_numbers
-from iirc_data.console import errors_in_one_line, one_line, plain_console
+from iirc_data.console import errors_in_one_line, one_line, plain_console, shown
 from iirc_data.dataset_checks import needed_classes
 from iirc_data.datasets import by_dataset, open_datasets
 from iirc_data.definitions import INTASK_VALID, POSTTASK_VALID, TEST, TRAIN, SplitName
@@ -29,7 +30,8 @@ from iirc_data.shards.addresses import local_path
 from iirc_data.shards.card import Card
 from iirc_data.shards.manifest import Manifest, Shard
 from iirc_data.shards.parallel import TotalProgress
-from iirc_data.shards.remote import RemoteDataset, has_size
+from iirc_data.shards.partial_copy import absent_in_words, absent_shards
+from iirc_data.shards.remote import RemoteDataset
 from iirc_data.shards.sharing import DEFAULT_WORKERS, publish, pull
 from iirc_data.shards.verify import verify
 from iirc_data.splits import TEST_FOLDERS
@@ -70,7 +72,7 @@ def show_info(address: Address) -> None:
         typer.echo(f"digest   {manifest.digest}")
         plain_console().print(table)
         if (root := local_path(address)) is not None:
-            _echo_absent(root, manifest)
+            _echo_absent(absent_shards(root, manifest), manifest)
 
 
 @app.command("verify")
@@ -80,19 +82,39 @@ def verify_folder(
         int | None,
         typer.Option(min=1, help="Number of threads; by default a few more than processors."),
     ] = None,
+    complete: Annotated[
+        bool,
+        typer.Option(
+            "--complete", help="Fail if shards are missing, as they are in partial copies."
+        ),
+    ] = False,
 ) -> None:
-    """Verify every digest and every row of the sample table of a local dataset."""
+    """Verify every digest and every row of the sample table of a local dataset.
+
+    Missing shards are listed; they are an error only with --complete.
+    """
     with errors_in_one_line():
         with progress_bar("verify") as progress:
             found = verify(root, workers=workers, progress=progress)
         for problem in found.problems:
             typer.echo(one_line(problem))
+        manifest = found.manifest
+        absent = [shard for shard in manifest.shards if shard.path in set(found.absent)]
         if found.problems:
-            raise ShardError(f"{root} has {len(found.problems)} problems: copy those files again")
-        n_checked = len(found.manifest.shards) - len(found.absent)
+            _echo_absent(absent, manifest)
+            files = f"{len(found.problems)} problems: copy those files again"
+            if len(found.problems) == 1:
+                files = "1 problem: copy that file again"
+            raise ShardError(f"{root} has {files}")
+        n_checked = len(manifest.shards) - len(absent)
         typer.echo(one_line(f"{root}: {n_checked} shards match the manifest"))
-        typer.echo(f"digest {found.manifest.digest}")
-        _echo_absent(root, found.manifest)
+        typer.echo(f"digest {manifest.digest}")
+        if absent and complete:
+            raise ShardError(
+                f"{root} lacks {absent_in_words(absent, manifest)}; fetch them with: "
+                f"iirc data pull ADDRESS {quote(str(root))}"
+            )
+        _echo_absent(absent, manifest)
 
 
 @app.command("publish")
@@ -109,6 +131,13 @@ def publish_dataset(
     benchmark: Annotated[
         str | None, typer.Option(help="Show the taxonomy of this benchmark (name or file).")
     ] = None,
+    page_address: Annotated[
+        str | None,
+        typer.Option(
+            "--page-address",
+            help="Where readers find the dataset, for the page: the URL of the web server.",
+        ),
+    ] = None,
     workers: Workers = DEFAULT_WORKERS,
 ) -> None:
     """Copy a dataset to an address from which others can pull it; run again to resume.
@@ -116,7 +145,7 @@ def publish_dataset(
     A page that describes it, README.md and index.html, is written beside it.
     """
     with errors_in_one_line():
-        card = Card(licence, None if benchmark is None else load_benchmark(benchmark))
+        card = Card(licence, None if benchmark is None else load_benchmark(benchmark), page_address)
         before = RemoteDataset.open(root).manifest.digest
         with progress_bar("publish") as progress:
             manifest = publish(
@@ -161,10 +190,13 @@ def pull_dataset(
             manifest = pull(
                 address, out, classes=classes, update=update, workers=workers, progress=progress
             )
-        shards = f"{len(manifest.shards)} shards, {_size(manifest.shards)}"
-        typer.echo(one_line(f"{out}: {shards}"))
+        copied = [s for s in manifest.shards if classes is None or s.class_name in classes]
+        n_shards = f"{len(copied)} shards"
+        if len(copied) < len(manifest.shards):
+            n_shards = f"{len(copied)} of {len(manifest.shards)} shards"
+        typer.echo(one_line(f"{out}: {n_shards}, {_size(copied)}"))
         typer.echo(f"digest {manifest.digest}")
-        _echo_absent(out, manifest)
+        _echo_absent(absent_shards(out, manifest), manifest)
 
 
 @app.command("digest")
@@ -250,13 +282,9 @@ def _classes_to_pull(
     return needed if dataset is None else set(definition.classes_in(dataset, needed))
 
 
-def _echo_absent(root: Path, manifest: Manifest) -> None:
-    absent = [shard for shard in manifest.shards if not has_size(root / shard.path, shard.bytes)]
+def _echo_absent(absent: Sequence[Shard], manifest: Manifest) -> None:
     if absent:
-        typer.echo(
-            f"partial copy: {len(absent)} of {len(manifest.shards)} shards "
-            f"({_size(absent)}) are not here"
-        )
+        typer.echo(one_line(f"partial copy, which lacks {absent_in_words(absent, manifest)}"))
 
 
 def _size(shards: Iterable[Shard]) -> str:
@@ -273,6 +301,6 @@ def progress_bar(description: str) -> Iterator[TotalProgress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=plain_console(stderr=True)) as display:
+    with shown(Progress(*columns, console=plain_console(stderr=True))) as display:
         bar = display.add_task(description, total=None)
         yield lambda done, total: display.update(bar, completed=done, total=total)

@@ -89,7 +89,7 @@ def split_pin(address: PathLike) -> tuple[str, str | None]:
     if not re.fullmatch(r"[0-9a-fA-F]{64}", digest) or not place:
         raise ShardError(
             f"{masked(str(address))} does not pin a digest: expected ADDRESS@sha256: and the 64 "
-            "hexadecimal digits that iirc data info prints"
+            "hexadecimal digits of the digest that iirc data info prints, or iirc features publish"
         )
     return place, digest.lower()
 
@@ -222,7 +222,8 @@ def explained(address: str, path: str) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         raise ShardError(
-            f"{where} does not exist: the address is wrong, or the dataset there is not finished"
+            f"{where} does not exist: the address is wrong, or the dataset there is not finished "
+            "or a partial copy"
         ) from _cause(error, address)
     except Exception as error:  # each filesystem raises its own types
         text = f"cannot read {where}: {type(error).__name__}: {masked(str(error))}"

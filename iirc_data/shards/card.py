@@ -27,10 +27,13 @@ class Card:
     Attributes:
         licence: Licence of the images, best as an SPDX identifier; None if it is not known.
         benchmark: A benchmark on the dataset, whose taxonomy is shown.
+        address: Where readers find the dataset; by default where it is published, if they can read
+            that: for a local folder, the page says ``ADDRESS``.
     """
 
     licence: str | None = None
     benchmark: Benchmark | None = None
+    address: str | None = None
 
     def pages(self, manifest: Manifest, address: str, versions: Sequence[str]) -> dict[str, str]:
         """Return the pages by file name: ``README.md`` and ``index.html``.

@@ -105,7 +105,8 @@ class Publication(Upload):
     def write_card(self, card: Card, manifest: Manifest) -> None:
         """Write the pages that describe the dataset, unless others are there."""
         versions = [digest for digest in self._versions() if digest != manifest.digest]
-        for name, text in card.pages(manifest, masked(self._address), versions).items():
+        place = "ADDRESS" if self._local is not None else self._address
+        for name, text in card.pages(manifest, masked(card.address or place), versions).items():
             there = self._read(name)
             if there is None or CARD_MARK.encode() in there:
                 self._put_text(name, text.encode())

@@ -18,6 +18,7 @@ from iirc_data.reading import LARGEST_TEXT
 from iirc_data.shards.addresses import (
     BrokenTransferError,
     below,
+    local_path,
     read_whole,
     split_pin,
 )
@@ -30,6 +31,7 @@ from iirc_data.shards.blocks import (
 from iirc_data.shards.direct import Direct
 from iirc_data.shards.fetching import fetch_range
 from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME, Manifest, Shard, load_manifest
+from iirc_data.shards.no_dataset import no_dataset
 from iirc_data.shards.parallel import BytesDone
 from iirc_data.shards.pixel_digest import check_pixels
 from iirc_data.shards.table import TABLE_NAME, SampleTable, largest_table_file, load_table
@@ -97,7 +99,14 @@ class RemoteDataset:
 
     @classmethod
     def _described_by(cls, address: str, manifest_name: str, table_name: str) -> Self:
-        text = read_whole(address, manifest_name, _LARGEST_MANIFEST)
+        try:
+            text = read_whole(address, manifest_name, _LARGEST_MANIFEST)
+        except ShardError as error:
+            root = local_path(address)
+            is_absent = isinstance(error.__cause__, FileNotFoundError | NotADirectoryError)
+            if root is not None and is_absent and manifest_name == MANIFEST_NAME:
+                raise no_dataset(root) from error
+            raise
         manifest = load_manifest(text, masked(below(address, manifest_name)))
         return cls(address, manifest, text, table_name)
 
@@ -267,8 +276,8 @@ class RemoteDataset:
                     nonlocal done
                     digest.update(chunk)
                     file.write(chunk)
+                    progress(len(chunk))  # which may raise, and then has not counted them
                     done += len(chunk)
-                    progress(len(chunk))
 
                 size = shard.bytes
                 direct = Direct()

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from shlex import quote
 
 from iirc_data.definitions import PathLike
 from iirc_data.errors import ShardError
@@ -13,6 +14,7 @@ from iirc_data.shards.blocks import BLOCKS_NAME
 from iirc_data.shards.card import Card
 from iirc_data.shards.manifest import MANIFEST_NAME, TAXONOMY_NAME, Manifest, Shard
 from iirc_data.shards.parallel import BytesDone, TotalProgress, for_each, no_progress
+from iirc_data.shards.partial_copy import absent_in_words
 from iirc_data.shards.publication import MARKER_NAME, Publication, check_same
 from iirc_data.shards.remote import RemoteDataset, has_size, writing_alone
 from iirc_data.shards.store import read_manifest
@@ -74,6 +76,8 @@ def pull(
             f"{with_known_spelling(missing, manifest.classes)}"
         )
     shards = [shard for shard in manifest.shards if shard.class_name in wanted]
+    to_copy = [shard for shard in shards if not has_size(out / shard.path, shard.bytes)]
+    _check_present(dataset, to_copy, "pull")
     _, table_text = dataset.read_table()
     checksums = dataset.read_checksums()
     taxonomy = dataset.read_taxonomy()
@@ -159,6 +163,8 @@ def publish(
     """
     if split_pin(address)[1] is not None:
         raise ShardError("cannot publish to a pinned digest: leave @sha256:… out")
+    source = RemoteDataset.open(root)
+    _check_present(source, source.manifest.shards, "publish")
     folder = local_path(address)
     publication = Publication(Path(root), str(address if folder is None else folder), folder)
     if folder is None or (new_version and publication.meets_another_version()):
@@ -169,6 +175,24 @@ def publish(
     if card is not None:
         publication.write_card(card, manifest)
     return manifest
+
+
+def _check_present(dataset: RemoteDataset, shards: Sequence[Shard], verb: str) -> None:
+    """Check, before anything is copied, that a local folder has the shards to copy.
+
+    Raises:
+        ShardError: Some are missing: the folder is a partial copy.
+    """
+    root = local_path(dataset.address)
+    if root is None:
+        return
+    absent = [shard for shard in shards if not (root / shard.path).exists()]
+    if absent:
+        raise ShardError(
+            f"{root} is a partial copy, which lacks {absent_in_words(absent, dataset.manifest)}; "
+            f"fetch them with iirc data pull ADDRESS {quote(str(root))}, or {verb} from a complete "
+            "folder"
+        )
 
 
 def _check_free_space(out: Path, shards: Sequence[Shard]) -> None:

@@ -20,6 +20,7 @@ from iirc_data.shards.cache_size import size_in_bytes
 from iirc_data.shards.cached_shards import CachedShards
 from iirc_data.shards.manifest import MANIFEST_NAME, Manifest, load_manifest
 from iirc_data.shards.member_name import member_name
+from iirc_data.shards.no_dataset import no_dataset
 from iirc_data.shards.reading_plan import NoPlan, ReadingPlan
 from iirc_data.shards.remote import RemoteDataset, cache_base
 from iirc_data.shards.shard_file import ShardFile, TooManyFilesError
@@ -322,10 +323,10 @@ def read_manifest(root: Path) -> Manifest:
     """
     try:
         text = read_regular(root / MANIFEST_NAME)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise no_dataset(root) from error
     except OSError as error:
         raise ShardError(
-            f"{root} is not a finished shard folder (cannot read {MANIFEST_NAME}: "
-            f"{error.strerror or error}): to finish writing or pulling it, run the same command "
-            "again; to make one, use iirc data shard"
+            f"cannot read {root / MANIFEST_NAME}: {error.strerror or error}"
         ) from error
     return load_manifest(text, str(root / MANIFEST_NAME))

@@ -138,6 +138,12 @@ def clearing_partial_files(out: Path) -> Iterator[None]:
                 pass  # the release removes the file
 
 
+def is_begun(out: Path) -> bool:
+    """Return whether a folder has traces of a dataset that is being written or pulled."""
+    traces = (_RECEIPTS, "*/*.tar", "*/.*.tar.*")  # the last are partial files and locks
+    return any(next(out.glob(trace), None) is not None for trace in traces)
+
+
 def remove_strays(out: Path, shards: Collection[Shard]) -> None:
     """Remove the tars of earlier runs that are not shards of the dataset."""
     paths = {out / shard.path for shard in shards}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import FileStamp, file_stamp
+from iirc_data.sources.base import FileStamp, check_exists, file_stamp
 from iirc_data.sources.hierarchy import Lineage, Superclasses, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing, listed_lines
 
@@ -45,13 +45,12 @@ def open_aircraft(path: Path, *, separate_val: bool = False) -> "AircraftSource"
     Raises:
         SourceError: The folder does not contain FGVC-Aircraft, or its files contradict each other.
     """
+    wanted = f"unpack {FOLDER}.tar.gz and give the folder {FOLDER}"
+    check_exists(path, wanted)
     candidates = (path / "data", path / FOLDER / "data", path)
     root = next((root for root in candidates if (root / _RANKS["variant"]).is_file()), None)
     if root is None:
-        raise SourceError(
-            f"{path} neither is nor holds the folder {FOLDER} with data/{_RANKS['variant']}: "
-            f"unpack {FOLDER}.tar.gz and give the folder"
-        )
+        raise SourceError(f"{path} has no data/{_RANKS['variant']}: {wanted}")
     source = AircraftSource(root, separate_val)
     source.classes()
     return source

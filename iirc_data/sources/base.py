@@ -118,6 +118,24 @@ def cannot_read(path: str | Path, error: OSError) -> SourceError:
     return SourceError(f"cannot read {path}: {error.strerror or error}")
 
 
+def check_exists(path: Path, wanted: str) -> None:
+    """Check that the path of a dataset exists.
+
+    Args:
+        path: The path that the user gave.
+        wanted: What to give instead, for the error.
+
+    Raises:
+        SourceError: It does not exist, or is inaccessible.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise SourceError(f"{path} does not exist: {wanted}") from error
+    except OSError as error:
+        raise cannot_read(path, error) from error
+
+
 def split_file_name(name: str, origin: str) -> tuple[str, str]:
     """Split an image's file name into key and lower-case extension.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import FileStamp, Sample, file_stamp
+from iirc_data.sources.base import FileStamp, Sample, check_exists, file_stamp
 from iirc_data.sources.cifar_layouts import CIFAR10, CIFAR100, CIFAR_LAYOUTS, CifarLayout
 from iirc_data.sources.hierarchy import Superclasses, build_hierarchy
 from iirc_data.sources.restricted_pickle import Value, load_cifar_pickle, parse_cifar_pickle
@@ -78,13 +78,15 @@ def open_cifar(path: Path, dataset: str | None = None) -> "CifarSource":
         if (candidate / layout.names_file).exists()
         or (candidate.name == layout.archive and candidate.exists() and not candidate.is_dir())
     ]
-    if not found or len({source.layout for source in found}) > 1:
-        wanted = " or ".join(f"{layout.folder} or {layout.archive}" for layout in layouts)
-        raise SourceError(
-            f"{path} holds both CIFAR-10 and CIFAR-100: say which, with --dataset"
-            if found
-            else f"{path} neither is nor holds {wanted}"
+    if not found:
+        archives = " or ".join(layout.archive for layout in layouts)
+        wanted = (
+            f"give {archives} (under this name), the folder that it unpacks to, or their parent"
         )
+        check_exists(path, wanted)
+        raise SourceError(f"{path} is not recognised as CIFAR: {wanted}")
+    if len({source.layout for source in found}) > 1:
+        raise SourceError(f"{path} holds both CIFAR-10 and CIFAR-100: say which, with --dataset")
     return found[0]
 
 

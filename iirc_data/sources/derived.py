@@ -81,8 +81,8 @@ class ClassSubset(DerivedSource):
         for split, names in source.classes().items():
             if missing := sorted(class_names - set(names)):
                 raise SourceError(
-                    f"{source.name}/{split} lacks {len(missing)} of {len(class_names)} classes: "
-                    f"{with_known_spelling(missing, names)}"
+                    f"split {split!r} of {source.name} lacks {len(missing)} of {len(class_names)} "
+                    f"classes: {with_known_spelling(missing, names)}"
                 )
         return cls(source, class_names)
 

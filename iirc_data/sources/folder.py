@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from iirc_data.errors import SourceError
 from iirc_data.reading import kind_of
-from iirc_data.sources.base import FileStamp, Sample, Source, cannot_read, file_stamp, is_hidden
+from iirc_data.sources.base import FileStamp, Sample, Source, check_exists, file_stamp, is_hidden
 from iirc_data.sources.image_files import (
     FILL_OR_REMOVE,
     LAYOUT,
@@ -40,13 +40,8 @@ def open_folder(path: Path) -> Source:
     if path.is_file():
         return TarFolderSource(path)
     wanted = "give an image folder or a tar of one"
-    try:
-        kind = kind_of(path.stat().st_mode)
-    except FileNotFoundError as error:
-        raise SourceError(f"{path} does not exist: {wanted}") from error
-    except OSError as error:
-        raise cannot_read(path, error) from error
-    raise SourceError(f"{path} is {kind}: {wanted}")
+    check_exists(path, wanted)
+    raise SourceError(f"{path} is {kind_of(path.stat().st_mode)}: {wanted}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import FileStamp, Sample, Source, file_stamp
+from iirc_data.sources.base import FileStamp, Sample, Source, check_exists, file_stamp
 from iirc_data.sources.folder import FolderSource
 from iirc_data.sources.tar import TarMember, list_members, read_compressed, read_images
 
@@ -44,6 +44,7 @@ def open_imagenet(folder: Path, classes: Collection[str] | None = None) -> Sourc
     if all((folder / split).is_dir() for split in _SPLITS):
         return open_imagenet_tree(folder, classes)
     names = (TRAIN_TAR, VAL_TAR, DEVKIT)
+    check_exists(folder, f"give a folder with train/ and val/, or with {', '.join(names)}")
     if missing := [name for name in names if not (folder / name).exists()]:
         raise SourceError(
             f"{folder} has neither the folders train/ and val/ nor all of the original files: "

@@ -9,7 +9,7 @@ from typing import Any
 
 from iirc_data.errors import SourceError
 from iirc_data.reading import read_text
-from iirc_data.sources.base import FileStamp, cannot_read, file_stamp
+from iirc_data.sources.base import FileStamp, cannot_read, check_exists, file_stamp
 from iirc_data.sources.coco import CocoListing, read_coco
 from iirc_data.sources.hierarchy import Lineage, Superclasses, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing
@@ -92,6 +92,11 @@ def open_inaturalist(path: Path, release: str | None = None) -> "INaturalistSour
         SourceError: A file is missing or has another layout, or the folder holds several releases
             and ``release`` is None.
     """
+    wanted = (
+        "unpack annotations and images of iNaturalist 2018 or 2021 in one folder, and give that "
+        "folder"
+    )
+    check_exists(path, wanted)
     if release is None:
         found = [name for name, files in RELEASES.items() if (path / files.train).exists()]
         if len(found) != 1:
@@ -99,8 +104,7 @@ def open_inaturalist(path: Path, release: str | None = None) -> "INaturalistSour
             raise SourceError(
                 f"{path} holds iNaturalist {' and '.join(found)}: say which, with --release"
                 if found
-                else f"{path} holds none of {trains}: unpack annotations and images of iNaturalist "
-                "2018 or 2021 in one folder, and give that folder"
+                else f"{path} has none of {trains}: {wanted}"
             )
         release = found[0]
     names = RELEASES[release].names

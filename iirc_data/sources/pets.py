@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import FileStamp, file_stamp
+from iirc_data.sources.base import FileStamp, check_exists, file_stamp
 from iirc_data.sources.hierarchy import Superclasses, build_hierarchy
 from iirc_data.sources.listed import ListedSource, Listing, listed_lines
 
@@ -31,12 +31,14 @@ def open_pets(path: Path) -> "PetsSource":
     Raises:
         SourceError: The folder does not contain the dataset, or its files contradict each other.
     """
+    wanted = (
+        "unpack images.tar.gz and annotations.tar.gz of the Oxford-IIIT Pet dataset in one folder, "
+        "and give that folder"
+    )
+    check_exists(path, wanted)
     root = next((r for r in (path, path / FOLDER) if (r / "annotations").is_dir()), None)
     if root is None:
-        raise SourceError(
-            f"{path} holds no folder annotations/: unpack images.tar.gz and annotations.tar.gz of "
-            "the Oxford-IIIT Pet dataset in one folder, and give that folder"
-        )
+        raise SourceError(f"{path} has no folder annotations/: {wanted}")
     source = PetsSource(root)
     source.classes()
     return source

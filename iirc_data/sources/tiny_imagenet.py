@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from iirc_data.errors import SourceError
-from iirc_data.sources.base import FileStamp, Sample, file_stamp, read_lines
+from iirc_data.sources.base import FileStamp, Sample, check_exists, file_stamp, read_lines
 from iirc_data.sources.image_files import (
     ImageFile,
     fingerprint_of,
@@ -37,12 +37,11 @@ def open_tiny_imagenet(path: Path) -> "TinyImageNetSource":
     Raises:
         SourceError: The folder does not contain Tiny ImageNet, or lacks a part of it.
     """
+    wanted = f"unpack {FOLDER}.zip and give the folder {FOLDER}"
+    check_exists(path, wanted)
     root = next((root for root in (path, path / FOLDER) if (root / "train").is_dir()), None)
     if root is None:
-        raise SourceError(
-            f"{path} neither is nor holds the folder {FOLDER} with train/ and val/: unpack "
-            f"{FOLDER}.zip and give the folder"
-        )
+        raise SourceError(f"{path} has no folder train/: {wanted}")
     if (root / "val").is_dir() and not (root / "val" / "images").is_dir():
         raise SourceError(
             f"{root}/val has no folder images/ of all validation images: {_AGAIN} if they were "

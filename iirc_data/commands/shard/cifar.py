@@ -18,7 +18,7 @@ from iirc_data.commands.shard import options
 from iirc_data.commands.shard.selection import select
 from iirc_data.commands.shard.summary import summarise
 from iirc_data.commands.shard.writing import WriteOptions, resumable_in_one_line, write
-from iirc_data.console import plain_console
+from iirc_data.console import plain_console, shown
 from iirc_data.sources import open_cifar
 from iirc_data.sources.cifar_layouts import CIFAR_LAYOUTS, CifarLayout
 from iirc_data.sources.download import download
@@ -87,7 +87,7 @@ def download_with_progress(layout: CifarLayout, folder: Path) -> None:
         SourceError: The download fails, or the file is not the published one.
     """
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=plain_console(stderr=True)) as display:
+    with shown(Progress(*columns, console=plain_console(stderr=True))) as display:
         task = display.add_task(layout.archive, total=None)
         download(
             layout.url,

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from iirc_data.cluster import cluster_executor
 from iirc_data.commands.shard.options import MAX_SHARD_SIZE
-from iirc_data.console import errors_in_one_line, plain_console, typed_command
+from iirc_data.console import errors_in_one_line, plain_console, shown, typed_command
 from iirc_data.files import write_json
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_data.shards import Manifest, write_shards
@@ -102,7 +102,7 @@ def write(
     speed = _Speed()
     console = plain_console(stderr=True)
     with (
-        Progress(*columns, console=console) as display,
+        shown(Progress(*columns, console=console)) as display,
         cluster_executor(options.scheduler, partial(console.print, soft_wrap=True)) as executor,
     ):
         task = display.add_task("sharding", total=sum(weights.values()), speed="")
