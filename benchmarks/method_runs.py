@@ -12,7 +12,9 @@ from unittest.mock import patch
 import typer
 from typer.main import get_command
 
+from iirc_data.benchmarks import load_benchmark
 from iirc_data.console import one_line, plain_console
+from iirc_data.dataset_checks import check_classes
 from iirc_data.errors import ConfigurationError, IIRCError
 from iirc_data.files import write_atomically
 from iirc_data.interrupts import interrupted_in_one_line
@@ -100,11 +102,12 @@ def train_all(runs: Sequence[NamedRun], folder: Path, data: Path, *, at_once: in
 
     Raises:
         ShardError: ``data`` is not a finished shard folder.
+        BenchmarkError: It lacks classes of a run's benchmark.
         InUseError: Another process trains runs in ``folder``.
         ConfigurationError: Runs failed, or were trained with other options than they have now.
         SystemExit: The program was interrupted.
     """
-    ShardStore.open(data)  # before every run fails for the same reason
+    _check_data(runs, data)
     failed = 0
     with (
         sole_user(folder),
@@ -133,6 +136,15 @@ def train_all(runs: Sequence[NamedRun], folder: Path, data: Path, *, at_once: in
                 future.cancel()
     if failed:
         raise ConfigurationError(f"{failed} runs failed: the lines above say why")
+
+
+def _check_data(runs: Sequence[NamedRun], data: Path) -> None:
+    """Check what every run would fail for, one after the other."""
+    manifest = ShardStore.open(data).manifest
+    configs = (settings_of(run.command) for run in runs)
+    for name, schedule in {(config.benchmark, config.schedule) for config in configs}:
+        benchmark = load_benchmark(name)
+        check_classes(benchmark, manifest, benchmark.tasks(schedule))
 
 
 def _train(run: NamedRun, position: str, processes: Processes) -> None:

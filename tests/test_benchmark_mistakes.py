@@ -29,6 +29,7 @@ MISTAKES = {
     "benchmarks.loader": ["absent", "--device cuda", "--device gpu", "empty"],
     "benchmarks.methods_on_cifar10": [
         "train absent runs",
+        "train shards runs",
         "train shards file",
         "table runs page.md",
     ],

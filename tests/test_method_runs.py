@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import method_runs
 from benchmarks.method_runs import NamedRun, train_all
-from iirc_data.errors import ConfigurationError, ShardError
+from iirc_data.benchmarks import load_benchmark
+from iirc_data.errors import BenchmarkError, ConfigurationError, ShardError
 from tests.test_methods_on_cifar100 import write_scores
 
 LINE = "iirc train --method finetune --benchmark iirc_cifar10 --data shards --output out"
 STARTS = "run {} of {} starts; it prints to {}"
+
+
+@pytest.fixture(autouse=True)
+def tiny_shards_serve_cifar10(monkeypatch, tiny_benchmark):
+    monkeypatch.setattr(method_runs, "load_benchmark", lambda name: tiny_benchmark)
 
 
 def named(name: str, runs: Path) -> NamedRun:
@@ -91,4 +98,12 @@ def test_a_wrong_shard_folder_starts_no_run(tmp_path):
     run = named("first", tmp_path / "runs")
     with pytest.raises(ShardError, match="not a finished shard folder"):
         train_all([run], tmp_path / "runs", tmp_path)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_shards_of_another_dataset_start_no_run(tmp_path, monkeypatch, tiny_store):
+    monkeypatch.setattr(method_runs, "load_benchmark", load_benchmark)
+    run = named("first", tmp_path / "runs")
+    with pytest.raises(BenchmarkError, match="'iirc_cifar10' needs 7 classes that dataset"):
+        train_all([run], tmp_path / "runs", tiny_store.root)
     assert not (tmp_path / "runs").exists()

@@ -13,6 +13,7 @@ from benchmarks import (
     frozen_on_cifar100,
     hierarchy_on_cifar100,
     iirc_on_cifar100,
+    method_runs,
     methods_on_cifar100,
     weak_replay,
 )
@@ -105,6 +106,7 @@ def test_a_table_shows_no_command_that_its_runs_were_not_trained_with(
     for given in (runs, tmp_path / "none"):  # finished runs, and those kept of them
         with pytest.raises(ConfigurationError, match="order_0 holds a run"):
             edited.run(given, None, True, lambda finished: ["lines"])
+    monkeypatch.setattr(method_runs, "check_classes", lambda *_: None)  # of the tiny shards
     with pytest.raises(ConfigurationError, match="1 runs failed"):  # nor is it skipped as finished
         edited.run(runs, tiny_store.root, False, lambda finished: [])
     assert "order_0 holds a run" in capsys.readouterr().err
