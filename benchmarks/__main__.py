@@ -15,6 +15,7 @@ def main() -> None:
     from benchmarks import loader, small_images
     from benchmarks.comparison import Results, Runs
     from benchmarks.results import RESULTS_FOLDER
+    from iirc_data.console import run_tool
 
     def run_all(
         photographs: Annotated[
@@ -38,7 +39,7 @@ def main() -> None:
         if not has_gpu:
             print("no CUDA device: the GPU was not measured")
 
-    typer.run(run_all)
+    run_tool(run_all)
 
 
 if __name__ == "__main__":

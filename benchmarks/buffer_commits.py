@@ -18,6 +18,7 @@ import numpy as np
 import typer
 from PIL import Image
 
+from iirc_data.console import run_tool
 from iirc_data.definitions import NO_LABEL_PLACEHOLDER
 from iirc_data.files import sync_tree
 from iirc_data.loader.decoder import encode_rgb_png
@@ -141,4 +142,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -11,7 +11,6 @@ from rich.console import Console
 from benchmarks.contenders import Contender, Workload, measure
 from benchmarks.images import opened
 from benchmarks.results import Result, Setting
-from iirc_data.console import errors_in_one_line
 from iirc_data.errors import LoaderError
 from iirc_data.sources import Source
 
@@ -34,6 +33,19 @@ Device: TypeAlias = Annotated[
 Results: TypeAlias = Annotated[Path, typer.Option(help="Folder for the JSON file.")]
 
 _SHARDS_PER_WORKER = 4
+
+
+def device_named(name: str) -> torch.device:
+    """Return the device that ``--device`` names.
+
+    Raises:
+        LoaderError: It is neither ``"cpu"`` nor ``"cuda"``, or there is no GPU.
+    """
+    if name not in ("cpu", "cuda"):
+        raise LoaderError(f"--device {name}: give cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise LoaderError("no CUDA device: run without --device cuda")
+    return torch.device(name)
 
 
 def compare(
@@ -68,27 +80,24 @@ def compare(
     Returns:
         The result.
     """
-    with errors_in_one_line():
-        target = torch.device(device)
-        if target.type == "cuda" and not torch.cuda.is_available():
-            raise LoaderError("no CUDA device: run without --device cuda")
-        speeds = []
-        with opened(data, drawn, images, _SHARDS_PER_WORKER * workers) as store:
-            for normalize in (True, False):
-                workload = Workload.of_size(
-                    store,
-                    images,
-                    preset=preset,
-                    normalize=normalize,
-                    batch_size=batch_size,
-                    workers=workers,
-                    device=target,
-                )
-                Console(stderr=True).print(
-                    f"{name}, {workload.output}: {len(contenders)} contenders, {runs} epochs of "
-                    f"{len(workload.sample_ids):,} images each"
-                )
-                speeds += measure(workload, contenders, runs)
+    target = device_named(device)
+    speeds = []
+    with opened(data, drawn, images, _SHARDS_PER_WORKER * workers) as store:
+        for normalize in (True, False):
+            workload = Workload.of_size(
+                store,
+                images,
+                preset=preset,
+                normalize=normalize,
+                batch_size=batch_size,
+                workers=workers,
+                device=target,
+            )
+            Console(stderr=True).print(
+                f"{name}, {workload.output}: {len(contenders)} contenders, {runs} epochs of "
+                f"{len(workload.sample_ids):,} images each"
+            )
+            speeds += measure(workload, contenders, runs)
     settings: dict[str, Setting] = {
         "images": store.manifest.dataset,
         "images per epoch": len(workload.sample_ids),

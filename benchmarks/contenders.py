@@ -1,6 +1,8 @@
 """Contenders of the loader benchmarks: their workload, a check of their output, and timing."""
 
 import itertools
+import sys
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.results import Role, Speed
 from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS, TransformPreset
+from iirc_data.console import one_line
 from iirc_data.definitions import NO_LABEL, TRAIN
 from iirc_data.errors import LoaderError
 from iirc_data.loader import DecoderName, make_decoder, make_loader
@@ -162,6 +165,8 @@ def ours(name: DecoderName, resident: bool = False) -> Build:
 def measure(workload: Workload, contenders: Iterable[Contender], runs: int) -> list[Speed]:
     """Build contenders, compare their output over one epoch, and time further epochs.
 
+    Prints a line to standard error as each contender ends its first epoch, which is not timed.
+
     Args:
         workload: The workload.
         contenders: The contenders. The output of each is compared with that of the first one that
@@ -181,12 +186,15 @@ def measure(workload: Workload, contenders: Iterable[Contender], runs: int) -> l
         for contender in contenders:
             speed = Speed(contender=contender.name, role=contender.role, output=workload.output)
             speeds.append(speed)
+            started = time.perf_counter()
             try:
                 epoch = contender.build(workload, stack)
             except UnavailableError as error:
                 speed.note = str(error)
+                _report(f"{contender.name}: {error}")
                 continue
             seen = _look_at(epoch(), workload)
+            _report(f"{contender.name}: {time.perf_counter() - started:.1f} s with its first epoch")
             if contender.role != "limit":
                 expected = expected or seen
                 seen.check(contender.name, expected)
@@ -199,6 +207,10 @@ def measure(workload: Workload, contenders: Iterable[Contender], runs: int) -> l
             speed.images_per_second = [n / seconds for seconds in timing.seconds]
             speed.median = n / timing.median
     return speeds
+
+
+def _report(line: str) -> None:
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)

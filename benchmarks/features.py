@@ -30,7 +30,9 @@ from benchmarks.images import DrawnPhotographs, opened
 from benchmarks.timing import Timing, interleaved
 from iirc_data.augment import IMAGE_PRESETS, ImagePreset
 from iirc_data.augment.network_images import preset_for
+from iirc_data.console import run_tool
 from iirc_data.decoding import decode
+from iirc_data.errors import ConfigurationError
 from iirc_data.features.array import FeatureArray
 from iirc_data.features.filling import fill, load
 from iirc_data.features.key import FeatureKey, shown_by
@@ -156,6 +158,8 @@ def main(
     runs: Annotated[int, typer.Option(min=1, help="Runs of each.")] = 3,
 ) -> None:
     """Measure computing and reading features on the CPU."""
+    if preset not in IMAGE_PRESETS:
+        raise ConfigurationError(f"no image preset {preset!r}: choose {', '.join(IMAGE_PRESETS)}")
     config = MethodConfig(network=network, weights=weights)
     expected = expected_images(network, weights)
     images = preset_for(expected, IMAGE_PRESETS[preset]) if expected else IMAGE_PRESETS[preset]
@@ -174,4 +178,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-import typer
-
 from benchmarks.measured_table import (
     COSTS_NAME,
     Data,
@@ -24,6 +22,7 @@ from benchmarks.measured_table import (
     WriteTable,
 )
 from benchmarks.results import ROOT
+from iirc_data.console import run_tool
 from iirc_train.report.summary import spread
 from iirc_train.run.directory import read_metrics
 from iirc_train.run.results import read_results
@@ -87,4 +86,4 @@ def _line(name: str, folders: list[Path]) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -19,13 +19,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 
 from benchmarks.acceptance.sequence import run_steps
 from benchmarks.acceptance.step import Run, Situation, Step, figures_path
 from benchmarks.acceptance.steps import STEPS
 from benchmarks.acceptance.verdicts import TABLE_NAME, Row, is_as_expected
-from iirc_data.console import errors_in_one_line, one_line
+from iirc_data.console import one_line, run_tool
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import make_folder
 
@@ -47,43 +48,47 @@ def main(
     seconds: Annotated[float, typer.Option(hidden=True)] = 600.0,
 ) -> None:
     """Run the steps, print expected against seen, and write both files."""
-    with errors_in_one_line():
-        out = out.absolute()
-        make_folder(out)
-        if step is not None:
-            _carry_out(step, Situation(out, rehearse, seconds, photographs))
-            return
-        chosen = chosen_steps(steps)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a running step ends too
-        os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-        if rehearse:
-            os.environ.setdefault("OMP_NUM_THREADS", "1")
-        options = ["--rehearse"] if rehearse else []
-        options += [] if photographs is None else ["--photographs", str(photographs)]
-
-        def command_of(step: Step, seconds: float) -> list[str]:
-            program = [sys.executable, "-m", "benchmarks.gpu_acceptance", str(out)]
-            return [*program, "--step", step.name, "--seconds", f"{seconds:g}", *options]
-
-        about = {
-            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "minutes": minutes,
-            "steps": [step.number for step in chosen],
-            "rehearsal": rehearse,
-        }
-        rows = run_steps(
-            chosen,
-            out,
-            command_of,
-            seconds=60 * minutes,
-            rehearse=rehearse,
-            about=about,
-            at_once=2 if rehearse else 1,
-            on_rows=_print_rehearsed if rehearse else _print_all,
+    out = out.absolute()
+    if step is not None:
+        _carry_out(step, Situation(out, rehearse, seconds, photographs))
+        return
+    chosen = chosen_steps(steps)
+    if not (rehearse or torch.cuda.is_available()):
+        raise ConfigurationError(
+            "torch sees no GPU (iirc doctor says why), so no step can pass: give --rehearse to run "
+            "the steps at small size on the CPU"
         )
-        verdict = "all as expected" if is_as_expected(rows) else "NOT all as expected"
-        print(f"{verdict}: {out / TABLE_NAME}")
-        raise SystemExit(0 if is_as_expected(rows) else 1)
+    make_folder(out)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that a running step ends too
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if rehearse:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = ["--rehearse"] if rehearse else []
+    options += [] if photographs is None else ["--photographs", str(photographs)]
+
+    def command_of(step: Step, seconds: float) -> list[str]:
+        program = [sys.executable, "-m", "benchmarks.gpu_acceptance", str(out)]
+        return [*program, "--step", step.name, "--seconds", f"{seconds:g}", *options]
+
+    about = {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "minutes": minutes,
+        "steps": [step.number for step in chosen],
+        "rehearsal": rehearse,
+    }
+    rows = run_steps(
+        chosen,
+        out,
+        command_of,
+        seconds=60 * minutes,
+        rehearse=rehearse,
+        about=about,
+        at_once=2 if rehearse else 1,
+        on_rows=_print_rehearsed if rehearse else _print_all,
+    )
+    verdict = "all as expected" if is_as_expected(rows) else "NOT all as expected"
+    print(f"{verdict}: {out / TABLE_NAME}")
+    raise SystemExit(0 if is_as_expected(rows) else 1)
 
 
 def chosen_steps(numbers: str | None) -> list[Step]:
@@ -130,4 +135,4 @@ def _print_rehearsed(rows: list[Row]) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

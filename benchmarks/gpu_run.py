@@ -28,7 +28,7 @@ from benchmarks.results import RESULTS_FOLDER, Result, Setting
 from benchmarks.stopwatch import Stopwatch
 from benchmarks.synthetic import CIFAR100_TEST, CIFAR100_TRAIN
 from iirc_data.benchmarks import load_benchmark
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import run_tool
 from iirc_data.loader.decoder import default_threads
 from iirc_data.locks import sole_writer_of
 from iirc_data.shards import write_shards
@@ -200,7 +200,7 @@ def main(
 ) -> None:
     """Train, print durations, and write a JSON file."""
     console = Console()
-    with errors_in_one_line(), tempfile.TemporaryDirectory(prefix="iirc-benchmark-") as folder:
+    with tempfile.TemporaryDirectory(prefix="iirc-benchmark-") as folder:
         target = choose_device(device)
         config = configuration(
             noise_shards(Path(folder, "shards"), images, benchmark),
@@ -237,4 +237,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

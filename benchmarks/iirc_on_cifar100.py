@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import typer
 
 from benchmarks.measured_table import (
     Data,
@@ -25,7 +24,7 @@ from benchmarks.measured_table import (
 )
 from benchmarks.method_runs import replace_part
 from benchmarks.results import ROOT
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import run_tool
 from iirc_train.report.paper import paper_curves
 from iirc_train.report.summary import spread
 from iirc_train.run.results import PWJS, read_results
@@ -104,8 +103,7 @@ def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None
     """Train the methods, or write the tables of the runs that are finished."""
     TABLE.run(runs, data, table, _lines)
     if table:
-        with errors_in_one_line():
-            replace_part(CURVES, TABLE.program, _preset_table(_curves(TABLE.finished())))
+        replace_part(CURVES, TABLE.program, _preset_table(_curves(TABLE.finished())))
 
 
 def _curves(finished: dict[Row, list[Path]]) -> dict[str, list[np.ndarray]]:
@@ -182,4 +180,4 @@ def _code_table(curves: dict[str, list[np.ndarray]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -10,13 +10,12 @@ decoders that decode whole images and do nothing else; with ``--device cuda``, o
 and ``v2`` are the two APIs of torchvision's transforms.
 """
 
-import typer
-
 from benchmarks import limits, peers
 from benchmarks.comparison import BatchSize, Data, Device, Images, Results, Runs, Workers, compare
 from benchmarks.contenders import Contender, ours
 from benchmarks.images import DrawnPhotographs
 from benchmarks.results import RESULTS_FOLDER
+from iirc_data.console import run_tool
 from iirc_data.loader.decoder import default_threads
 
 CONTENDERS = (
@@ -66,4 +65,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -10,14 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, TypeAlias
 
 import typer
-from rich.console import Console
 
-from benchmarks.method_runs import check_made_by, replace_part, start_or_resume
-from iirc_data.console import errors_in_one_line
+from benchmarks.method_runs import NamedRun, check_made_by, replace_part, train_all
 from iirc_data.definitions import POSTTASK_VALID
 from iirc_data.errors import ConfigurationError
 from iirc_data.files import write_atomically, write_json
-from iirc_data.locks import sole_user
 from iirc_train.config.plain_yaml import read_settings, settings_text
 from iirc_train.metrics import MAIN_METRIC
 from iirc_train.metrics.table import is_of_hierarchy
@@ -105,40 +102,28 @@ class MeasuredTable:
 
         Raises:
             ConfigurationError: A run failed, or was trained with other options than it has now.
+            ShardError: ``data`` is not a finished shard folder.
         """
-        with errors_in_one_line():
-            if data is None and not write:
-                raise ConfigurationError("nothing to do: give --data SHARDS to train, or --table")
-            if data is not None:
-                with sole_user(runs):
-                    self._train(runs, data)
-            if write:
-                self._keep(runs)
-                finished = self.finished()
-                text = [*lines(finished), *self._commands(finished)]
-                replace_part(self.page, self.program, text)
-                print("\n".join(text))
+        if data is None and not write:
+            raise ConfigurationError("nothing to do: give --data SHARDS to train, or --table")
+        if data is not None:
+            self._train(runs, data)
+        if write:
+            self._keep(runs)
+            finished = self.finished()
+            text = [*lines(finished), *self._commands(finished)]
+            replace_part(self.page, self.program, text)
+            print("\n".join(text))
 
     def _train(self, runs: Path, data: Path) -> None:
-        console = Console(stderr=True)
-        failed = 0
-        queue = [(row, schedule) for row in self.rows for schedule in row.schedules]
-        for row, schedule in queue:
-            folder = row.folder(runs, schedule)
-            try:
-                line = self.command(row, schedule, *(shlex.quote(str(p)) for p in (data, folder)))
-                if is_finished(folder):
-                    check_made_by(line, folder)
-                else:
-                    start_or_resume(line, folder)
-            except ConfigurationError as error:
-                failed += 1
-                console.print(f"{row.name}, schedule {schedule}: {error}", soft_wrap=True)
-                continue
-            scores = read_results(folder).all_seen.round(3)
-            console.print(f"{row.name}, schedule {schedule}: {scores}")
-        if failed:
-            raise ConfigurationError(f"{failed} runs failed: the lines above say why")
+        queue = []
+        for row in self.rows:
+            for schedule in row.schedules:
+                folder = row.folder(runs, schedule)
+                words = (shlex.quote(str(path)) for path in (data, folder))
+                line = self.command(row, schedule, *words)
+                queue.append(NamedRun(f"{row.name}, schedule {schedule}", line, folder))
+        train_all(queue, runs, data)
 
     def _keep(self, runs: Path) -> None:
         """Copy what is kept of finished runs to the folder beside the page."""

@@ -8,16 +8,15 @@ Calling ``train`` again resumes interrupted runs. ``table`` keeps the other text
 
 import shlex
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from benchmarks.method_runs import check_made_by, replace_part, start_or_resume
+from benchmarks.method_runs import NamedRun, check_made_by, replace_part, train_all
+from iirc_data.console import errors_in_one_line
 from iirc_train.run.results import PWJS, read_results
 
 SCHEDULES = (0, 1, 2)
@@ -63,17 +62,12 @@ def train(
     processes: Annotated[int, typer.Option(min=1, help="Number of parallel runs.")] = 2,
 ) -> None:
     """Train all methods on all schedules; finished runs are skipped."""
-    console = Console(stderr=True)
-
-    def run(row: str, schedule: int) -> None:
+    queue = []
+    for schedule, row in product(SCHEDULES, ROWS):
         folder = run_folder(runs, row, schedule)
         line = command(row, schedule, shlex.quote(str(shards)), shlex.quote(str(folder)))
-        start_or_resume(line, folder)
-        console.print(f"{row}, schedule {schedule}: {read_results(folder).all_seen.round(3)}")
-
-    with ThreadPoolExecutor(processes) as pool:
-        for _ in pool.map(run, *zip(*[(r, s) for s in SCHEDULES for r in ROWS], strict=True)):
-            pass
+        queue.append(NamedRun(f"{row}, schedule {schedule}", line, folder))
+    train_all(queue, runs, shards, at_once=processes)
 
 
 @app.command()
@@ -110,4 +104,5 @@ def _tables(runs: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    app()
+    with errors_in_one_line():
+        app()

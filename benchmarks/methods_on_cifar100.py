@@ -9,10 +9,9 @@ Calling the first command again resumes the interrupted run and skips finished o
 from collections.abc import Iterator
 from pathlib import Path
 
-import typer
-
 from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable
 from benchmarks.results import ROOT
+from iirc_data.console import run_tool
 from iirc_train.metrics import TOP1
 from iirc_train.report.summary import spread
 from iirc_train.run.results import read_results
@@ -79,4 +78,4 @@ def _lines(finished: dict[Row, list[Path]]) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

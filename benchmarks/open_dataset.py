@@ -24,6 +24,7 @@ from benchmarks.synthetic import (
     synthetic_dataset,
 )
 from iirc_data.benchmarks import load_benchmark
+from iirc_data.console import run_tool
 from iirc_data.shards import ShardStore
 
 GOAL_SECONDS = 1.0
@@ -90,4 +91,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from iirc_data.console import run_tool
 from iirc_data.loader import Batch
 from iirc_train.methods import METHODS, get_method
 from iirc_train.models import ResNetCIFAR
@@ -140,4 +141,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -25,7 +25,7 @@ from benchmarks.synthetic import (
     synthetic_dataset,
 )
 from iirc_data.benchmarks import Benchmark, load_benchmark
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import run_tool
 from iirc_data.definitions import (
     INTASK_VALID,
     NO_LABEL,
@@ -257,8 +257,7 @@ def main(
     ] = 1.0,
 ) -> None:
     """Compare every task view of the published benchmarks with iirc==1.0.1."""
-    with errors_in_one_line():
-        equal = _all_equal(benchmark or published_benchmarks(), fraction)
+    equal = _all_equal(benchmark or published_benchmarks(), fraction)
     print("every task view equals iirc==1.0.1" if equal else "task views differ from iirc==1.0.1")
     sys.exit(0 if equal else 1)
 
@@ -284,4 +283,4 @@ def _all_equal(names: Sequence[str], fraction: float) -> bool:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

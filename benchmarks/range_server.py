@@ -24,6 +24,9 @@ from urllib.request import urlopen
 
 import typer
 
+from iirc_data.console import run_tool
+from iirc_data.errors import ConfigurationError
+
 _PART = 1 << 16
 
 
@@ -152,10 +155,12 @@ def main(
     rate: Annotated[float, typer.Option(help="Bytes per second; 0 for no limit.")] = 0.0,
 ) -> None:
     """Serve a folder until the process is ended."""
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder: give the folder to serve")
     server = Server(folder, latency, rate)
     print(f"http://127.0.0.1:{server.server_port}", flush=True)
     server.serve_forever()
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

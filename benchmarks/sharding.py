@@ -22,6 +22,7 @@ import typer
 
 from benchmarks.images import RepeatedImages
 from benchmarks.timing import interleaved
+from iirc_data.console import run_tool
 from iirc_data.shards import write_shards
 from iirc_data.sources import FolderSource, open_folder
 
@@ -103,4 +104,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -8,12 +8,11 @@ the first epoch, which is not timed. The epochs of the contenders alternate, and
 compared.
 """
 
-import typer
-
 from benchmarks import peers
 from benchmarks.comparison import BatchSize, Data, Device, Images, Results, Runs, Workers, compare
 from benchmarks.contenders import Contender, ours
 from benchmarks.results import RESULTS_FOLDER
+from iirc_data.console import run_tool
 from iirc_data.loader.decoder import default_threads
 from iirc_data.sources.drawn import DrawnSource
 
@@ -51,4 +50,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

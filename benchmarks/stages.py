@@ -24,22 +24,32 @@ from rich.table import Table
 
 from benchmarks import bottleneck
 from benchmarks.bottleneck import Stage, verdict
-from benchmarks.comparison import BatchSize, Data, Device, Images, Results, Runs, Workers
+from benchmarks.comparison import (
+    BatchSize,
+    Data,
+    Device,
+    Images,
+    Results,
+    Runs,
+    Workers,
+    device_named,
+)
 from benchmarks.contenders import Workload
 from benchmarks.images import DrawnPhotographs, opened
 from benchmarks.results import RESULTS_FOLDER, Result, Setting
 from benchmarks.stage_runs import Run, WithNetwork, in_batches, prepared, read, stages_of_loading
 from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import run_tool
 from iirc_data.definitions import DecoderName
-from iirc_data.errors import LoaderError
+from iirc_data.errors import ConfigurationError, LoaderError
 from iirc_data.loader import make_decoder
 from iirc_data.loader.decoder import default_threads
 from iirc_data.sources.drawn import DrawnSource
 
 ON_MAIN_THREAD = {bottleneck.PARAMETERS, bottleneck.REQUEST, bottleneck.FEED}
 _SHARDS_PER_WORKER = 4
+_PRECISIONS = ("auto", "fp32", "bf16")
 _STEPS = {"cpu": 4, "cuda": 100}
 
 
@@ -107,14 +117,14 @@ def main(
     results: Results = RESULTS_FOLDER,
 ) -> None:
     """Measure, print a table and what limits a run, and write a JSON file."""
-    target, workers = torch.device(device), workers or default_threads()
+    target, workers = device_named(device), workers or default_threads()
     network = network or ("resnet32" if preset == "cifar" else "resnet18")
     steps = steps or _STEPS[target.type]
-    with errors_in_one_line(), ExitStack() as stack:
-        if target.type == "cuda" and not torch.cuda.is_available():
-            raise LoaderError("no CUDA device: run without --device cuda")
+    with ExitStack() as stack:
         if preset not in TRANSFORM_PRESETS:
             raise LoaderError(f"no transforms {preset!r}: choose {', '.join(TRANSFORM_PRESETS)}")
+        if precision not in _PRECISIONS:
+            raise ConfigurationError(f"--precision {precision}: give {', '.join(_PRECISIONS)}")
         drawn = DrawnSource() if preset == "cifar" else DrawnPhotographs()
         n_shards = _SHARDS_PER_WORKER * workers
         store = stack.enter_context(opened(data, drawn, images, n_shards))
@@ -165,4 +175,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

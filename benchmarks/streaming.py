@@ -49,6 +49,7 @@ from benchmarks.streaming_links import (
 )
 from benchmarks.streaming_peers import PEERS, UnavailableError
 from iirc_data.augment import TRANSFORM_PRESETS
+from iirc_data.console import run_tool
 from iirc_data.loader import make_decoder, make_loader
 from iirc_data.locks import sole_writer_of
 from iirc_data.shards import ShardStore
@@ -324,4 +325,4 @@ def _peer_speeds(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

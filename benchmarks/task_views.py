@@ -31,7 +31,7 @@ from benchmarks.synthetic import (
 )
 from benchmarks.timing import interleaved
 from iirc_data.benchmarks import Benchmark, load_benchmark
-from iirc_data.console import errors_in_one_line
+from iirc_data.console import run_tool
 from iirc_data.definitions import CIL_SETUP, IIRC_SETUP, TRAIN
 from iirc_data.shards.manifest import Manifest
 from iirc_data.shards.table import SampleTable
@@ -113,8 +113,7 @@ def main(
     ] = 0.05,
 ) -> None:
     """Time all task views of IIRC-ImageNet-full, compared with iirc==1.0.1."""
-    with errors_in_one_line():
-        published_package()  # before minutes of measuring
+    published_package()  # before minutes of measuring
     table = Table(title=f"All task views of {BENCHMARK}, schedule 0 (medians)")
     for heading in ("training images", "this project", "iirc==1.0.1", "ratio"):
         table.add_column(heading, justify="right")
@@ -134,4 +133,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

@@ -1,5 +1,6 @@
 """Times contenders fairly: their runs alternate, and medians are compared."""
 
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ def interleaved(
 ) -> dict[str, Timing[T]]:
     """Time contenders in alternation, so that a temporary slowdown affects all of them.
 
+    Rounds of all contenders that take a second or more print a line each, to standard error.
+
     Args:
         contenders: The functions to time, by name.
         runs: Number of runs of each.
@@ -43,11 +46,15 @@ def interleaved(
         The timings, by name.
     """
     timings: dict[str, Timing[T]] = {name: Timing() for name in contenders}
-    for _ in range(runs):
+    for number in range(1, runs + 1):
+        of_round = time.perf_counter()
         for name, run in contenders.items():
             before_each()
             started = time.perf_counter()
             result = run()
             timings[name].seconds.append(time.perf_counter() - started)
             timings[name].results.append(result)
+        seconds = time.perf_counter() - of_round
+        if seconds >= 1:
+            print(f"round {number} of {runs}: {seconds:.0f} s", file=sys.stderr, flush=True)
     return timings

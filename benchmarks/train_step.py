@@ -22,6 +22,7 @@ from torchvision import transforms
 
 from benchmarks.timing import interleaved
 from iirc_data.augment import TRANSFORM_PRESETS
+from iirc_data.console import run_tool
 from iirc_data.definitions import TRAIN, Item
 from iirc_train.buffer.merged import TaskDataMergedWithBuffer
 from iirc_train.config import ExperimentConfig
@@ -260,4 +261,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

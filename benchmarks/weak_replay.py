@@ -8,10 +8,9 @@ Calling the first command again resumes the interrupted run and skips finished o
 
 from functools import partial
 
-import typer
-
 from benchmarks.measured_table import Data, MeasuredTable, Row, RunsFolder, WriteTable, last_scores
 from benchmarks.results import ROOT
+from iirc_data.console import run_tool
 from iirc_train.metrics import MAIN_METRIC
 
 SHORT = "--precision bf16 --epochs-per-task 6 --first-task-epochs 12 --lr-schedule 4"
@@ -51,4 +50,4 @@ def main(runs: RunsFolder, data: Data = None, table: WriteTable = False) -> None
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_tool(main)

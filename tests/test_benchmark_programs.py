@@ -7,12 +7,13 @@ from contextlib import ExitStack
 import pytest
 import torch
 
-from benchmarks import bottleneck, buffer_commits, loader, small_images, stages
+from benchmarks import bottleneck, buffer_commits, loader, small_images, stages, timing
 from benchmarks.bottleneck import Stage, costs_of_loading, verdict
 from benchmarks.contenders import Contender, Workload, measure, ours
 from benchmarks.images import DrawnPhotographs, RepeatedImages, opened
-from benchmarks.results import Machine, Result, Speed
+from benchmarks.results import RESULTS_FOLDER, Machine, Result, Speed
 from benchmarks.timing import interleaved
+from iirc_data.errors import LoaderError
 from iirc_data.shards import ShardStore, write_shards
 from iirc_data.sources import open_folder
 
@@ -52,7 +53,9 @@ def test_the_loader_benchmark_times_every_contender_that_is_installed(
     for output in ("float32, normalised", "uint8"):
         names = {speed.contender for speed in result.speeds if speed.output == output}
         assert names == {contender.name for contender in loader.CONTENDERS + loader.ON_CPU}
-    printed = capsys.readouterr().out
+    printed, reported = capsys.readouterr()
+    for contender in loader.CONTENDERS + loader.ON_CPU:
+        assert reported.count(f"\n{contender.name}: ") == 2  # for each output
     assert f"written to {path}" in printed
     assert all(len(line) <= 80 for line in printed.splitlines() if str(path) not in line)
     assert set(multiprocessing.active_children()) <= before
@@ -98,7 +101,7 @@ def test_the_benchmark_of_stages_times_each_and_says_what_limits(
     assert 0 < result.figures["waiting share"] < 1
     printed = capsys.readouterr().out
     assert "the network waited for images" in printed and " limits" in printed
-    with pytest.raises(SystemExit):
+    with pytest.raises(LoaderError, match="no transforms 'cifr'"):
         stages.main(photographs.root, preset="cifr", results=tmp_path)
 
 
@@ -174,11 +177,10 @@ def test_a_contender_that_gives_other_images_is_refused(photographs):
             measure(workload(photographs), [first, Contender("wrong", "peer", wrong)], 1)
 
 
-def test_a_gpu_that_is_not_there_is_told_in_one_line(photographs, tmp_path, capsys, monkeypatch):
+def test_without_a_gpu_none_is_measured(photographs, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="1"):
+    with pytest.raises(LoaderError, match="no CUDA device"):
         loader.main(photographs.root, device="cuda", results=tmp_path)
-    assert "no CUDA device" in capsys.readouterr().err
     assert not any(tmp_path.iterdir())
 
 
@@ -225,6 +227,28 @@ def test_contenders_take_turns():
     assert "".join(turns) == "-a-b" * 3
     assert timings["b"].results == ["b"] * 3
     assert len(timings["a"].seconds) == 3
+
+
+def test_a_line_is_printed_for_each_round_that_takes_a_second_or_more(monkeypatch, capsys):
+    clock = iter(range(0, 1000, 1))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
+    interleaved({"a": lambda: 1, "b": lambda: 2}, 2)
+    assert capsys.readouterr().err.splitlines() == [
+        "round 1 of 2: 5 s",
+        "round 2 of 2: 5 s",
+    ]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: 0.0)
+    interleaved({"a": lambda: 1}, 2)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS_FOLDER.glob("*.json")), ids=lambda path: path.stem)
+def test_kept_results_name_contenders_as_the_programs_do(path):
+    result = Result.model_validate_json(path.read_bytes())
+    program = small_images if result.name.startswith("small-images") else loader
+    contenders = {contender.name for contender in program.CONTENDERS}
+    contenders |= {contender.name for contender in getattr(program, "ON_CPU", ())}
+    assert {speed.contender for speed in result.speeds} <= contenders
 
 
 def test_tables_give_ratios_to_the_fastest_of_ours_and_shares_of_the_fastest_limit():

@@ -319,3 +319,11 @@ def test_files_and_names_that_a_page_mentions_exist(page):
 def test_a_wrong_command_line_would_be_noticed(line, message):
     with pytest.raises(Exception, match=message):
         check(shlex.split(line))
+
+
+@pytest.mark.parametrize("page", NAMES)
+def test_commands_leave_the_folder_of_all_shards_to_several_datasets(page):
+    words = [
+        words for block in blocks_of(ROOT / page) if block.is_shell for words in block.commands
+    ]
+    assert [line for line in words if "shards" in line] == []  # but shards/cifar10

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -227,12 +228,20 @@ def test_the_exit_status_is_0_only_if_all_is_as_expected(tmp_path, monkeypatch, 
         ),
     )
     monkeypatch.setattr(gpu_acceptance.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     app = typer.Typer()
     app.command()(gpu_acceptance.main)
     result = CliRunner().invoke(app, [str(tmp_path)])
     assert result.exit_code == status
     assert result.stdout.splitlines()[-1].startswith("NOT all" if status else "all as expected")
     assert json.loads((tmp_path / "acceptance.json").read_text())["steps"] == [7]
+
+
+def test_without_a_gpu_no_step_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"torch sees no GPU .*--rehearse"):
+        gpu_acceptance.main(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_long_run_takes_the_epochs_that_there_is_time_for():

@@ -13,6 +13,7 @@ from benchmarks import (
     frozen_on_cifar100,
     hierarchy_on_cifar100,
     iirc_on_cifar100,
+    method_runs,
     methods_on_cifar100,
     weak_replay,
 )
@@ -25,6 +26,7 @@ from iirc_train.config.compose import compose
 from iirc_train.methods.settings import method_configs
 from iirc_train.run.directory import read_metrics
 from iirc_train.run.results import PWJS
+from iirc_train.sweep import Processes
 from tests.made_up_runs import write_record
 
 TABLES = (
@@ -91,7 +93,7 @@ def test_the_table_of_cifar100_has_the_finished_runs_only(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("changed", ["--lr 0.5", "--benchmark cil_cifar100_b50_10"])
 def test_a_table_shows_no_command_that_its_runs_were_not_trained_with(
-    tmp_path, monkeypatch, capsys, changed
+    tmp_path, monkeypatch, capsys, tiny_store, changed
 ):
     table = weak_replay.TABLE
     (row, *_), runs, page = table.rows, tmp_path / "runs", tmp_path / "page.md"
@@ -102,11 +104,11 @@ def test_a_table_shows_no_command_that_its_runs_were_not_trained_with(
     before, kept = page.read_bytes(), sorted((tmp_path / "kept").rglob("*"))
     edited = replace(table, rows=(replace(row, options=f"{row.options} {changed}"),))
     for given in (runs, tmp_path / "none"):  # finished runs, and those kept of them
-        with pytest.raises(SystemExit):
+        with pytest.raises(ConfigurationError, match="order_0 holds a run"):
             edited.run(given, None, True, lambda finished: ["lines"])
-        assert "order_0 holds a run" in capsys.readouterr().err
-    with pytest.raises(SystemExit):  # nor is such a run taken for one that is trained already
-        edited.run(runs, tmp_path, False, lambda finished: [])
+    monkeypatch.setattr(method_runs, "check_classes", lambda *_: None)  # of the tiny shards
+    with pytest.raises(ConfigurationError, match="1 runs failed"):  # nor is it skipped as finished
+        edited.run(runs, tiny_store.root, False, lambda finished: [])
     assert "order_0 holds a run" in capsys.readouterr().err
     assert page.read_bytes() == before and sorted((tmp_path / "kept").rglob("*")) == kept
 
@@ -116,8 +118,12 @@ def test_a_run_with_other_options_is_not_resumed(tiny_settings, tmp_path):
     line = "iirc train --method finetune --network resnet8 --epochs-per-task 1 --device cpu"
     line += "".join(f" --{name} {value}" for name, value in settings.items())
     settings_of(line).save(tmp_path / "config.yaml")
-    with pytest.raises(ConfigurationError, match=r"lr was 1.0, is 0.5 now"):
-        start_or_resume(f"{line} --lr 0.5 --output {tmp_path}", tmp_path)
+    again = f"{line} --lr 0.5 --output {tmp_path}"
+    with (
+        Processes(tmp_path) as processes,
+        pytest.raises(ConfigurationError, match=r"lr was 1.0, is 0.5 now"),
+    ):
+        start_or_resume(again, tmp_path, processes)
 
 
 def test_the_tables_of_iirc_show_the_paper_and_the_published_code(tmp_path, monkeypatch):
@@ -174,8 +180,11 @@ def write_run(folder, line, shift, finished):
 
 def test_a_failed_run_is_one_line_with_its_reason(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", "/bin/false")
-    with pytest.raises(ConfigurationError, match=r"run: exit status 1: .*run.log"):
-        start_or_resume("iirc train", tmp_path / "run")
+    with (
+        Processes(tmp_path) as processes,
+        pytest.raises(ConfigurationError, match=r"run: exit status 1: .*run.log"),
+    ):
+        start_or_resume("iirc train", tmp_path / "run", processes)
 
 
 def test_a_page_without_the_comments_is_left_alone(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.parity import compare, published_benchmarks
 from iirc_data.benchmarks import SamplingSettings, load_benchmark
+from iirc_data.console import run_tool
 from iirc_data.definitions import IIRC_SETUP, TEST, TRAIN
 from iirc_data.task_sequence import TaskSequence
 
@@ -39,8 +40,9 @@ def test_without_the_published_package_the_programs_say_in_one_line_what_to_inst
     for name in [name for name in sys.modules if name.partition(".")[0] == "iirc"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "iirc", None)
+    monkeypatch.setattr(sys, "argv", [program])
     with pytest.raises(SystemExit) as caught:
-        importlib.import_module(f"benchmarks.{program}").main()
+        run_tool(importlib.import_module(f"benchmarks.{program}").main)
     assert caught.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and "needs the package iirc, " in line
