@@ -1,13 +1,11 @@
 """Runs of ``iirc train`` that the measurements of methods share."""
 
-import os
 import shlex
 import signal
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import patch
 
 import typer
 from typer.main import get_command
@@ -35,7 +33,7 @@ from iirc_train.sweep import Processes
 from iirc_train.training.same_run import changes_to
 
 _END = "<!-- end -->"
-_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+_ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 _INTERRUPTED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -113,8 +111,7 @@ def train_all(runs: Sequence[NamedRun], folder: Path, data: Path, *, at_once: in
         sole_user(folder),
         interrupted_in_one_line("run the same command again to resume"),
         ThreadPoolExecutor(at_once) as threads,
-        patch.dict(os.environ, _ONE_THREAD),  # the runs inherit them
-        Processes(Path.cwd()) as processes,
+        Processes(Path.cwd(), variables=_ONE_THREAD) as processes,
     ):
         futures = {
             threads.submit(_train, run, f"run {number} of {len(runs)}", processes): run

@@ -186,21 +186,27 @@ class Processes:
         program: Arguments of the Python interpreter that start the program; the program's own
             arguments follow.
         gpus: GPUs of this machine, of which each process that asks for one gets one.
+        variables: Environment variables of the processes, beside those of this one.
     """
 
     def __init__(
-        self, folder: Path, program: Sequence[str] = OWN, gpus: Sequence[str] = ()
+        self,
+        folder: Path,
+        program: Sequence[str] = OWN,
+        gpus: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         self._program = tuple(program)
         self._gpus = SharedGpus(gpus)
+        self._variables = dict(variables or {})
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
         self._stopped = False
 
-    def __reduce__(self) -> tuple[type["Processes"], tuple[Path, tuple[str, ...]]]:
+    def __reduce__(self) -> tuple[type["Processes"], tuple[Any, ...]]:
         # a copy on another machine starts with no running process, and with the GPUs of its worker
-        return Processes, (self._folder, self._program)
+        return Processes, (self._folder, self._program, (), self._variables)
 
     def __enter__(self) -> Self:
         return self
@@ -242,7 +248,7 @@ class Processes:
                 process = subprocess.Popen(
                     command,
                     cwd=self._folder,
-                    env={**environment_with_lifeline(), **variables},
+                    env={**environment_with_lifeline(), **self._variables, **variables},
                     stdin=subprocess.PIPE,
                     stdout=file,
                     stderr=subprocess.STDOUT,

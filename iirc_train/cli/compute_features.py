@@ -10,7 +10,7 @@ import typer
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from iirc_data.console import errors_in_one_line, plain_console
+from iirc_data.console import errors_in_one_line, plain_console, shown
 from iirc_data.features.store import FeatureStore
 from iirc_data.interrupts import interrupted_in_one_line
 from iirc_train.cli.options import at_home_if_given, given
@@ -69,7 +69,7 @@ def _bar() -> Iterator[Bar]:
     )
     console = plain_console(stderr=True)
     console.quiet = not is_first_process()
-    with Progress(*columns, console=console) as display:
+    with shown(Progress(*columns, console=console)) as display:
         yield Bar(display)
 
 
