@@ -59,7 +59,9 @@ def test_a_line_says_when_each_run_starts_where_it_prints_and_how_it_ends(
     ]
 
 
-def test_ctrl_c_stops_the_runs_and_says_how_to_resume(tmp_path, monkeypatch, capsys, tiny_store):
+def test_ctrl_c_stops_the_runs_and_says_how_to_resume(
+    request, tmp_path, monkeypatch, capsys, tiny_store
+):
     started = tmp_path / "started"
     script = f"trap 'echo stopped; exit 143' TERM; sleep 60 > {os.devnull} & touch {started}; wait"
     monkeypatch.setattr("sys.executable", stand_in(tmp_path, script))
@@ -70,6 +72,9 @@ def test_ctrl_c_stops_the_runs_and_says_how_to_resume(tmp_path, monkeypatch, cap
             threading.Event().wait(0.01)
         os.kill(os.getpid(), signal.SIGINT)
 
+    # a background job of a shell starts with Ctrl-C ignored
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, heard))
     threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(SystemExit) as ended:
         train_all(runs, tmp_path / "runs", tiny_store.root)
@@ -96,7 +101,7 @@ def test_a_run_that_was_interrupted_interrupts_all(tmp_path, monkeypatch, capsys
 
 def test_a_wrong_shard_folder_starts_no_run(tmp_path):
     run = named("first", tmp_path / "runs")
-    with pytest.raises(ShardError, match="not a finished shard folder"):
+    with pytest.raises(ShardError, match="is not a shard folder"):
         train_all([run], tmp_path / "runs", tmp_path)
     assert not (tmp_path / "runs").exists()
 

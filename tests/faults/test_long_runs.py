@@ -72,7 +72,6 @@ def train(config: ExperimentConfig, run: Path, monkeypatch) -> list[dict[str, in
 
     def measure(self, **record):
         add_timing(self, **record)
-        gc.collect()
         generations = run / "buffer.zarr" / "generations"
         measured = resources()
         # zarr's thread pool has a fixed size, but starts its threads only as it needs them
